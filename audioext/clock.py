@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import secrets
 import time
@@ -11,9 +12,12 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 _T = TypeVar("_T")
+
+STEADY_SECONDS = 900.0
+"""How long a clock that was set ahead has to show its new time before that is believed."""
 _REF_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letter looks like another
 _PAIRS = [first + second for first in _REF_ALPHABET for second in _REF_ALPHABET]
 _REF_RANDOM_LETTERS = 15
@@ -64,6 +68,23 @@ class Clock:
                     await event.wait()
                 finally:
                     timer.cancel()
+
+
+@define
+class SteadyTime:
+    """The time by which things are old: what a clock that was set ahead shows counts when it is shown again, later."""
+
+    clock: Clock
+    _offsets: tuple[float, ...] = field(default=(math.inf,), init=False)
+    _noted_at: float = field(default=-math.inf, init=False)
+
+    def now(self) -> float:
+        """Return Unix seconds; a first call notes what the clock shows now."""
+        at = self.clock.monotonic()
+        offset = self.clock.now() - at
+        if at >= self._noted_at + STEADY_SECONDS:
+            self._offsets, self._noted_at = (self._offsets[-1], offset), at
+        return at + min(*self._offsets, offset)
 
 
 def _end(waiter: asyncio.Future[bool]) -> None:

@@ -25,6 +25,8 @@ URL_SCHEMES = frozenset({"http", "https", "s3"})
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 LONGEST_NAME = 40
+LONGEST_TEXT = 100_000
+"""Characters of one field: far above every API's own limit, and all fields together leave room in a job's journal."""
 
 Check = Callable[[object], str | None]
 """Returns what is wrong with a value that was given, or `None`."""
@@ -34,6 +36,8 @@ def text(value: object) -> str | None:
     """Refuse what is no text, or cannot be sent."""
     if not isinstance(value, str):
         return f"must be text, not {shown(value)}"
+    if len(value) > LONGEST_TEXT:
+        return f"must have at most {LONGEST_TEXT} characters"
     if value.isascii() or not LONE_SURROGATE.search(value):
         return None
     return "holds half of a surrogate pair, which no API can be sent"
@@ -58,8 +62,8 @@ def model(value: object) -> str | None:
 
 def url(value: object) -> str | None:
     """Refuse what is no address of audio."""
-    if not isinstance(value, str) or LONE_SURROGATE.search(value):
-        return text(value)
+    if (complaint := text(value)) is not None or not isinstance(value, str):
+        return complaint
     try:
         parts = urlsplit(value)
         good = parts.scheme in URL_SCHEMES and bool(parts.hostname) and not re.search(r"\s", value)

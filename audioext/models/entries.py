@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -46,9 +47,10 @@ DONE_SECONDS = 300.0
 """How long a status has to say that a task is done before that counts, where not all tracks are shown."""
 
 MAX_ENTRIES = 200
-"""A job's journal takes no more webhooks and statuses beyond this; real jobs have about ten."""
+"""A job's journal takes no more webhooks beyond this; real jobs have about ten entries. See `Entry.room`."""
 MAX_JOURNAL_BYTES = 8_388_608
 """The same for the bytes of all bodies: eight of the largest webhooks."""
+_STATUS_ROOM, _FAULTY_ROOM = 2.0, 0.5
 MAX_DELIVERY_BYTES = 1_073_741_824
 """The same for all deliveries together that belong to no submitted job: a hundred thousand usual ones, of 10 kB."""
 
@@ -85,9 +87,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return len(self.body)
 
     @property
-    def is_bounded(self) -> bool:
-        """Whether a full journal refuses it: only strangers' words are unbounded."""
-        return self.kind in {"webhook", "status"}
+    def room(self) -> float:
+        """How many times the limits of a journal may be taken for it to be taken still; only strangers' words have any.
+
+        Webhooks that cannot count keep none out that can, and all of them no status, which we asked for ourselves.
+        """
+        if self.kind == "webhook":
+            return _FAULTY_ROOM if self.note.startswith((REFUSED, UNREADABLE, OTHER_TASK)) else 1.0
+        return _STATUS_ROOM if self.kind == "status" else math.inf
 
 
 def make_entry(  # noqa: PLR0913 - each is a field

@@ -29,12 +29,12 @@ from audioext.models.stats import HandlerEnd
 from audioext.runtime import tracing
 from audioext.runtime.claims import Claims
 from audioext.runtime.held import HeldJob
-from audioext.runtime.jobs import Failure, Job, StageEvent
+from audioext.runtime.jobs import ClientClosedError, Failure, Job, StageEvent
 from audioext.runtime.journal import Journal
 from audioext.runtime.news import names
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
 from audioext.state.reading import Handled
-from audioext.state.schedule import FARTHEST_RETRY_SECONDS, MAX_ATTEMPTS, again_at, handle_at
+from audioext.state.schedule import FARTHEST_RETRY_SECONDS, MAX_ATTEMPTS, RETRY_SECONDS, again_at, handle_at
 
 _log = logging.getLogger("audioext.handlers")
 
@@ -237,6 +237,8 @@ class Handlers:
             return Handled(topic, name)
         ref, named = record.ref, names(record)
         wait, waits = asked_wait(error), run.waits + 1
+        if wait is None and self.journal.is_closed and isinstance(error, (ConfigError, ClientClosedError)):
+            wait = RETRY_SECONDS  # it failed because we close
         if wait is not None and waits <= MAX_WAITS:
             wait = min(wait, LONGEST_WAIT_SECONDS)
             _log.info("job %s: handler %s of %s is called again in %g s", ref, name, topic, wait, extra=named)

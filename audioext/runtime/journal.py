@@ -163,8 +163,7 @@ class Journal:
             async with limit:
                 await self.hold(ref, whole=whole)
         except TimeoutError as error:
-            message = "it did not answer"
-            raise StoreError(message) from error
+            raise StoreError("it did not answer") from error
         finally:
             self._looks.discard(limit)
 
@@ -254,8 +253,7 @@ class Journal:
     async def _refuse_other_task(self, held: HeldJob, entry: Entry) -> None:
         note = f"{OTHER_TASK} than job {held.ref}'s"
         await self.append(held, [make_entry(entry.kind, entry.at, headers=entry.headers, body=entry.body, note=note)])
-        message = f"the delivery names an{note}"
-        raise WebhookError(message, http_status=401)
+        raise WebhookError(f"the delivery names an{note}", http_status=401)
 
     async def _append_unheld(self, ref: str, provider_name: str, reading: Reading) -> HeldJob | None:
         began, at = self.clock.monotonic(), self.clock.now() + SECOND_LOOK_SECONDS
@@ -299,10 +297,12 @@ class Journal:
         """Append *entries* now, or as soon as the store is there again: a task may have been paid for."""
         try:
             await self.append(held, entries)
-        except StoreError as error:
+        except (StoreError, asyncio.CancelledError) as error:  # or closing waits no longer
             self.append_later(held, entries)
             task = f" (task {held.record.task_id})" if held.record.task_id is not None else ""
             _log.error("job %s: what became of its POST%s is not stored yet: %s", held.ref, task, error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
 
     def append_later(self, held: HeldJob, entries: Sequence[Entry]) -> None:
         """Append *entries*, which the store did not take, as soon as it is there again; here they are known now."""
@@ -317,7 +317,8 @@ class Journal:
         self.unstored.add(held, [entry])
 
     async def _append_late(self, held: HeldJob, entries: Sequence[Entry]) -> None:
-        if held.count or await self.store.read(held.ref) is not None:
+        was_sent = any(entry.kind != "abandoned" for entry in self.unstored.entries(held.ref))
+        if was_sent or await self.store.read(held.ref) is not None:  # else it was never there, as `disown` says
             await self.append(held, entries)
 
     async def _give_back(self, held: HeldJob) -> None:

@@ -8,7 +8,7 @@ import sys
 
 from attrs import define, field
 
-from audioext.clock import Clock
+from audioext.clock import Clock, SteadyTime
 from audioext.models.entries import MAX_JOURNAL_BYTES
 from audioext.stores.base import Store
 
@@ -46,17 +46,14 @@ class Housekeeping:
 
     async def run(self) -> None:
         """Purge the store for ever."""
-        clock = self.clock
-        offset = clock.now() - clock.monotonic()
+        clock, steady = self.clock, SteadyTime(self.clock)
+        steady.now()
         due = clock.monotonic() + FIRST_PURGE_SECONDS
         while True:
             await clock.wait_for(self._is_early, due - clock.monotonic())
             before, deliveries_kept = 0.0, sys.maxsize  # an early purge leaves submitted jobs alone
             if not self._is_early.is_set() or clock.monotonic() >= due:
-                # A clock that steps ahead for a moment makes nothing old: what it shows counts when it is shown again.
-                last, offset = offset, clock.now() - clock.monotonic()
-                before = clock.monotonic() + min(last, offset) - self.keep
-                deliveries_kept = self.deliveries_kept
+                before, deliveries_kept = steady.now() - self.keep, self.deliveries_kept
                 due = clock.monotonic() + PURGE_EVERY_SECONDS
             self._is_early.clear()
             try:

@@ -40,6 +40,8 @@ from audioext.runtime.jobs import SubmitUnknownError
 _log = logging.getLogger("audioext.submit")
 
 MAX_KEY_LENGTH = 512
+MAX_META_BYTES = 1_048_576
+"""Of JSON: a job's journal has to take it, and all that is heard of the job."""
 _OURS = frozenset({"provider", "source_duration", "rehost"})
 """Fields that change nothing of what is asked for."""
 
@@ -147,7 +149,9 @@ def _plain(meta: Meta, found: list[Problem]) -> dict[str, object]:
     """Return *meta* as it comes back from a store, plain JSON; add to *found* what is wrong with it."""
     try:
         body = msgspec.json.encode(dict(meta) if isinstance(meta, Mapping) else meta)
-        return msgspec.json.decode(body, type=dict[str, object])
+        if len(body) <= MAX_META_BYTES:
+            return msgspec.json.decode(body, type=dict[str, object])
+        found.append(Problem("meta", f"must be at most {MAX_META_BYTES} bytes of JSON: keep what is large elsewhere"))
     except (TypeError, ValueError, RecursionError) as error:
         found.append(Problem("meta", f"must be a dict of JSON values, or become one: {cut(str(error))}"))
     return {}

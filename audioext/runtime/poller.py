@@ -11,6 +11,7 @@ import attrs
 from attrs import define, field
 from yarl import URL
 
+from audioext.clock import SteadyTime
 from audioext.errors import ConfigError, DecodeError, ProviderDownError, ProviderError, UnsupportedError
 from audioext.http.messages import HttpResponse
 from audioext.http.transport import BrokenError, NotSentError, Transport
@@ -36,8 +37,9 @@ BELIEVED_AFTER = 4.0
 CONCURRENT_POLLS = 16
 SILENCE_SECONDS = 3_600.0
 """How often the log says at most that webhooks stay away."""
-MAX_COMPLAINED_ENTRIES = 40
-"""A longer journal notes no more complaints, which may differ with each call: it keeps room for what the task shows."""
+LONG_JOURNAL = 40
+"""A journal of so many entries notes of an open job no more complaints, and links that are signed anew, which differ
+with each call: it keeps room for what the task shows."""
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -51,11 +53,13 @@ class Poller:
     public_url: URL | None = None
     """Where providers reach us, once that is known."""
     claims: Claims = field(init=False)
+    _steady: SteadyTime = field(init=False)
     _silence_said_at: float = field(default=-math.inf, init=False)
     _limiters: dict[str, Limiter] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Make the loop; only jobs of providers whose key is known here are asked about."""
+        self._steady = SteadyTime(self.journal.clock)
         askable = tuple(name for name, provider in self.providers.items() if provider.info.has_key)
         self.claims = Claims(
             work="polls",
@@ -70,6 +74,7 @@ class Poller:
 
     def start(self) -> None:
         """Begin, if there is somebody to ask."""
+        self._steady.now()
         if self.claims.providers:
             self.claims.start()
 
@@ -150,7 +155,7 @@ class Poller:
         if held.record.is_final and (asks_at is None or asks_at <= held.polled_at):
             await self.journal.append(held)  # its index is behind
             return
-        age = self.journal.clock.now() - held.record.created_at
+        age = self._steady.now() - held.record.created_at
         # A job is given up on a last word of its provider; where that is silent, only after as long again.
         is_over = age >= self.journal.expire_after
         if held.record.task_id is not None:
@@ -201,6 +206,13 @@ def _is_news(held: HeldJob, reading: Reading) -> bool:
     """Say whether a status answer changes anything that a reader can see."""
     old = held.record
     new = held.with_readings([reading])
-    if new is None or (reading.problem and held.count >= MAX_COMPLAINED_ENTRIES):
+    if new is None:
+        return False
+    if held.count >= LONG_JOURNAL and not old.is_final and _gist(new) == _gist(old):
         return False
     return attrs.evolve(new, sightings=old.sightings, seen_at=old.seen_at) != old
+
+
+def _gist(record: Record) -> object:
+    """Return what a status call is made for, which no vendor can change with each call."""
+    return record.stage, record.verdict, record.doubted_at, len(record.tracks)

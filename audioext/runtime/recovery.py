@@ -145,6 +145,9 @@ class Recoveries:
             return
         _log.info("job %s: its links have died, and its vendor is asked to bring the files back", held.ref)
         request = provider.build_recovery(task_id, self.submitter.callback(held.record.provider, held.ref))
+        await self.submitter.see_through(self._post(held, request, note))
+
+    async def _post(self, held: HeldJob, request: HttpRequest, note: str) -> None:
         said = await self._call(held, "recovery_answer", request, note=note, timeout=SUBMIT_TIMEOUT_SECONDS)
         await self.journal.append_sometime(held, [said])
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Unpack
+from typing import Any, Unpack
 
 from attrs import define, field
 from yarl import URL
@@ -124,8 +124,15 @@ class Submitter:
             task.cancel()
         for account in self.accounts.values():  # who is about to be told to wait for room
             account.look_again()
-        if self._under_way:
+        while self._under_way:  # a recovery may begin its POST meanwhile
             await asyncio.wait([*filter(None, self._under_way)])
+
+    async def see_through(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do *work*, another POST, to its end even where the caller is cancelled, as closing does with submits."""
+        task: asyncio.Task[Any] = asyncio.create_task(work)
+        self._under_way[task] = None
+        task.add_done_callback(self._under_way.pop)
+        await asyncio.shield(task)
 
     def cut_off(self) -> None:
         """Wait for no answer any more: what is still under way stays unknown until its callback comes."""
@@ -295,6 +302,8 @@ class Submitter:
         """Return the job that has the key of *order*, if there is one."""
         with self._waiting():
             held = None if order.key is None else await self.journal.hold_key(order.key)
+        if held is not None and held.record.verdict is Verdict.REFUSED:
+            return None  # it was refused a moment ago, and its key is free
         if held is not None:
             asked = held.record.asked
             refuse_other(order, held.ref, Order(request=asked.request, provider=held.provider, content=asked.content))

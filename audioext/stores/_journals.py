@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -94,11 +95,11 @@ class Journals(ABC):
         is_full = False
         following = count
         for entry in entries:
-            whole = size + len(entry.body)
+            whole, room = size + len(entry.body), entry.room
             if entry.id in job.ids or entry.id in new:
-                repeats += entry.is_bounded
+                repeats += room < math.inf
                 repeated.add(entry.id)
-            elif (following >= MAX_ENTRIES or whole > MAX_JOURNAL_BYTES) and entry.is_bounded:
+            elif following >= room * MAX_ENTRIES or whole > room * MAX_JOURNAL_BYTES:
                 repeats += 1
                 is_full = True
             else:

@@ -26,7 +26,7 @@ never), who created it, and whether it is among the polls; the ids of the entrie
 blank behind it. No script reads an entry: what it must know of a new one comes beside it. A call that writes says
 all numbers in one argument, packed as `JOB` says: the time to live, when polls and handlers are due (-1: never), how
 many entries the writer has seen, when to look again, and whether a claim ends; then for each entry as `HEAD` says: its
-time, the bytes of its body, a letter for its kind, and its id.
+time, the bytes of its body, its room (`Entry.room`), a letter for its kind, and its id.
 
 The first write of a script is one that the engine may refuse (no memory, no disk), so that nothing is half applied.
 What costs time in a script is, in this order: a call, a large argument, an answer that is a list, a closure, and a
@@ -62,7 +62,7 @@ MAX_CHANGES = 10_000
 ID_SIZE = 25
 """Bytes of an entry's id with its blank; a digest is always as long."""
 FACTS = ">I4I4BBdI4ddc8B"
-HEAD = f">dI4c1c{ID_SIZE}"
+HEAD = f">dI4dc1c{ID_SIZE}"
 JOB = ">I4ddI4dB"
 IS_TAKEN, IS_LOST, IS_FULL, FLAGS = 1, 2, 4, 8
 """An append answers with `FLAGS` times the count of entries, plus what is true of these."""
@@ -97,7 +97,8 @@ def call_words(  # noqa: PLR0913 - each is a part of the call
     dues = -1.0 if poll_at is None else poll_at, -1.0 if handle_at is None else handle_at
     numbers, bodies = _JOB.pack(ttl, *dues, known, look_at, release), []
     for entry in entries:
-        numbers += _HEAD.pack(entry.at, entry.size, _LETTERS.get(entry.kind, b"-"), f"{entry.id} ".encode())
+        letter = _LETTERS.get(entry.kind, b"-")
+        numbers += _HEAD.pack(entry.at, entry.size, entry.room, letter, f"{entry.id} ".encode())
         bodies.append(_storable(_encode, entry))
     return [ref, provider, stored, numbers, *bodies]
 

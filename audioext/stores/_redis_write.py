@@ -128,7 +128,7 @@ if parallel and call('ZCOUNT', occupied, '(' .. now, '+inf') >= parallel then
   return {'full', string.format('%.17g', now + 1)}
 end
 
-local seen_at, bytes, _, id = struct.unpack(HEAD, ARGV[4], head_at)
+local seen_at, bytes, _, _, id = struct.unpack(HEAD, ARGV[4], head_at)
 first, is_known, size, newest, creator = 0, 1, size + bytes, math.max(newest, seen_at), by
 ids = id .. ids  -- what came before its request stays behind it
 fields = {0, ARGV[5]}
@@ -148,16 +148,15 @@ APPEND: Final = make_script(
     """
 local before, began, again, is_full = last, nil, nil, false
 for at = ENTRIES, #ARGV do
-  local seen_at, bytes, kind, id
-  seen_at, bytes, kind, id, head_at = struct.unpack(HEAD, ARGV[4], head_at)
-  local is_bounded = kind == 'w' or kind == 's'
+  local seen_at, bytes, room, kind, id
+  seen_at, bytes, room, kind, id, head_at = struct.unpack(HEAD, ARGV[4], head_at)
   local place = string.find(ids, id, 1, true)
   began = began or seen_at
   if place then
-    if is_bounded then repeats = repeats + 1 end
+    if room < math.huge then repeats = repeats + 1 end
     again = again or {}
     again[first + (place - 1) / ID_SIZE] = true
-  elseif is_bounded and (last - first + 1 >= MAX_ENTRIES or size + bytes > MAX_JOURNAL_BYTES) then
+  elseif last - first + 1 >= room * MAX_ENTRIES or size + bytes > room * MAX_JOURNAL_BYTES then
     repeats = repeats + 1
     is_full = true
   else

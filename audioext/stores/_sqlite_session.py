@@ -17,7 +17,7 @@ from attrs import define, field
 
 from audioext.errors import UnreadableError
 from audioext.models.entries import POST_SECONDS, Entry
-from audioext.stores._journals import Head, Journals, KnownJob
+from audioext.stores._journals import Head, Journals, KnownJob, oldest_beyond
 from audioext.stores._sqlite_file import Connection, Row
 from audioext.stores._sqlite_rows import (
     COLUMNS,
@@ -55,10 +55,10 @@ _LEAVING = """SELECT answered_at + :per FROM jobs
 _OCCUPYING = """SELECT count(*) FROM jobs
     WHERE account = ? AND occupies_until > ? AND occupies_until > 0 AND occupies_until < ?"""
 
-_IS_ORPHAN = "account IS NULL AND is_open = 0"
-
 PAGE_JOBS = 256
 """Jobs that are listed, or purged, in one step, so that nobody waits long for it."""
+MOST_LEAVING = 10_000
+"""Jobs of which one step looks whether they are to go."""
 PAGE_BYTES = 8 * 1024 * 1024
 """A page of jobs ends where their bodies exceed this size."""
 _SIZE = 1 + COLUMNS.index("size")
@@ -107,13 +107,13 @@ class Session(Journals):
         """Begin a batch of works on the jobs of *refs*, which are read in one go where they are not known."""
         version = self.rows("PRAGMA data_version")
         if version != self._version or len(self._jobs) > MAX_KNOWN:
-            self.forget()
+            self.forget_known()
             self._version = version
         unknown = [ref for ref in refs if ref not in self._jobs]
         if unknown:
             self._load(unknown)
 
-    def forget(self) -> None:
+    def forget_known(self) -> None:
         self._jobs.clear()
         self._version = None
 
@@ -245,49 +245,49 @@ class Session(Journals):
 
     def surplus(self, kept: int) -> int:
         """Return how many webhooks the journals hold above those that may be *kept*; 0 or less: at least none."""
-        most = int(self.rows("SELECT coalesce(sum(entries), 0) FROM jobs")[0][0])
+        ((most,),) = self.rows("SELECT coalesce(sum(entries), 0) FROM jobs")
         if most > kept:  # else there is no need to go through all bodies
-            most = int(self.rows("SELECT count(*) FROM entries WHERE kind = 'webhook'")[0][0])
-        return most - kept
+            ((most,),) = self.rows("SELECT count(*) FROM entries WHERE kind = 'webhook'")
+        return int(most - kept)
 
-    def purge(self, before: float, surplus: int) -> tuple[int, int]:
-        """Forget some jobs that are to go, longest silent first; return how many, and how many webhooks they had."""
-        closed = self.rows(
+    def orphans(self, bytes_kept: int) -> list[Row]:
+        """Return the journals without a request that are to go, as `leaving` does."""
+        sizes = "SELECT id, changed_at, CAST(size AS INTEGER) FROM jobs WHERE account IS NULL AND is_open = 0"
+        return oldest_beyond(((row[:2], row[2]) for row in self.rows(f"{sizes} ORDER BY changed_at")), bytes_kept)
+
+    def leaving(self, before: float, deliveries_kept: int) -> list[Row]:
+        """Return some jobs that are to go, longest silent first: their ids, and when they were changed last.
+
+        All of it is seen at one moment: of processes that purge at the same time none takes more than the others.
+        """
+        surplus = self.surplus(deliveries_kept)
+        closed = self.connection.execute(
             "SELECT id, changed_at, (SELECT count(*) FROM entries WHERE job = jobs.id AND kind = 'webhook') FROM jobs "
             "WHERE is_open = 0 AND changed_at < ? ORDER BY changed_at LIMIT ?",
-            (ABOVE_ALL, PAGE_JOBS),
+            (ABOVE_ALL, MOST_LEAVING),
         )
-        webhooks = 0
-        went: list[Row] = []
-        for id_, changed_at, count in closed:
-            if changed_at >= before and webhooks >= surplus:
+        found: list[Row] = []
+        for id_, changed_at, webhooks in closed:
+            if changed_at >= before and surplus <= 0:
                 break
-            webhooks += count
-            went.append((id_,))
-        self._delete(went)
-        return len(went), webhooks
+            surplus -= webhooks
+            found.append((id_, changed_at))
+        return found
 
-    def orphans(self) -> list[tuple[int, int]]:
-        """Return the ids and sizes of the journals without a request, longest silent first."""
-        return list(self.rows(f"SELECT id, CAST(size AS INTEGER) FROM jobs WHERE {_IS_ORPHAN} ORDER BY changed_at"))  # noqa: S608 - see above
-
-    def forget_orphans(self, ids: Sequence[int]) -> int:
-        """Forget those of *ids* whose request did not come meanwhile, and return how many."""
-        among = ", ".join("?" * len(ids))
-        went = self.rows(f"SELECT id FROM jobs WHERE {_IS_ORPHAN} AND id IN ({among})", ids)  # noqa: S608 - see above
-        self._delete(went)
-        return len(went)
-
-    def _delete(self, went: Sequence[Row]) -> None:
+    def forget(self, jobs: Sequence[Row]) -> int:
+        """Forget those of *jobs* of which nothing was heard since they were to go, and return how many."""
+        same = "SELECT id FROM jobs WHERE id = ? AND is_open = 0 AND changed_at = ?"
+        went = [row for job in jobs for row in self.rows(same, job)]
         ((newest,),) = self.rows(NEWEST)
         self.connection.executemany("DELETE FROM entries WHERE job = ?", went)
         self.connection.executemany("DELETE FROM jobs WHERE id = ?", went)
-        self.forget()
+        self.forget_known()
         if self.rows(NEWEST)[0][0] != newest:
             # Ids are never given twice: a row of no job stays where the newest one was.
             self.execute("DELETE FROM entries WHERE job = 0")
             columns = "id, job, said, at, kind, status, note, body"
             self.execute(f"INSERT INTO entries ({columns}) VALUES (?, 0, '', 0, 'purged', 0, '', '')", (newest,))  # noqa: S608 - see above
+        return len(went)
 
 
 @cache  # of the few sets of columns that change together; an index whose columns are not named is not touched

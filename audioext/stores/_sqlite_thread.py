@@ -154,7 +154,7 @@ class FileThread(ABC):
             outcomes = [work(session, *given, **named) for _, work, given, named in batch]
             session.execute("COMMIT")
         except BaseException:
-            session.forget()
+            session.forget_known()
             with suppress(Exception):  # the fault may have ended the transaction, or kept it from its beginning
                 session.execute("ROLLBACK")
             raise

@@ -182,10 +182,10 @@ class Store(Protocol):
         then, or without an *index*, the old index stays and, if anything was appended, both `poll_at` and `handle_at`
         are moved to *look_at* where they are later or not set, so that somebody folds the journal again. A job that
         the store does not hold gets a journal without a request, which only `read` and `deliveries` show, until its
-        request is appended. Webhooks and statuses beyond `MAX_ENTRIES` or `MAX_JOURNAL_BYTES` are counted, not kept;
-        an index that rests on them is not taken. Where another job holds its key, an index is taken without it.
-        *release* ends a claim on the job's handlers, whether or not the index is taken; where all *entries* are repeats
-        it ends none, since the call was made before and a later claim may be somebody's.
+        request is appended. Webhooks and statuses beyond their part of `MAX_ENTRIES` or `MAX_JOURNAL_BYTES`
+        (`Entry.room`) are counted, not kept; an index that rests on them is not taken. Where another job holds its key,
+        an index is taken without it. *release* ends a claim on the job's handlers, whether or not the index is taken;
+        where all *entries* are repeats it ends none: the call was made before, and a later claim may be somebody's.
         """
         ...
 

@@ -5,7 +5,7 @@ Its methods are those of `_sqlite_session`, which threads call: nothing here blo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial, wraps
 from os import PathLike
 from pathlib import Path
@@ -16,9 +16,8 @@ from attrs import define, field
 
 from audioext.models.entries import MAX_DELIVERY_BYTES
 from audioext.stores._engine import EngineStore, paged
-from audioext.stores._journals import oldest_beyond
-from audioext.stores._sqlite_file import DatabaseFile, Driver, Synchronous, default_driver
-from audioext.stores._sqlite_session import LAST, PAGE_JOBS, Session
+from audioext.stores._sqlite_file import DatabaseFile, Driver, Row, Synchronous, default_driver
+from audioext.stores._sqlite_session import LAST, MOST_LEAVING, PAGE_JOBS, Session
 from audioext.stores._sqlite_thread import Writer
 from audioext.stores.base import Delivery, Stored
 
@@ -80,17 +79,17 @@ class SqliteStore(EngineStore[Writer]):
 
     async def purge(self, *, before: float, deliveries_kept: int, delivery_bytes_kept: int = MAX_DELIVERY_BYTES) -> int:
         """Forget what is old, in steps between which appends go on; see `Store.purge`."""
-        forgotten, went = 0, PAGE_JOBS
-        sizes = await self._opened().reader.run(Session.orphans)
-        orphans = oldest_beyond(sizes, delivery_bytes_kept)
-        for at in range(0, len(orphans), PAGE_JOBS):
-            forgotten += await self._opened().run(Session.forget_orphans, orphans[at : at + PAGE_JOBS])
-        surplus = await self._opened().reader.run(Session.surplus, deliveries_kept)
-        while went == PAGE_JOBS:
-            went, webhooks = await self._opened().run(Session.purge, before, surplus)
+        forgotten = await self._forget(await self._opened().reader.run(Session.orphans, delivery_bytes_kept))
+        went = leave = MOST_LEAVING
+        while went and leave == MOST_LEAVING:  # else that was all, or others purge as well
+            leaving = await self._opened().reader.run(Session.leaving, before, deliveries_kept)
+            leave, went = len(leaving), await self._forget(leaving)
             forgotten += went
-            surplus -= webhooks
         return forgotten
+
+    async def _forget(self, jobs: Sequence[Row]) -> int:
+        pages = (jobs[at : at + PAGE_JOBS] for at in range(0, len(jobs), PAGE_JOBS))
+        return sum([await self._opened().run(Session.forget, page) for page in pages])
 
     def watch(self, *, urgent: bool) -> None:
         """Look for the appends of other processes every 2 ms while somebody waits, else every 50 ms."""

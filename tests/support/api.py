@@ -45,6 +45,8 @@ class Api:
     recoveries: list[dict[str, Any]] = field(factory=list)
     recovery_asked: asyncio.Event = field(factory=asyncio.Event)
     """Set when the status of a recovery was asked for."""
+    recovery_gate: asyncio.Event = field(factory=asyncio.Event)
+    """A recovery waits for its answer while this one is shut."""
     recovery_key: str = "task_id"
     recovered: dict[str, Any] | None = None
     """What the status call of a recovery is answered; it runs as long as there is nothing."""
@@ -89,6 +91,7 @@ class Api:
     async def recover(self, request: web.Request) -> web.Response:
         """Take the POST of a recovery."""
         self.recoveries.append(await request.json())
+        await self.recovery_gate.wait()
         return web.json_response({"code": 200, "msg": "success", self.recovery_key: f"recovery-{len(self.recoveries)}"})
 
     async def recovery(self, _: web.Request) -> web.Response:
@@ -117,9 +120,10 @@ def callback(stage: str, task_id: str | None = "task-1", *, track: str = "a", co
 
 @asynccontextmanager
 async def serve_api() -> AsyncIterator[Api]:
-    """Serve an API whose gate is open."""
+    """Serve an API whose gates are open."""
     api = Api()
     api.gate.set()
+    api.recovery_gate.set()
     app = web.Application()
     app.add_routes(
         [
@@ -138,6 +142,7 @@ async def serve_api() -> AsyncIterator[Api]:
         yield api
     finally:
         api.gate.set()
+        api.recovery_gate.set()
         await runner.cleanup()
 
 

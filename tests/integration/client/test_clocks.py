@@ -33,6 +33,22 @@ async def test_clocks_an_hour_apart_cost_few_status_calls(api: Api, clock: JumpC
     assert by_pace / 2 <= sum(calls) <= 2 * by_pace
 
 
+async def test_a_clock_that_is_set_right_gives_no_task_up(api: Api, clock: JumpClock) -> None:
+    """A machine without a clock of its own may submit with the time of last week, and learn the right one then."""
+    api.is_done, behind = False, [7 * 86_400.0]
+    slow = evolve(clock.clock, now=lambda: clock.now() - behind[0])
+    async with ax.Client(api.provider(pace=PACE), clock=slow, store=ax.MemoryStore()) as client:
+        job = await client.extend(audio_id="x", model="V5")
+        behind[0] = 0.0
+        for _ in range(60):
+            await clock.run(clock.sleep(1.0), step=1.0)
+        assert sum(client.stats().polls.values())
+        assert not job.record.is_final
+
+        api.is_done = True
+        assert 1 == len((await clock.run(job.result(), step=1.0)).tracks)
+
+
 async def test_all_jobs_of_a_clock_that_was_ahead_are_asked_about(api: Api, clock: JumpClock, tmp_path: Path) -> None:
     """After a restart with the right time none of them waits until the wrong one has come, or for the next look."""
     api.is_done = False

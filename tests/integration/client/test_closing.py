@@ -98,7 +98,7 @@ async def test_what_a_handler_cannot_submit_any_more_is_submitted_by_the_next_cl
 
     client = await make_client(sandbox, store=store, clock=clock.clock)
     chain_with(client)
-    await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
     await has_begun.wait()
     close = asyncio.create_task(client.aclose())
     await clock.advance(0.0)  # it waits for the handler alone
@@ -112,6 +112,7 @@ async def test_what_a_handler_cannot_submit_any_more_is_submitted_by_the_next_cl
     await successor.aclose()
 
     assert 2 == len(sandbox.submissions)
+    assert [0] == [run.failures for run in job.record.runs.values()]  # that we closed is no failure of the handler
 
 
 async def test_two_workers_that_close_leave_nothing_untold(connect: Connect, api: Api, open_client: MakeClient) -> None:

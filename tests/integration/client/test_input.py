@@ -230,6 +230,17 @@ async def test_all_problems_come_at_once(api: Api) -> None:
     assert [] == api.posts
 
 
+async def test_what_no_journal_could_hold_is_refused(open_client: MakeClient, api: Api) -> None:
+    """A job whose journal is filled by its own request could take nothing that is heard of it."""
+    client = await open_client()
+
+    with pytest.raises(ax.RequestError, match="meta: must be at most 1048576 bytes of JSON"):
+        await client.extend(audio_id="x", model="V5", meta={"notes": "x" * 1_048_576})
+    with pytest.raises(ax.RequestError, match="prompt: must have at most 100000 characters"):
+        await client.extend(audio_id="x", model="new", continue_at=1, title="a", style="b", prompt="x" * 100_001)
+    assert [] == api.posts
+
+
 @pytest.mark.parametrize("request_", [ax.Extend, {"audio_id": "x"}, None, "x" * 5_000])
 async def test_what_is_no_request_says_what_to_pass(request_: object, open_client: MakeClient, api: Api) -> None:
     """A class, a dict and a text are told from a request."""

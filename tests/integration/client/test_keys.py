@@ -38,6 +38,34 @@ async def test_a_refused_key_may_be_used_again(make_sandbox: MakeSandbox, make_c
     assert 2 == len(sandbox.submissions)
 
 
+async def test_a_key_that_is_refused_while_it_is_looked_up_is_free(api: Api, open_client: MakeClient) -> None:
+    """Another client's job is found by its key, and refused before it is read: then ours is submitted."""
+    found, go_on = asyncio.Event(), asyncio.Event()
+    api.gate.clear()
+    api.codes = [402]
+
+    class Slow(ax.MemoryStore):
+        async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
+            ref = await super().find(key=key, provider=provider, task_id=task_id)
+            if ref is not None and key is not None:
+                found.set()
+                await go_on.wait()
+            return ref
+
+    store = Slow()
+    one, other = await open_client(store=store), await open_client(store=store)
+    refused = asyncio.create_task(one.submit(REQUEST, key="k"))
+    await api.arrived.wait()
+    submitting = asyncio.create_task(other.submit(REQUEST, key="k"))
+    await found.wait()
+    api.gate.set()
+    with pytest.raises(ax.CreditsError):
+        await refused
+    go_on.set()
+
+    assert ("task-2", True) == ((job := await submitting).task_id, job.is_new)
+
+
 async def test_one_key_is_one_task_however_many_submit_it(sandbox: Sandbox, make_client: MakeClient) -> None:
     """Ten concurrent submits with one key make one POST and one job."""
     client = await make_client(sandbox)

@@ -323,6 +323,30 @@ async def test_closing_ends_the_wait_for_a_recovery(expired: Sandbox, make_clien
     assert [] == list(tmp_path.iterdir())
 
 
+async def test_closing_waits_for_the_answer_to_a_recovery(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
+    """Its id is stored, so that the next client waits for that one instead of sending another POST."""
+    store = ax.MemoryStore()
+    api.recovery_gate.clear()
+    async with serve_host() as host:
+        api.link = host.put("/old.mp3", gives(b"", status=410))
+        client = await open_client(store=store, **QUICK)
+        job = await client.extend(audio_id="a", model="V5")
+        saving = asyncio.create_task((await job).save(tmp_path))
+
+        async def is_sent() -> bool:
+            return 1 == len(api.recoveries)
+
+        await soon(is_sent)
+        closing = asyncio.create_task(client.aclose())
+        with pytest.raises(ax.DownloadError, match="client was closed during its recovery"):
+            await saving
+        api.recovery_gate.set()
+        await closing
+
+        assert job.record.recovery is not None
+        assert "recovery-1" == job.record.recovery.task_id
+
+
 async def test_a_status_may_know_a_fresh_link(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
     """That costs nothing, and is tried first."""
     async with serve_host() as host:

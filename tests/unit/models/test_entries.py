@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audioext.models.entries import EntryKind, make_entry
+from audioext.models.entries import OTHER_TASK, REFUSED, UNCONFIRMED, UNREADABLE, EntryKind, make_entry
 
 kinds: st.SearchStrategy[EntryKind] = st.sampled_from(["answer", "webhook", "status", "handled", "expired"])
 sayings = st.tuples(kinds, st.integers(0, 599), st.text(max_size=5), st.binary(max_size=5))
@@ -55,7 +57,15 @@ def test_ids_stay_what_they_are() -> None:
 @pytest.mark.parametrize("kind", ["request", "answer", "webhook", "status", "handled", "expired", "abandoned"])
 def test_only_strangers_words_are_bounded(kind: EntryKind) -> None:
     """A full journal refuses webhooks and statuses, never what we write ourselves."""
-    assert (kind in {"webhook", "status"}) == make_entry(kind, 1.0).is_bounded
+    assert (kind in {"webhook", "status"}) == (make_entry(kind, 1.0).room < math.inf)
+
+
+def test_what_counts_has_more_room_than_what_does_not() -> None:
+    """A webhook that was refused or cannot be read fills half of a journal, and no webhook keeps out a status."""
+    faulty = {make_entry("webhook", 1.0, note=f"{verdict}: x").room for verdict in (REFUSED, UNREADABLE, OTHER_TASK)}
+    good = {make_entry("webhook", 1.0, note=note).room for note in ("", UNCONFIRMED)}
+
+    assert max(faulty) < min(good) == max(good) < make_entry("status", 1.0).room
 
 
 def test_the_body_alone_counts_in_bytes() -> None:

@@ -19,7 +19,7 @@ from audioext.runtime.unstored import FIRST_PAUSE_SECONDS
 from audioext.state import schedule
 from audioext.stores import MemoryStore
 from tests.support import tape
-from tests.support.lines import Line, Side, fail_at
+from tests.support.lines import Line, Side, die_at, fail_at, let_pass
 from tests.support.loops import BEGIN_SECONDS
 from tests.support.processes import EXPIRE_SECONDS, Process, begun, loop_time, start, stored, truth
 from tests.support.tape import REF, TAPE, TASK
@@ -518,6 +518,36 @@ async def test_an_answer_is_stored_as_soon_as_the_store_is_back(
     assert (2, 0) == ((await stored(store)).count, held.posts)
     assert await index_is_right(store)
     assert 1 == sum(record.levelno >= logging.ERROR for record in caplog.records)
+
+
+async def test_an_answer_is_kept_where_closing_cuts_its_append_off(store: MemoryStore, here: Process) -> None:
+    """The task may be paid for: the last try of closing stores it, if the store answers again by then."""
+    held = await here.submit()
+    here.line.on_call = die_at(0)
+    appending = asyncio.create_task(here.journal.append_sometime(held, [tape.answer(NOW)]))
+    await asyncio.sleep(1.0)
+    appending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await appending
+    assert (TASK, 1) == (held.record.task_id, (await stored(store)).count)
+
+    here.line.on_call = let_pass
+    await here.journal.aclose()
+
+    assert (2, TASK) == ((await stored(store)).count, (await stored(store)).index.task_id)
+
+
+async def test_an_answer_is_given_back_though_that_fails_at_first(here: Process) -> None:
+    """A store that lost all while a POST was under way, and fails once more, gets the request and the answer."""
+    held = await here.submit()
+    held.posts += 1
+    here.line.store = empty = MemoryStore()
+    here.line.on_call = fail_at(2, calls=["append"])  # the one that gives all of it back
+    await here.journal.append_sometime(held, [tape.answer(NOW)])
+    await asyncio.sleep(FIRST_PAUSE_SECONDS * 20)
+
+    assert (2, TASK) == ((await stored(empty)).count, (await truth(empty)).task_id)
+    await here.journal.aclose()
 
 
 async def test_an_unstored_answer_is_tried_at_once_when_the_store_is_heard_of(

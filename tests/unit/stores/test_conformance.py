@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, make_entry
+from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, REFUSED, make_entry
 from audioext.stores.base import Appended, Created, Existing, Store, Stored
 from tests.unit.stores.journals import (
     LOOK_AT,
@@ -279,10 +279,10 @@ async def test_an_orphan_waits_for_its_creation(store: Store, other: Store) -> N
 
 
 async def test_a_journal_takes_only_so_many_entries(store: Store) -> None:
-    """Webhooks and statuses beyond the limit are counted, and no index rests on them; our own entries still go in."""
+    """Webhooks beyond the limit are counted, and no index rests on them; our own entries still go in."""
     await create(store)
     await store.append("ref", [make_webhook(n) for n in range(MAX_ENTRIES - 2)], provider="kie", known=1)
-    more = [make_webhook(MAX_ENTRIES), make_webhook(MAX_ENTRIES + 1), make_entry("status", 1.0, body=b"more")]
+    more = [make_webhook(MAX_ENTRIES + n) for n in range(3)]
 
     index = make_index(handle_at=5.0)
     appended = await store.append("ref", more, provider="kie", index=index, known=MAX_ENTRIES - 1, look_at=LOOK_AT)
@@ -293,6 +293,23 @@ async def test_a_journal_takes_only_so_many_entries(store: Store) -> None:
     assert Appended(count=MAX_ENTRIES + 1, is_taken=True) == own
     assert (MAX_ENTRIES + 1, 2, index) == ((found := await held(store)).count, found.repeats, found.index)
     assert (more[0], handled) == found.entries[-2:]
+
+
+async def test_what_cannot_count_keeps_nothing_out_that_can(store: Store) -> None:
+    """Refused webhooks fill half of a journal, others all of it, and statuses, which we asked for, have room beyond."""
+    await create(store)
+    half = MAX_ENTRIES // 2
+    junk = [make_entry("webhook", 1.0, body=b"%d" % n, note=f"{REFUSED}: x") for n in range(MAX_ENTRIES)]
+    statuses = [make_entry("status", 1.0, body=b"%d" % n) for n in range(2 * MAX_ENTRIES)]
+
+    for news, count in (
+        (junk, half),
+        ([make_webhook(n) for n in range(MAX_ENTRIES)], MAX_ENTRIES),
+        (junk, MAX_ENTRIES),
+        (statuses, 2 * MAX_ENTRIES),
+    ):
+        assert count == (await store.append("ref", news, provider="kie", known=1)).count
+    assert MAX_ENTRIES // 2 - 1 == sum(entry.note != "" for entry in (await held(store)).entries)
 
 
 async def test_a_journal_takes_only_so_many_bytes(store: Store) -> None:
