@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
-from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
+from cyclopts import (
+    App,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    UnknownCommandError,
+    UnusedCliTokensError,
+)
 
 from audioext.cli.exits import Exit, epilogue, is_output_lost, lose_output
 from audioext.errors import ConfigError
@@ -171,6 +180,11 @@ def _run(arguments: Sequence[str]) -> int:
 def _words(error: CycloptsError) -> str:
     """Return what is wrong in the words of the usage line, where the parser's own would puzzle."""
     command = " ".join(error.command_chain or ())
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        # The parser's own sentence would load every command, also those whose extras are missing.
+        word, known = error.unused_tokens[0], (*_HELP, *(name for names in COMMANDS.values() for name in names))
+        meant = "".join(f' Did you mean "{near}"?' for near in difflib.get_close_matches(word, known, n=1))
+        return f'Unknown command "{word}".{meant}'
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"{command} has no use for {shlex.join(error.unused_tokens)}"
     missing = error.argument if isinstance(error, MissingArgumentError) and not error.unused_tokens else None

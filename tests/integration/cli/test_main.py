@@ -31,9 +31,10 @@ def run_program(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def run_without(package: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command where *package* is not installed."""
-    program = f"import sys; sys.modules[{package!r}] = None; sys.argv[1:] = {list(arguments)!r}\n"
+def run_without(packages: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command where none of *packages* is installed."""
+    blocked = dict.fromkeys(packages.split())
+    program = f"import sys; sys.modules.update({blocked!r}); sys.argv[1:] = {list(arguments)!r}\n"
     program += "from audioext.cli import main; main()"
     return run_program(program)
 
@@ -74,6 +75,23 @@ def test_without_its_package_forwarding_says_what_to_install(words: tuple[str, .
 
     assert 2 == refused.returncode
     assert 'audioext: forwarding needs more packages: pip install "audioext[forward]"' in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["extnd", "x"], 'Unknown command "extnd". Did you mean "extend"?'),
+        (["--verison"], 'Unknown command "--verison". Did you mean "--version"?'),
+        (["xyzzy"], 'Unknown command "xyzzy".'),
+    ],
+)
+def test_a_mistyped_command_is_named_whatever_is_installed(words: list[str], said: str) -> None:
+    """What was meant is said where every extra but that of the command line is missing."""
+    extras = " ".join(name for name, extra in EXTRAS.items() if extra != "cli")
+    refused = run_without(f"standardwebhooks {extras}", *words)
+
+    assert (2, "") == (refused.returncode, refused.stdout)
+    assert f"audioext: {said}" == refused.stderr.splitlines()[0]
 
 
 def test_help_loads_neither_the_client_nor_a_command() -> None:
