@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from audioext.cli.exits import EXTRAS, Exit, leave, missing_extra
+from audioext.cli.exits import Exit, leave, missing_extra
 
 
 def main() -> None:
@@ -20,11 +20,8 @@ def main() -> None:
 
         code = run(sys.argv[1:])
     except ImportError as error:
-        missing = error.__cause__ or error  # the parser wraps what a command's module lacks
-        name = missing.name if isinstance(missing, ImportError) else None
-        extra = EXTRAS.get((name or "").partition(".")[0])
-        if extra is None:
+        if (missing := missing_extra(error)) is None:
             raise
-        print(f"audioext: {missing_extra(extra)}", file=sys.stderr)
+        print(f"audioext: {missing}", file=sys.stderr)
         code = Exit.USAGE
     sys.exit(code)

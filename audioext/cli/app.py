@@ -91,7 +91,7 @@ COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
             "quiet. Handlers are left to the processes that have some. Other commands then use `--listen none`.",
         ),
         "mcp": (
-            "mcp_server:McpCommand",
+            "mcp:McpCommand",
             "Let an agent make music: an MCP server over stdin and stdout, or over HTTP.",
             "Its tools submit by key, wait, and save below --out. An agent that comes back after a crash finds its",
             "jobs in --store. With --sandbox it tries all of it for nothing, and keeps jobs in memory by default.",

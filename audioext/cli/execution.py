@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from audioext.cli.exits import Exit, is_output_lost, leave
+from audioext.cli.exits import Exit, is_output_lost, leave, missing_extra
 from audioext.cli.options import SOURCE_NAMES, Command
 from audioext.cli.screen import Screen, clean, dump, moment
 from audioext.errors import (
@@ -56,7 +56,8 @@ def execute(command: Command) -> int:
         except Exception as error:  # whatever it is, the user gets a sentence and a code
             if is_output_lost(error):
                 raise
-            return _failed(screen, error, debug=command.debug)
+            missing = missing_extra(error)
+            return _failed(screen, error if missing is None else ConfigError(missing), debug=command.debug)
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -11,9 +11,11 @@ from typing import Self
 EXTRAS = {
     **dict.fromkeys(("cyclopts", "rich"), "cli"),
     **dict.fromkeys(("numpy", "soundfile"), "sandbox"),
+    "standardwebhooks": "forward",
     **dict.fromkeys(("mcp", "pydantic", "starlette", "uvicorn"), "mcp"),
 }
 """The packages that may be missing, and the extras that bring them."""
+_NEEDS = {"cli": "the command line", "forward": "forwarding", "mcp": "the MCP server", "sandbox": "the sandbox"}
 
 
 class Exit(enum.IntEnum):
@@ -67,7 +69,13 @@ def epilogue() -> str:
     return "Exit codes\n\n" + "\n".join(f"{int(code):>5}  {code.meaning}" for code in Exit if code.meaning)
 
 
-def missing_extra(name: str) -> str:
-    """Return what to do where the packages of an extra are missing."""
-    need = {"cli": "the command line", "forward": "forwarding", "mcp": "the MCP server", "sandbox": "the sandbox"}[name]
-    return f'{need} needs more packages: pip install "audioext[{name}]", or in a clone: pip install ".[{name}]"'
+def missing_extra(error: Exception) -> str | None:
+    """Return what to do where *error* is that of loading what an extra brings, `None` where it is another."""
+    missing = error.__cause__ or error  # the parser wraps what a command's module lacks, and the sandbox what it lacks
+    name = missing.name if isinstance(error, ImportError) and isinstance(missing, ImportError) else None
+    extra = EXTRAS.get((name or "").partition(".")[0])
+    if extra is None:
+        return None
+    return (
+        f'{_NEEDS[extra]} needs more packages: pip install "audioext[{extra}]", or in a clone: pip install ".[{extra}]"'
+    )

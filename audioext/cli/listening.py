@@ -28,7 +28,6 @@ from yarl import URL
 from audioext import config
 from audioext.cli.clients import find_job, listening_providers, looking_client, make_client, read_listen
 from audioext.cli.execution import ForwardError, stop_signals
-from audioext.cli.exits import missing_extra
 from audioext.cli.options import API, OUTPUT, SHOWN, Command, LookOptions, Ref, StoreOptions, WebhookOptions, env
 from audioext.cli.screen import Screen, clean, dump, moment, span
 from audioext.client import Client
@@ -268,11 +267,9 @@ async def open_forwarder(to: str, secret: str | None) -> AsyncGenerator[Forwarde
     if secret is None:
         made = "whsec_" + b64encode(secrets.token_bytes(32)).decode()
         raise ConfigError(f"events are signed: set AUDIOEXT_FORWARD_SECRET here, and in the app, for example to {made}")
-    try:
-        from standardwebhooks import Webhook  # noqa: PLC0415 - an extra
-        from standardwebhooks.webhooks import EmptyWebhookSecretError  # noqa: PLC0415 - as above
-    except ImportError as error:
-        raise ConfigError(missing_extra("forward")) from error
+    from standardwebhooks import Webhook  # noqa: PLC0415 - an extra
+    from standardwebhooks.webhooks import EmptyWebhookSecretError  # noqa: PLC0415 - as above
+
     try:
         sign = Webhook(secret).sign
     except (ValueError, EmptyWebhookSecretError) as error:

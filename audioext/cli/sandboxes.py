@@ -13,13 +13,12 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from audioext.cli.execution import stop_signals
-from audioext.cli.exits import missing_extra
 from audioext.cli.options import OUTPUT, SANDBOX, SHOWN, Command, PlayOptions
 from audioext.cli.screen import Screen, program
 from audioext.config import MAX_PORT
 from audioext.errors import ConfigError
 from audioext.models.limits import Pace
-from audioext.sandbox import FaultError, MissingExtraError, Sandbox
+from audioext.sandbox import FaultError, Sandbox
 
 ADDED_SECONDS = 24.0
 """How much music there is after the point where a source is continued."""
@@ -94,8 +93,6 @@ async def open_sandbox(options: PlayOptions, **given: object) -> AsyncGenerator[
     try:
         async with Sandbox(speed=options.speed, faults=options.fault, **values) as sandbox:  # type: ignore[arg-type]  # from options
             yield sandbox
-    except MissingExtraError as error:
-        raise ConfigError(missing_extra("sandbox")) from error
     except FaultError as error:
         raise ConfigError(str(error)) from error
 

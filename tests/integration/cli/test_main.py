@@ -33,9 +33,17 @@ def run_program(program: str) -> subprocess.CompletedProcess[str]:
 
 def run_without(packages: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command where none of *packages* is installed."""
-    blocked = dict.fromkeys(packages.split())
-    program = f"import sys; sys.modules.update({blocked!r}); sys.argv[1:] = {list(arguments)!r}\n"
-    program += "from audioext.cli import main; main()"
+    program = f"""
+import sys
+class Missing:
+    def find_spec(self, name, *rest):
+        if name in {packages.split()!r}:
+            raise ModuleNotFoundError(name=name)
+sys.meta_path.insert(0, Missing())
+sys.argv[1:] = {list(arguments)!r}
+from audioext.cli import main
+main()
+"""
     return run_program(program)
 
 
@@ -77,6 +85,19 @@ def test_without_its_package_forwarding_says_what_to_install(words: tuple[str, .
     assert 'audioext: forwarding needs more packages: pip install "audioext[forward]"' in refused.stderr
 
 
+def test_without_its_packages_the_mcp_server_says_what_to_install() -> None:
+    """Its options are shown without them; in JSON as well a call names the extra."""
+    packages = " ".join(name for name, extra in EXTRAS.items() if extra == "mcp")
+    shown, refused = run_without(packages, "mcp", "--help"), run_without(packages, "mcp", "--json")
+
+    assert (0, "", True) == (shown.returncode, shown.stderr, "--http" in shown.stdout)
+    assert 2 == refused.returncode
+    assert (
+        'the MCP server needs more packages: pip install "audioext[mcp]"'
+        in json.loads(refused.stdout)["error"]["message"]
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -87,8 +108,7 @@ def test_without_its_package_forwarding_says_what_to_install(words: tuple[str, .
 )
 def test_a_mistyped_command_is_named_whatever_is_installed(words: list[str], said: str) -> None:
     """What was meant is said where every extra but that of the command line is missing."""
-    extras = " ".join(name for name, extra in EXTRAS.items() if extra != "cli")
-    refused = run_without(f"standardwebhooks {extras}", *words)
+    refused = run_without(" ".join(name for name, extra in EXTRAS.items() if extra != "cli"), *words)
 
     assert (2, "") == (refused.returncode, refused.stdout)
     assert f"audioext: {said}" == refused.stderr.splitlines()[0]
