@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from audioext.cli.exits import Exit, is_output_lost, leave, missing_extra
+from audioext.cli.exits import Exit, install, is_output_lost, leave, missing_extra
 from audioext.cli.options import SOURCE_NAMES, Command
 from audioext.cli.screen import Screen, clean, dump, moment
 from audioext.errors import (
@@ -190,6 +190,7 @@ _IN_OPTIONS = (
     (", or mount receiver.add_to(app), or pass url= instead of file=", ", or pass a URL instead of a file"),
     (", `await song.recover()` tries it again", ""),
 )
+_INSTALL = re.compile(r"""(?<!-m )pip install ["']audioext\[(\w+)\]["']""")
 _HOSTS = re.compile(r'allow_hosts=\[("[^"]*"(?:, "[^"]*")*)\]')
 _HOST = re.compile(r'"([^"]*)",?')
 _SETTING = re.compile(r"`?\b((?:public|base)_url\b=?|listen(?:=|(?= must)))`?")
@@ -272,4 +273,5 @@ def _typed(words: str) -> str:
     words = clean(words)
     for of_library, typed in _IN_OPTIONS:
         words = words.replace(of_library, typed)
+    words = _INSTALL.sub(lambda found: install(found[1]), words)
     return _HOSTS.sub(lambda found: _HOST.sub(lambda host: f"--allow-host {shlex.quote(host[1])}", found[1]), words)

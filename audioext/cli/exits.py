@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import errno
 import os
+import shlex
 import sys
 from typing import Self
 
@@ -76,6 +77,10 @@ def missing_extra(error: Exception) -> str | None:
     extra = EXTRAS.get((name or "").partition(".")[0])
     if extra is None:
         return None
-    return (
-        f'{_NEEDS[extra]} needs more packages: pip install "audioext[{extra}]", or in a clone: pip install ".[{extra}]"'
-    )
+    return f"{_NEEDS[extra]} needs more packages: {install(extra)}"
+
+
+def install(extra: str) -> str:
+    """Return what installs an *extra* for this very Python, to be pasted."""
+    python = shlex.quote(sys.executable or "python")
+    return f'{python} -m pip install "audioext[{extra}]", or in a clone: {python} -m pip install ".[{extra}]"'

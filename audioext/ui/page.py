@@ -24,7 +24,7 @@ from audioext.webhooks.server import BOUNDS, StrangersLog, ask_later
 try:
     from aiohttp_sse import EventSourceResponse
 except ImportError as error:
-    raise ConfigError("the live page needs aiohttp-sse: pip install 'audioext[ui]'") from error
+    raise ConfigError('the live page needs more packages: pip install "audioext[ui]"') from error
 
 _log = logging.getLogger("audioext.ui")
 

@@ -96,6 +96,10 @@ def test_other_trouble_has_no_hint(capsys: pytest.CaptureFixture[str]) -> None:
         (ax.ConfigError("listen must look like 127.0.0.1:8080"), "audioext: --listen must look like"),
         (ax.ConfigError("base_url must be like https://api.example.com"), "audioext: --base-url must be like"),
         (ax.ConfigError("no API key for kie: set KIE_API_KEY, or pass api_key="), "environment; --sandbox needs none"),
+        (
+            ax.ConfigError("it takes x: pip install 'audioext[redis]'"),
+            f': {sys.executable} -m pip install "audioext[redis]',
+        ),
         (ax.SourceError("not read", provider="kie"), "If its `url=` is not public, pass --rehost."),
     ],
 )

@@ -53,9 +53,10 @@ def test_without_the_extra_the_command_says_what_to_install(package: str, word: 
     ended = run_without(package, word)
 
     assert 2 == ended.returncode
-    assert (
-        'audioext: the command line needs more packages: pip install "audioext[cli]", or in a clone: ' in ended.stderr
+    install = (
+        f'{sys.executable} -m pip install "audioext[cli]", or in a clone: {sys.executable} -m pip install ".[cli]"'
     )
+    assert f"audioext: the command line needs more packages: {install}\n" == ended.stderr
 
 
 def test_the_extras_bring_what_they_are_named_for() -> None:
@@ -82,7 +83,8 @@ def test_without_its_package_forwarding_says_what_to_install(words: tuple[str, .
     refused = run_without("standardwebhooks", *words, "--store", "memory://", "--forward-secret", secret)
 
     assert 2 == refused.returncode
-    assert 'audioext: forwarding needs more packages: pip install "audioext[forward]"' in refused.stderr
+    install = f'{sys.executable} -m pip install "audioext[forward]"'
+    assert f"audioext: forwarding needs more packages: {install}" in refused.stderr
 
 
 def test_without_its_packages_the_mcp_server_says_what_to_install() -> None:
@@ -92,10 +94,8 @@ def test_without_its_packages_the_mcp_server_says_what_to_install() -> None:
 
     assert (0, "", True) == (shown.returncode, shown.stderr, "--http" in shown.stdout)
     assert 2 == refused.returncode
-    assert (
-        'the MCP server needs more packages: pip install "audioext[mcp]"'
-        in json.loads(refused.stdout)["error"]["message"]
-    )
+    message = json.loads(refused.stdout)["error"]["message"]
+    assert f'the MCP server needs more packages: {sys.executable} -m pip install "audioext[mcp]"' in message
 
 
 @pytest.mark.parametrize(
