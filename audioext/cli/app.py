@@ -110,6 +110,12 @@ COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
 }
 """By group and name: the class that a command is, its line in the list, and what else its own help says."""
 
+COMPLETION = (
+    "Install completion for this shell: a script below ~, and a line in ~/.bashrc or ~/.zshrc that loads it.\n\n"
+    "bash: ~/.local/share/bash-completion/completions/audioext. zsh: a file in ~/.zsh/completions, or in oh-my-zsh's "
+    "folder, which needs no line. fish: ~/.config/fish/completions/audioext.fish, and no line. PowerShell: a file in "
+    "Completions beside the profile, and a line in that. --output is another place for the script alone."
+)
 _HELP = frozenset({"-h", "--help", "--version", "--install-completion"})
 """What works however broken the settings are."""
 
@@ -132,7 +138,7 @@ def make_app() -> App:
             words = f"{line}\n\n{' '.join(more)}".strip()
             path = f"audioext.cli.{where}"
             app.command(path, name=name, group=groups[group], sort_key=place, help=words, help_epilogue="")
-    app.register_install_completion_command(group=groups["Help"], help="Install completion for this shell.")
+    app.register_install_completion_command(group=groups["Help"], help=COMPLETION, help_epilogue="")
     return app
 
 

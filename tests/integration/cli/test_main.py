@@ -173,6 +173,9 @@ def test_the_shell_can_be_taught_to_complete(invoke: Invoke, monkeypatch: pytest
     text = Path("done.sh").read_text()
     assert [] == [name for name in LISTED if name not in text]
     assert "--continue-at" in text
+    assert f'\n[ -f "{Path("done.sh").resolve()}" ]' in Path(".bashrc").read_text()
+    assert "~/.bashrc" in invoke("--help").out
+    assert "bash-completion/completions/audioext" in invoke("--install-completion", "--help").out
 
 
 @pytest.mark.parametrize(
