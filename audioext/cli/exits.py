@@ -33,7 +33,7 @@ class Exit(enum.IntEnum):
     OK = 0, "done"
     DEFECT = 1, "a defect in audioext; --debug shows where"
     USAGE = 2, "the command, the request or a setting is wrong; nothing was sent"
-    REFUSED = 3, "the provider refused, or its answer is unreadable (replay, forward: who was told)"
+    REFUSED = 3, "the provider or, for replay and forward, the receiver that was called refused or answered unreadably"
     FAILED = 4, "the provider gave the task up"
     TIMEOUT = 5, "not complete in time; the job lives on: audioext wait REF"
     UNKNOWN = 6, "nobody knows whether the task was made; look at the provider first"
