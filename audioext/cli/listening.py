@@ -28,7 +28,7 @@ from yarl import URL
 from audioext import config
 from audioext.cli.clients import find_job, listening_providers, looking_client, make_client, read_listen
 from audioext.cli.execution import ForwardError, stop_signals
-from audioext.cli.options import API, OUTPUT, SHOWN, Command, LookOptions, Ref, StoreOptions, WebhookOptions, env
+from audioext.cli.options import API, OUTPUT, PORT, SHOWN, Command, LookOptions, Ref, StoreOptions, WebhookOptions, env
 from audioext.cli.screen import Screen, clean, dump, moment, span
 from audioext.client import Client
 from audioext.config import client_options
@@ -66,7 +66,7 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
     forward_secret: _ForwardSecret = field(default=None, repr=False)
     ui: Annotated[bool, OUTPUT] = False
     """Show all jobs on a live page, for a browser on this machine."""
-    ui_port: Annotated[int, OUTPUT, SHOWN] = 8090
+    ui_port: Annotated[int, OUTPUT, SHOWN, PORT] = 8090
     """The live page's port on 127.0.0.1."""
 
     async def run(self, screen: Screen) -> None:

@@ -44,6 +44,7 @@ def check_positive(_: object, value: float | None) -> None:
 
 
 POSITIVE = Parameter(validator=check_positive)
+PORT = Parameter(validator=Number(gte=0, lte=65_535))
 
 Ref = Annotated[str, Parameter(help="The job's ref as `extend` and `jobs` print it, or how it alone begins.")]
 Meta = Annotated[tuple[str, ...], JOB, Parameter(help="NAME=VALUE of the job's own notes; may be repeated.")]

@@ -9,13 +9,10 @@ from typing import Annotated
 
 import attrs
 from attrs import field, frozen
-from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from audioext.cli.execution import stop_signals
-from audioext.cli.options import OUTPUT, SANDBOX, SHOWN, Command, PlayOptions
+from audioext.cli.options import OUTPUT, PORT, SANDBOX, SHOWN, Command, PlayOptions
 from audioext.cli.screen import Screen, program
-from audioext.config import MAX_PORT
 from audioext.errors import ConfigError
 from audioext.models.limits import Pace
 from audioext.sandbox import FaultError, Sandbox
@@ -32,7 +29,7 @@ QUIET_FACTOR = 2.0
 class SandboxCommand(PlayOptions, Command):
     """`audioext sandbox`."""
 
-    port: Annotated[int, SANDBOX, SHOWN, Parameter(validator=Number(gte=0, lte=MAX_PORT))] = 0
+    port: Annotated[int, SANDBOX, SHOWN, PORT] = 0
     """The port; 0 takes a free one."""
     host: Annotated[str, SANDBOX, SHOWN] = "127.0.0.1"
     """The address to listen on."""
@@ -44,7 +41,7 @@ class SandboxCommand(PlayOptions, Command):
     """Repeats a run: decides ids, music and all that varies."""
     ui: Annotated[bool, OUTPUT] = False
     """Show the tasks and their webhooks on a live page, for a browser on this machine."""
-    ui_port: Annotated[int, OUTPUT, SHOWN] = 8091
+    ui_port: Annotated[int, OUTPUT, SHOWN, PORT] = 8091
     """The live page's port on 127.0.0.1."""
 
     async def run(self, screen: Screen) -> None:

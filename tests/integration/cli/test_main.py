@@ -187,6 +187,8 @@ def test_the_shell_can_be_taught_to_complete(invoke: Invoke, monkeypatch: pytest
         (["extend", "a.wav", "--modle", "V5"], "Did you mean --model?"),
         (["jobs", "--limit", "0"], "0 for --limit. Must be >= 1"),
         (["sandbox", "--port", "99999"], "99999 for --port. Must be <= 65535"),
+        (["sandbox", "--ui-port", "80801"], "80801 for --ui-port. Must be <= 65535"),
+        (["listen", "--ui-port", "80801"], "80801 for --ui-port. Must be <= 65535"),
     ],
 )
 def test_wrong_words_are_named(invoke: Invoke, arguments: list[str], words: str) -> None:
