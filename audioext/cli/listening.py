@@ -85,6 +85,11 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
             store=cast("Store", store),
             metrics=set_up if self.metrics is True and isinstance(set_up, str) else self.metrics,
         )
+        page = None
+        if self.ui:
+            from audioext.ui.jobs import jobs_page  # noqa: PLC0415 - its package is an extra
+
+            page = jobs_page(client)
         async with AsyncExitStack() as stack:
             stopped = stack.enter_context(stop_signals())
             if self.forward_to is not None:
@@ -103,10 +108,8 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
                 json={"event": "listening", "public_url": shown, "store": where},
             )
             printing = asyncio.create_task(_print_all(screen, client, store))
-            if self.ui:
-                from audioext.ui.jobs import jobs_page  # noqa: PLC0415 - its package is an extra
-
-                link = str(await stack.enter_async_context(jobs_page(client).served("127.0.0.1", self.ui_port)))
+            if page is not None:
+                link = str(await stack.enter_async_context(page.served("127.0.0.1", self.ui_port)))
                 screen.note(f"the live page: {link}", json={"event": "page", "url": link})
             async with supervised(ready):
                 await stopped.wait()

@@ -54,12 +54,14 @@ class SandboxCommand(PlayOptions, Command):
             async with AsyncExitStack() as stack:
                 stopped = stack.enter_context(stop_signals())
                 sandbox = await stack.enter_async_context(open_sandbox(self, **given))
-                screen.result(self._described(sandbox), json=sandbox.describe())
+                page = None
                 if self.ui:
                     from audioext.cli.sandbox_page import tasks_page  # noqa: PLC0415 - its package is an extra
 
-                    page = tasks_page(sandbox).served("127.0.0.1", self.ui_port)
-                    url = str(await stack.enter_async_context(page))
+                    page = tasks_page(sandbox)
+                screen.result(self._described(sandbox), json=sandbox.describe())
+                if page is not None:
+                    url = str(await stack.enter_async_context(page.served("127.0.0.1", self.ui_port)))
                     screen.note(f"the live page: {url}", json={"event": "page", "url": url})
                 await stopped.wait()
         except OSError as error:

@@ -87,6 +87,16 @@ def test_without_its_package_forwarding_says_what_to_install(words: tuple[str, .
     assert f"audioext: forwarding needs more packages: {install}" in refused.stderr
 
 
+@pytest.mark.parametrize("words", [("sandbox",), ("listen", *HOOKS, "--store", "memory://")])
+def test_without_its_package_no_server_begins_that_was_to_show_a_page(words: tuple[str, ...]) -> None:
+    """The extra is named before anything is said to run."""
+    refused = run_without("aiohttp_sse", *words, "--ui")
+
+    assert (2, "") == (refused.returncode, refused.stdout)
+    install = f'{sys.executable} -m pip install "audioext[ui]"'
+    assert refused.stderr.startswith(f"audioext: the live page needs more packages: {install}")
+
+
 def test_without_its_packages_the_mcp_server_says_what_to_install() -> None:
     """Its options are shown without them; in JSON as well a call names the extra."""
     packages = " ".join(name for name, extra in EXTRAS.items() if extra == "mcp")
