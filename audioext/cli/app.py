@@ -195,7 +195,8 @@ def _words(error: CycloptsError) -> str:
         return f"{command} has no use for {shlex.join(error.unused_tokens)}"
     missing = error.argument if isinstance(error, MissingArgumentError) and not error.unused_tokens else None
     if missing is not None and missing.required:
-        return f"{command} needs {missing.name.lstrip('-').upper()}"
+        is_option = missing.field_info.is_keyword_only
+        return f"{command} needs {missing.name if is_option else missing.name.lstrip('-').upper()}"
     return str(error)
 
 

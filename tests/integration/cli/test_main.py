@@ -192,6 +192,8 @@ def test_the_shell_can_be_taught_to_complete(invoke: Invoke, monkeypatch: pytest
     ("arguments", "words"),
     [
         (["extend"], "extend needs SOURCE"),
+        (["trigger", "kie.first"], "trigger needs --job"),
+        (["forward", "x"], "forward needs --to"),
         (["save", "a", "b"], "save has no use for b"),
         (["show", "a", "3"], "show has no use for 3"),
         (["extend", "a.wav", "--modle", "V5"], "Did you mean --model?"),
