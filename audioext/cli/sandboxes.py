@@ -65,7 +65,9 @@ class SandboxCommand(PlayOptions, Command):
                     screen.note(f"the live page: {url}", json={"event": "page", "url": url})
                 await stopped.wait()
         except OSError as error:
-            message = f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; choose another --port"
+            message = (
+                f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; choose another --host or --port"
+            )
             raise ConfigError(message) from error
 
     def _described(self, sandbox: Sandbox) -> str:

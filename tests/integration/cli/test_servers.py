@@ -74,6 +74,14 @@ def test_a_taken_port_is_named(invoke: Invoke) -> None:
             assert f"cannot listen on 127.0.0.1:{port}" in ended.err
 
 
+def test_an_address_of_another_machine_is_named(invoke: Invoke) -> None:
+    """Then it is the host that has to be another one."""
+    ended = invoke("sandbox", "--host", "192.0.2.1")
+
+    assert 2 == ended.code
+    assert "choose another --host or --port" in ended.err
+
+
 def test_a_taken_port_may_be_a_listeners(start: Start, invoke: Invoke) -> None:
     """Where `audioext listen` runs there, another command is told how to leave the listening to it."""
     listener = start("listen", *HOOKS, *STORE, "--json")
