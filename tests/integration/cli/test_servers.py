@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -68,10 +69,15 @@ def test_a_taken_port_is_named(invoke: Invoke) -> None:
         for arguments in (
             ("sandbox", "--port", port),
             ("listen", "--public-url", "https://hooks.example.org", "--listen", port, "--store", "memory://"),
+            ("mcp", "--http", port, "--store", "memory://"),
+            ("sandbox", "--ui", "--ui-port", port),
         ):
             ended = invoke(*map(str, arguments))
             assert 2 == ended.code
-            assert f"cannot listen on 127.0.0.1:{port}" in ended.err
+            assert re.search(
+                rf" 127\.0\.0\.1:{port}: address already in use; choose another ", ended.err, re.IGNORECASE
+            )
+            assert 1 == ended.err.count(str(port))
 
 
 def test_an_address_of_another_machine_is_named(invoke: Invoke) -> None:
