@@ -111,9 +111,9 @@ class Fault:
 
 
 _ARGUMENTS: Mapping[FaultKind, tuple[str, str]] = {
-    FaultKind.DROP: ("[=STAGE]", f"(?P<stage>{_PART})?"),
-    FaultKind.DELAY: ("=STAGE:SECONDS", rf"(?P<stage>{_PART}):(?P<seconds>\d+(?:\.\d+)?)"),
-    FaultKind.ERROR: ("[=STAGE[:CODE]]", rf"(?:(?P<stage>{_STAGE})(?::(?P<code>\d+))?)?"),
+    FaultKind.DROP: (f"[={_PART}]", f"(?P<stage>{_PART})?"),
+    FaultKind.DELAY: (f"={_PART}:SECONDS", rf"(?P<stage>{_PART}):(?P<seconds>\d+(?:\.\d+)?)"),
+    FaultKind.ERROR: (f"[={_STAGE}[:CODE]]", rf"(?:(?P<stage>{_STAGE})(?::(?P<code>\d+))?)?"),
     FaultKind.HTTP: ("=STATUS[:made]", r"(?P<code>\d+)(?::(?P<variant>made))?"),
     FaultKind.CODE: ("=CODE", r"(?P<code>\d+)"),
     FaultKind.LOSE_RESPONSE: ("[=half|unmade]", "(?P<variant>half|unmade)?"),

@@ -73,6 +73,12 @@ def test_what_is_no_fault_is_refused(text: str) -> None:
         Fault.parse(text)
 
 
+def test_a_mistyped_stage_is_answered_with_those_that_there_are() -> None:
+    """Whoever names none of the stages is told all of them."""
+    with pytest.raises(FaultError, match=r"'drop=firts' is no fault; write drop\[=text\|first\|complete\|error\|"):
+        Fault.parse("drop=firts")
+
+
 def test_times_count_tasks() -> None:
     """A fault for two tasks befalls the next two and then is gone."""
     sandbox = Sandbox(faults=["drop*2", "duplicate"])
