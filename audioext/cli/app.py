@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from cyclopts import (
     App,
+    CoercionError,
     CycloptsError,
     Group,
     MissingArgumentError,
@@ -118,6 +119,8 @@ COMPLETION = (
 )
 _HELP = frozenset({"-h", "--help", "--version", "--install-completion"})
 """What works however broken the settings are."""
+_SECONDS = "--continue-at"
+"""What people write as 2:30."""
 
 
 def make_app() -> App:
@@ -197,7 +200,8 @@ def _words(error: CycloptsError) -> str:
     if missing is not None and missing.required:
         is_option = missing.field_info.is_keyword_only
         return f"{command} needs {missing.name if is_option else missing.name.lstrip('-').upper()}"
-    return str(error)
+    of_seconds = isinstance(error, CoercionError) and error.argument is not None and error.argument.name == _SECONDS
+    return f"{error} Write it in seconds, like 150." if of_seconds else str(error)
 
 
 def _misused(message: str, command: Sequence[str] = (), *, in_json: bool) -> int:

@@ -185,6 +185,7 @@ _FACTS = ("provider", "http_status", "code", "retryable", "charged", "retry_afte
 _IN_OPTIONS = (
     ("pass `rehost=True`", "pass --rehost"),
     ("custom=False", "--no-custom"),
+    ("a finite number of seconds above 0", "in seconds, like 150, and above 0"),
     (", or pass api_key=", " in the environment; --sandbox needs none"),
     ("choose another --listen", "choose another --listen, or `--listen none` where `audioext listen` runs there"),
     (", or mount receiver.add_to(app), or pass url= instead of file=", ", or pass a URL instead of a file"),

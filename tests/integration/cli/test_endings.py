@@ -100,6 +100,10 @@ def test_other_trouble_has_no_hint(capsys: pytest.CaptureFixture[str]) -> None:
             ax.ConfigError("it takes x: pip install 'audioext[redis]'"),
             f': {sys.executable} -m pip install "audioext[redis]',
         ),
+        (
+            ax.RequestError(ax.Extend.draft(continue_at=0).problems()),
+            "--continue-at: must be in seconds, like 150, and above 0, not 0",
+        ),
         (ax.SourceError("not read", provider="kie"), "If its `url=` is not public, pass --rehost."),
     ],
 )

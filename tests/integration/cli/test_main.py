@@ -197,6 +197,7 @@ def test_the_shell_can_be_taught_to_complete(invoke: Invoke, monkeypatch: pytest
         (["save", "a", "b"], "save has no use for b"),
         (["show", "a", "3"], "show has no use for 3"),
         (["extend", "a.wav", "--modle", "V5"], "Did you mean --model?"),
+        (["extend", "a.wav", "--continue-at", "2:30"], "Write it in seconds, like 150."),
         (["jobs", "--limit", "0"], "0 for --limit. Must be >= 1"),
         (["sandbox", "--port", "99999"], "99999 for --port. Must be <= 65535"),
         (["sandbox", "--ui-port", "80801"], "80801 for --ui-port. Must be <= 65535"),
