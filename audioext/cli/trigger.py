@@ -24,6 +24,7 @@ from audioext.sandbox.apis import kie
 from audioext.sandbox.apis._suno import CallbackForm
 from audioext.sandbox.faults import Plan
 from audioext.sandbox.models import MadeTrack, Task, TaskFailure, TaskInput, TaskStage
+from audioext.ui.objects import state_of
 
 FORMS: Mapping[str, CallbackForm] = {
     "kie": CallbackForm(no_songs=()),
@@ -55,10 +56,13 @@ class TriggerCommand(LookOptions, Command):
             (callback,) = FORMS[api].callbacks(_made_up(record, STAGES[stage]))
             hook = Webhook(headers={"Content-Type": "application/json"}, body=msgspec.json.encode(callback.body))
             status = await client.inbox.take(Route(api, record.ref, ""), hook, verify=False)
+            after = (await client.job(record.ref)).record
         if status != HTTPStatus.OK:
             raise WebhookError(f"the webhook was answered with {status}", http_status=status)
         facts = {"event": self.event, "ref": record.ref, "status": status}
-        screen.result(f"job {record.ref} was told of {stage}", json=facts)
+        is_same = (after.reached, after.verdict) == (record.reached, record.verdict)
+        news = f"; nothing changed, it is at {state_of(after)}" if is_same else ""
+        screen.result(f"job {record.ref} was told of {stage}{news}", json=facts)
 
 
 def _made_up(record: Record, stage: TaskStage | None) -> Task:

@@ -221,9 +221,12 @@ async def test_a_stage_can_be_played_by_hand(app: App, clock: JumpClock, invoke:
             played = await aside(invoke, "trigger", f"kie.{stage.name.lower()}", "--job", job.ref, *STORE, "--json")
             await clock.run(job.wait(stage))
             assert (0, stage, 200) == (played.code, job.stage, played.json["status"])
+        again = await aside(invoke, "trigger", "kie.first", "--job", job.ref, *STORE)
+        assert f"job {job.ref} was told of first; nothing changed, it is at complete\n" == again.out
         await clock.run(app.ended.wait())
         other = await client.extend(audio_id=TRACK, model="V5")
-        await aside(invoke, "trigger", "kie.error", "--job", other.ref, *STORE)
+        failed = await aside(invoke, "trigger", "kie.error", "--job", other.ref, *STORE)
+        assert f"job {other.ref} was told of error\n" == failed.out
         with pytest.raises(ax.JobFailedError):
             await clock.run(other.result())
 
