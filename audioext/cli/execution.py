@@ -229,7 +229,7 @@ def sentence(error: Exception) -> str:
         return f"{type(error).__name__}: {error} (a defect in audioext; --debug shows where)"
     if isinstance(error, RequestError):
         head = str(error).partition("\n")[0]
-        return "\n".join((head, *(f"  {_option(one.field)}: {_typed(one.message)}" for one in error.problems)))
+        return "\n".join((head, *(f"  {_named(one.field)}{_typed(one.message)}" for one in error.problems)))
     words = str(error)
     if isinstance(error, (ConfigError, UnsupportedError)):
         words = _SETTING.sub(lambda found: _option(found[1].rstrip("=")), words)
@@ -270,6 +270,10 @@ def interruption(screen: Screen) -> str:
 
 def _option(name: str) -> str:
     return "SOURCE" if name in SOURCE_NAMES else f"--{name.replace('_', '-')}"
+
+
+def _named(field: str) -> str:
+    return "" if field == "api_key" else f"{_option(field)}: "  # a key is no option, but in the environment
 
 
 def _typed(words: str) -> str:

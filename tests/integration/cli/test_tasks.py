@@ -181,6 +181,15 @@ def test_a_missing_key_says_how_to_do_without(invoke: Invoke, voice: Path) -> No
     assert "set KIE_API_KEY in the environment; --sandbox needs none" in ended.err
 
 
+def test_a_missing_key_is_no_option(invoke: Invoke) -> None:
+    """Among other problems it is said without the name of an option, since there is none."""
+    ended = invoke("extend", "nosuch.mp3", *MEMORY)
+
+    assert 2 == ended.code
+    assert "\n  no API key for kie: set KIE_API_KEY in the environment; --sandbox needs none\n" in ended.err
+    assert "--api-key" not in ended.err
+
+
 def test_debug_shows_the_traceback(invoke: Invoke) -> None:
     """`--debug` adds where an error came from."""
     ended = invoke("extend", "nosuch.mp3", *FAST, *MEMORY, "--debug")
