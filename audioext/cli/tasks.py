@@ -46,7 +46,7 @@ from audioext.cli.options import (
     with_fields,
 )
 from audioext.cli.screen import Screen, clean, length, moment
-from audioext.errors import AudioextError, Problem, ProviderError, RequestError
+from audioext.errors import AudioextError, ConfigError, Problem, ProviderError, RequestError
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
@@ -80,6 +80,12 @@ class _Submits(SavingOptions, Command):
 
     async def run(self, screen: Screen) -> None:
         """Submit the request, watch it, save what comes of it, and report."""
+        if self.sandbox and self.no_wait:
+            message = (
+                "--no-wait with --sandbox would leave a task that ends with this command; that of "
+                "`audioext sandbox` goes on: submit to it with --base-url"
+            )
+            raise ConfigError(message)
         source = read_source(self.source, ids=self.request is Extend)
         names = {each.name for each in attrs.fields(self.request)} - SOURCE_NAMES - {"provider"}
         given = {name: value for name in names if (value := getattr(self, name)) is not None}

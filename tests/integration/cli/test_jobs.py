@@ -59,6 +59,12 @@ async def test_save_fetches_the_files_of_a_finished_job(invoke: Invoke, monkeypa
     assert 2 == len(list(Path("out").iterdir()))
 
 
+def leave(invoke: Invoke) -> str:
+    """Submit a task that goes on, in a sandbox that ends, and return its ref."""
+    options = ("--sandbox", "--speed", "1", "--timeout", "0.1", "--json")
+    return str(invoke("extend", TRACK, *FULL, *STORE, *options).json["error"]["ref"])
+
+
 async def test_a_job_is_found_at_the_api_that_it_was_submitted_to(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,20 +96,20 @@ def test_the_same_key_is_submitted_once(invoke: Invoke, ref: str) -> None:
 
 def test_waiting_for_a_job_without_a_key_says_that_nobody_can_be_asked(invoke: Invoke) -> None:
     """`wait` without a key waits for a listener on the same store, until its time is up."""
-    left = invoke("extend", TRACK, *FULL, "--sandbox", "--speed", "1", *STORE, "--no-wait")
-    ended = invoke("wait", left.out.strip(), *STORE, "--timeout", "0.1")
+    left = leave(invoke)
+    ended = invoke("wait", left, *STORE, "--timeout", "0.1")
 
     assert 5 == ended.code
     assert "without KIE_API_KEY nobody can be asked" in ended.err
-    assert f"audioext wait {left.out.strip()} --store sqlite:///jobs.db" in ended.err
+    assert f"audioext wait {left} --store sqlite:///jobs.db" in ended.err
 
 
 def test_waiting_goes_on_when_the_status_cannot_be_asked_for(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider that does not answer a status call is named, and does not end the wait."""
-    left = invoke("extend", TRACK, *FULL, "--sandbox", "--speed", "1", *STORE, "--no-wait")
+    left = leave(invoke)
     monkeypatch.setenv("KIE_API_KEY", "made-up")
     # The sandbox of the submit has ended; a new one has never heard of the task.
-    ended = invoke("wait", left.out.strip(), *STORE, "--sandbox", "--timeout", "0.1")
+    ended = invoke("wait", left, *STORE, "--sandbox", "--timeout", "0.1")
 
     assert 5 == ended.code
     assert "the status could not be asked for, waiting on" in ended.err
@@ -261,7 +267,7 @@ async def test_a_webhook_that_named_the_task_first_is_known_by_it(invoke: Invoke
 
 def test_a_ref_that_several_jobs_begin_with_names_them(invoke: Invoke, ref: str) -> None:
     """The beginning of a ref has to be of one job alone."""
-    left = invoke("extend", TRACK, *FULL, "--sandbox", "--speed", "1", *STORE, "--no-wait").out.strip()
+    left = leave(invoke)
 
     ended = invoke("show", ref[:2], *STORE)
 
@@ -271,7 +277,7 @@ def test_a_ref_that_several_jobs_begin_with_names_them(invoke: Invoke, ref: str)
 
 def test_jobs_lists_the_newest_last(invoke: Invoke, ref: str) -> None:
     """All jobs, the open ones, those with some meta, and at most so many."""
-    left = invoke("extend", TRACK, *FULL, "--sandbox", "--speed", "1", *STORE, "--no-wait").out.strip()
+    left = leave(invoke)
 
     def listed(*options: str) -> list[str]:
         return [json.loads(line)["ref"] for line in invoke("jobs", *STORE, "--json", *options).out.splitlines()]
@@ -389,7 +395,7 @@ def test_a_store_that_cannot_be_read_is_exit_code_8(invoke: Invoke) -> None:
 
 def test_saving_too_early_says_to_wait(invoke: Invoke) -> None:
     """A job that is not complete has nothing to save yet."""
-    left = invoke("extend", TRACK, *FULL, "--sandbox", "--speed", "1", *STORE, "--no-wait").out.strip()
+    left = leave(invoke)
     ended = invoke("save", left, *STORE)
 
     assert 5 == ended.code

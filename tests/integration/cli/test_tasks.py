@@ -89,15 +89,26 @@ def test_instrumental_accompanies_a_file(invoke: Invoke, voice: Path) -> None:
     assert all(4.0 == pytest.approx(soundfile.info(file).duration, abs=0.2) for file in ended.json["files"])
 
 
-def test_no_wait_prints_the_ref_alone(invoke: Invoke, voice: Path) -> None:
+async def test_no_wait_prints_the_ref_alone(invoke: Invoke, voice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--no-wait` ends with the submit: stdout is the ref, for scripts to keep."""
-    ended = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--no-wait")
-    in_json = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--no-wait", "--json")
+    async with short_sandbox() as sandbox:
+        monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
+        options = (*FULL, *STORE, "--base-url", sandbox.bases["kie"], "--no-wait")
+        ended = await aside(invoke, "extend", voice, *options)
+        in_json = await aside(invoke, "extend", voice, *options, "--json")
 
     assert 0 == ended.code
     assert re.fullmatch(r"[0-9a-z]{24}\n", ended.out)
     assert f"audioext wait {ended.out.strip()}" in ended.err
     assert {"ref", "provider", "task_id", "state"} == set(in_json.json)
+
+
+def test_a_sandbox_that_ends_at_once_is_refused(invoke: Invoke, folder: Path) -> None:
+    """Nobody could come back to its task; what can be done instead is said, and nothing is submitted."""
+    ended = invoke("extend", TRACK, *FULL, *FAST, "--no-wait")
+
+    assert (2, "", []) == (ended.code, ended.out, list(folder.iterdir()))
+    assert "`audioext sandbox` goes on: submit to it with --base-url" in ended.err
 
 
 def test_credits(invoke: Invoke) -> None:
