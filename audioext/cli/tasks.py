@@ -51,6 +51,7 @@ from audioext.files.sources import SourceInfo, probe
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.models.results import Song, Stage
+from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
 from audioext.ui.objects import BY, job_object, problem_of, stage_objects, state_of, track_object
 
@@ -98,8 +99,10 @@ class _Submits(SavingOptions, Command):
             raise RequestError([doubt, *error.problems]) from error
 
     async def _submit(self, screen: Screen, request: Request) -> None:
-        meta = read_meta(self.meta)
-        async with open_client(self, self.provider, screen, base_url=self.base_url) as opened:
+        meta, options = read_meta(self.meta), self
+        if not (self.sandbox or _has_key(real_provider(self.provider, self.base_url, screen))):
+            options = attrs.evolve(self, store="memory://")  # it will be refused, and leaves no file
+        async with open_client(options, self.provider, screen, base_url=self.base_url) as opened:
             screen.is_asked = True
             with screen.live():
                 try:
@@ -181,13 +184,18 @@ async def _find(options: StoreOptions, screen: Screen, ref: str) -> Job:
     return job
 
 
+def _has_key(provider: Provider) -> bool:
+    """Say whether *provider* has a key, or the client will find one for it."""
+    return provider.info.has_key or bool(os.environ.get(provider.info.key_variable, "").strip())
+
+
 async def _ask(opened: OpenClient, job: Job) -> None:
     """Ask the provider once: the callback may have come to a receiver that is gone."""
     if job.verdict is Verdict.COMPLETE or job.task_id is None:
         return
-    info = opened.provider.info
-    if not (info.has_key or os.environ.get(info.key_variable, "").strip()):
-        opened.screen.note(f"without {info.key_variable} nobody can be asked; waiting for a listener on this store")
+    if not _has_key(opened.provider):
+        variable = opened.provider.info.key_variable
+        opened.screen.note(f"without {variable} nobody can be asked; waiting for a listener on this store")
         return
     try:
         await job.refresh()

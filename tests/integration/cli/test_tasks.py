@@ -192,11 +192,11 @@ def test_a_missing_key_says_how_to_do_without(invoke: Invoke, voice: Path) -> No
     assert "set KIE_API_KEY in the environment; --sandbox needs none" in ended.err
 
 
-def test_a_missing_key_is_no_option(invoke: Invoke) -> None:
-    """Among other problems it is said without the name of an option, since there is none."""
-    ended = invoke("extend", "nosuch.mp3", *MEMORY)
+def test_a_missing_key_is_no_option(invoke: Invoke, folder: Path) -> None:
+    """Among other problems it is said without the name of an option, since there is none; no store is made."""
+    ended = invoke("extend", "nosuch.mp3")
 
-    assert 2 == ended.code
+    assert (2, []) == (ended.code, list(folder.iterdir()))
     assert "\n  no API key for kie: set KIE_API_KEY in the environment; --sandbox needs none\n" in ended.err
     assert "--api-key" not in ended.err
 
