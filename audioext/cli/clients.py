@@ -152,7 +152,10 @@ def looking_client(options: StoreOptions, *asked: Provider, allow_hosts: Sequenc
     """Return a client of the store that a command looks at: it makes no new, empty file, and nobody can call it."""
     store, path = open_store(options.store_url), missing_file(options.store_url)
     if path is not None:
-        raise NoSuchRefError(f"there is no store at {path}; --store or AUDIOEXT_STORE says where your jobs are")
+        is_played = not (options.store or options.is_sandboxed) and missing_file(options.sandbox_store) is None
+        played = "--sandbox looks at the sandbox's jobs, which are here; " if is_played else ""
+        message = f"there is no store at {path}; {played}--store or AUDIOEXT_STORE says where your jobs are"
+        raise NoSuchRefError(message)
     return make_client(*asked, store=store, public_url=None, listen=None, allow_hosts=allow_hosts)
 
 

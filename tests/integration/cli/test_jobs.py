@@ -300,7 +300,10 @@ def test_a_sandboxs_jobs_are_kept_apart(invoke: Invoke, folder: Path) -> None:
     assert (folder / "audioext-sandbox.db").exists()
     assert not (folder / "audioext.db").exists()
     assert 0 == invoke("show", made, "--sandbox").code
-    assert 8 == invoke("show", made).code
+    elsewhere = invoke("show", made)
+    assert 8 == elsewhere.code
+    assert "there is no store at audioext.db; --sandbox looks at the sandbox's jobs, which are here; " in elsewhere.err
+    assert "--sandbox" not in invoke("show", made, "--store", "sqlite:///nope.db").err
 
 
 def test_nothing_to_list_is_said(invoke: Invoke) -> None:
