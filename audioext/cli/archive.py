@@ -51,6 +51,7 @@ class ArchiveCommand(LookOptions, Command):
                 if await asyncio.to_thread(is_whole, folder):
                     there += 1
                     continue
+                screen.note(f"saving job {job.ref}")  # a link that is dead is tried for half a minute
                 try:
                     facts = await keep(job, folder)
                 except (AudioextError, OSError) as error:

@@ -167,6 +167,7 @@ class SaveCommand(LookOptions, Command):
             job = await client.job(job.ref)
             song = await job
             with screen.live():
+                screen.waiting("the files")
                 paths = await save(song, self.out, screen)
             report(screen, job, song, paths)
 
