@@ -140,7 +140,7 @@ class DemoCommand(Command):
             good = f"{len(found)} tracks, longer than the source{alike}, in {seconds:.1f} s."
             bad = "The tracks are not what they should be: see the table."
             screen.result(good if is_good else bad, style="bold green" if is_good else "bold red")
-            show_next_steps(screen, opened.provider, source, continue_at)
+            show_next_steps(screen, opened.provider, source, continue_at, self.out)
         return None if is_good else Exit.DOWNLOAD
 
     async def _source(self, screen: Screen) -> Path:
@@ -175,11 +175,12 @@ def _take(track: Track, path: Path, one: Likeness) -> Mapping[str, object]:
     }
 
 
-def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_at: float) -> None:
+def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_at: float, out: Path) -> None:
     """Print how to go on at *provider*, on the command line and in Python."""
     info, at = provider.info, f"{continue_at:g}"
     has_model = info.name not in MODELLESS
-    extend = f"extend {shlex.quote(str(source))} --continue-at {at} --provider {info.name}"
+    file, folder = shlex.quote(str(source)), shlex.quote(str(out))
+    extend = f"extend {file} --out {folder} --continue-at {at} --provider {info.name}"
     # Who takes audio by URL only has to be able to ask this machine for it.
     reach = ', public_url="https://your.host", listen=":8080"' if info.file_route is FileRoute.SERVE else ""
     words = NEXT.format(

@@ -154,8 +154,8 @@ def test_what_demo_shows_next_is_for_the_same_provider(
     capsys: pytest.CaptureFixture[str], provider: str, words: list[str]
 ) -> None:
     """The command and the program that it ends with name that provider, its key, and what it needs."""
-    show_next_steps(Screen(), make_provider(provider), Path("tune.mp3"), 16.0)
+    show_next_steps(Screen(), make_provider(provider), Path("tune.mp3"), 16.0, Path("my demo"))
 
     following = capsys.readouterr().out
-    assert [] == [word for word in words if word not in following]
+    assert [] == [word for word in (*words, "--out 'my demo'") if word not in following]
     assert ("model=" in following) == (provider == "vidgo")

@@ -180,6 +180,7 @@ def test_the_demo_ends_with_commands_that_work(invoke: Invoke, voice: Path) -> N
     assert 2 == invoke(*commands[0]).code  # song.mp3 stands for a file of the reader's
     assert 0 == invoke(*commands[1], "--speed", "100000").code
     assert 0 == invoke(*commands[2]).code
+    assert 4 == len(list(Path("audioext-demo").iterdir()))
 
 
 def test_the_sandbox_says_a_command_that_works(start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
