@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 import time
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -50,6 +50,8 @@ LEAST_WAIT_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 3_600.0
 WAITED_SHARE = 0.25
 """Of the age of an event, until it is sent again: a day takes some fifty tries."""
+LEAST_SECRET_BYTES = 24
+"""github.com/standard-webhooks/standard-webhooks, spec/standard-webhooks.md, "Signing secret", read 2026-11-27."""
 TAKEN = 2
 """How a status begins that says so: any 2xx."""
 
@@ -271,12 +273,15 @@ async def open_forwarder(to: str, secret: str | None) -> AsyncGenerator[Forwarde
         made = "whsec_" + b64encode(secrets.token_bytes(32)).decode()
         raise ConfigError(f"events are signed: set AUDIOEXT_FORWARD_SECRET here, and in the app, for example to {made}")
     from standardwebhooks import Webhook  # noqa: PLC0415 - an extra
-    from standardwebhooks.webhooks import EmptyWebhookSecretError  # noqa: PLC0415 - as above
 
+    encoded = secret.removeprefix("whsec_")
     try:
-        sign = Webhook(secret).sign
-    except (ValueError, EmptyWebhookSecretError) as error:
-        raise ConfigError("the secret that signs the events must be whsec_ and Base64") from error
+        size = 0 if encoded == secret else len(b64decode(encoded))
+    except ValueError:
+        size = 0
+    if size < LEAST_SECRET_BYTES:
+        raise ConfigError("the secret that signs the events must be whsec_ and Base64 of 24 bytes or more")
+    sign = Webhook(secret).sign
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10.0)) as session:
         yield Forwarder(url=url, sign=sign, session=session)
 

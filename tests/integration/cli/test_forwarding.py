@@ -269,6 +269,9 @@ def test_the_secret_may_stand_in_a_file(invoke: Invoke, folder: Path, monkeypatc
         ("https://app.example.org", None, "AUDIOEXT_FORWARD_SECRET"),
         ("https://app.example.org", "whsec_", "whsec_ and Base64"),
         ("https://app.example.org", "whsec_x", "whsec_ and Base64"),
+        ("https://app.example.org", "abc", "whsec_ and Base64"),
+        ("https://app.example.org", SECRET.removeprefix("whsec_"), "whsec_ and Base64"),
+        ("https://app.example.org", SECRET[:-4], "whsec_ and Base64 of 24 bytes or more"),
     ],
 )
 def test_what_cannot_be_forwarded_is_said_at_once(invoke: Invoke, to: str, secret: str | None, words: str) -> None:
