@@ -299,8 +299,8 @@ class Journal:
             await self.append(held, entries)
         except (StoreError, asyncio.CancelledError) as error:  # or closing waits no longer
             self.append_later(held, entries)
-            task = f" (task {held.record.task_id})" if held.record.task_id is not None else ""
-            _log.error("job %s: what became of its POST%s is not stored yet: %s", held.ref, task, error)
+            task, why = held.record.task_id or "unknown", str(error) or "the client is closing"
+            _log.error("job %s: what became of its POST (task %s) is not stored yet: %s", held.ref, task, why)
             if isinstance(error, asyncio.CancelledError):
                 raise
 

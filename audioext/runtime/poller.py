@@ -215,4 +215,5 @@ def _is_news(held: HeldJob, reading: Reading) -> bool:
 
 def _gist(record: Record) -> object:
     """Return what a status call is made for, which no vendor can change with each call."""
-    return record.stage, record.verdict, record.doubted_at, len(record.tracks)
+    shown = sorted((track.audio_url is None, track.failure is None) for track in record.tracks)
+    return record.stage, record.verdict, record.doubted_at, shown

@@ -149,7 +149,7 @@ class Submitter:
                 if span is not None:
                     tracing.note(outcome.record)
         except asyncio.CancelledError:
-            outcome = self._cut_off_error()
+            outcome = self._cut_off()
         except Exception as error:  # noqa: BLE001 - it is for those who wait
             outcome = error
         is_new = self._under_way.get(asyncio.current_task()) is outcome
@@ -303,7 +303,8 @@ class Submitter:
         with self._waiting():
             held = None if order.key is None else await self.journal.hold_key(order.key)
         if held is not None and held.record.verdict is Verdict.REFUSED:
-            return None  # it was refused a moment ago, and its key is free
+            await self.journal.append(held)  # whoever heard of it may have died before its key was free
+            return None
         if held is not None:
             asked = held.record.asked
             refuse_other(order, held.ref, Order(request=asked.request, provider=held.provider, content=asked.content))
@@ -324,10 +325,12 @@ class Submitter:
         finally:
             self._idle.discard(task)
 
-    def _cut_off_error(self) -> Exception:
+    def _cut_off(self) -> HeldJob | Exception:
         sent = self._under_way.get(asyncio.current_task())
         if sent is None:
             return ConfigError(_UNSENT)
+        if sent.record.task_id is not None:
+            return sent
         name = sent.provider.info.name
         message = f"job {sent.ref}: its POST was cut off, so nobody knows whether it landed at {name}"
         return SubmitUnknownError(message, job=Job(sent, self.context))

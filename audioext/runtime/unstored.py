@@ -39,7 +39,12 @@ class Unstored:
         self._waiting[held.ref] = (held, (*self.entries(held.ref), *entries))
         self._pause = FIRST_PAUSE_SECONDS  # what is new is not kept waiting by what fails for long
         self._again.set()
-        if self._task is None or self._task.done():
+        caller = asyncio.current_task()
+        if caller is None or not caller.cancelling():  # else we are about to close, and do it then
+            self._start()
+
+    def _start(self) -> None:
+        if self._waiting and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._persist(), name="audioext persist")
 
     def entries(self, ref: str) -> Sequence[Entry]:
@@ -79,8 +84,12 @@ class Unstored:
         """Try once more, then give up."""
         self._is_closing = True
         self.wake()
+        self._start()
         if self._task is not None:
-            await asyncio.wait([self._task])
+            try:
+                await asyncio.wait([self._task])
+            finally:  # also where nobody waits for a store that hangs
+                self._task.cancel()
 
     async def _persist(self) -> None:
         outage = Outage(_log, "what became of a POST is still not stored")

@@ -30,6 +30,8 @@ CONTENT_TYPES = {
     ".ogg": "audio/ogg",
     ".m4a": "audio/mp4",
     ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
 }
 """`mimetypes` calls WAV audio/x-wav on some machines; the files must look the same on all."""
 CHUNK_BYTES = 64 * 1024
@@ -136,7 +138,7 @@ class Library:
         """Have a file that was received under another key, and one of our own under both."""
         if key.startswith(RECEIVED):
             self._put(new, self._files.pop(key))
-        else:
+        elif key != new:
             self.copy(key, new)
 
     async def receive(self, read: Callable[[int], Awaitable[bytes]]) -> str:

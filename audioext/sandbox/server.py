@@ -50,6 +50,8 @@ class Sandbox(State):
             MissingExtraError: numpy or soundfile are not installed.
             OSError: The address is taken.
         """
+        if self._origins:  # it ran before, and begins anew
+            self.__attrs_post_init__()
         async with AsyncExitStack() as stack:
             await self._open(stack)
             app = web.Application()

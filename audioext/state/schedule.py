@@ -84,14 +84,15 @@ def poll_at(  # noqa: PLR0913 - each is a fact of its own
     """Return when *record*'s status is due (Unix seconds), or `None` if never.
 
     *deadline* is when an open job is given up; a job without a task id can only wait for that, and is looked at now and
-    then. *polled_at* is when its status was last asked for, as far as this process knows.
+    then, also past it, since whoever gives up goes by another time. *polled_at* is when its status was last asked for,
+    as far as this process knows.
     """
     asks = record.task_id is not None and record.asks_at is not None and record.asks_at > polled_at
     if record.verdict is not Verdict.OPEN:
         # A job that has ended may rise or learn more: what a doubtful webhook says of that is asked once.
         return now if asks and record.verdict is not Verdict.REFUSED else None
     if record.task_id is None:
-        return min(deadline, now + FARTHEST_SECONDS)
+        return min(deadline, now + FARTHEST_SECONDS) if now < deadline else now + SLACK_SECONDS
     if asks:
         return now
     elapsed = max(0.0, now - record.created_at)

@@ -10,7 +10,7 @@ _FORGET = """
 -- Forget all that leads to a job; whether it was there.
 local function forget(ref, held)
   local is_whole, first, last = pcall(struct.unpack, FACTS, held[1] or '')
-  if not is_whole then first, last = 0, 2 * MAX_ENTRIES end  -- an expired or damaged one may have had so many
+  if not is_whole then first, last = 0, MAX_ENTRIES end  -- an expired or damaged one may have had so many
   local webhooks = {}
   for number = first, last do webhooks[#webhooks + 1] = ref .. ' ' .. number end
   if webhooks[1] then call('ZREM', base .. 'webhooks', unpack(webhooks)) end

@@ -8,6 +8,7 @@ from attrs import evolve
 
 import audioext as ax
 from audioext.runtime.poller import CONCURRENT_POLLS
+from audioext.stores.base import Stored
 from tests.support.api import Api
 from tests.support.clock import JumpClock
 
@@ -47,6 +48,27 @@ async def test_a_clock_that_is_set_right_gives_no_task_up(api: Api, clock: JumpC
 
         api.is_done = True
         assert 1 == len((await clock.run(job.result(), step=1.0)).tracks)
+
+
+async def test_a_clock_that_is_set_ahead_costs_no_more_looks(api: Api, clock: JumpClock) -> None:
+    """A job whose outcome is unknown is over by the new time and not by ours: it is looked at now and then."""
+    api.codes, ahead = [0], [0.0]
+    fast = evolve(clock.clock, now=lambda: clock.now() + ahead[0])
+    store = ax.MemoryStore()
+    async with ax.Client(api.provider(pace=PACE), clock=fast, store=store) as client:
+        job = await client.extend(audio_id="x", model="V5")
+        ahead[0] = 7 * 86_400.0
+        looks, read = [0], store.read
+
+        async def counted(ref: str, *, after: int = 0) -> Stored | None:
+            looks[0] += 1
+            return await read(ref, after=after)
+
+        store.read = counted  # type: ignore[method-assign]  # it counts, and passes on
+        for _ in range(600):
+            await clock.run(clock.sleep(1.0), step=1.0)
+        assert not job.record.is_final
+        assert looks[0] <= 20
 
 
 async def test_all_jobs_of_a_clock_that_was_ahead_are_asked_about(api: Api, clock: JumpClock, tmp_path: Path) -> None:

@@ -145,6 +145,22 @@ async def test_a_damaged_job_keeps_no_other_from_its_limits(store: Store) -> Non
 
 
 @pytest.mark.parametrize("driver", ["sqlite3", "apsw"])
+async def test_a_damaged_stray_journal_ends_no_purge(tmp_path: Path, driver: Driver) -> None:
+    """It goes with the others that no submitted job has, and what is old goes after it."""
+    path = tmp_path / "jobs.db"
+    store = SqliteStore(path, driver=driver)
+    await store.open()
+    await store.append("stray", [make_webhook(1)], provider="kie")
+    await create(store, "old", is_open=False)
+    by_same = apsw.Connection(str(path)) if driver == "apsw" else sqlite3.connect(path, isolation_level=None)
+    with closing(by_same) as connection:
+        connection.execute("UPDATE jobs SET changed_at = CAST(x'ff' AS TEXT) WHERE ref = 'stray'")
+
+    assert 2 == await store.purge(before=1e9, deliveries_kept=9, delivery_bytes_kept=0)
+    await store.aclose()
+
+
+@pytest.mark.parametrize("driver", ["sqlite3", "apsw"])
 async def test_an_index_that_denies_its_request_is_mended(tmp_path: Path, driver: Driver) -> None:
     """A writer that brings the request once more is believed, and does not try again and again."""
     path = tmp_path / "jobs.db"
