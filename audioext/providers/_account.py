@@ -114,7 +114,18 @@ class HostedAccount:
     vendor: ClassVar[Vendor]
 
     api_key: str | None = field(default=None, converter=to_api_key, repr=False)
-    base_url: URL = field(default=_vendors("base_url"), kw_only=True, converter=to_base_url)
+    given_url: URL | None = field(
+        default=None,
+        alias="base_url",
+        kw_only=True,
+        converter=attrs.converters.optional(to_base_url),
+        repr=False,
+        eq=False,
+    )
+    """The `base_url` that was given, `None` for the vendor's own."""
+    base_url: URL = field(
+        init=False, default=attrs.Factory(lambda self: self.given_url or self.vendor.base_url, takes_self=True)
+    )
     name: str = field(default=_vendors("rules.wire_name"), kw_only=True, validator=_name)
     limits: Limits = field(default=_vendors("limits"), kw_only=True, validator=_limits)
     pace: Pace = field(factory=Pace, kw_only=True, validator=_pace)
@@ -141,6 +152,7 @@ class HostedAccount:
             **facts,
             account=f"{self.base_url.authority}/{digest}",
             has_key=self.api_key is not None,
+            is_base_url_given=self.given_url is not None,
             operations=self.vendor.rules.operations,
         )
         object.__setattr__(self, "info", info)  # a protocol's property may be a field, and no cached one
