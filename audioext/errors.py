@@ -141,9 +141,10 @@ class ProviderError(AudioextError):
         self.retryable = retryable
         self.charged = charged
         label = f"{provider} answered {code}" if code is not None else provider
-        money = {None: "whether it was charged is unknown", True: "charged", False: "not charged"}[charged]
+        # A status call costs nothing, and who refuses one says nothing of the task's money: no word of it then.
+        money = {None: "", True: " (charged)", False: " (not charged)"}[charged]
         remedy = "" if type(self) is ProviderError else f". {' '.join((self.__doc__ or '').split())}"
-        super().__init__(f"{label}: {message} ({money}){remedy}")
+        super().__init__(f"{label}: {message}{money}{remedy}")
 
 
 class AuthError(ProviderError):
