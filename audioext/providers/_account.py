@@ -77,8 +77,13 @@ def to_api_key(value: str | None) -> str | None:
     key, before = (value if isinstance(value, str) else ""), None
     while key != before:
         before, key = key, _PASTED.sub("", key.strip(_AROUND_KEY))
-    if not key or not key.isascii() or not key.isprintable() or " " in key or key.lower() == "bearer":
-        raise ConfigError("api_key must be printable ASCII without blanks, not empty")  # the key itself never shows
+    # What is wrong is said without the key itself, which never shows.
+    if not isinstance(value, str):
+        raise ConfigError("api_key must be text")
+    if not key or key.lower() == "bearer":
+        raise ConfigError("api_key is empty")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError("api_key holds a blank, a line break or a letter that no key has: was it copied whole?")
     return key
 
 
