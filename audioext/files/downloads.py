@@ -102,7 +102,8 @@ class Downloader:
         try:
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         except (OSError, ValueError) as error:  # the latter: a zero byte
-            why = getattr(error, "strerror", None) or error
+            is_file = isinstance(error, FileExistsError)
+            why = "it is a file, and save takes a folder" if is_file else getattr(error, "strerror", None) or error
             raise DownloadError([f"cannot make the folder {cut(str(folder))}: {why}"]) from error
         tracks = {_track_name(track, song, index): track for index, track in enumerate(song.tracks, 1)}
         save = _Save(self.of_job(links), folder, progress, tracks)

@@ -472,8 +472,11 @@ async def test_files_are_named_after_the_title_else_the_source(
 
 
 async def test_a_folder_that_cannot_be_made_is_told(host: Host, tmp_path: Path) -> None:
-    """A file where the folder should be is a DownloadError."""
+    """A file where the folder should be is a DownloadError, which says what is wanted."""
     (tmp_path / "taken").write_text("x")
+
+    with pytest.raises(ax.DownloadError, match="taken: it is a file, and save takes a folder"):
+        await save(song_of(host.put(PATH, gives())), tmp_path / "taken")
 
     for folder in (tmp_path / "taken", tmp_path / "taken" / "in", tmp_path / "a\0b", tmp_path / ("x" * 300)):
         with pytest.raises(ax.DownloadError, match="cannot make the folder"):
