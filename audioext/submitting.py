@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Never, Unpack
 
 from audioext.errors import Problem
 from audioext.http.transport import Progress
@@ -58,19 +58,20 @@ class Submitting:
 
     async def extend(
         self,
-        *,
+        *unnamed: Never,
         fallback: Sequence[str] = (),
         key: str | None = None,
         meta: Meta | None = None,
         progress: Progress | None = None,
         **options: Unpack[ExtendOptions],
     ) -> Job:
-        """Submit an `Extend` of these fields; see there for the fields and `submit` for the rest."""
+        """Submit an `Extend` of these fields; see there for the fields and `submit` for the rest. All go by name."""
+        checks.refuse_unnamed("extend", unnamed, Extend.SOURCES)
         return await self.submit(Extend.draft(**options), fallback=fallback, key=key, meta=meta, progress=progress)
 
     async def add_instrumental(
         self,
-        *,
+        *unnamed: Never,
         fallback: Sequence[str] = (),
         key: str | None = None,
         meta: Meta | None = None,
@@ -78,6 +79,7 @@ class Submitting:
         **options: Unpack[InstrumentalOptions],
     ) -> Job:
         """Submit an `AddInstrumental` of these fields; see there for the fields and `submit` for the rest."""
+        checks.refuse_unnamed("add_instrumental", unnamed, AddInstrumental.SOURCES)
         request = AddInstrumental.draft(**options)
         return await self.submit(request, fallback=fallback, key=key, meta=meta, progress=progress)
 

@@ -142,6 +142,11 @@ class HostedAccount:
     info: ProviderInfo = field(init=False, repr=False, eq=False)
     """The facts of this account; limits count by its host and by a digest of its key."""
 
+    @classmethod
+    def __attrs_init_subclass__(cls) -> None:
+        """Answer a misspelt setting with the one that was meant."""
+        checks.name_what_was_meant(cls, "setting")
+
     @property
     def is_signed(self) -> bool:
         """Whether `verify_webhook` checks a signature."""
