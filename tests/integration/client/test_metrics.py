@@ -136,4 +136,5 @@ except ax.ConfigError as error:
 """
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
 
-    assert ["0", 'metrics= takes prometheus-client: pip install "audioext[metrics]"'] == (done.stdout.splitlines())
+    advice = 'metrics= needs more packages: pip install "audioext[metrics]", or in a clone: pip install ".[metrics]"'
+    assert ["0", advice] == done.stdout.splitlines()
