@@ -223,8 +223,10 @@ async def test_an_unknown_provider_is_told() -> None:
         with pytest.raises(ax.ConfigError, match="it has kie"):
             await client.extend(audio_id="a", model="V5", provider="vidgo")
     async with ax.Client() as client:
-        with pytest.raises(ax.ConfigError, match="no provider"):
-            await client.extend(audio_id="a", model="V5")
+        keys = "KIE_API_KEY, SUNOAPI_API_KEY, VIDGO_API_KEY, MUSICGPT_API_KEY"
+        for call in (client.submit, client.run):
+            with pytest.raises(ax.ConfigError, match=rf"no provider: .*, or set its key for from_env\(\): {keys}"):
+                await call(ax.Extend(audio_id="a", model="V5"))
 
 
 # --- secrets and keys --------------------------------------------------------------------------------------------
