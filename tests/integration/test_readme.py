@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def test_the_ten_line_program_runs_as_it_stands(folder: Path) -> None:
-    """The opening program works on a sandbox, by the two variables that the page names; webhooks come sooner than polls."""
+    """The opening program works on a sandbox, which two variables name; webhooks come sooner than polls."""
     program = BLOCKS[0]
     reach = {"AUDIOEXT_PUBLIC_URL": "http://127.0.0.1:{port}", "AUDIOEXT_LISTEN": "127.0.0.1:0"}
     async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0) as sandbox:
