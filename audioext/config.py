@@ -16,7 +16,7 @@ from yarl import URL
 
 from audioext import providers
 from audioext.clock import Clock
-from audioext.errors import ConfigError, cut, missing_extra, shown
+from audioext.errors import ConfigError, cut, lacks_extra, shown
 from audioext.files.hosts import LinkRules, is_public, read_link_rules
 from audioext.http.urls import CHECK_SEGMENT, FILES_SEGMENT, without_password
 from audioext.models import checks
@@ -107,7 +107,7 @@ def read_metrics(value: bool | str | int | None) -> tuple[str, int] | None:  # n
     if value is None or value is False:
         return None
     if find_spec("prometheus_client") is None:
-        raise ConfigError(missing_extra("metrics=", "metrics"))
+        raise ConfigError(lacks_extra("metrics=", "metrics"))
     return DEFAULT_METRICS if value is True else _read_address(value, "metrics", DEFAULT_METRICS)
 
 

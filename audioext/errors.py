@@ -31,9 +31,9 @@ def cut(text: str) -> str:
     return f"{text[:head]}…{text[head + 1 - LONGEST_VALUE :]}"
 
 
-def missing_extra(need: str, extra: str) -> str:
-    """Return what to do where *need* lacks the packages of an *extra*."""
-    return f'{need} needs more packages: pip install "audioext[{extra}]", or in a clone: pip install ".[{extra}]"'
+def lacks_extra(need: str, extra: str) -> str:
+    """Return what to do where *need* lacks the packages of an *extra*; commands write it out for their own Python."""
+    return f'{need} needs more packages: pip install "audioext[{extra}]"'
 
 
 _VERBS = frozenset({"cannot", "has", "holds", "is", "may", "must", "needs", "says", "works"})
