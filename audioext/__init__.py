@@ -123,7 +123,11 @@ if not TYPE_CHECKING:  # to type checkers each `X as X` is offered
 def __getattr__(name: str) -> object:
     """Load a public name when it is first asked for: a script that needs one class pays for no other."""
     if name not in _HOME_OF:
-        raise AttributeError(f"module 'audioext' has no attribute {name!r}")
+        from difflib import get_close_matches  # noqa: PLC0415 - loaded for mistakes alone
+
+        near = get_close_matches(name, _HOME_OF, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise AttributeError(f"module 'audioext' has no attribute {name!r}{hint}")
     value: object = getattr(importlib.import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value

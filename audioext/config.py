@@ -16,12 +16,12 @@ from yarl import URL
 
 from audioext import providers
 from audioext.clock import Clock
-from audioext.errors import ConfigError, cut, shown
+from audioext.errors import ConfigError, cut, lacks_extra, shown
 from audioext.files.hosts import LinkRules, is_public, read_link_rules
 from audioext.http.urls import CHECK_SEGMENT, FILES_SEGMENT, without_password
 from audioext.models import checks
 from audioext.models.entries import MAX_DELIVERY_BYTES
-from audioext.providers.base import Provider
+from audioext.providers.base import Provider, ProviderInfo
 from audioext.stores import open_store
 from audioext.stores.base import Store
 from audioext.webhooks.inbox import Confirm
@@ -107,7 +107,7 @@ def read_metrics(value: bool | str | int | None) -> tuple[str, int] | None:  # n
     if value is None or value is False:
         return None
     if find_spec("prometheus_client") is None:
-        raise ConfigError('metrics= takes prometheus-client: pip install "audioext[metrics]"')
+        raise ConfigError(lacks_extra("metrics=", "metrics"))
     return DEFAULT_METRICS if value is True else _read_address(value, "metrics", DEFAULT_METRICS)
 
 
@@ -206,15 +206,11 @@ class Settings:
     link_rules: LinkRules = field(init=False, default=Factory(_link_rules, takes_self=True))
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a public URL that nobody would call; warn of keys that go to a public host in clear text."""
+        """Refuse addresses that cannot be meant; warn of keys that go to a public host in clear text."""
         check_callbacks(self.providers.values(), self.public_url)
         for provider in self.providers.values():
+            _refuse_ignored_address(provider.info, self.environ)
             url = provider.info.base_url
-            variable = f"{provider.info.key_variable.removesuffix('_API_KEY')}_BASE_URL"
-            meant = self.environ.get(variable, "").strip().rstrip("/")
-            if meant and meant != str(url).rstrip("/") and _may_be_public(url.host or ""):
-                what = "%s is set, but %s goes to %s: use Client.from_env(), or pass base_url="
-                _log.warning(what, variable, provider.info.name, url)
             if provider.info.has_key and url.scheme == "http" and _may_be_public(url.host or ""):
                 what = "%s: the API key goes to %s in clear text: use https:// in base_url"
                 _log.warning(what, provider.info.name, url.host)
@@ -271,6 +267,20 @@ def check_callbacks(callers: Iterable[Provider], public_url: URL | None) -> None
         if why is not None:
             url = cut(without_password(str(public_url)))
             raise ConfigError(f"{provider.info.name} would never call public_url {url}: {why}")
+
+
+def _refuse_ignored_address(info: ProviderInfo, environ: Mapping[str, str]) -> None:
+    """Refuse a provider that goes to its vendor's paid API where *environ* names another address, such as a sandbox's.
+
+    Code that gives an address of its own is taken at its word.
+    """
+    variable = f"{info.key_variable.removesuffix('_API_KEY')}_BASE_URL"
+    meant, used = environ.get(variable, "").strip().rstrip("/"), str(info.base_url).rstrip("/")
+    if meant and meant != used and not info.is_base_url_given and _may_be_public(info.base_url.host or ""):
+        raise ConfigError(
+            f"{variable} is set, but {info.name} would go to {used}: use Client.from_env() without a provider, pass "
+            f"base_url=, or unset {variable}"
+        )
 
 
 def _may_be_public(host: str) -> bool:

@@ -31,6 +31,11 @@ def cut(text: str) -> str:
     return f"{text[:head]}…{text[head + 1 - LONGEST_VALUE :]}"
 
 
+def lacks_extra(need: str, extra: str) -> str:
+    """Return what to do where *need* lacks the packages of an *extra*; commands write it out for their own Python."""
+    return f'{need} needs more packages: pip install "audioext[{extra}]"'
+
+
 _VERBS = frozenset({"cannot", "has", "holds", "is", "may", "must", "needs", "says", "works"})
 """With these begin messages that read on after the name of the field."""
 
@@ -141,9 +146,10 @@ class ProviderError(AudioextError):
         self.retryable = retryable
         self.charged = charged
         label = f"{provider} answered {code}" if code is not None else provider
-        money = {None: "whether it was charged is unknown", True: "charged", False: "not charged"}[charged]
+        # A status call costs nothing, and who refuses one says nothing of the task's money: no word of it then.
+        money = {None: "", True: " (charged)", False: " (not charged)"}[charged]
         remedy = "" if type(self) is ProviderError else f". {' '.join((self.__doc__ or '').split())}"
-        super().__init__(f"{label}: {message} ({money}){remedy}")
+        super().__init__(f"{label}: {message}{money}{remedy}")
 
 
 class AuthError(ProviderError):

@@ -240,7 +240,9 @@ class Parts:
             raise RequestError([Problem("ref", "give either the ref of a job or its key=")], is_submit=False)
         name, wanted = ("ref", ref) if key is None else ("key", key)
         held = None
-        if isinstance(wanted, str) and not LONE_SURROGATE.search(wanted):
+        if not isinstance(wanted, str):
+            raise RequestError([Problem(name, f"must be text, not {shown(wanted)}")], is_submit=False)
+        if not LONE_SURROGATE.search(wanted):
             held = await (self.journal.hold(wanted) if key is None else self.journal.hold_key(wanted))
         if held is None:
             raise RequestError([Problem(name, f"this store holds no job {shown(wanted)}")], is_submit=False)

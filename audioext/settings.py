@@ -16,12 +16,13 @@ from os import PathLike
 from pathlib import Path
 from typing import get_type_hints
 
-from audioext.errors import ConfigError, shown
+from audioext.errors import ConfigError, cut, shown
 
 _log = logging.getLogger("audioext.settings")
 
 FILE_NAME = "audioext.toml"
-FILE_VARIABLE = "AUDIOEXT_CONFIG"
+PREFIX = "AUDIOEXT_"
+FILE_VARIABLE = f"{PREFIX}CONFIG"
 VENDORS = ("kie", "sunoapi", "vidgo", "musicgpt")
 BEYOND_CLIENT = ("provider", "base_url", "log_format", "forward_secret", "mcp_token")
 """Settings that are no arguments of a client: which provider is the default one, its address, and the commands' own."""
@@ -44,6 +45,7 @@ def read_settings(environ: Mapping[str, str], file: str | PathLike[str] | None =
         ConfigError: a file cannot be read, or says what is no setting.
     """
     given = {name: text for name, text in environ.items() if text.strip()}
+    _warn_of_slips(given)
     path = file or given.get(FILE_VARIABLE)
     if path is None:
         _refuse_a_strangers(Path(FILE_NAME))
@@ -58,6 +60,17 @@ def read_settings(environ: Mapping[str, str], file: str | PathLike[str] | None =
         if secret is not None:
             found[name] = _read_secret(f"{name}_FILE", Path(secret))
     return found
+
+
+def _warn_of_slips(given: Iterable[str]) -> None:
+    """Warn of variables with our prefix that are no setting; one may be somebody's own, so that none is refused."""
+    ours = [name.removeprefix(PREFIX) for name in given if name.startswith(PREFIX) and name != FILE_VARIABLE]
+    known = [name.removeprefix(PREFIX) for name in _variables().values() if name.startswith(PREFIX)] if ours else []
+    for name in ours:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
+            _log.warning("%s is no setting%s", cut(f"{PREFIX}{name}"), hint)
 
 
 def _read_file(path: Path) -> dict[str, str]:

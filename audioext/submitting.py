@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Never, Unpack
 
-from audioext.errors import Problem
+from audioext import providers
+from audioext.errors import ConfigError, Problem
 from audioext.http.transport import Progress
 from audioext.models import checks
 from audioext.models.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Meta, Request
@@ -13,6 +14,7 @@ from audioext.models.results import Song
 from audioext.parts import Parts
 from audioext.runtime.jobs import Job
 from audioext.runtime.orders import SubmitOptions
+from audioext.runtime.submitter import Submitter
 
 RUN_SECONDS = 900.0
 """How long `run` waits where nobody says how long."""
@@ -51,26 +53,26 @@ class Submitting:
             ProviderError: the provider refused, which cost nothing; with *fallback* the last one did.
             StoreError: the job could not be stored; nothing was sent.
         """
-        self._parts.check_open()
-        return await self._parts.submitter.submit(
+        return await self._submitter().submit(
             request, provider=provider, fallback=fallback, key=key, meta=meta, progress=progress
         )
 
     async def extend(
         self,
-        *,
+        *unnamed: Never,
         fallback: Sequence[str] = (),
         key: str | None = None,
         meta: Meta | None = None,
         progress: Progress | None = None,
         **options: Unpack[ExtendOptions],
     ) -> Job:
-        """Submit an `Extend` of these fields; see there for the fields and `submit` for the rest."""
+        """Submit an `Extend` of these fields; see there for the fields and `submit` for the rest. All go by name."""
+        checks.refuse_unnamed("extend", unnamed, Extend.SOURCES)
         return await self.submit(Extend.draft(**options), fallback=fallback, key=key, meta=meta, progress=progress)
 
     async def add_instrumental(
         self,
-        *,
+        *unnamed: Never,
         fallback: Sequence[str] = (),
         key: str | None = None,
         meta: Meta | None = None,
@@ -78,6 +80,7 @@ class Submitting:
         **options: Unpack[InstrumentalOptions],
     ) -> Job:
         """Submit an `AddInstrumental` of these fields; see there for the fields and `submit` for the rest."""
+        checks.refuse_unnamed("add_instrumental", unnamed, AddInstrumental.SOURCES)
         request = AddInstrumental.draft(**options)
         return await self.submit(request, fallback=fallback, key=key, meta=meta, progress=progress)
 
@@ -99,6 +102,15 @@ class Submitting:
         complaint = checks.seconds(seconds)
         problems = [] if complaint is None else [Problem("timeout", complaint)]
         checks.refuse_unknown("run", "keyword", options, SubmitOptions.__annotations__)
-        self._parts.check_open()
-        job = await self._parts.submitter.submit(request, problems, **options)
+        job = await self._submitter().submit(request, problems, **options)
         return await job.result(timeout=seconds)
+
+    def _submitter(self) -> Submitter:
+        """Return what submits, or raise ConfigError: the client is not open, or has no provider."""
+        self._parts.check_open()
+        if not self._parts.settings.providers:
+            keys = dict.fromkeys(providers.load(name)().info.key_variable for name in providers.NAMES)
+            advice = f"pass one, like Client(Kie()), or set its key for from_env(): {', '.join(keys)}"
+            message = f"this client has no provider: {advice}"
+            raise ConfigError(message)
+        return self._parts.submitter

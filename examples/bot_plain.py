@@ -2,6 +2,9 @@
 
     KIE_API_KEY=... python examples/bot_plain.py voice.mp3
 
+To try it for nothing, run `audioext sandbox --port 8000` in another terminal, and put
+`KIE_API_KEY=sandbox-key KIE_BASE_URL=http://127.0.0.1:8000/kie` before it.
+
 Here the chat is the terminal. Give `make_bot` your own ways to send and to edit a text, and a client with a store that
 outlives the process: a message that is delivered twice is paid for once, and a restart goes on where it was.
 """
@@ -42,7 +45,7 @@ def make_bot(
     return on_message
 
 
-async def main(source: Path, *, provider: ax.Kie) -> None:
+async def main(source: Path, *, client: ax.Client) -> None:
     """Play a chat in the terminal."""
     numbers = itertools.count(1)
 
@@ -56,15 +59,19 @@ async def main(source: Path, *, provider: ax.Kie) -> None:
     async def send_audio(_: Id, data: bytes, title: str) -> None:
         print(f"{title}: {len(data)} bytes")
 
-    client = ax.Client(provider, store="sqlite:///bot.db")
     on_message = make_bot(client, send=send, edit=edit, send_audio=send_audio)
     async with client:
         job = await on_message("terminal", source.name, await asyncio.to_thread(source.read_bytes))
         if job is not None:
+            if not job.is_new and job.verdict is ax.Verdict.COMPLETE:
+                print(f"done already: {source.name} was sent before, and bot.db remembers it")
             await job
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: KIE_API_KEY=... python examples/bot_plain.py VOICE")
-    asyncio.run(main(Path(sys.argv[1]), provider=ax.Kie()))
+    try:
+        asyncio.run(main(Path(sys.argv[1]), client=ax.Client.from_env(store="sqlite:///bot.db")))
+    except (ax.AudioextError, OSError) as error:
+        sys.exit(str(error))

@@ -35,9 +35,13 @@ async def run_client(app: web.Application) -> AsyncIterator[None]:
 
 async def order_song(request: web.Request) -> web.Response:
     """Submit a task and answer with its links when it is complete."""
-    wish = await request.json()
     try:
-        job = await request.app[CLIENT].extend(url=wish["url"], model="V5", continue_at=wish["continue_at"])
+        wish = await request.json()
+        url, continue_at = wish["url"], wish["continue_at"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise web.HTTPBadRequest(text="send JSON with url and continue_at") from error
+    try:
+        job = await request.app[CLIENT].extend(url=url, model="V5", continue_at=continue_at)
         song = await job
     except ax.RequestError as error:
         return web.json_response({"problems": [str(problem) for problem in error.problems]}, status=400)

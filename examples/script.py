@@ -2,7 +2,9 @@
 
     KIE_API_KEY=... python examples/script.py voice.mp3 out/
 
-Without a public address the client asks for the status instead of being called; with one, pass `public_url`.
+To try it for nothing, run `audioext sandbox --port 8000` in another terminal, and put
+`KIE_API_KEY=sandbox-key KIE_BASE_URL=http://127.0.0.1:8000/kie` before it. Without a public address the client asks for
+the status instead of being called; with one, set `AUDIOEXT_PUBLIC_URL` or pass `public_url`.
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ from pathlib import Path
 
 import audioext as ax
 
+LEARNT = {"webhook": "told by a webhook", "poll": "found by asking", "implied": "follows from a later stage"}
+"""What an event's source means."""
 
-async def main(source: Path, folder: Path, *, provider: ax.Kie) -> list[Path]:
+
+async def main(source: Path, folder: Path, *, client: ax.Client) -> list[Path]:
     """Extend *source* twice and return the paths of all the takes."""
-    async with ax.Client(provider) as client:
+    async with client:
         job = await client.extend(file=source, model="V5", continue_at=1.5)
         async for event in job:
-            print(f"{event.stage.name.lower():>8}: {len(event.tracks)} track(s), learnt by {event.source}")
+            print(f"{event.stage.name.lower():>8}: {len(event.tracks)} track(s), {LEARNT[event.source]}")
         song = await job
         saved = [*await song.save(folder)]
 
@@ -32,5 +37,9 @@ async def main(source: Path, folder: Path, *, provider: ax.Kie) -> list[Path]:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("usage: KIE_API_KEY=... python examples/script.py SOURCE FOLDER")
-    for path in asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), provider=ax.Kie())):
+    try:
+        paths = asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), client=ax.Client.from_env()))
+    except ax.AudioextError as error:
+        sys.exit(str(error))
+    for path in paths:
         print(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import filecmp
 import io
 import os
 import secrets
@@ -30,6 +29,7 @@ from audioext.files.formats import (
     safe_name,
 )
 from audioext.files.hosts import LinkResolver, LinkRules, host_of, hosts_of_api
+from audioext.files.naming import free_number, name_part
 from audioext.http.transport import Transport
 from audioext.models.results import SaveProgress, Song, Track
 
@@ -102,7 +102,8 @@ class Downloader:
         try:
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         except (OSError, ValueError) as error:  # the latter: a zero byte
-            why = getattr(error, "strerror", None) or error
+            is_file = isinstance(error, FileExistsError)
+            why = "it is a file, and save takes a folder" if is_file else getattr(error, "strerror", None) or error
             raise DownloadError([f"cannot make the folder {cut(str(folder))}: {why}"]) from error
         tracks = {_track_name(track, song, index): track for index, track in enumerate(song.tracks, 1)}
         save = _Save(self.of_job(links), folder, progress, tracks)
@@ -283,6 +284,7 @@ def _settle(folder: Path, outcomes: Mapping[str, _Outcome], *, overwrite: bool) 
     """Give the good files their names, drop the rest, and say all that is wrong at once."""
     problems: list[str] = []
     paths: list[Path] = []
+    good: dict[str, _Fetched] = {}
     seen: dict[bytes, str] = {}
     fatal: BaseException | None = None
     for name, outcome in outcomes.items():
@@ -294,36 +296,18 @@ def _settle(folder: Path, outcomes: Mapping[str, _Outcome], *, overwrite: bool) 
             problems.append(f"{name}: byte for byte the same as {seen[outcome.digest]}, so it was not saved twice")
         else:
             seen[outcome.digest] = name
-            whole_name = f"{name.removesuffix(outcome.suffix)}{outcome.suffix}"  # a title may be a file's name
-            try:
-                paths.append(_name_part(outcome.part, folder, whole_name, overwrite=overwrite))
-            except OSError as error:
-                problems.append(f"{name}: cannot be named {whole_name} in {folder}: {error.strerror or error}")
+            good[f"{name.removesuffix(outcome.suffix)}{outcome.suffix}"] = outcome  # a title may be a file's name
+    number = 1 if overwrite else free_number(folder, {name: each.part for name, each in good.items()})
+    for name, each in good.items():
+        try:
+            paths.append(name_part(each.part, folder, name, number, overwrite=overwrite))
+        except OSError as error:
+            problems.append(f"{seen[each.digest]}: cannot be named {name} in {folder}: {error.strerror or error}")
     if fatal is not None:
         raise fatal
     if problems:
         raise DownloadError(problems, paths=paths)
     return tuple(paths)
-
-
-def _name_part(part: Path, folder: Path, name: str, *, overwrite: bool) -> Path:
-    """Move a whole file to its name in one step; without *overwrite* a name that another file has gets a number."""
-    if overwrite:
-        return part.replace(folder / name)
-    number, target = 1, folder / name
-    while True:
-        try:
-            if not target.exists():
-                os.link(part, target)
-                return target
-        except FileExistsError:
-            pass  # just now: it is looked at
-        except OSError:  # a file system without links
-            return part.replace(target)
-        if target.is_file() and filecmp.cmp(part, target, shallow=False):
-            return target  # it was saved before
-        number += 1
-        target = folder / f"{Path(name).stem} ({number}){Path(name).suffix}"
 
 
 def _track_name(track: Track, song: Song, index: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import io
 import math
@@ -145,6 +146,33 @@ def refuse_unknown(owner: str, kind: str, given: Iterable[str], known: Iterable[
         hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known))}"
         message = f"{owner} has no {kind} {cut(unknown[0])}; {hint}"
         raise TypeError(message)
+
+
+def refuse_unnamed(owner: str, given: Sequence[object], sources: Iterable[str]) -> None:
+    """Let through no arguments, or raise TypeError: *owner* takes keywords alone, its source by one of *sources*."""
+    if given:
+        names = " or ".join(f"{name}=" for name in sources)
+        message = f"{owner} takes its arguments by name: give the source as {names}, not {shown(given[0])} alone"
+        raise TypeError(message)
+
+
+def name_what_was_meant(kind: type, what: str, *, sources: Iterable[str] | None = None) -> None:
+    """Let an attrs class that is made with a name that it has not say which was meant; *what* its names are called.
+
+    One with *sources* takes keywords alone.
+    """
+    made: Callable[..., None] = kind.__init__  # type: ignore[misc]  # the class's own, which attrs has just made
+    known = frozenset(each.alias for each in attrs.fields(kind) if each.init and each.alias is not None)
+
+    @functools.wraps(made)
+    def init(self: object, *values: object, **given: object) -> None:
+        if sources is not None:
+            refuse_unnamed(kind.__name__, values, sources)
+        if not known.issuperset(given):
+            refuse_unknown(kind.__name__, what, given, known)
+        made(self, *values, **given)
+
+    kind.__init__ = init  # type: ignore[misc]  # as above
 
 
 # --- settings --------------------------------------------------------------------------------------------------------

@@ -136,6 +136,11 @@ class _Request:
     rehost: bool = field(default=False, metadata={"check": checks.flag})
     provider: str | None = _given(checks.text)
 
+    @classmethod
+    def __attrs_init_subclass__(cls) -> None:
+        """Answer a misspelt field with the one that was meant."""
+        checks.name_what_was_meant(cls, "field", sources=cls.SOURCES)
+
     def __attrs_post_init__(self) -> None:
         """Refuse a request that no provider could take."""
         if self._problems:

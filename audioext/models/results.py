@@ -233,7 +233,8 @@ class Song:
         """Stream every playable track into *folder* (made if missing) and return the paths, one a track.
 
         A file appears only when it is whole, audio, and as long as its track; its suffix follows its bytes. Names come
-        from titles, else from the source, made safe; a file that is there with the same bytes stays the one. It works
+        from titles, else from the source, made safe. Each call fetches the links, though the files may be there: a file
+        with the same bytes stays the one, and where other files have the names all tracks get one number. It works
         after the client was closed, too. `progress(path, bytes_so_far, bytes_in_all)` is called as bytes arrive.
 
         A link that has died is asked for again, from the vendor's status call and then from its recovery, where it

@@ -77,8 +77,13 @@ def to_api_key(value: str | None) -> str | None:
     key, before = (value if isinstance(value, str) else ""), None
     while key != before:
         before, key = key, _PASTED.sub("", key.strip(_AROUND_KEY))
-    if not key or not key.isascii() or not key.isprintable() or " " in key or key.lower() == "bearer":
-        raise ConfigError("api_key must be printable ASCII without blanks, not empty")  # the key itself never shows
+    # What is wrong is said without the key itself, which never shows.
+    if not isinstance(value, str):
+        raise ConfigError("api_key must be text")
+    if not key or key.lower() == "bearer":
+        raise ConfigError("api_key is empty")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError("api_key holds a blank, a line break or a letter that no key has: was it copied whole?")
     return key
 
 
@@ -114,7 +119,18 @@ class HostedAccount:
     vendor: ClassVar[Vendor]
 
     api_key: str | None = field(default=None, converter=to_api_key, repr=False)
-    base_url: URL = field(default=_vendors("base_url"), kw_only=True, converter=to_base_url)
+    given_url: URL | None = field(
+        default=None,
+        alias="base_url",
+        kw_only=True,
+        converter=attrs.converters.optional(to_base_url),
+        repr=False,
+        eq=False,
+    )
+    """The `base_url` that was given, `None` for the vendor's own."""
+    base_url: URL = field(
+        init=False, default=attrs.Factory(lambda self: self.given_url or self.vendor.base_url, takes_self=True)
+    )
     name: str = field(default=_vendors("rules.wire_name"), kw_only=True, validator=_name)
     limits: Limits = field(default=_vendors("limits"), kw_only=True, validator=_limits)
     pace: Pace = field(factory=Pace, kw_only=True, validator=_pace)
@@ -125,6 +141,11 @@ class HostedAccount:
 
     info: ProviderInfo = field(init=False, repr=False, eq=False)
     """The facts of this account; limits count by its host and by a digest of its key."""
+
+    @classmethod
+    def __attrs_init_subclass__(cls) -> None:
+        """Answer a misspelt setting with the one that was meant."""
+        checks.name_what_was_meant(cls, "setting")
 
     @property
     def is_signed(self) -> bool:
@@ -141,6 +162,7 @@ class HostedAccount:
             **facts,
             account=f"{self.base_url.authority}/{digest}",
             has_key=self.api_key is not None,
+            is_base_url_given=self.given_url is not None,
             operations=self.vendor.rules.operations,
         )
         object.__setattr__(self, "info", info)  # a protocol's property may be a field, and no cached one

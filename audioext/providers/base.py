@@ -58,7 +58,8 @@ class ProviderInfo(ProviderFacts):
     """What the client has to know of one account at one API.
 
     `name` is the segment of the callback path and the value of `provider=`. `account` says whose limits count (Kie and
-    KieJobs share one). `has_key` says whether there is a key, `is_signed` that `verify_webhook` checks a signature.
+    KieJobs share one). `has_key` says whether there is a key, `is_signed` that `verify_webhook` checks a signature,
+    `is_base_url_given` that the address is the user's choice, not the vendor's own one.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ProviderInfo(ProviderFacts):
     operations: frozenset[Operation]
     pace: Pace = field(factory=Pace)
     is_signed: bool = False
+    is_base_url_given: bool = True
 
     def sent_model(self, request: Request) -> str | None:
         """Return the model that a submit of *request* names on the wire."""

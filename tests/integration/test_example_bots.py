@@ -116,9 +116,10 @@ async def test_the_plain_bot_plays_a_chat_in_the_terminal(
     async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0) as sandbox:
         provider = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=ax.Pace(first=0.01, every=0.02))
         for _ in range(2):
-            await module.main(source, provider=provider)
+            await module.main(source, client=ax.Client(provider, store="sqlite:///bot.db"))
         assert 1 == len(sandbox.submissions)
     lines = capsys.readouterr().out.splitlines()
 
     assert "Sending it off …" == lines[0]
     assert 2 == len([line for line in lines if line.endswith(" bytes")])
+    assert lines[-1].startswith("done already: voice.wav")

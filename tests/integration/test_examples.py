@@ -59,12 +59,31 @@ async def test_the_script_saves_four_takes(tmp_path: Path, capsys: pytest.Captur
     source.write_bytes(audio.encode(audio.voice(seed=1, seconds=4.0, rate=16_000), "wav"))
     async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0) as sandbox:
         kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=BRISK)
-        paths = await example("script").main(source, tmp_path / "out", provider=kie)
+        paths = await example("script").main(source, tmp_path / "out", client=ax.Client(kie))
 
     assert 4 == len({path for path in paths if path.stat().st_size > 0})
-    assert ["text", "first", "complete"] == [
-        line.split(":")[0].strip() for line in capsys.readouterr().out.splitlines()
-    ]
+    lines = capsys.readouterr().out.splitlines()
+    assert ["text", "first", "complete"] == [line.split(":")[0].strip() for line in lines]
+    assert lines[-1].endswith(" 2 track(s), found by asking")
+
+
+@pytest.mark.parametrize("name", ["script", "bot_plain"])
+async def test_what_cannot_work_is_one_line(tmp_path: Path, name: str) -> None:
+    """A file that is not there is told without a traceback."""
+    more = ["out"] if name == "script" else []
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(EXAMPLES / f"{name}.py"),
+        "nowhere.mp3",
+        *more,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent), "KIE_API_KEY": "key"},
+    )
+    _, err = await process.communicate()
+
+    assert 1 == process.returncode
+    assert ("nowhere.mp3" in err.decode(), False) == (True, "Traceback" in err.decode())
 
 
 async def test_the_mounted_app_answers_with_links(unused_tcp_port: int) -> None:
@@ -81,6 +100,11 @@ async def test_the_mounted_app_answers_with_links(unused_tcp_port: int) -> None:
                 answer = await response.json()
             async with session.post(f"{url}/songs", json={"url": "nowhere", "continue_at": -2}) as response:
                 refused = response.status, len((await response.json())["problems"])
+            for unclear in ({"continue_at": 2}, [1], None):
+                async with session.post(f"{url}/songs", json=unclear) as response:
+                    assert 400 == response.status
+            async with session.post(f"{url}/songs", data=b"{") as response:
+                assert 400 == response.status
             await sandbox.settled()
 
     assert 2 == len(answer["links"])

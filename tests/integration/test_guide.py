@@ -52,6 +52,8 @@ async def sung(url: str, sandbox: Sandbox) -> dict[str, object]:
     async with aiohttp.ClientSession(url) as session:
         async with session.post("/songs", json={**wish, "url": "nowhere"}) as refused:
             assert 400 == refused.status
+        async with session.post("/songs", json={"continue_at": 2, "key": "mine"}) as unclear:
+            assert unclear.status in {400, 422}  # the latter is FastAPI's own
         async with session.post("/songs", json=wish) as accepted:
             ref = (await accepted.json())["ref"]
             assert 202 == accepted.status
@@ -85,6 +87,17 @@ async def test_the_script_saves_both_tracks_and_finds_its_job_again(folder: Path
     assert ["TEXT", "FIRST", "COMPLETE"] == [line.split()[0] for line in lines[:3]]
     assert [True] * 2 == [Path(line).is_file() for line in lines[3:]]
     assert lines == again
+
+
+@pytest.mark.parametrize("name", ["script", "agent"])
+async def test_a_program_without_its_file_says_how_it_is_called(folder: Path, name: str) -> None:
+    """One line, no traceback."""
+    process = await create_subprocess_exec(
+        sys.executable, f"{name}.py", stderr=PIPE, env={**os.environ, "PYTHONPATH": str(pages.ROOT)}
+    )
+    _, err = await process.communicate()
+
+    assert (1, f"usage: python {name}.py VOICE") == (process.returncode, err.decode().strip())
 
 
 @pytest.mark.parametrize("name", ["web_app", "fastapi_app"])

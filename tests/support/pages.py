@@ -21,11 +21,6 @@ def blocks(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def brisk(program: str) -> str:
-    """Return a program that asks for a status at once, where it would wait for seconds."""
-    return program.replace("ax.Kie(", "ax.Kie(pace=ax.Pace(first=0.01, every=0.02), ").replace(", )", ")")
-
-
 @asynccontextmanager
 async def running(*command: str | Path, sandbox: Sandbox, **env: str) -> AsyncIterator[Process]:
     """Run Python with the sandbox in its environment; what still runs at the end is ended."""

@@ -69,6 +69,7 @@ async def submits(client: ax.Client) -> None:
     assert_type(await client.submit(ax.Extend(url="https://a.test"), fallback=("vidgo",), meta=Chat(42)), ax.Job)
     options: ax.ExtendOptions = {"url": "https://a.test", "model": "V5"}
     assert_type(await client.extend(**options, fallback=["vidgo"]), ax.Job)
+    await client.extend("voice.mp3")  # type: ignore[arg-type]  # a path, an address or an id: only its name tells
     await client.extend(audioid="e231")  # type: ignore[call-arg]  # a misspelt field
     await client.extend(continue_at="60")  # type: ignore[arg-type]  # seconds are a number
     await client.extend(vocal_gender="alto")  # type: ignore[arg-type]  # one of a few words

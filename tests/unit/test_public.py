@@ -170,6 +170,16 @@ def test_everything_public_is_explained(reachable: dict[str, type | Callable[...
     assert [] == found, "\n".join(["", *found])
 
 
+def test_a_misspelt_name_is_answered_with_the_one_that_was_meant() -> None:
+    """The name of a class, or of a provider's setting."""
+    with pytest.raises(AttributeError, match=r"'audioext' has no attribute 'Kei'; did you mean Kie\?"):
+        _ = ax.Kei
+    with pytest.raises(AttributeError, match=r"has no attribute 'qqq'$"):
+        _ = ax.qqq
+    with pytest.raises(TypeError, match=r"Kie has no setting apikey; did you mean api_key\?"):
+        ax.Kie(apikey="k")  # type: ignore[call-arg]  # wrong on purpose
+
+
 def test_importing_the_package_loads_nothing_else() -> None:
     """`import audioext` costs next to nothing: no dependency, no provider and no store is loaded."""
     loaded = loaded_by("import audioext")

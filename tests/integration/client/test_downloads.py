@@ -414,6 +414,21 @@ async def test_saving_again_finds_the_file(host: Host, tmp_path: Path) -> None:
     assert ["Rain (2).mp3", "Rain.mp3"] == sorted(path.name for path in tmp_path.iterdir())
 
 
+async def test_the_takes_of_a_song_get_the_same_number(host: Host, tmp_path: Path) -> None:
+    """Where one name is taken both takes are numbered, and found again; with overwrite=True none is."""
+    (tmp_path / "Rain - take 2.mp3").write_bytes(b"mine")
+    song = song_of(host.put("/1", gives()), host.put("/2", gives(OTHER_MP3)))
+
+    names = [[path.name for path in await save(song, tmp_path)] for _ in range(2)]
+
+    assert [["Rain - take 1 (2).mp3", "Rain - take 2 (2).mp3"]] * 2 == names
+    assert b"mine" == (tmp_path / "Rain - take 2.mp3").read_bytes()
+    assert 3 == len([*tmp_path.iterdir()])
+    assert {"Rain - take 1.mp3", "Rain - take 2.mp3"} == {
+        path.name for path in await save(song, tmp_path, overwrite=True)
+    }
+
+
 async def test_a_file_system_without_links_keeps_the_users_file(
     host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -472,8 +487,11 @@ async def test_files_are_named_after_the_title_else_the_source(
 
 
 async def test_a_folder_that_cannot_be_made_is_told(host: Host, tmp_path: Path) -> None:
-    """A file where the folder should be is a DownloadError."""
+    """A file where the folder should be is a DownloadError, which says what is wanted."""
     (tmp_path / "taken").write_text("x")
+
+    with pytest.raises(ax.DownloadError, match="taken: it is a file, and save takes a folder"):
+        await save(song_of(host.put(PATH, gives())), tmp_path / "taken")
 
     for folder in (tmp_path / "taken", tmp_path / "taken" / "in", tmp_path / "a\0b", tmp_path / ("x" * 300)):
         with pytest.raises(ax.DownloadError, match="cannot make the folder"):

@@ -92,6 +92,19 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, text
         ax.Client.from_env()
 
 
+def test_a_misspelt_variable_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be somebody's own, so that it is not refused; those that there are are not spoken of."""
+    for name in ("WAITTIMEOUT", "STORE_FILE", "CONFIG", "LOG_FORMAT", "QQ", "KEEP"):
+        monkeypatch.setenv(f"AUDIOEXT_{name}", " " if name in {"STORE_FILE", "CONFIG"} else "60")
+    ax.Client.from_env()
+
+    slip = "AUDIOEXT_WAITTIMEOUT is no setting; did you mean AUDIOEXT_WAIT_TIMEOUT?"
+    assert [slip, "AUDIOEXT_QQ is no setting"] == caplog.messages
+    caplog.clear()
+    read_settings({"AUDIOEXT_MCP_TOKEN_FILE": str(write(Path("token"), "t"))})
+    assert [] == caplog.messages
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

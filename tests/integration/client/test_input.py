@@ -53,6 +53,18 @@ class Breaks(OnlyReads):
         raise ConnectionResetError(message)
 
 
+async def test_a_source_goes_by_its_name(open_client: MakeClient, api: Api) -> None:
+    """Whoever gives a path alone reads how it is given."""
+    client = await open_client()
+
+    for call, names in ((client.extend, "audio_id= or url= or file="), (client.add_instrumental, "url= or file=")):
+        with pytest.raises(
+            TypeError, match=f"takes its arguments by name: give the source as {names}, not 'voice.mp3'"
+        ):
+            await call("voice.mp3")  # type: ignore[arg-type]  # wrong on purpose
+    assert [] == api.posts
+
+
 async def extend(client: ax.Client, file: object) -> ax.Job:
     """Extend *file*, whatever the provider."""
     model = {} if "musicgpt" in repr(client) else {"model": "V5"}

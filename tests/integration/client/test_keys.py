@@ -199,6 +199,9 @@ async def test_a_key_that_no_store_can_keep_is_refused(sandbox: Sandbox, make_cl
         await client.extend(audio_id=sandbox.track_ids[0], model="V5", key=key)
     with pytest.raises(ax.RequestError, match="holds no job"):
         await client.job("\ud800")
+    for look in ({"ref": 42}, {"key": 42}):
+        with pytest.raises(ax.RequestError, match=r"(ref|key): must be text, not 42"):
+            await client.job(**look)  # type: ignore[arg-type]  # wrong on purpose
     assert () == sandbox.submissions
 
 

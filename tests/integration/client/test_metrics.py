@@ -136,4 +136,4 @@ except ax.ConfigError as error:
 """
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
 
-    assert ["0", 'metrics= takes prometheus-client: pip install "audioext[metrics]"'] == (done.stdout.splitlines())
+    assert ["0", 'metrics= needs more packages: pip install "audioext[metrics]"'] == done.stdout.splitlines()

@@ -58,6 +58,7 @@ async def test_a_refusal_costs_nothing_and_is_kept(
     with pytest.raises(ax.JobError, match="the vendor's words") as waited:
         await job
     assert ax.JobError is type(waited.value)
+    assert "(not charged)" in str(waited.value)
     with pytest.raises(ax.AudioextError):
         await job.refresh()
 

@@ -29,20 +29,21 @@ def test_a_client_tells_its_clock() -> None:
     assert [clock, ax.Clock()] == [ax.Client(clock=clock).clock, ax.Client().clock]
 
 
-def test_an_address_that_is_set_and_not_used_is_warned_of(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_address_that_is_set_and_not_used_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who means a sandbox is not left to pay at the API: `Kie()` reads no more than its key."""
     monkeypatch.setenv("KIE_BASE_URL", "http://127.0.0.1:8099/kie")
     monkeypatch.setenv("KIE_API_KEY", "key")
     ax.Client.from_env()
-    ax.Client(ax.Kie(base_url="http://127.0.0.1:1"))
-    assert [] == caplog.messages
-    ax.Client(ax.Kie())
+    ax.Client(ax.Kie(base_url="http://127.0.0.1:1"), ax.Vidgo("key"))
+    ax.Client(ax.Kie(base_url="https://api.kie.ai"))  # in so many words, so it is meant
 
-    assert ["KIE_BASE_URL is set, but kie goes to https://api.kie.ai: use Client.from_env(), or pass base_url="] == (
-        caplog.messages
-    )
+    advice = "use Client.from_env() without a provider, pass base_url=, or unset KIE_BASE_URL"
+    for make in (ax.Client, ax.Client.from_env):
+        with pytest.raises(ax.ConfigError) as caught:
+            make(ax.KieJobs())
+        assert f"KIE_BASE_URL is set, but kie-jobs would go to https://api.kie.ai: {advice}" == str(caught.value)
+    monkeypatch.setenv("KIE_BASE_URL", "https://api.kie.ai/")
+    assert "<Client kie, new>" == repr(ax.Client(ax.Kie()))
 
 
 def test_a_misspelt_setting_is_a_type_error() -> None:
@@ -222,8 +223,10 @@ async def test_an_unknown_provider_is_told() -> None:
         with pytest.raises(ax.ConfigError, match="it has kie"):
             await client.extend(audio_id="a", model="V5", provider="vidgo")
     async with ax.Client() as client:
-        with pytest.raises(ax.ConfigError, match="no provider"):
-            await client.extend(audio_id="a", model="V5")
+        keys = "KIE_API_KEY, SUNOAPI_API_KEY, VIDGO_API_KEY, MUSICGPT_API_KEY"
+        for call in (client.submit, client.run):
+            with pytest.raises(ax.ConfigError, match=rf"no provider: .*, or set its key for from_env\(\): {keys}"):
+                await call(ax.Extend(audio_id="a", model="V5"))
 
 
 # --- secrets and keys --------------------------------------------------------------------------------------------

@@ -134,8 +134,17 @@ def test_a_field_that_does_not_exist_is_named_with_the_one_that_was_meant() -> N
     """A slip is answered with the right name, anything else with all names."""
     with pytest.raises(TypeError, match=r"Extend has no field modle; did you mean model\?"):
         ax.Extend.draft(modle="V5")
+    with pytest.raises(TypeError, match=r"AddInstrumental has no field modle; did you mean model\?"):
+        ax.AddInstrumental(modle="V5")  # type: ignore[call-arg]  # wrong on purpose
     with pytest.raises(TypeError, match=r"Extend has no field qqqqq.{0,99}; it has audio_id, audio_weight, "):
         ax.Extend.draft(**{"q" * 5_000: 1})
+
+
+def test_a_source_goes_by_its_name() -> None:
+    """A text may be a path, an address or an id, so it is said which."""
+    says = r"Extend takes its arguments by name: give the source as audio_id= or url= or file=, not 'voice\.mp3' alone"
+    with pytest.raises(TypeError, match=says):
+        ax.Extend("voice.mp3")  # type: ignore[call-arg]  # wrong on purpose
 
 
 class Upload:

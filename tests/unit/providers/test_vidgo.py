@@ -263,6 +263,7 @@ def test_an_echoed_key_stays_secret_in_status_errors() -> None:
     with pytest.raises(ProviderError) as caught:
         Vidgo("sk-secret").parse_status(HttpResponse(status=401, body=b'{"error":"bad key sk-secret"}'))
     assert "bad key [key]" == caught.value.message
+    assert "charged" not in str(caught.value)  # the call costs nothing, and says nothing of the task's money
 
 
 def test_the_firewalls_page_is_told_for_what_it_is() -> None:
