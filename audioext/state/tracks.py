@@ -8,6 +8,7 @@ webhook, then later.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -125,15 +126,17 @@ def groups(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
 def _credible(found: list[list[Sighting]], expected: int, track_ids: Sequence[str]) -> list[list[Sighting]]:
     """Return the tracks that an answer of the API itself showed, and the best of the others, up to what is *expected*.
 
-    Whoever knows a callback URL could add tracks of his own otherwise.
+    Whoever knows a callback URL could add tracks of his own otherwise. Only what is playable takes a place: an answer
+    may show ids without audio, and the webhook after it the files without ids, or under others.
     """
     shown = [
         any(seen.seen != "webhook" for seen in group) or any(seen.track.id in track_ids for seen in group)
         for group in found
     ]
-    room = max(0, expected - sum(shown))
+    mute = [all(seen.track.audio_url is None for seen in group) for group in found]
+    room = max(0, expected - sum(map(operator.gt, shown, mute)))
     others = [number for number, is_shown in enumerate(shown) if not is_shown]
-    others.sort(key=lambda number: (-max(seen.claimed or 0 for seen in found[number]), found[number][0].at))
+    others.sort(key=lambda each: (mute[each], -max(seen.claimed or 0 for seen in found[each]), found[each][0].at))
     kept = set(others[:room])
     return [group for number, group in enumerate(found) if shown[number] or number in kept]
 

@@ -256,6 +256,16 @@ def test_webhooks_alone_show_no_more_tracks_than_were_asked_for() -> None:
     assert ["one", "two"] == [track.id for track in tracks_of(TWO, [evil, *polled])]
 
 
+def test_what_cannot_be_played_takes_no_place_from_what_can() -> None:
+    """A status call shows ids and streams, then the webhook the files, without ids: each file is a track."""
+    polled = [seen(Track(id=name, stream_url=A), claimed=Stage.TEXT, by="poll") for name in ("one", "two")]
+    files = [seen(Track(audio_url=url), claimed=Stage.COMPLETE, at=2.0, position=1) for url in (A, B)]
+    mute = [seen(Track(id=name), claimed=Stage.COMPLETE) for name in ("three", "four")]
+
+    for sightings in ([*polled, *files], [*polled, *mute, *files]):
+        assert [A, B] == [each.audio_url for each in tracks_of(TWO, sightings) if each.audio_url is not None]
+
+
 def test_a_status_call_may_show_more_tracks_than_were_asked_for() -> None:
     """What the API itself answers is believed, however many they are."""
     polled = [seen(Track(id=f"{number}", audio_url=f"{A}?{number}"), by="poll") for number in range(3)]
