@@ -1,8 +1,8 @@
 """What users are shown: the tracks, whose sightings are merged and put in order, a stage's and a whole song.
 
 Sightings belong together by the track's id; one without an id belongs to every id that showed the same audio URL, else
-the URL is its key. For each field the best value wins: higher claimed stage, then a value over none, then status over
-webhook, then later.
+the URL is its key: without its query where its path ends like an audio file, since links are signed anew. For each
+field the best value wins: higher claimed stage, then a value over none, then status over webhook, then later.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from pathlib import Path, PurePosixPath
 
 from yarl import URL
 
+from audioext.http.messages import AUDIO_TYPES
 from audioext.models.record import Asked, Reached, Record, Seen, Sighting, Verdict
 from audioext.models.requests import Request
 from audioext.models.results import Files, Song, Stage, Track, copied, fetched_by
 
 SEEN_RANK: dict[Seen, int] = {"answer": 0, "webhook": 1, "poll": 2}
 """Whose word counts more where two differ: a status call is asked over our own connection."""
+
+_AUDIO_SUFFIXES = tuple(AUDIO_TYPES)
 
 
 def tracks_of(
@@ -111,16 +114,21 @@ def groups(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
     for id_, group in by_id.items():
         for sighting in group:
             if sighting.track.audio_url is not None:
-                owners.setdefault(sighting.track.audio_url, set()).add(id_)
+                owners.setdefault(_file_key(sighting.track.audio_url), set()).add(id_)
     by_url: dict[str, list[Sighting]] = {}
     for sighting in nameless:
-        url = sighting.track.audio_url or ""
+        url = _file_key(sighting.track.audio_url or "")
         # Where several ids showed one URL it belongs to each: taking it from one would erase what that knew.
         for id_ in sorted(owners.get(url, ())):
             by_id[id_].append(sighting)
         if url not in owners:
             by_url.setdefault(url or sighting.track.stream_url or "", []).append(sighting)
     return [*by_id.values(), *by_url.values()]
+
+
+def _file_key(url: str) -> str:
+    path = url.partition("?")[0]
+    return path if path.lower().endswith(_AUDIO_SUFFIXES) else url
 
 
 def _credible(found: list[list[Sighting]], expected: int, track_ids: Sequence[str]) -> list[list[Sighting]]:

@@ -65,6 +65,16 @@ def test_a_track_without_an_id_is_known_by_its_url() -> None:
     assert [(A, "Rain"), (B, None)] == [(track.stream_url, track.title) for track in tracks_of(ASKED, stream)]
 
 
+def test_a_link_that_is_signed_anew_is_the_same_file() -> None:
+    """The query of a link to an audio file tells no tracks apart; elsewhere it may be what names the file."""
+    signed = [seen(Track(audio_url=f"{A}?X-Amz-Signature={number}"), at=float(number)) for number in (1, 2)]
+    piped = [seen(Track(audio_url=f"https://audiopipe.suno.ai/?item_id={number}")) for number in (1, 2)]
+
+    assert f"{A}?X-Amz-Signature=2" == merged(*signed).audio_url
+    assert "one" == merged(signed[0], seen(Track(id="one", audio_url=A))).id
+    assert 2 == len(tracks_of(ASKED, piped))
+
+
 def test_a_url_that_several_ids_showed_belongs_to_each() -> None:
     """A nameless sighting takes nothing from any of two ids that showed its URL."""
     both = [seen(Track(id=name, audio_url=A)) for name in ("one", "two")]
