@@ -2,7 +2,8 @@
 
 Sightings belong together by the track's id; one without an id belongs to every id that showed the same audio URL, else
 the URL is its key: without its query where its path ends like an audio file, since links are signed anew. For each
-field the best value wins: higher claimed stage, then a value over none, then status over webhook, then later.
+field the best value wins: higher claimed stage, then a value over none, then status over webhook, then later. A link
+to a WAV file is the audio's only where no other file was shown.
 """
 
 from __future__ import annotations
@@ -170,6 +171,9 @@ def _merged(found: Sequence[list[Sighting]], complete_at: float) -> list[Track]:
                 if not facts[name] and known.get(name) is not None:
                     facts[name] = known[name]
             facts["position"] = facts["position"] or other.position
+            is_wav, is_known_wav = facts["audio_url"] == facts["wav_url"], known["audio_url"] == known["wav_url"]
+            if is_wav and not is_known_wav and known["audio_url"] and _rank(other, complete_at)[0]:
+                facts["audio_url"] = known["audio_url"]
     return tracks
 
 

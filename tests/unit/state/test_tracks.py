@@ -122,6 +122,19 @@ def test_a_value_beats_none_and_empty_text() -> None:
     assert "" == merged(best).title
 
 
+def test_a_wav_file_stands_in_for_the_audio_only_where_nothing_else_came() -> None:
+    """A part that shows the WAV file alone leaves the link of another, but that of a webhook after COMPLETE."""
+    both = seen(Track(id="one", audio_url=A, wav_url=B), at=1.0)
+    bare = seen(Track(id="one", audio_url=A), at=1.0)
+    wav = seen(Track(id="one", audio_url=B, wav_url=B), at=2.0)
+    late = replace(bare, at=3.0)
+
+    for sightings in ([both, wav], [bare, wav], [late, wav]):
+        assert (A, B) == (merged(*sightings).audio_url, merged(*sightings).wav_url)
+    assert B == merged(wav).audio_url
+    assert [B] == [each.audio_url for each in tracks_of(ASKED, [wav, late], complete_at=2.0)]
+
+
 def test_audio_takes_the_failure_off() -> None:
     """A track that is playable by any word has not failed."""
     failed = seen(Track(id="one", failure="too quiet"), Stage.COMPLETE, "poll", at=9.0)
