@@ -129,7 +129,8 @@ class EngineAccount(HostedAccount):
 def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Event, ...]:
     """Return what *seen* means; in a webhook an unclear word makes a status call due.
 
-    A code of failure is not believed beside a known stage and its tracks: interim callbacks like that were seen.
+    A code of failure is not believed beside a stage before COMPLETE, nor beside COMPLETE and its tracks: interim
+    callbacks that look like a failure were seen (public clients of kie.ai). Without tracks such a stage is no claim.
     """
     word, stage, shown = seen.word, seen.word.stage, bool(seen.tracks)
     judges = vendor.judges_code or not word.name
@@ -142,14 +143,15 @@ def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Ev
             return (_failed(seen, vendor, is_doubtful=True),)
         unclear = None if whole or is_delivered else word.name
         return (_progress(seen, Stage.COMPLETE if whole else None, unclear, ask_now=is_delivered),)
-    if word.fails or (bad and not (stage and shown)):
+    if word.fails or (bad and (stage is None or (stage is Stage.COMPLETE and not shown))):
         kept = (_progress(seen, None, None),) if shown or seen.first("credits", number) is not None else ()
         return (*kept, _failed(seen, vendor))
     playable = any(track.audio_url for track in seen.tracks)
     if seen.problems and not playable and (stage is Stage.COMPLETE or seen.is_empty):
         raise DecodeError(seen.problems[:MAX_PATHS], where=seen.where)
     unsure = word.unknown is not None or bad or not word.name
-    return (_progress(seen, stage, word.unknown, ask_now=is_delivered and unsure),)
+    claimed = None if bad and not shown else stage
+    return (_progress(seen, claimed, word.unknown, ask_now=is_delivered and unsure),)
 
 
 def _progress(seen: Body, stage: Stage | None, word: str | None, *, ask_now: bool = False) -> Progress:

@@ -587,6 +587,19 @@ def test_a_code_of_failure_may_be_written_in_any_way(code: object) -> None:
         assert (FailureReason.GENERATION, "501", "no luck") == (failed.reason, failed.code, failed.message)
 
 
+@each_row("word", ["text", "first", "complete"])
+@each_row("data", [None, []])
+def test_an_interim_callback_with_a_bad_code_is_asked_about(word: str, data: object) -> None:
+    """Beside a stage before the last one a bad code claims nothing, and the status is asked; else it fails the task."""
+    for provider in ("kie", "sunoapi"):
+        body = {"code": 500, "msg": "no luck", "data": {"callbackType": word, "task_id": "t1", "data": data}}
+        (event,) = hooked(load(provider), body)
+        if word == "complete":
+            assert isinstance(event, Failed)
+        else:
+            assert Progress(task_id="t1", ask_now=True) == event
+
+
 @each_row("value", [False, "false", "False", 0, "0", "no"])
 def test_success_that_is_false_is_a_failure(provider_class: Make, value: object) -> None:
     """A webhook that says no, and nothing else of its task, fails it with its reason."""
