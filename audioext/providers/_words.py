@@ -25,6 +25,16 @@ CONTENT_WORDS = re.compile(
 )
 """Words of refusals that speak of the content: seen at kie.ai (2026-02 to 08) and at a sibling of vidgo."""
 
+CREDIT_WORDS = re.compile(
+    r"(insufficient|n.t (have )?enough|too few|(run|ran|are) out of|lack of)( [a-z]+)? (credits?|balance)\b"
+    r"|\b(credits?|balance) (is |are )?(insufficient|not enough|too low|exhausted)\b",
+    re.IGNORECASE,
+)
+"""Words of refusals for want of credits, which say so under any code; "no credits were charged" is none of them.
+
+"Insufficient credits" under 429: third-party tests of sunoapi.org; the other phrases are guesses.
+"""
+
 # --- status words ----------------------------------------------------------------------------------------------------
 
 _LONGEST_WORD = 100  # characters that are looked at; real words have up to 21

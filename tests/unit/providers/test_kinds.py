@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audioext.errors import AudioextError, ContentError, DecodeError
+from audioext.errors import AudioextError, ContentError, CreditsError, DecodeError
 from audioext.http.messages import HttpResponse
 from audioext.models.events import Event, Failed, Progress, Refused, Submitted, Unknown
 from audioext.models.results import FailureReason, Stage, Track
@@ -661,9 +661,37 @@ def test_a_readable_refusal_is_one(provider_class: Make, http: int, body: object
     assert (False, False) == (outcome.error.charged, outcome.resend)
 
 
+SHORT = "Insufficient credits"
+
+
 @each_row(
     ("http", "body"),
     [
+        *((200, {"code": code, "msg": SHORT}) for code in (400, 402, 403, 422, 429, 500)),
+        *((code, {"message": SHORT}) for code in (400, 402, 403, 422, 429)),
+        (200, {"success": False, "message": SHORT}),
+        (400, {"detail": "You don't have enough credits to extend copyrighted music"}),
+        (400, {"error": {"message": "Your account balance is insufficient, top it up"}}),
+        (403, {"error": "The current credits are insufficient."}),
+    ],
+)
+def test_words_of_insufficient_credits_say_so_under_any_code(provider_class: Make, http: int, body: object) -> None:
+    """A readable refusal for want of credits is told by its words, whatever the code is for."""
+    outcome = submitted(provider_class, body, http)
+    assert isinstance(outcome, Refused)
+    assert isinstance(outcome.error, CreditsError)
+    assert (False, False) == (outcome.error.charged, outcome.resend)
+
+
+@each_row(
+    ("http", "body"),
+    [
+        (500, {"code": 500, "msg": SHORT}),
+        (502, {"message": SHORT}),
+        (200, {"code": 500, "msg": "Generation failed, no credits were charged"}),
+        (200, {"code": 500, "msg": "The balance could not be read"}),
+        (200, {"code": 400, "msg": SHORT, "data": {"taskId": "t1"}}),
+        (200, {"success": False, "message": "Internal error: insufficient credits"}),
         (200, {"code": 400, "msg": "no", "data": {"taskId": "t1"}}),
         (200, {"code": 500, "msg": "Server exception"}),
         (200, {"code": -1, "msg": "busy"}),
