@@ -299,6 +299,18 @@ def test_a_file_is_found_under_any_name(provider_class: Make, key: str, link: ob
     assert is_song(asked(provider_class, body), count=1)
 
 
+@each_row("key", ["metadata", "files", "Result", "output", "urls", "links", "assets"])
+@each_row("held", [{"audio_url": AUDIO}, {"mp3": AUDIO}, [{"url": AUDIO}]])
+def test_a_file_may_stand_one_level_inside_its_track(provider_class: Make, key: str, held: object) -> None:
+    """An object inside a track holds its file where the task is done and no other link is known."""
+    name = provider_class().info.name
+    assert is_song(asked(provider_class, status(name, data=[{"id": "a", key: held}, {"id": "b", key: held}])))
+    body = status(name, "generating", data=[{"id": "a", key: held}])
+    assert () == tuple(track for track in only(asked(provider_class, body)).tracks if track.audio_url)
+    (known,) = only(asked(provider_class, status(name, data=[{"id": "a", "audio_url": OTHER, key: held}]))).tracks
+    assert OTHER == known.audio_url
+
+
 def test_bare_links_are_files_and_images_are_not(provider_class: Make) -> None:
     """Where a result is a list of links, or one, those to images are left out."""
     name = provider_class().info.name
