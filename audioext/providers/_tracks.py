@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
+import msgspec
 from attrs import evolve
 
 from audioext.errors import DecodeError
@@ -22,6 +23,7 @@ LONGEST_LINE = 1_000  # characters of a title, of tags, of one line of lyrics; w
 LONGEST_TEXT = 50_000  # characters of a prompt or of lyrics; vendors take up to 5,000
 _MILLISECONDS = 1000
 _AUDIO_FILE = re.compile(r"\s*https?://[^?#]+\.(mp3|wav|m4a|flac|ogg|opus|aac)([?#].*)?\s*", re.IGNORECASE | re.DOTALL)
+_LINKS = msgspec.json.Decoder(list[str])
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg")
 _HOLDERS = frozenset({"metadata", "files", "result", "output", "urls", "links", "assets"})
 """Plain keys of objects inside a track that may hold its file: guesses, each a word of some API's."""
@@ -61,7 +63,15 @@ def timed_lines(value: object) -> tuple[TimedLine, ...] | None:
 
 
 def file_link(value: object) -> str | None:
-    """Return the link in *value*, or the first in a list or an object that holds some; that of an image is none."""
+    """Return the link in *value*, or the first in a list or an object that holds some; that of an image is none.
+
+    The list may be JSON in a text. It is read strictly: a body may hold thousands of broken ones.
+    """
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        try:
+            value = _LINKS.decode(value)
+        except ValueError:
+            return None
     if isinstance(value, (list, dict)):
         inner = value if isinstance(value, list) else value.values()
         return next((found for item in inner if isinstance(item, str) and (found := file_link(item))), None)

@@ -299,6 +299,16 @@ def test_a_file_is_found_under_any_name(provider_class: Make, key: str, link: ob
     assert is_song(asked(provider_class, body), count=1)
 
 
+def test_a_link_may_be_a_list_in_a_text(provider_class: Make) -> None:
+    """JSON of a list of links is its first file; broken JSON, or that of something else, is none."""
+    name, image = provider_class().info.name, "https://files.example/a.png"
+    body = status(name, data=[{"id": "a", "audio_url": json.dumps([image, AUDIO])}])
+    assert AUDIO == only(asked(provider_class, body)).tracks[0].audio_url
+    for text in ("[", f'["{AUDIO}"', "[1]", json.dumps([image])):
+        body = status(name, "text", data=[{"id": "a", "audio_url": text}])
+        assert all(track.audio_url is None for track in only(asked(provider_class, body)).tracks)
+
+
 @each_row("key", ["metadata", "files", "Result", "output", "urls", "links", "assets"])
 @each_row("held", [{"audio_url": AUDIO}, {"mp3": AUDIO}, [{"url": AUDIO}]])
 def test_a_file_may_stand_one_level_inside_its_track(provider_class: Make, key: str, held: object) -> None:
