@@ -21,7 +21,7 @@ from audioext.providers._account import HostedAccount, Vendor
 from audioext.providers._answers import HTTP_ERROR_FROM
 from audioext.providers._body import Body
 from audioext.providers._fields import wire_names, wire_values
-from audioext.providers._tracks import LONGEST_LINE, LONGEST_TEXT
+from audioext.providers._tracks import LONGEST_LINE, LONGEST_TEXT, is_image
 from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE
 
 NOBODY = URL("https://nobody.invalid/audioext")
@@ -273,10 +273,11 @@ def documented_webhook(body: bytes) -> Progress | None:
         return None
     ids, links, tracks = list[str](), list[str](), list[Track]()
     for song in songs:
+        id_, audio_url = song.id or song.audio_id, song.audio_url or None
         track = Track(
-            id=song.id or song.audio_id,
+            id=id_,
             title=song.title,
-            audio_url=song.audio_url or None,
+            audio_url=audio_url,
             stream_url=song.stream_url or None,
             image_url=song.image_url or None,
             duration=song.duration,
@@ -288,10 +289,11 @@ def documented_webhook(body: bytes) -> Progress | None:
             source_image_url=song.source_image_url or None,
             created_at=moment(song.created_at) or moment(task.created_time),
         )
-        is_playable = track.audio_url or (track.stream_url and stage is Stage.TEXT)
-        if track.id is None or track.id in ids or not is_playable:
+        is_playable = audio_url or (song.stream_url and stage is Stage.TEXT)
+        needs_look = audio_url and (audio_url[-4:] != ".mp3" or "?" in audio_url)  # most do not, which is much quicker
+        if id_ is None or id_ in ids or not is_playable or (needs_look and is_image(audio_url or "")):
             return None
-        ids.append(track.id)
+        ids.append(id_)
         links += filter(None, _links_of(song))
         tracks.append(track)
     # One look at all ids, and one at all links, is faster than one at each.

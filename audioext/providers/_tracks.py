@@ -76,7 +76,12 @@ def file_link(value: object) -> str | None:
         inner = value if isinstance(value, list) else value.values()
         return next((found for item in inner if isinstance(item, str) and (found := file_link(item))), None)
     found = link(value)
-    return None if found is None or found.partition("?")[0].lower().endswith(_IMAGES) else found
+    return None if found is None or is_image(found) else found
+
+
+def is_image(link: str) -> bool:
+    """Say whether *link* ends like that of an image."""
+    return link.partition("?")[0].lower().endswith(_IMAGES)
 
 
 KEYS: Mapping[str, tuple[Callable[[object], object], tuple[str, ...]]] = {
@@ -143,8 +148,8 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
 
     Where only a WAV file came, or where the task is *whole* and only the source's link is filled, that link is the
     file, and so is one to an audio file under a key that nobody knows, or inside an object of a *whole* task's track.
-    *created_at* is the task's own time, for tracks that bear none. A link to audio
-    that is no text goes into *problems*, under the object's *path*.
+    *created_at* is the task's own time, for tracks that bear none. A link to audio that is no text goes into
+    *problems*, under the object's *path*.
     """
     found: dict[str, object] = {}
     ranks: dict[str, int] = {}

@@ -793,6 +793,7 @@ LINKS = st.sampled_from(
     [
         *(None, "", AUDIO, "https://f.example/a b.mp3", "https://f.example/None.mp3", "https://f.example/"),
         *("https://audiopipe.suno.ai/?item_id=1", "//f.example/2.mp3", "javascript:alert(1)", f"{AUDIO}\n{AUDIO}"),
+        *("https://f.example/1.jpeg", "https://f.example/1.PNG?size=9"),
     ]
 )
 SONGS = st.fixed_dictionaries(
@@ -821,6 +822,15 @@ def test_a_documented_webhook_means_the_same_to_the_careful_reader(
         data = {"task_id": "t1", "status": "finished", "files": files, "created_time": "2026-01-02T03:04:05"}
     documented = outcome(load(name), {"code": 200, "msg": "ok", "data": data})
     assert outcome(load(name), {"code": 200, "msg": "ok", "data": data, "taskId": "t1"}) == documented
+
+
+@each_row("name", ["kie", "kie-jobs", "sunoapi"])
+@each_row("stage", ["text", "first", "complete"])
+def test_an_image_is_no_audio_to_the_quick_reader(name: str, stage: str) -> None:
+    """A link to an image in the place of the audio is left out, in a webhook that is as documented otherwise."""
+    songs = [{"id": "a1", "audio_url": "https://f.example/1.jpeg?size=9", "stream_audio_url": "https://f.example/1"}]
+    body = {"code": 200, "msg": "ok", "data": {"callbackType": stage, "task_id": "t1", "data": songs}}
+    assert [None] == [track.audio_url for track in only(hooked(load(name), body)).tracks]
 
 
 def outcome(made: Make, body: object) -> object:
