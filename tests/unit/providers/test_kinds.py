@@ -622,6 +622,17 @@ def test_an_interim_callback_with_a_bad_code_is_asked_about(word: str, data: obj
             assert Progress(task_id="t1", ask_now=True) == event
 
 
+@each_row("says", ["Your prompt violates our content policy", "Detected as NSFW."])
+def test_words_about_the_content_say_what_failed(provider_class: Make, says: str) -> None:
+    """A refusal at submit and a failure later are told as the content's by their words."""
+    refused = submitted(provider_class, {"message": says}, 422)
+    assert isinstance(refused, Refused)
+    assert isinstance(refused.error, ContentError)
+    failed = asked(provider_class, status(provider_class().info.name, "failed", message=says))[-1]
+    assert isinstance(failed, Failed)
+    assert FailureReason.CONTENT is failed.reason
+
+
 @each_row("value", [False, "false", "False", 0, "0", "no"])
 def test_success_that_is_false_is_a_failure(provider_class: Make, value: object) -> None:
     """A webhook that says no, and nothing else of its task, fails it with its reason."""
