@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from operator import attrgetter
 from typing import Annotated, ClassVar, Literal
@@ -31,6 +32,8 @@ _SAY_NOTHING = frozenset({"", "FAIL", "FAILED", "ERROR"})
 _REFUNDED = frozenset({"531"})  # "credits refunded": docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
 _BALANCES = ("creditsamount", "credits", "credit", "remainingcredits", "balance", "amount", "data")
 """Plain keys of a balance: vidgo's page has the first; those of readers of the three APIs, and their siblings."""
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)", re.ASCII)
+"""The commas of `1,234`: a guess."""
 _SUCCESS_CODES = frozenset({None, "0", *map(str, range(200, 300))})
 
 
@@ -120,7 +123,8 @@ class EngineAccount(HostedAccount):
         """Return the balance, which `data` is (kie.ai, sunoapi.org) or holds (vidgo), or raise an error."""
         keys = self.answers.parse_free(response)
         for key in _BALANCES:
-            found = number(keys.get(key))
+            value = keys.get(key)
+            found = number(_THOUSANDS.sub("", value) if isinstance(value, str) else value)
             if found is not None:
                 return found
         raise DecodeError(["expected a number @ $.data"])

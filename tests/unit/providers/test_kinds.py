@@ -424,6 +424,20 @@ def test_a_balance_is_found_wherever_it_stands(provider: str, body: object) -> N
     assert 42.5 == account.parse_credits(HttpResponse(status=200, body=msgspec.json.encode(body)))
 
 
+@each_row("provider", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+@each_row(("text", "balance"), [("1,234", 1234.0), ("1,234,567.5", 1234567.5), ("12,5", None), ("1,2345", None)])
+def test_a_balance_may_have_commas_at_its_thousands(provider: str, text: str, balance: float | None) -> None:
+    """A comma elsewhere may stand for anything, so there it is no balance."""
+    account = load(provider)(KEY)
+    assert isinstance(account, Credits)
+    answer = HttpResponse(status=200, body=msgspec.json.encode({"code": 200, "data": text}))
+    if balance is None:
+        with pytest.raises(DecodeError):
+            account.parse_credits(answer)
+    else:
+        assert balance == account.parse_credits(answer)
+
+
 # --- encodings -------------------------------------------------------------------------------------------------------
 
 
