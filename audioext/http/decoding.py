@@ -40,8 +40,8 @@ _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 # Links that need no closer look: a plain host, and a path that begins with a letter, digit or percent sign.
 _PLAIN_LINKS = re.compile(r"(?:https?://[a-z0-9.-]++(?::[1-5]?\d{1,4})?/[\w%~-].*+\n)+", re.ASCII)
 _PLAIN_LETTERS = bytes([*range(ord("!"), ord("[")), *range(ord("^"), ord("\x7f"))])
-_MAYBE_NOTHING = re.compile("/(?:n(?:one|ull|an)|undef)")
-_WORDS_FOR_NOTHING = frozenset({"", "none", "null", "undefined", "nan", "[object%20object]"})
+_MAYBE_NOTHING = re.compile("/(?:n(?:one|ull|an)|undef|false)")
+_WORDS_FOR_NOTHING = frozenset({"", "none", "null", "undefined", "nan", "false", "[object%20object]"})
 _AROUND_LINKS = "\ufeff\u200b<>\"' \t\r\n\xa0"
 _SPACE = re.compile(r"[ \xa0\u200b\u2060\u3000\ufeff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -19,7 +19,7 @@ from audioext.http.decoding import MAX_ID_LENGTH, identity, number, opened, pars
 from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, as_data, excerpt, retry_after
 from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
 from audioext.providers._body import Body
-from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE, said, words
+from audioext.providers._words import CONTENT_WORDS, CREDIT_WORDS, LONGEST_MESSAGE, said, words
 
 OK = 200
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -92,6 +92,8 @@ class CodeTable:
         for pattern, spoken_for, meaning in self.phrases:
             if code in spoken_for and pattern.search(message):
                 return meaning
+        if code >= HTTP_ERROR_FROM and CREDIT_WORDS.search(message):
+            return NO_CREDITS
         if code in _CONTENT_CODES and CONTENT_WORDS.search(message):
             return CONTENT
         if code >= HTTP_SERVER_ERROR_FROM:
@@ -283,6 +285,8 @@ def _uncoded(says: str) -> Code:
     """Return what `"success": false` under a good code means: a refusal, unless it tells of a server that broke."""
     if _BROKEN_WORDS.search(says):
         return MAYBE_MADE
+    if CREDIT_WORDS.search(says):
+        return NO_CREDITS
     return CONTENT if CONTENT_WORDS.search(says) else Code()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from operator import attrgetter
 from typing import Annotated, ClassVar, Literal
@@ -21,7 +22,7 @@ from audioext.providers._account import HostedAccount, Vendor
 from audioext.providers._answers import HTTP_ERROR_FROM
 from audioext.providers._body import Body
 from audioext.providers._fields import wire_names, wire_values
-from audioext.providers._tracks import LONGEST_LINE, LONGEST_TEXT
+from audioext.providers._tracks import LONGEST_LINE, LONGEST_TEXT, is_image
 from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE
 
 NOBODY = URL("https://nobody.invalid/audioext")
@@ -31,6 +32,8 @@ _SAY_NOTHING = frozenset({"", "FAIL", "FAILED", "ERROR"})
 _REFUNDED = frozenset({"531"})  # "credits refunded": docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
 _BALANCES = ("creditsamount", "credits", "credit", "remainingcredits", "balance", "amount", "data")
 """Plain keys of a balance: vidgo's page has the first; those of readers of the three APIs, and their siblings."""
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)", re.ASCII)
+"""The commas of `1,234`: a guess."""
 _SUCCESS_CODES = frozenset({None, "0", *map(str, range(200, 300))})
 
 
@@ -120,7 +123,8 @@ class EngineAccount(HostedAccount):
         """Return the balance, which `data` is (kie.ai, sunoapi.org) or holds (vidgo), or raise an error."""
         keys = self.answers.parse_free(response)
         for key in _BALANCES:
-            found = number(keys.get(key))
+            value = keys.get(key)
+            found = number(_THOUSANDS.sub("", value) if isinstance(value, str) else value)
             if found is not None:
                 return found
         raise DecodeError(["expected a number @ $.data"])
@@ -129,7 +133,8 @@ class EngineAccount(HostedAccount):
 def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Event, ...]:
     """Return what *seen* means; in a webhook an unclear word makes a status call due.
 
-    A code of failure is not believed beside a known stage and its tracks: interim callbacks like that were seen.
+    A code of failure is not believed beside a stage before COMPLETE, nor beside COMPLETE and its tracks: interim
+    callbacks that look like a failure were seen (public clients of kie.ai). Without tracks such a stage is no claim.
     """
     word, stage, shown = seen.word, seen.word.stage, bool(seen.tracks)
     judges = vendor.judges_code or not word.name
@@ -142,14 +147,15 @@ def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Ev
             return (_failed(seen, vendor, is_doubtful=True),)
         unclear = None if whole or is_delivered else word.name
         return (_progress(seen, Stage.COMPLETE if whole else None, unclear, ask_now=is_delivered),)
-    if word.fails or (bad and not (stage and shown)):
+    if word.fails or (bad and (stage is None or (stage is Stage.COMPLETE and not shown))):
         kept = (_progress(seen, None, None),) if shown or seen.first("credits", number) is not None else ()
         return (*kept, _failed(seen, vendor))
     playable = any(track.audio_url for track in seen.tracks)
     if seen.problems and not playable and (stage is Stage.COMPLETE or seen.is_empty):
         raise DecodeError(seen.problems[:MAX_PATHS], where=seen.where)
     unsure = word.unknown is not None or bad or not word.name
-    return (_progress(seen, stage, word.unknown, ask_now=is_delivered and unsure),)
+    claimed = None if bad and not shown else stage
+    return (_progress(seen, claimed, word.unknown, ask_now=is_delivered and unsure),)
 
 
 def _progress(seen: Body, stage: Stage | None, word: str | None, *, ask_now: bool = False) -> Progress:
@@ -271,10 +277,11 @@ def documented_webhook(body: bytes) -> Progress | None:
         return None
     ids, links, tracks = list[str](), list[str](), list[Track]()
     for song in songs:
+        id_, audio_url = song.id or song.audio_id, song.audio_url or None
         track = Track(
-            id=song.id or song.audio_id,
+            id=id_,
             title=song.title,
-            audio_url=song.audio_url or None,
+            audio_url=audio_url,
             stream_url=song.stream_url or None,
             image_url=song.image_url or None,
             duration=song.duration,
@@ -286,10 +293,11 @@ def documented_webhook(body: bytes) -> Progress | None:
             source_image_url=song.source_image_url or None,
             created_at=moment(song.created_at) or moment(task.created_time),
         )
-        is_playable = track.audio_url or (track.stream_url and stage is Stage.TEXT)
-        if track.id is None or track.id in ids or not is_playable:
+        is_playable = audio_url or (song.stream_url and stage is Stage.TEXT)
+        needs_look = audio_url and (audio_url[-4:] != ".mp3" or "?" in audio_url)  # most do not, which is much quicker
+        if id_ is None or id_ in ids or not is_playable or (needs_look and is_image(audio_url or "")):
             return None
-        ids.append(track.id)
+        ids.append(id_)
         links += filter(None, _links_of(song))
         tracks.append(track)
     # One look at all ids, and one at all links, is faster than one at each.

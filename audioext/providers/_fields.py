@@ -289,6 +289,7 @@ def _listed(names: frozenset[str]) -> str:
 
 # --- on the wire -----------------------------------------------------------------------------------------------------
 
+_WEIGHTS = frozenset({"style_weight", "weirdness_constraint", "audio_weight"})
 _LETTERS = {"male": "m", "female": "f"}
 _WORDS = {letter: word for word, letter in _LETTERS.items()}
 
@@ -309,6 +310,8 @@ def wire_values(
             continue
         if name == "vocal_gender":  # the engine knows letters, MusicGPT words
             value = (_LETTERS if rules.is_engine else _WORDS).get(str(value), value)  # noqa: PLW2901 - said otherwise
+        elif name in _WEIGHTS and isinstance(value, float):
+            value = round(value, 2)  # noqa: PLW2901 - 0.1 + 0.2 is a hair off the steps of 0.01
         elif type(value) is int and abs(value) > EXACT_FLOAT:
             value = float(value)  # noqa: PLW2901 - an integer beyond 64 bits is read by nobody
         values[wire] = value

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
+import msgspec
 from attrs import evolve
 
 from audioext.errors import DecodeError
@@ -22,7 +23,10 @@ LONGEST_LINE = 1_000  # characters of a title, of tags, of one line of lyrics; w
 LONGEST_TEXT = 50_000  # characters of a prompt or of lyrics; vendors take up to 5,000
 _MILLISECONDS = 1000
 _AUDIO_FILE = re.compile(r"\s*https?://[^?#]+\.(mp3|wav|m4a|flac|ogg|opus|aac)([?#].*)?\s*", re.IGNORECASE | re.DOTALL)
+_LINKS = msgspec.json.Decoder(list[str])
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg")
+_HOLDERS = frozenset({"metadata", "files", "result", "output", "urls", "links", "assets"})
+"""Plain keys of objects inside a track that may hold its file: guesses, each a word of some API's."""
 _NO_RESULT = re.compile("source|upload|origin|input|stream|preview|sample|parent|reference", re.IGNORECASE)
 """In a key, it tells of audio that is not the result."""
 
@@ -59,12 +63,25 @@ def timed_lines(value: object) -> tuple[TimedLine, ...] | None:
 
 
 def file_link(value: object) -> str | None:
-    """Return the link in *value*, or the first in a list or an object that holds some; that of an image is none."""
+    """Return the link in *value*, or the first in a list or an object that holds some; that of an image is none.
+
+    The list may be JSON in a text. It is read strictly: a body may hold thousands of broken ones.
+    """
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        try:
+            value = _LINKS.decode(value)
+        except ValueError:
+            return None
     if isinstance(value, (list, dict)):
         inner = value if isinstance(value, list) else value.values()
         return next((found for item in inner if isinstance(item, str) and (found := file_link(item))), None)
     found = link(value)
-    return None if found is None or found.partition("?")[0].lower().endswith(_IMAGES) else found
+    return None if found is None or is_image(found) else found
+
+
+def is_image(link: str) -> bool:
+    """Say whether *link* ends like that of an image."""
+    return link.partition("?")[0].lower().endswith(_IMAGES)
 
 
 KEYS: Mapping[str, tuple[Callable[[object], object], tuple[str, ...]]] = {
@@ -130,8 +147,9 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
     """Return what is known of the track in an object; a stream is never taken for a file.
 
     Where only a WAV file came, or where the task is *whole* and only the source's link is filled, that link is the
-    file, and so is one to an audio file under a key that nobody knows. *created_at* is the task's own time, for tracks
-    that bear none. A link to audio that is no text goes into *problems*, under the object's *path*.
+    file, and so is one to an audio file under a key that nobody knows, or inside an object of a *whole* task's track.
+    *created_at* is the task's own time, for tracks that bear none. A link to audio that is no text goes into
+    *problems*, under the object's *path*.
     """
     found: dict[str, object] = {}
     ranks: dict[str, int] = {}
@@ -152,9 +170,18 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
         elif name == "audio_url" and item and not isinstance(item, str):
             problems.append(f"expected a link @ {path}.{key}")
     source = found.get("source_audio_url") if whole else None
-    found["audio_url"] = found.get("audio_url") or found.get("wav_url") or source or unnamed
+    file = found.get("audio_url") or found.get("wav_url") or source or unnamed
+    found["audio_url"] = file or (_held_link(raw, path) if whole else None)
     found.setdefault("created_at", created_at)
     return Track(**found, position=position)  # type: ignore[arg-type]  # each reader gives its field's type
+
+
+def _held_link(raw: Mapping[str, object], path: str) -> str | None:
+    """Return the link to audio in an object one level inside a track, or in the only one of a list there."""
+    held = (item for key, item in itertools.islice(raw.items(), MAX_KEYS) if plain(key) in _HOLDERS)
+    inner = (item[0] if isinstance(item, list) and len(item) == 1 else item for item in held)
+    tracks = (read_track(item, [], path) for item in inner if isinstance(item, dict))
+    return next((track.audio_url for track in tracks if track.audio_url), None)
 
 
 def is_audio_file(key: str, value: object) -> bool:

@@ -21,9 +21,24 @@ from audioext.models.results import Stage
 CALLBACK_EXCEPTION = "CALLBACK_EXCEPTION"
 """The vendor could not deliver to us: a complaint about our endpoint, not about the music."""
 CONTENT_WORDS = re.compile(
-    r"\b(copyright\w*|moderat\w+|sensitive|prohibited|inappropriate|artist name|existing work|flagged)\b", re.IGNORECASE
+    r"\b(copyright\w*|moderat\w+|sensitive|prohibited|inappropriate|artist name|existing work|flagged|content policy"
+    r"|nsfw)\b",
+    re.IGNORECASE,
 )
-"""Words of refusals that speak of the content: seen at kie.ai (2026-02 to 08) and at a sibling of vidgo."""
+"""Words of refusals that speak of the content: seen at kie.ai (2026-02 to 08) and at a sibling of vidgo.
+
+"Content policy" is kie.ai's own word for 400 (docs.kie.ai/suno-api/quickstart, read 2026-11-21), "NSFW" a guess.
+"""
+
+CREDIT_WORDS = re.compile(
+    r"(insufficient|n.t (have )?enough|too few|(run|ran|are) out of|lack of)( [a-z]+)? (credits?|balance)\b"
+    r"|\b(credits?|balance) (is |are )?(insufficient|not enough|too low|exhausted)\b",
+    re.IGNORECASE,
+)
+"""Words of refusals for want of credits, which say so under any code; "no credits were charged" is none of them.
+
+"Insufficient credits" under 429: third-party tests of sunoapi.org; the other phrases are guesses.
+"""
 
 # --- status words ----------------------------------------------------------------------------------------------------
 

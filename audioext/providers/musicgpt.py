@@ -154,8 +154,12 @@ _USUAL_LAYERS = 2  # objects in a body
 _SHARED = frozenset({"title", "musicstyle", "createdat"})  # one for both tracks where they are not numbered
 _COVER_KEYS = ("imagepath", "albumcoverpath", "imageurl", "coverurl")  # the first in the cover's own webhook
 _KNOWN_KEYS = SHOWING | {*_COVER_KEYS, "lyrics", "lyricstimestamped"}
-_SIDE_WORDS = ("COVER", "IMAGE", "LYRIC")
-"""In a `subtype` or `conversion_type`, they tell of parts that are not the music: there is a song without them."""
+_SIDE_WORDS = ("COVER", "IMAGE", "LYRIC", "ARTWORK", "ALBUM", "THUMBNAIL", "TIMESTAMP")
+"""In a `subtype` or `conversion_type`, they tell of parts that are not the music: there is a song without them.
+
+Seen by handlers of traffic are "Lyrics", "Image" and "Album Cover"; the others are guesses, and so is the `type` of a
+part that failed.
+"""
 _FAILURE_KEYS = ("reason", "statusmsg", "error", "errormessage", "message", "detail")  # what handlers of traffic read
 
 
@@ -177,6 +181,7 @@ class Conversion(Body):
         self.has_audio = not AUDIO_KEYS.isdisjoint(keys)
         self.is_known = not _KNOWN_KEYS.isdisjoint(keys)
         kinds = f"{keys.get('subtype')} {keys.get('conversiontype')}".upper()
+        kinds += str(keys.get("type")).upper() if self.says_no or self.word.fails else ""
         self.is_side = any(word in kinds for word in _SIDE_WORDS) or (not self.has_audio and self.is_known)
         self.cover_url = next((found for key in _COVER_KEYS if key in keys and (found := link(keys[key]))), None)
         self.cost = number(keys.get("conversioncost"))

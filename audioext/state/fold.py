@@ -7,8 +7,8 @@
    claim and one playable track; where the wire has no stage word (`counts_tracks`) it is reached when every expected
    track has audio or failed, and one has audio. A claim of COMPLETE without a playable track makes a status call due;
    by a status it is a doubtful failure.
-4. Tracks merge as `tracks.py` says. Webhooks alone show no more of them than were asked for, and change none after
-   COMPLETE; more of them make a status call due.
+4. Tracks merge as `tracks.py` says. Webhooks alone show no more of them than were asked for, playable ones first, and
+   change none after COMPLETE; more of them make a status call due. A song that is complete has a playable track.
 5. A failed track is `Track.failure`; the job fails only when every expected one did. What is doubtful counts when a
    status call still tells of it some time later.
 6. Verdicts: OPEN < REFUSED < EXPIRED < FAILED < COMPLETE. A job may rise, as from failed to complete; facts after

@@ -1,25 +1,30 @@
 """What users are shown: the tracks, whose sightings are merged and put in order, a stage's and a whole song.
 
 Sightings belong together by the track's id; one without an id belongs to every id that showed the same audio URL, else
-the URL is its key. For each field the best value wins: higher claimed stage, then a value over none, then status over
-webhook, then later.
+the URL is its key: without its query where its path ends like an audio file, since links are signed anew. For each
+field the best value wins: higher claimed stage, then a value over none, then status over webhook, then later. A link
+to a WAV file is the audio's only where no other file was shown.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from yarl import URL
 
+from audioext.http.messages import AUDIO_TYPES
 from audioext.models.record import Asked, Reached, Record, Seen, Sighting, Verdict
 from audioext.models.requests import Request
 from audioext.models.results import Files, Song, Stage, Track, copied, fetched_by
 
 SEEN_RANK: dict[Seen, int] = {"answer": 0, "webhook": 1, "poll": 2}
 """Whose word counts more where two differ: a status call is asked over our own connection."""
+
+_AUDIO_SUFFIXES = tuple(AUDIO_TYPES)
 
 
 def tracks_of(
@@ -110,10 +115,10 @@ def groups(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
     for id_, group in by_id.items():
         for sighting in group:
             if sighting.track.audio_url is not None:
-                owners.setdefault(sighting.track.audio_url, set()).add(id_)
+                owners.setdefault(_file_key(sighting.track.audio_url), set()).add(id_)
     by_url: dict[str, list[Sighting]] = {}
     for sighting in nameless:
-        url = sighting.track.audio_url or ""
+        url = _file_key(sighting.track.audio_url or "")
         # Where several ids showed one URL it belongs to each: taking it from one would erase what that knew.
         for id_ in sorted(owners.get(url, ())):
             by_id[id_].append(sighting)
@@ -122,18 +127,25 @@ def groups(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
     return [*by_id.values(), *by_url.values()]
 
 
+def _file_key(url: str) -> str:
+    path = url.partition("?")[0]
+    return path if path.lower().endswith(_AUDIO_SUFFIXES) else url
+
+
 def _credible(found: list[list[Sighting]], expected: int, track_ids: Sequence[str]) -> list[list[Sighting]]:
     """Return the tracks that an answer of the API itself showed, and the best of the others, up to what is *expected*.
 
-    Whoever knows a callback URL could add tracks of his own otherwise.
+    Whoever knows a callback URL could add tracks of his own otherwise. Only what is playable takes a place: an answer
+    may show ids without audio, and the webhook after it the files without ids, or under others.
     """
     shown = [
         any(seen.seen != "webhook" for seen in group) or any(seen.track.id in track_ids for seen in group)
         for group in found
     ]
-    room = max(0, expected - sum(shown))
+    mute = [all(seen.track.audio_url is None for seen in group) for group in found]
+    room = max(0, expected - sum(map(operator.gt, shown, mute)))
     others = [number for number, is_shown in enumerate(shown) if not is_shown]
-    others.sort(key=lambda number: (-max(seen.claimed or 0 for seen in found[number]), found[number][0].at))
+    others.sort(key=lambda each: (mute[each], -max(seen.claimed or 0 for seen in found[each]), found[each][0].at))
     kept = set(others[:room])
     return [group for number, group in enumerate(found) if shown[number] or number in kept]
 
@@ -159,6 +171,9 @@ def _merged(found: Sequence[list[Sighting]], complete_at: float) -> list[Track]:
                 if not facts[name] and known.get(name) is not None:
                     facts[name] = known[name]
             facts["position"] = facts["position"] or other.position
+            is_wav, is_known_wav = facts["audio_url"] == facts["wav_url"], known["audio_url"] == known["wav_url"]
+            if is_wav and not is_known_wav and known["audio_url"] and _rank(other, complete_at)[0]:
+                facts["audio_url"] = known["audio_url"]
     return tracks
 
 

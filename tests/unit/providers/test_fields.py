@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
 import pytest
+from yarl import URL
 
 from audioext.errors import UnsupportedError
 from audioext.models.requests import AddInstrumental, Extend, Request
@@ -297,6 +299,14 @@ def test_gender_words_become_letters(made: MakeProvider, word: str, letter: str)
     assert set() == refused(provider, by_id(vocal_gender=word))
     body = provider.build_submit(by_id(vocal_gender=word), None).body
     assert f'ender":"{letter}"'.encode() in (body or b"")
+
+
+@each_row("made", [*MUSIC, load("vidgo")])
+@each_row("name", ["style_weight", "weirdness_constraint", "audio_weight"])
+def test_a_weight_goes_out_with_two_decimals(made: MakeProvider, name: str) -> None:
+    """What reckoning with floats leaves behind the second decimal is not sent."""
+    body = made("k").build_submit(by_id(**CUSTOM, **{name: 0.1 + 0.2}), URL("https://bot.example/h")).body
+    assert [b"0.3"] == re.findall(rb"0\.3[0-9]*", body or b"")
 
 
 @each_row("made", MUSIC)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audioext.errors import AudioextError, ContentError, DecodeError
+from audioext.errors import AudioextError, ContentError, CreditsError, DecodeError
 from audioext.http.messages import HttpResponse
 from audioext.models.events import Event, Failed, Progress, Refused, Submitted, Unknown
 from audioext.models.results import FailureReason, Stage, Track
@@ -299,6 +299,28 @@ def test_a_file_is_found_under_any_name(provider_class: Make, key: str, link: ob
     assert is_song(asked(provider_class, body), count=1)
 
 
+def test_a_link_may_be_a_list_in_a_text(provider_class: Make) -> None:
+    """JSON of a list of links is its first file; broken JSON, or that of something else, is none."""
+    name, image = provider_class().info.name, "https://files.example/a.png"
+    body = status(name, data=[{"id": "a", "audio_url": json.dumps([image, AUDIO])}])
+    assert AUDIO == only(asked(provider_class, body)).tracks[0].audio_url
+    for text in ("[", f'["{AUDIO}"', "[1]", json.dumps([image])):
+        body = status(name, "text", data=[{"id": "a", "audio_url": text}])
+        assert all(track.audio_url is None for track in only(asked(provider_class, body)).tracks)
+
+
+@each_row("key", ["metadata", "files", "Result", "output", "urls", "links", "assets"])
+@each_row("held", [{"audio_url": AUDIO}, {"mp3": AUDIO}, [{"url": AUDIO}]])
+def test_a_file_may_stand_one_level_inside_its_track(provider_class: Make, key: str, held: object) -> None:
+    """An object inside a track holds its file where the task is done and no other link is known."""
+    name = provider_class().info.name
+    assert is_song(asked(provider_class, status(name, data=[{"id": "a", key: held}, {"id": "b", key: held}])))
+    body = status(name, "generating", data=[{"id": "a", key: held}])
+    assert () == tuple(track for track in only(asked(provider_class, body)).tracks if track.audio_url)
+    (known,) = only(asked(provider_class, status(name, data=[{"id": "a", "audio_url": OTHER, key: held}]))).tracks
+    assert OTHER == known.audio_url
+
+
 def test_bare_links_are_files_and_images_are_not(provider_class: Make) -> None:
     """Where a result is a list of links, or one, those to images are left out."""
     name = provider_class().info.name
@@ -400,6 +422,20 @@ def test_a_balance_is_found_wherever_it_stands(provider: str, body: object) -> N
     account = load(provider)(KEY)
     assert isinstance(account, Credits)
     assert 42.5 == account.parse_credits(HttpResponse(status=200, body=msgspec.json.encode(body)))
+
+
+@each_row("provider", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+@each_row(("text", "balance"), [("1,234", 1234.0), ("1,234,567.5", 1234567.5), ("12,5", None), ("1,2345", None)])
+def test_a_balance_may_have_commas_at_its_thousands(provider: str, text: str, balance: float | None) -> None:
+    """A comma elsewhere may stand for anything, so there it is no balance."""
+    account = load(provider)(KEY)
+    assert isinstance(account, Credits)
+    answer = HttpResponse(status=200, body=msgspec.json.encode({"code": 200, "data": text}))
+    if balance is None:
+        with pytest.raises(DecodeError):
+            account.parse_credits(answer)
+    else:
+        assert balance == account.parse_credits(answer)
 
 
 # --- encodings -------------------------------------------------------------------------------------------------------
@@ -587,6 +623,30 @@ def test_a_code_of_failure_may_be_written_in_any_way(code: object) -> None:
         assert (FailureReason.GENERATION, "501", "no luck") == (failed.reason, failed.code, failed.message)
 
 
+@each_row("word", ["text", "first", "complete"])
+@each_row("data", [None, []])
+def test_an_interim_callback_with_a_bad_code_is_asked_about(word: str, data: object) -> None:
+    """Beside a stage before the last one a bad code claims nothing, and the status is asked; else it fails the task."""
+    for provider in ("kie", "sunoapi"):
+        body = {"code": 500, "msg": "no luck", "data": {"callbackType": word, "task_id": "t1", "data": data}}
+        (event,) = hooked(load(provider), body)
+        if word == "complete":
+            assert isinstance(event, Failed)
+        else:
+            assert Progress(task_id="t1", ask_now=True) == event
+
+
+@each_row("says", ["Your prompt violates our content policy", "Detected as NSFW."])
+def test_words_about_the_content_say_what_failed(provider_class: Make, says: str) -> None:
+    """A refusal at submit and a failure later are told as the content's by their words."""
+    refused = submitted(provider_class, {"message": says}, 422)
+    assert isinstance(refused, Refused)
+    assert isinstance(refused.error, ContentError)
+    failed = asked(provider_class, status(provider_class().info.name, "failed", message=says))[-1]
+    assert isinstance(failed, Failed)
+    assert FailureReason.CONTENT is failed.reason
+
+
 @each_row("value", [False, "false", "False", 0, "0", "no"])
 def test_success_that_is_false_is_a_failure(provider_class: Make, value: object) -> None:
     """A webhook that says no, and nothing else of its task, fails it with its reason."""
@@ -648,9 +708,37 @@ def test_a_readable_refusal_is_one(provider_class: Make, http: int, body: object
     assert (False, False) == (outcome.error.charged, outcome.resend)
 
 
+SHORT = "Insufficient credits"
+
+
 @each_row(
     ("http", "body"),
     [
+        *((200, {"code": code, "msg": SHORT}) for code in (400, 402, 403, 422, 429, 500)),
+        *((code, {"message": SHORT}) for code in (400, 402, 403, 422, 429)),
+        (200, {"success": False, "message": SHORT}),
+        (400, {"detail": "You don't have enough credits to extend copyrighted music"}),
+        (400, {"error": {"message": "Your account balance is insufficient, top it up"}}),
+        (403, {"error": "The current credits are insufficient."}),
+    ],
+)
+def test_words_of_insufficient_credits_say_so_under_any_code(provider_class: Make, http: int, body: object) -> None:
+    """A readable refusal for want of credits is told by its words, whatever the code is for."""
+    outcome = submitted(provider_class, body, http)
+    assert isinstance(outcome, Refused)
+    assert isinstance(outcome.error, CreditsError)
+    assert (False, False) == (outcome.error.charged, outcome.resend)
+
+
+@each_row(
+    ("http", "body"),
+    [
+        (500, {"code": 500, "msg": SHORT}),
+        (502, {"message": SHORT}),
+        (200, {"code": 500, "msg": "Generation failed, no credits were charged"}),
+        (200, {"code": 500, "msg": "The balance could not be read"}),
+        (200, {"code": 400, "msg": SHORT, "data": {"taskId": "t1"}}),
+        (200, {"success": False, "message": "Internal error: insufficient credits"}),
         (200, {"code": 400, "msg": "no", "data": {"taskId": "t1"}}),
         (200, {"code": 500, "msg": "Server exception"}),
         (200, {"code": -1, "msg": "busy"}),
@@ -730,6 +818,7 @@ LINKS = st.sampled_from(
     [
         *(None, "", AUDIO, "https://f.example/a b.mp3", "https://f.example/None.mp3", "https://f.example/"),
         *("https://audiopipe.suno.ai/?item_id=1", "//f.example/2.mp3", "javascript:alert(1)", f"{AUDIO}\n{AUDIO}"),
+        *("https://f.example/1.jpeg", "https://f.example/1.PNG?size=9"),
     ]
 )
 SONGS = st.fixed_dictionaries(
@@ -758,6 +847,15 @@ def test_a_documented_webhook_means_the_same_to_the_careful_reader(
         data = {"task_id": "t1", "status": "finished", "files": files, "created_time": "2026-01-02T03:04:05"}
     documented = outcome(load(name), {"code": 200, "msg": "ok", "data": data})
     assert outcome(load(name), {"code": 200, "msg": "ok", "data": data, "taskId": "t1"}) == documented
+
+
+@each_row("name", ["kie", "kie-jobs", "sunoapi"])
+@each_row("stage", ["text", "first", "complete"])
+def test_an_image_is_no_audio_to_the_quick_reader(name: str, stage: str) -> None:
+    """A link to an image in the place of the audio is left out, in a webhook that is as documented otherwise."""
+    songs = [{"id": "a1", "audio_url": "https://f.example/1.jpeg?size=9", "stream_audio_url": "https://f.example/1"}]
+    body = {"code": 200, "msg": "ok", "data": {"callbackType": stage, "task_id": "t1", "data": songs}}
+    assert [None] == [track.audio_url for track in only(hooked(load(name), body)).tracks]
 
 
 def outcome(made: Make, body: object) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import msgspec
@@ -347,8 +348,9 @@ def test_a_status_that_failed_with_one_track_tells_both() -> None:
 
 def test_a_failed_cover_or_lyrics_is_no_failure_of_the_music() -> None:
     """A side part that did not come about makes a status call due and fails nothing."""
-    for subtype in ("album_cover_generation", "lyrics_timestamped", "lyrics"):
-        body = {"success": False, "task_id": "t1", "conversion_id": "a", "subtype": subtype, "reason": "no"}
+    kinds = ("album_cover_generation", "lyrics_timestamped", "lyrics", "Artwork", "album art", "thumbnail", "timestamp")
+    for key, kind in itertools.product(("subtype", "conversion_type", "type"), kinds):
+        body = {"success": False, "task_id": "t1", "conversion_id": "a", key: kind, "reason": "no"}
         assert Progress(task_id="t1", ask_now=True) == shown(deliver(**body))
 
 

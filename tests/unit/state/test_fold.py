@@ -149,6 +149,25 @@ def test_a_missing_field_never_erases_a_known_one(journal: list[Entry]) -> None:
             known[found.id] = found
 
 
+plain_tracks = st.builds(Track, id=st.sampled_from([None, "b", "c"]), audio_url=st.sampled_from([None, A, B]))
+sightings = st.builds(
+    lambda kind, at, stage, found: kind(at, tape.shown(stage, *found)),
+    st.sampled_from([tape.webhook, tape.status]),
+    times,
+    st.sampled_from(Stage),
+    st.lists(plain_tracks, min_size=1, max_size=2),
+)
+
+
+@given(journal=st.lists(sightings, max_size=4, unique_by=lambda entry: entry.id), counts=st.booleans())
+def test_a_song_that_is_complete_is_never_empty(*, journal: list[Entry], counts: bool) -> None:
+    """Whatever was seen, in whichever order and by whom: COMPLETE has a track that can be played."""
+    begun = tape.status(1.0, tape.shown(Stage.TEXT, Track(id="a"), Track(id="b")))
+    song = song_of(folded(tape.request(counts_tracks=counts), begun, *journal))
+
+    assert song is None or song.tracks
+
+
 @given(journal=journals, release=st.integers(1, 3))
 def test_what_handlers_were_told_is_reached_in_every_reading(journal: list[Entry], release: int) -> None:
     """A stage that handlers are done with is reached, whatever release of the codec reads the journal."""

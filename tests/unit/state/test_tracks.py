@@ -65,6 +65,16 @@ def test_a_track_without_an_id_is_known_by_its_url() -> None:
     assert [(A, "Rain"), (B, None)] == [(track.stream_url, track.title) for track in tracks_of(ASKED, stream)]
 
 
+def test_a_link_that_is_signed_anew_is_the_same_file() -> None:
+    """The query of a link to an audio file tells no tracks apart; elsewhere it may be what names the file."""
+    signed = [seen(Track(audio_url=f"{A}?X-Amz-Signature={number}"), at=float(number)) for number in (1, 2)]
+    piped = [seen(Track(audio_url=f"https://audiopipe.suno.ai/?item_id={number}")) for number in (1, 2)]
+
+    assert f"{A}?X-Amz-Signature=2" == merged(*signed).audio_url
+    assert "one" == merged(signed[0], seen(Track(id="one", audio_url=A))).id
+    assert 2 == len(tracks_of(ASKED, piped))
+
+
 def test_a_url_that_several_ids_showed_belongs_to_each() -> None:
     """A nameless sighting takes nothing from any of two ids that showed its URL."""
     both = [seen(Track(id=name, audio_url=A)) for name in ("one", "two")]
@@ -110,6 +120,19 @@ def test_a_value_beats_none_and_empty_text() -> None:
 
     assert ("Rain", "la", A) == (merged(best, other).title, merged(best, other).lyrics, merged(best, other).audio_url)
     assert "" == merged(best).title
+
+
+def test_a_wav_file_stands_in_for_the_audio_only_where_nothing_else_came() -> None:
+    """A part that shows the WAV file alone leaves the link of another, but that of a webhook after COMPLETE."""
+    both = seen(Track(id="one", audio_url=A, wav_url=B), at=1.0)
+    bare = seen(Track(id="one", audio_url=A), at=1.0)
+    wav = seen(Track(id="one", audio_url=B, wav_url=B), at=2.0)
+    late = replace(bare, at=3.0)
+
+    for sightings in ([both, wav], [bare, wav], [late, wav]):
+        assert (A, B) == (merged(*sightings).audio_url, merged(*sightings).wav_url)
+    assert B == merged(wav).audio_url
+    assert [B] == [each.audio_url for each in tracks_of(ASKED, [wav, late], complete_at=2.0)]
 
 
 def test_audio_takes_the_failure_off() -> None:
@@ -254,6 +277,16 @@ def test_webhooks_alone_show_no_more_tracks_than_were_asked_for() -> None:
     assert ["evil"] == [track.id for track in tracks_of(TWO, [evil])]
     assert ["one", "two"] == [track.id for track in tracks_of(TWO, [evil, *good])]
     assert ["one", "two"] == [track.id for track in tracks_of(TWO, [evil, *polled])]
+
+
+def test_what_cannot_be_played_takes_no_place_from_what_can() -> None:
+    """A status call shows ids and streams, then the webhook the files, without ids: each file is a track."""
+    polled = [seen(Track(id=name, stream_url=A), claimed=Stage.TEXT, by="poll") for name in ("one", "two")]
+    files = [seen(Track(audio_url=url), claimed=Stage.COMPLETE, at=2.0, position=1) for url in (A, B)]
+    mute = [seen(Track(id=name), claimed=Stage.COMPLETE) for name in ("three", "four")]
+
+    for sightings in ([*polled, *files], [*polled, *mute, *files]):
+        assert [A, B] == [each.audio_url for each in tracks_of(TWO, sightings) if each.audio_url is not None]
 
 
 def test_a_status_call_may_show_more_tracks_than_were_asked_for() -> None:
