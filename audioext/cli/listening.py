@@ -276,7 +276,7 @@ async def open_forwarder(to: str, secret: str | None) -> AsyncGenerator[Forwarde
 
     encoded = secret.removeprefix("whsec_")
     try:
-        size = 0 if encoded == secret else len(b64decode(encoded))
+        size = 0 if encoded == secret else len(b64decode(encoded, validate=True))
     except ValueError:
         size = 0
     if size < LEAST_SECRET_BYTES:
