@@ -140,8 +140,7 @@ def _refuse_a_strangers(path: Path) -> None:
         ConfigError: it is neither ours nor root's.
     """
     if hasattr(os, "geteuid") and path.is_file() and path.stat().st_uid not in {0, os.geteuid()}:
-        message = f"{path} in this folder is another user's: to trust it, set {FILE_VARIABLE}={path}"
-        raise ConfigError(message)
+        raise ConfigError(f"{path} in this folder is another user's: to trust it, set {FILE_VARIABLE}={path}")
 
 
 def _warn_of_others(path: Path, *, is_secret: bool) -> None:

@@ -111,6 +111,5 @@ class Submitting:
         if not self._parts.settings.providers:
             keys = dict.fromkeys(providers.load(name)().info.key_variable for name in providers.NAMES)
             advice = f"pass one, like Client(Kie()), or set its key for from_env(): {', '.join(keys)}"
-            message = f"this client has no provider: {advice}"
-            raise ConfigError(message)
+            raise ConfigError(f"this client has no provider: {advice}")
         return self._parts.submitter

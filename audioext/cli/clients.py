@@ -154,8 +154,7 @@ def looking_client(options: StoreOptions, *asked: Provider, allow_hosts: Sequenc
     if path is not None:
         is_played = not (options.store or options.is_sandboxed) and missing_file(options.sandbox_store) is None
         played = "--sandbox looks at the sandbox's jobs, which are here; " if is_played else ""
-        message = f"there is no store at {path}; {played}--store or AUDIOEXT_STORE says where your jobs are"
-        raise NoSuchRefError(message)
+        raise NoSuchRefError(f"there is no store at {path}; {played}--store or AUDIOEXT_STORE says where your jobs are")
     return make_client(*asked, store=store, public_url=None, listen=None, allow_hosts=allow_hosts)
 
 

@@ -144,16 +144,14 @@ def refuse_unknown(owner: str, kind: str, given: Iterable[str], known: Iterable[
     if unknown:
         near = get_close_matches(unknown[0][:LONGEST_NAME], known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known))}"
-        message = f"{owner} has no {kind} {cut(unknown[0])}; {hint}"
-        raise TypeError(message)
+        raise TypeError(f"{owner} has no {kind} {cut(unknown[0])}; {hint}")
 
 
 def refuse_unnamed(owner: str, given: Sequence[object], sources: Iterable[str]) -> None:
     """Let through no arguments, or raise TypeError: *owner* takes keywords alone, its source by one of *sources*."""
     if given:
         names = " or ".join(f"{name}=" for name in sources)
-        message = f"{owner} takes its arguments by name: give the source as {names}, not {shown(given[0])} alone"
-        raise TypeError(message)
+        raise TypeError(f"{owner} takes its arguments by name: give the source as {names}, not {shown(given[0])} alone")
 
 
 def name_what_was_meant(kind: type, what: str, *, sources: Iterable[str] | None = None) -> None:
@@ -184,8 +182,7 @@ def setting(check: Check, *, optional: bool = False) -> Callable[[object, attrs.
     def validate(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         complaint = None if optional and value is None else check(value)
         if complaint is not None:
-            message = f"{attribute.name} {complaint}"
-            raise ConfigError(message)
+            raise ConfigError(f"{attribute.name} {complaint}")
 
     return validate
 

@@ -159,15 +159,13 @@ class Handlers:
         """Call *handler* with what *look* finds in a job; a failure is gone where the job rose to complete since."""
         function = handler.func if isinstance(handler, partial) else handler
         if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)):
-            message = f"a handler must be an async function (async def), not {handler!r}"
-            raise ConfigError(message)
+            raise ConfigError(f"a handler must be an async function (async def), not {handler!r}")
         try:
             with suppress(ValueError):  # compiled code may not tell what it takes
                 inspect.signature(handler).bind(*[topic] * arguments)
         except TypeError as error:
             given = "what happened" if arguments == 1 else "what happened, and with the job's meta"
-            message = f"a handler is called with {given}, which {handler!r} does not take: {error}"
-            raise ConfigError(message) from error
+            raise ConfigError(f"a handler is called with {given}, which {handler!r} does not take: {error}") from error
 
         async def call(job: Job) -> None:
             said = look(job)
@@ -304,8 +302,7 @@ def _reader(meta: type[_M] | None) -> Callable[[Job], tuple[_M, ...]]:
     try:
         is_good = isinstance(msgspec.inspect.type_info(meta), _OBJECTS)
     except Exception as error:
-        message = f"meta={shown(meta)} cannot be read from JSON: {error}"
-        raise ConfigError(message) from error
+        raise ConfigError(f"meta={shown(meta)} cannot be read from JSON: {error}") from error
     if not is_good:
         message = f"meta= must be a dataclass, an attrs class, a TypedDict or a msgspec.Struct, not {shown(meta)}"
         raise ConfigError(message)
@@ -314,7 +311,6 @@ def _reader(meta: type[_M] | None) -> Callable[[Job], tuple[_M, ...]]:
         try:
             return (msgspec.convert(job.meta, meta),)
         except msgspec.ValidationError as error:
-            message = f"the meta of job {job.ref} is no {meta.__name__}: {error}"
-            raise GiveUp(message) from error
+            raise GiveUp(f"the meta of job {job.ref} is no {meta.__name__}: {error}") from error
 
     return read

@@ -59,8 +59,7 @@ class HeldJob:
                     reading = Reading(entry, problem=str(error))
             found.append(reading)
         if unreadable is not None and not self.is_known and all(reading.asked is None for reading in found):
-            message = f"job {self.ref}: {unreadable}"
-            raise UnreadableError(message) from unreadable
+            raise UnreadableError(f"job {self.ref}: {unreadable}") from unreadable
         return found
 
     def in_order(self) -> list[Reading]:

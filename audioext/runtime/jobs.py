@@ -257,8 +257,7 @@ class Job(JobFacts):
                 tracks=failure.tracks,
             )
         if record.verdict is Verdict.REFUSED:
-            message = f"job {self.ref} has no task, its submit was refused: {record.refusal}"
-            raise JobError(message, job=self)
+            raise JobError(f"job {self.ref} has no task, its submit was refused: {record.refusal}", job=self)
         if record.verdict is Verdict.EXPIRED:
             message = f"job {self.ref} was given up at its deadline; a late callback still completes it"
             raise JobExpiredError(message, job=self)
@@ -326,8 +325,7 @@ class Failure:
 
 def _made(value: object, job: Job | None) -> Job:
     if job is None:
-        message = f"this {type(value).__name__} was not made by a client, so it has no job"
-        raise ConfigError(message)
+        raise ConfigError(f"this {type(value).__name__} was not made by a client, so it has no job")
     return job
 
 

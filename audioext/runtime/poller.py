@@ -121,11 +121,9 @@ class Poller:
         provider = choose(self.providers, name)
         info = provider.info
         if not isinstance(provider, Credits):
-            message = f"{info.name} has no known call that tells the balance"
-            raise UnsupportedError(message)
+            raise UnsupportedError(f"{info.name} has no known call that tells the balance")
         if not info.has_key:
-            message = f"no API key for {info.name}: set {info.key_variable}, or pass api_key="
-            raise ConfigError(message)
+            raise ConfigError(f"no API key for {info.name}: set {info.key_variable}, or pass api_key=")
         try:
             response = await self.transport.send(provider.build_credits())
         except (NotSentError, BrokenError) as error:

@@ -91,8 +91,7 @@ class Recoveries:
     async def hold(self, ref: str) -> HeldJob:
         """Return a job, up to date with the store, or raise ConfigError or DownloadError: nobody can be asked."""
         if self.journal.is_closed:
-            message = "the client is not open: for fresh links await the job again on an open one"
-            raise ConfigError(message)
+            raise ConfigError("the client is not open: for fresh links await the job again on an open one")
         held = await self.journal.hold(ref)
         if held is None:
             raise DownloadError([f"the store holds job {ref} no longer, so nobody can be asked for fresh links"])
@@ -104,8 +103,7 @@ class Recoveries:
         held = await self.hold(ref)
         provider = choose(self.poller.providers, held.record.provider)
         if not isinstance(provider, Recovers) or held.record.task_id is None:
-            message = f"{held.record.provider} has no recovery of files"
-            raise UnsupportedError(message)
+            raise UnsupportedError(f"{held.record.provider} has no recovery of files")
         recovery = None
         while recovery is None:
             if self._begins(held.record.recovery, by_hand=by_hand):

@@ -37,8 +37,7 @@ def load_asked(body: bytes) -> Asked:
     except UnreadableError:
         raise
     except Exception as error:  # cattrs raises groups of any kind, and whatever it is, the journal cannot be read
-        message = f"its journal is damaged: {type(error).__name__}: {error!s:.200}"
-        raise UnreadableError(message) from error
+        raise UnreadableError(f"its journal is damaged: {type(error).__name__}: {error!s:.200}") from error
     return asked
 
 

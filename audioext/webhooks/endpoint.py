@@ -238,17 +238,14 @@ def unpack(body: bytes, encoding: str) -> bytes:
     if encoding.strip().lower() == "identity":
         return body
     if encoding.strip().lower() not in _UNPACKED:
-        message = "a body may be compressed by gzip or deflate alone"
-        raise WebhookError(message, http_status=415)
+        raise WebhookError("a body may be compressed by gzip or deflate alone", http_status=415)
     packed = zlib.decompressobj(wbits=_ANY_HEADER)
     try:
         found = packed.decompress(body, MAX_BODY_BYTES + 1)
     except zlib.error as error:
-        message = f"the compressed body is damaged: {error}"
-        raise WebhookError(message, http_status=400) from error
+        raise WebhookError(f"the compressed body is damaged: {error}", http_status=400) from error
     if len(found) > MAX_BODY_BYTES:
         raise too_big()
     if not packed.eof or packed.unused_data:
-        message = "the compressed body is damaged: it is cut off, or something follows"
-        raise WebhookError(message, http_status=400)
+        raise WebhookError("the compressed body is damaged: it is cut off, or something follows", http_status=400)
     return found

@@ -193,8 +193,7 @@ def _whole(hook: Webhook) -> Webhook:
         body = body.encode(errors="replace") if isinstance(body, str) else bytes(body)
         return attrs.evolve(hook, path=path, body=body)
     given = f"a path of type {type(path).__name__} and a body of type {type(body).__name__}"  # a path holds a secret
-    message = f"accept takes a Webhook with its path as text and its body in bytes, as it came, not {given}"
-    raise ConfigError(message)
+    raise ConfigError(f"accept takes a Webhook with its path as text and its body in bytes, as it came, not {given}")
 
 
 def too_big() -> WebhookError:

@@ -51,8 +51,7 @@ class Watching:
             ConfigError: nobody can reach the receiver.
         """
         if public_url is None:
-            message = "a client without a public_url can be watched by nobody: give it one"
-            raise ConfigError(message)
+            raise ConfigError("a client without a public_url can be watched by nobody: give it one")
         path = f"{public_url.raw_path.rstrip('/')}/{SEGMENT}/{ref}/{signing.tag(self.secrets()[0], _NAME, ref)}"
         return public_url.with_path(path, encoded=True)
 

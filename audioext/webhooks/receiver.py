@@ -73,8 +73,7 @@ class Receiver:
             ConfigError: the prefix does not begin with a slash.
         """
         if not prefix.startswith("/"):
-            message = f"the prefix must begin with a slash, like '/audio', not {prefix!r}"
-            raise ConfigError(message)
+            raise ConfigError(f"the prefix must begin with a slash, like '/audio', not {prefix!r}")
         self.endpoint.is_serving = True
         base = _as_route(prefix.rstrip("/"))
         files, watched = f"{urls.FILES_SEGMENT}/{{token}}/{{name}}", f"{progress.SEGMENT}/{{ref}}/{{token}}"
@@ -206,15 +205,13 @@ async def _write(request: web.BaseRequest, response: web.StreamResponse, data: b
     except TimeoutError as error:
         if request.transport is not None:
             request.transport.abort()
-        message = f"nobody read for {WRITE_SECONDS:g} s"
-        raise ConnectionResetError(message) from error
+        raise ConnectionResetError(f"nobody read for {WRITE_SECONDS:g} s") from error
 
 
 def _go_on(request: web.BaseRequest) -> None:
     """Ask for the body of a sender that waits for that."""
     if request.headers["Expect"].lower() != "100-continue":
-        message = "nothing but 100-continue may be expected"
-        raise WebhookError(message, http_status=417)
+        raise WebhookError("nothing but 100-continue may be expected", http_status=417)
     if request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
