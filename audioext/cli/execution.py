@@ -191,8 +191,10 @@ _IN_OPTIONS = (
     (", or mount receiver.add_to(app), or pass url= instead of file=", ", or pass a URL instead of a file"),
     (", `await song.recover()` tries it again", ""),
 )
-_BOUND = re.compile(r"error while attempting to bind on address \([^)]*\): | \(while attempting to bind [^)]*\)\)")
-"""What asyncio and Python add to the system's words: the address, which is in the sentence already."""
+_BOUND = re.compile(
+    r"error while attempting to bind on address \([^)]*\): (\[errno \d+\] )?| \(while attempting to bind [^)]*\)\)"
+)
+"""What asyncio and Python add to the system's words: the address, which is in the sentence already, and a number."""
 _INSTALL = re.compile(r"""(?<!-m )pip install ["']audioext\[(\w+)\]["']""")
 _HOSTS = re.compile(r'allow_hosts=\[("[^"]*"(?:, "[^"]*")*)\]')
 _HOST = re.compile(r'"([^"]*)",?')
