@@ -41,10 +41,10 @@ class Clock:
         """Call it after so many seconds, unless what is returned is cancelled before."""
         if self.sleep is asyncio.sleep:  # a timer is smaller and cheaper than a task
             return asyncio.get_running_loop().call_later(seconds, call)
-        return asyncio.create_task(self._call_later(seconds, call))
+        return asyncio.create_task(self._call_at(self.monotonic() + seconds, call))
 
-    async def _call_later(self, seconds: float, call: Callable[[], object]) -> None:
-        await self.sleep(seconds)
+    async def _call_at(self, at: float, call: Callable[[], object]) -> None:
+        await self.sleep(at - self.monotonic())  # the clock may have jumped before this task began
         call()
 
     def end(self, waiter: asyncio.Future[bool], seconds: float) -> asyncio.TimerHandle | asyncio.Task[None]:

@@ -8,6 +8,7 @@ import pytest
 
 from audioext.clock import Clock
 from audioext.testing.clock import JumpClock
+from tests.support.clock import SOON_SECONDS
 from tests.support.processes import LOOP_CLOCK, loop_time
 
 
@@ -60,3 +61,15 @@ async def test_a_wait_that_is_cancelled_leaves_nothing_behind(clock: Clock) -> N
 
     assert waiting.cancelled()
     assert {asyncio.current_task()} == asyncio.all_tasks()
+
+
+async def test_a_clock_that_jumps_before_a_timer_runs_takes_it_along() -> None:
+    """Who waits for a time is called at that time, and not as much later as the clock jumped meanwhile."""
+    jump, called = JumpClock(time=100.0), asyncio.Event()
+
+    timer = jump.clock.call_later(5.0, called.set)
+    jump.time += 5.0  # no turn of the loop has passed
+    async with asyncio.timeout(SOON_SECONDS):
+        await called.wait()
+
+    timer.cancel()
