@@ -18,7 +18,7 @@ def free_number(folder: Path, parts: Mapping[str, Path]) -> int:
 
     def is_free(number: int) -> bool:
         targets = {_numbered(folder, name, number): part for name, part in parts.items()}
-        with suppress(OSError):  # it is told of that file, where it is named
+        with suppress(OSError):  # `name_part` meets the same error, and its caller tells it
             return all(_is_same(part, target) for target, part in targets.items() if target.exists())
         return True
 

@@ -88,9 +88,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def room(self) -> float:
-        """How many times the limits of a journal may be taken for it to be taken still; only strangers' words have any.
+        """Up to how many times its limits a journal still takes this entry; without end for what we write ourselves.
 
-        Webhooks that cannot count keep none out that can, and all of them no status, which we asked for ourselves.
+        So webhooks that cannot count keep out none that can, and no webhook keeps out a status, which we asked for.
         """
         if self.kind == "webhook":
             return _FAULTY_ROOM if self.note.startswith((REFUSED, UNREADABLE, OTHER_TASK)) else 1.0
