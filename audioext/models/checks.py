@@ -114,12 +114,16 @@ def one_of(words: str, choices: Sequence[object]) -> Check:
     )
 
 
-seconds = must_be("a finite number of seconds above 0", lambda value: is_number(value, above=0))
 gender = one_of(f"one of {', '.join(GENDERS)}", GENDERS)
 persona_model = one_of(f"one of {', '.join(PERSONA_MODELS)}", PERSONA_MODELS)
 variety = one_of(f"a whole number from 0 to {VARIETY_LAST}", range(VARIETY_LAST + 1))
 outputs = one_of("1 or 2", (1, 2))  # docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21
 flag = one_of("True or False", (True, False))
+
+
+def seconds(value: object) -> str | None:
+    """Refuse what is no finite number of seconds above 0."""
+    return None if is_number(value, above=0) else f"must be a finite number of seconds above 0, not {shown(value)}"
 
 
 def weight(value: object) -> str | None:

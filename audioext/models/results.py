@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, Unpack
+from typing import Any, ClassVar, Literal, Protocol, Unpack
 
 from attrs import field, frozen
 
@@ -182,20 +182,22 @@ def _named(track: Track) -> str:
 
 def fetched_by(files: Files | None, tracks: Iterable[Track]) -> tuple[Track, ...]:
     """Return the same tracks with what fetches their files; clients do this."""
-    found = copied(tracks)
-    for track in found:
-        vars(track)["_files"] = files
-    return tuple(found)
-
-
-def copied(tracks: Iterable[Track]) -> list[Track]:
-    """Return copies whose `vars` can be changed until somebody sees them, in a sixth of the time of `copy`."""
-    found: list[Track] = []
+    found = []
     for track in tracks:
-        same = object.__new__(Track)
-        object.__setattr__(same, "__dict__", vars(track).copy())
-        found.append(same)
-    return found
+        fields = vars(track).copy()
+        fields["_files"] = files
+        found.append(fields)
+    return build_tracks(found)
+
+
+def build_tracks(tracks: Iterable[dict[str, Any]]) -> tuple[Track, ...]:
+    """Return tracks that have these dicts of all their fields, in a sixth of the time of `Track(...)`."""
+    found = []
+    for fields in tracks:
+        track = object.__new__(Track)
+        object.__setattr__(track, "__dict__", fields)
+        found.append(track)
+    return tuple(found)
 
 
 @frozen(kw_only=True, repr=False)

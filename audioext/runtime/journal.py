@@ -7,6 +7,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -27,6 +28,7 @@ from audioext.state.recovery import is_other_task
 from audioext.stores.base import Store, Stored
 
 _log = logging.getLogger("audioext.journal")
+_ENTRY = attrgetter("entry")
 
 SECOND_LOOK_SECONDS = 2.0
 """When somebody folds a journal again whose index its last writer could not bring up to date."""
@@ -181,10 +183,8 @@ class Journal:
 
     async def append_read(self, held: HeldJob, news: Sequence[Reading], *, release: bool = False) -> None:
         """Append entries that were read already, as `append` does."""
-        unstored = self.unstored.entries(held.ref)
-        if unstored:  # the index must not say more than the journal
-            news = [*held.read(unstored), *news]
-        entries = [reading.entry for reading in news]
+        if held.ref in self.unstored.waiting:  # the index must not say more than the journal
+            news = [*held.read(self.unstored.entries(held.ref)), *news]
         was_open = held.record.verdict is Verdict.OPEN
         for _ in range(MAX_ROUNDS):
             record = held.with_readings(news) if news else held.record
@@ -194,7 +194,7 @@ class Journal:
             began = self.clock.monotonic()
             done = await self.store.append(
                 held.ref,
-                entries,
+                [*map(_ENTRY, news)],
                 provider=record.asked.provider,
                 index=index,
                 known=known,
@@ -207,7 +207,6 @@ class Journal:
             if done.is_lost or is_orphan:
                 held.count = 0
                 news = [*held.readings.values(), *(each for each in news if each.entry.id not in held.readings)]
-                entries = [reading.entry for reading in news]
                 continue
             release = False  # the claim has ended: another one may have begun, which is not ours to end
             last = held.record
@@ -224,7 +223,7 @@ class Journal:
                 if was_open and not index.is_open:
                     self.on_final(held.ref)
                 return
-            entries, news = [], ()
+            news = ()
         _log.warning("job %s: its index could not be brought up to date, since others keep writing", held.ref)
 
     async def receive(self, ref: str, provider_name: str, reading: Reading) -> WebhookEnd:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from operator import attrgetter
 
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Stage
@@ -11,6 +12,7 @@ from audioext.models.stats import Counts
 from audioext.state.reading import Reading
 
 _log = logging.getLogger("audioext.jobs")
+_AT = attrgetter("entry.at")
 
 
 def names(record: Record) -> dict[str, str | None]:
@@ -33,7 +35,7 @@ def announce(
     """
     if old is not None and old.stage is new.stage and old.verdict is new.verdict:
         return
-    moments = {reading.entry.at for reading in own}
+    moments = set(map(_AT, own))
     provider, was = new.asked.provider, old.stage if old is not None and old.stage is not None else 0
     for reached in new.reached:
         if reached.stage > was and reached.at in moments:

@@ -15,15 +15,11 @@ from audioext.models.record import Record
 from audioext.runtime.news import names
 from audioext.version import __version__
 
-_API = "opentelemetry.trace"
+API = "opentelemetry.trace"
+"""Nobody can collect spans who has not loaded this module, and we load it for nobody."""
 _NO_SPAN = nullcontext()
 Kind = Literal["CLIENT", "CONSUMER", "INTERNAL"]
 """What a span is to others, as OpenTelemetry calls it."""
-
-
-def is_used() -> bool:
-    """Say whether somebody may collect spans: nobody can who has not loaded the API, and we load it for nobody."""
-    return _API in sys.modules
 
 
 def span(name: str, record: Record | None = None, *, kind: Kind = "INTERNAL") -> AbstractContextManager[object]:
@@ -31,7 +27,7 @@ def span(name: str, record: Record | None = None, *, kind: Kind = "INTERNAL") ->
 
     Its block is given `None` where nobody collects spans.
     """
-    return _span(name, record, kind) if _API in sys.modules else _NO_SPAN
+    return _span(name, record, kind) if API in sys.modules else _NO_SPAN
 
 
 def note(record: Record) -> None:
@@ -59,7 +55,7 @@ def webhook(record: Record, *, verdict: str, began: float, ended: float) -> None
 
 def traceparent() -> str | None:
     """Return what tells others of the current span, `None` where there is none."""
-    if _API not in sys.modules:
+    if API not in sys.modules:
         return None
     carrier: dict[str, str] = {}
     _propagator().inject(carrier)

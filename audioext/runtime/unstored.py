@@ -26,7 +26,8 @@ class Unstored:
 
     append: Callable[[HeldJob, Sequence[Entry]], Awaitable[None]]
     clock: Clock
-    _waiting: dict[str, tuple[HeldJob, Sequence[Entry]]] = field(factory=dict, init=False)
+    waiting: dict[str, tuple[HeldJob, Sequence[Entry]]] = field(factory=dict, init=False)
+    """The jobs that have some, by ref."""
     _task: asyncio.Task[None] | None = field(default=None, init=False)
     _again: asyncio.Event = field(factory=asyncio.Event, init=False)
     _pause: float = field(default=FIRST_PAUSE_SECONDS, init=False)
@@ -34,9 +35,9 @@ class Unstored:
 
     def add(self, held: HeldJob, entries: Sequence[Entry]) -> None:
         """Append *entries* as soon as the store is there again."""
-        if held.ref not in self._waiting:
+        if held.ref not in self.waiting:
             held.posts += 1
-        self._waiting[held.ref] = (held, (*self.entries(held.ref), *entries))
+        self.waiting[held.ref] = (held, (*self.entries(held.ref), *entries))
         self._pause = FIRST_PAUSE_SECONDS  # what is new is not kept waiting by what fails for long
         self._again.set()
         caller = asyncio.current_task()
@@ -44,12 +45,12 @@ class Unstored:
             self._start()
 
     def _start(self) -> None:
-        if self._waiting and (self._task is None or self._task.done()):
+        if self.waiting and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._persist(), name="audioext persist")
 
     def entries(self, ref: str) -> Sequence[Entry]:
         """Return what is not stored of a job; whoever appends something else to it takes that along."""
-        _, entries = self._waiting.get(ref, (None, ()))
+        _, entries = self.waiting.get(ref, (None, ()))
         return entries
 
     async def flush(self, key: str | None = None) -> None:
@@ -60,7 +61,7 @@ class Unstored:
         """
         chosen = [
             (ref, waiting)
-            for ref, waiting in self._waiting.items()
+            for ref, waiting in self.waiting.items()
             if key is None or not waiting[0].is_known or waiting[0].record.key == key
         ]
         tries = [self._try(ref, waiting) for ref, waiting in chosen]
@@ -71,8 +72,8 @@ class Unstored:
     async def _try(self, ref: str, waiting: tuple[HeldJob, Sequence[Entry]]) -> None:
         held, _ = waiting
         await self.append(held, ())
-        if self._waiting.get(ref) is waiting:  # nothing was added meanwhile
-            del self._waiting[ref]
+        if self.waiting.get(ref) is waiting:  # nothing was added meanwhile
+            del self.waiting[ref]
             held.posts -= 1
             held.wake()
 
@@ -93,7 +94,7 @@ class Unstored:
 
     async def _persist(self) -> None:
         outage = Outage(_log, "what became of a POST is still not stored")
-        while self._waiting:
+        while self.waiting:
             is_last = self._is_closing
             self._again.clear()
             try:

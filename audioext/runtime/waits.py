@@ -36,7 +36,7 @@ async def until(job: Awaited, look: Callable[[Stage], _T | None], stage: Stage, 
     held, context = job._held, job._context  # noqa: SLF001 - the handle is a part of this package
     clock = context.clock
     context.check_loop()
-    waiter, is_last = held.waiter(), False  # before the read: news in between is not missed
+    is_last = False
     context.watch(1)
     try:
         if held.record.is_final:
@@ -53,22 +53,20 @@ async def until(job: Awaited, look: Callable[[Stage], _T | None], stage: Stage, 
             if ends_at <= now and is_last:
                 raise job._given_up(stage, deadline)  # noqa: SLF001 - as above
             if ends_at > now:
+                waiter = held.waiter()
                 timer = clock.end(waiter, min(ends_at - now, LOOK_SECONDS))
                 try:
                     is_news = await waiter
                 finally:
                     timer.cancel()
+                    held.leave(waiter)
                 if is_news:
-                    waiter = held.waiter()
                     continue
             # Nobody spoke: read the truth, now and then and once more before giving up.
             is_last = ends_at <= clock.monotonic()
-            held.leave(waiter)
-            waiter = held.waiter()
             await _look(held, context)
     finally:
         context.watch(-1)
-        held.leave(waiter)
 
 
 async def _look(held: HeldJob, context: JobContext) -> None:

@@ -70,7 +70,7 @@ def read(entry: Entry, provider: Provider) -> Reading:
         StoreError: it is a request that is damaged, or was written by a later release; nothing else raises.
     """
     if entry.kind == "webhook":
-        return _read_webhook(entry, provider)
+        return read_webhook(entry, provider)
     if entry.kind == "status":
         return _read_status(entry, provider)
     if entry.kind == "answer":
@@ -96,7 +96,8 @@ def masked(body: bytes, secrets: Iterable[str]) -> bytes:
     return body
 
 
-def _read_webhook(entry: Entry, provider: Provider) -> Reading:
+def read_webhook(entry: Entry, provider: Provider) -> Reading:
+    """Return what a webhook means, as `read` does."""
     if entry.note.startswith(REFUSED):
         return Reading(entry, problem=entry.note)
     try:
@@ -108,8 +109,10 @@ def _read_webhook(entry: Entry, provider: Provider) -> Reading:
     if entry.note.startswith(UNCONFIRMED):
         # The task that it names counts all the same: without its id no status call can be made.
         events = tuple([Progress(task_id=event.task_id, ask_now=True) for event in events])
-    named = [event.task_id for event in events if event.task_id]
-    return Reading(entry, events=events, task_id=named[0] if named else None)
+    for event in events:
+        if event.task_id:
+            return Reading(entry, events=events, task_id=event.task_id)
+    return Reading(entry, events=events)
 
 
 def _read_status(entry: Entry, provider: Provider) -> Reading:

@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from yarl import URL
 
 from audioext.http.messages import AUDIO_TYPES
 from audioext.models.record import Asked, Reached, Record, Seen, Sighting, Verdict
 from audioext.models.requests import Request
-from audioext.models.results import Files, Song, Stage, Track, copied, fetched_by
+from audioext.models.results import Files, Song, Stage, Track, build_tracks, fetched_by
 
 SEEN_RANK: dict[Seen, int] = {"answer": 0, "webhook": 1, "poll": 2}
 """Whose word counts more where two differ: a status call is asked over our own connection."""
 
 _AUDIO_SUFFIXES = tuple(AUDIO_TYPES)
+_AUDIO_URL = operator.attrgetter("audio_url")
 
 
 def tracks_of(
@@ -45,15 +47,18 @@ def tracks_of(
     if len(found) > asked.expected_tracks:
         found = _credible(found, asked.expected_tracks, track_ids)
     tracks = _merged(found, complete_at)
-    if track_ids or [track.position for track in tracks] != [*range(1, len(tracks) + 1)]:
+    is_in_order = not track_ids
+    for place, facts in enumerate(tracks, 1):
+        is_in_order &= facts["position"] == place
+    if not is_in_order:
         places: dict[str | None, int] = {id_: place for place, id_ in enumerate(track_ids)}
-        tracks.sort(key=lambda track: (places.get(track.id, len(places)), *_order(track)))
+        tracks.sort(key=lambda facts: (places.get(facts["id"], len(places)), *_order(facts)))
     expires_at = None
-    if asked.retention is not None:
-        shown_at = min([seen.at for seen in sightings if seen.track.audio_url is not None], default=None)
-        expires_at = moment(shown_at + asked.retention) if shown_at is not None else None
-    for place, track in enumerate(tracks, 1):
-        facts = vars(track)
+    for seen in sightings:  # the earliest first
+        if asked.retention is not None and seen.track.audio_url is not None:
+            expires_at = moment(seen.at + asked.retention)
+            break
+    for place, facts in enumerate(tracks, 1):
         facts["provider"] = asked.provider
         facts["model"] = asked.model
         facts["extends_by_id"] = asked.extends_by_id
@@ -62,7 +67,7 @@ def tracks_of(
         if facts["audio_url"] is not None:
             facts["failure"] = None
             facts["expires_at"] = expires_at
-    return tuple(tracks)
+    return build_tracks(tracks)
 
 
 def stage_reached(record: Record, stage: Stage) -> tuple[Reached, tuple[Track, ...]] | None:
@@ -85,7 +90,7 @@ def song_of(record: Record, files: Files | None = None) -> Song | None:
         ref=record.ref,
         provider=record.asked.provider,
         task_id=record.task_id,
-        tracks=fetched_by(files, [track for track in record.tracks if track.audio_url is not None]),
+        tracks=fetched_by(files, filter(_AUDIO_URL, record.tracks)),
         credits=record.credits,
         meta=record.asked.meta,
         source_name=_source_name(record.asked.request),
@@ -155,14 +160,15 @@ def moment(at: float) -> datetime:
     return datetime.fromtimestamp(at, UTC)
 
 
-def _merged(found: Sequence[list[Sighting]], complete_at: float) -> list[Track]:
-    """Return the best sighting of each track, with what only the others know."""
+def _merged(found: Sequence[list[Sighting]], complete_at: float) -> list[dict[str, Any]]:
+    """Return the fields of each track's best sighting, with what only the others know."""
+    tracks: list[dict[str, Any]] = []
     for group in found:
         if len(group) > 1:
             group.sort(key=lambda seen: _rank(seen, complete_at), reverse=True)
-    tracks = copied([group[0].track for group in found])
-    for track, (best, *others) in zip(tracks, found, strict=True):
-        facts = vars(track)
+        best, *others = group
+        facts = vars(best.track).copy()
+        tracks.append(facts)
         facts["position"] = facts["position"] or best.position
         missing = [name for name, value in facts.items() if not value] if others else ()
         for other in others:
@@ -177,8 +183,8 @@ def _merged(found: Sequence[list[Sighting]], complete_at: float) -> list[Track]:
     return tracks
 
 
-def _order(track: Track) -> tuple[float, str, str]:
-    return (track.position or math.inf, track.id or "", track.audio_url or "")
+def _order(facts: Mapping[str, Any]) -> tuple[float, str, str]:
+    return (facts["position"] or math.inf, facts["id"] or "", facts["audio_url"] or "")
 
 
 def _rank(sighting: Sighting, complete_at: float) -> tuple[bool, int, int, float]:

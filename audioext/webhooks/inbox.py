@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import re
+import sys
 from collections.abc import Mapping
 from typing import Literal
 from urllib.parse import unquote
@@ -26,7 +27,7 @@ from audioext.outage import Outage
 from audioext.providers.base import Provider
 from audioext.runtime import tracing
 from audioext.runtime.journal import Journal
-from audioext.state.reading import Reading, read
+from audioext.state.reading import Reading, read_webhook
 from audioext.webhooks.probe import is_fresh, status_of_probe
 
 _log = logging.getLogger("audioext.inbox")
@@ -142,7 +143,7 @@ class Inbox:
         """Count a webhook that was taken, and show it in the trace of its job."""
         self.journal.counts.webhooks[route.provider, end] += 1
         _log.debug("a webhook of %s for job %s was %s", route.provider, route.ref, end)
-        if tracing.is_used() and (held := self.journal.held(route.ref)) is not None:
+        if tracing.API in sys.modules and (held := self.journal.held(route.ref)) is not None:
             tracing.webhook(held.record, verdict=end, began=began, ended=self.clock.now())
 
     def _warn_of_tag(self, route: Route) -> None:
@@ -165,7 +166,7 @@ class Inbox:
         try:
             if verify:
                 provider.verify_webhook(hook)
-            reading = read(entry, provider)
+            reading = read_webhook(entry, provider)
         except WebhookError as error:
             note = as_data(f"{REFUSED}: {error}")
             kept = _noted(entry, note, most=KEPT_BYTES)
@@ -178,7 +179,7 @@ class Inbox:
             await self.journal.receive(route.ref, route.provider, Reading(unreadable, problem=reading.problem))
             raise WebhookError(reading.problem, http_status=400)
         if self.confirm == "always" or (self.confirm == "unsigned" and not provider.info.is_signed):
-            reading = read(_noted(entry, UNCONFIRMED), provider)
+            reading = read_webhook(_noted(entry, UNCONFIRMED), provider)
             _log.debug("a webhook for job %s is no more than a question, since confirm=%r", route.ref, self.confirm)
         return await self.journal.receive(route.ref, route.provider, reading)
 

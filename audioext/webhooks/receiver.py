@@ -6,10 +6,8 @@ import asyncio
 import importlib
 import logging
 import re
-from collections.abc import Coroutine
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -143,7 +141,9 @@ class Receiver:
         self.endpoint.under_way.add(delivery)
         try:
             if request.method == "POST":
-                return self._answer(await self._take(request, is_packed=True))
+                read = partial(_read_body, request, self.endpoint)
+                path = request.rel_url.raw_path
+                return self._answer(await self.endpoint.take(path, request.headers, read, is_packed=True))
             return await self._get(request)
         except web.RequestPayloadError:
             raise  # aiohttp answers it
@@ -160,12 +160,10 @@ class Receiver:
     async def _mounted(self, request: web.Request) -> web.StreamResponse:
         """Answer a request to the user's application, which may cancel its handlers: so a task has to guard ours."""
         if request.method == "POST":
-            return self._answer(await self.endpoint.finish(self._take(request)))
+            read = partial(_read_body, request, self.endpoint)
+            work = self.endpoint.take(request.rel_url.raw_path, request.headers, read)
+            return self._answer(await self.endpoint.finish(work))
         return await self._get(request)
-
-    def _take(self, request: web.BaseRequest, *, is_packed: bool = False) -> Coroutine[Any, Any, int]:
-        read = partial(_read_body, request, self.endpoint)
-        return self.endpoint.take(request.rel_url.raw_path, request.headers, read, is_packed=is_packed)
 
     def _answer(self, status: int) -> web.Response:
         self.endpoint.answered[status] += 1
