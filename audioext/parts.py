@@ -114,7 +114,7 @@ class Parts:
 
     def stats(self) -> Stats:
         """Return what was counted; any thread may ask."""
-        open_jobs = sum(held.is_known and not held.record.is_final for held in self.journal.held_jobs())
+        open_jobs = sum(not held.record.is_final for held in self.journal.held_jobs())
         return self.journal.counts.stats(open_jobs=open_jobs, answers=self.receiver.endpoint.answered)
 
     async def _live(self) -> Callable[[], Awaitable[None]]:

@@ -82,7 +82,7 @@ class Changes:
 
     def _note(self, change: Changed | Resync) -> None:
         if isinstance(change, Changed):
-            held = self.journal.held(change.ref)
+            held = self.journal.held.get(change.ref)
             if held is not None and held.count < change.count:
                 self._unread.setdefault(change.ref, False)
                 self._news.set()
@@ -121,7 +121,7 @@ class Changes:
 
     async def _read(self, ref: str, *, whole: bool) -> bool:
         """Read a job if it is held, and return whether that could be done; else it is read again."""
-        if self.journal.held(ref) is None:
+        if self.journal.held.get(ref) is None:
             return True
         try:
             await self.journal.look(ref, whole=whole)

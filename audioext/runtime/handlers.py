@@ -144,7 +144,7 @@ class Handlers:
         """Let the index show what this process knows to be due: another one's writing may still be behind."""
         now = self.journal.clock.now()
         for held in self.journal.held_jobs():
-            due = handle_at(held.record, now) if held.is_known else None
+            due = handle_at(held.record, now)
             if due is not None and due <= now:
                 await self.journal.append(held)
 

@@ -56,7 +56,8 @@ class Journal:
     on_final: Callable[[str], None] = field(default=lambda _: None)
     on_orphan: Callable[[int], None] = field(default=lambda _: None)
     counts: Counts = field(factory=Counts, init=False)
-    _held: WeakValueDictionary[str, HeldJob] = field(factory=WeakValueDictionary, init=False)
+    held: WeakValueDictionary[str, HeldJob] = field(factory=WeakValueDictionary, init=False)
+    """The jobs that somebody in this process holds, by ref."""
     _recent: OrderedDict[str, HeldJob] = field(factory=OrderedDict, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
     _looks: set[asyncio.Timeout] = field(factory=set, init=False)
@@ -71,18 +72,13 @@ class Journal:
 
     # --- what is held ------------------------------------------------------------------------------------
 
-    def held(self, ref: str) -> HeldJob | None:
-        """Return the job of *ref* if somebody in this process holds it."""
-        held = self._held.get(ref)
-        return held if held is not None and held.is_known else None
-
     def held_jobs(self) -> list[HeldJob]:
         """Return all jobs that somebody in this process holds; any thread may ask."""
-        return [held for found in self._held.valuerefs() if (held := found()) is not None]
+        return [held for found in self.held.valuerefs() if (held := found()) is not None]
 
     def keep(self, held: HeldJob) -> HeldJob:
         """Hold a stored job though nobody may: more is about to be heard of it. Return the one copy that is held."""
-        held = self._held.setdefault(held.ref, held)
+        held = self.held.setdefault(held.ref, held)
         self._recent[held.ref] = held
         if len(self._recent) > RECENT_JOBS:
             self._recent.popitem(last=False)
@@ -95,14 +91,14 @@ class Journal:
             ConfigError: this client does not know the job's provider.
             UnreadableError: its request is missing among the entries.
         """
-        held = self._held.get(stored.index.ref)
+        held = self.held.get(stored.index.ref)
         if held is None:
             held = HeldJob(stored.index.ref, self.provider(stored.index.provider, stored.index.ref))
-            self._held[held.ref] = held
         old = held.record if held.is_known else None
         held.learn(held.read(stored.entries), count=stored.count)
         if not held.is_known:
             raise UnreadableError(f"job {held.ref}: the store holds its index, but not its request")
+        self.held[held.ref] = held
         if old is not None:  # else others have said what is known of it
             announce(self.counts, old, held.record)
             if old.verdict is Verdict.OPEN and held.record.is_final:
@@ -131,12 +127,12 @@ class Journal:
             StoreError: the store cannot be read.
             ConfigError: this client does not know the job's provider.
         """
-        held = self._held.get(ref)
+        held = self.held.get(ref)
         known = held.count if held is not None else 0
         seen = set(held.readings) if held is not None and whole else set()
         stored = await self.store.read(ref, after=0 if whole else known)
-        held = held or self._held.get(ref)
-        if held is not None and held.is_known:
+        held = held or self.held.get(ref)
+        if held is not None:
             if stored is None or stored.count < known or not seen.issubset(entry.id for entry in stored.entries):
                 if not held.record.is_final and not held.posts:
                     await self._give_back(held)
@@ -233,7 +229,7 @@ class Journal:
             WebhookError: it names another task than the job's, or one of another job (401); it is kept all the same.
             StoreError: nothing was appended.
         """
-        held = self.held(ref)
+        held = self.held.get(ref)
         named = reading.task_id
         if named is not None and (held is None or held.record.task_id != named):
             owner = await self.store.find(provider=provider_name, task_id=named)
@@ -258,7 +254,7 @@ class Journal:
         began, at = self.clock.monotonic(), self.clock.now() + SECOND_LOOK_SECONDS
         done = await self.store.append(ref, [reading.entry], provider=provider_name, look_at=at)
         self.counts.appends.add(self.clock.monotonic() - began)
-        held = self._held.get(ref)  # somebody may hold it by now, and there is one copy of a job
+        held = self.held.get(ref)  # somebody may hold it by now, and there is one copy of a job
         if held is None and not holds_request(done.missed):
             if done.count == 1:
                 _log.warning("a delivery for %s, whose request the store does not hold, is kept as an orphan", ref)

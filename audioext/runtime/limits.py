@@ -85,7 +85,8 @@ class Account:
     clock: Clock
     _waiting: int = field(default=0, init=False)
     _turn: asyncio.Lock = field(factory=asyncio.Lock, init=False)
-    _freed: asyncio.Event = field(factory=asyncio.Event, init=False)
+    freed: asyncio.Event = field(factory=asyncio.Event, init=False)
+    """Set when a job has ended, so that a waiting submit looks for room."""
 
     async def create(
         self,
@@ -114,7 +115,7 @@ class Account:
                         raise TimeoutError
                     pause = max(min(outcome.until - self.clock.now(), left, LOOK_SECONDS), LEAST_PAUSE_SECONDS)
                     with waiting():
-                        await self.clock.wait_for(self._freed, pause)
+                        await self.clock.wait_for(self.freed, pause)
                 return outcome
             finally:
                 self._turn.release()
@@ -125,10 +126,6 @@ class Account:
             self._waiting -= 1
 
     async def _try(self, make: Callable[[], tuple[Entry, Index]]) -> Created | Existing | Full:
-        self._freed.clear()
+        self.freed.clear()
         entry, index = make()
         return await self.store.create(entry, index, limits=self.limits, now=entry.at)
-
-    def look_again(self) -> None:
-        """Let who waits look: a job has ended."""
-        self._freed.set()

@@ -235,7 +235,7 @@ class JobFiles:
     def _links(self) -> Links:
         """Return what is known of the job's links, and the ways to such as live."""
         journal = self._recoveries.journal
-        held, is_fresh = journal.held(self._ref), True
+        held, is_fresh = journal.held.get(self._ref), True
         if held is not None and held.record.reached:
             shown_at = held.record.reached[-1].at
             if held.record.recovery is not None:

@@ -115,7 +115,7 @@ class Submitter:
         if held is not None:
             self.sources.release(held.record.request, offer)
         for account in self.accounts.values():
-            account.look_again()
+            account.freed.set()
 
     async def aclose(self) -> None:
         """Cancel what was not sent; let a POST that is under way have its answer, and store it."""
@@ -123,7 +123,7 @@ class Submitter:
         for task in filter(None, self._idle):
             task.cancel()
         for account in self.accounts.values():  # who is about to be told to wait for room
-            account.look_again()
+            account.freed.set()
         while self._under_way:  # a recovery may begin its POST meanwhile
             await asyncio.wait([*filter(None, self._under_way)])
 

@@ -218,9 +218,8 @@ class _Facts:
 
     def record(self) -> Record:
         """Return what follows from the facts."""
-        reached = _reached(self) if self.submitted is not None or self.told else ()
+        reached, topics = _reached(self) if self.submitted is not None or self.told else ((), [])
         stage, last_at = (reached[-1].stage, reached[-1].at) if reached else (None, math.inf)
-        topics = [topic for item in reached[1:] if (topic := TOPIC_OF[item.stage]) not in self.told]
         answer, refusal = self.answer, self.is_abandoned
         if isinstance(answer, Refused):
             refusal = str(answer.error) if self.called_id is None else refusal
@@ -275,9 +274,13 @@ class _Facts:
         )
 
 
-def _reached(facts: _Facts) -> tuple[Reached, ...]:
-    """Return the stages that are proved, each with the time of its proof; a later one implies the earlier ones."""
+def _reached(facts: _Facts) -> tuple[tuple[Reached, ...], list[str]]:
+    """Return the stages that are proved, each with the time of its proof, and the topics of those not told yet.
+
+    A later stage implies the earlier ones.
+    """
     found: list[Reached] = []
+    topics: list[str] = []
     later: _Word | None = None
     for stage, proof in (
         (_COMPLETE, _complete_proof(facts)),
@@ -301,8 +304,11 @@ def _reached(facts: _Facts) -> tuple[Reached, ...]:
                 source = "implied"
         later = (at, seen)
         found.append(Reached(stage, source, at))
+        if stage is not _SUBMITTED and TOPIC_OF[stage] not in facts.told:
+            topics.append(TOPIC_OF[stage])
     found.reverse()
-    return tuple(found)
+    topics.reverse()
+    return tuple(found), topics
 
 
 def _complete_proof(facts: _Facts) -> _Word | None:

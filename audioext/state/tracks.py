@@ -12,6 +12,7 @@ import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,12 +20,13 @@ from yarl import URL
 
 from audioext.http.messages import AUDIO_TYPES
 from audioext.models.record import Asked, Reached, Record, Seen, Sighting, Verdict
-from audioext.models.requests import Request
 from audioext.models.results import Files, Song, Stage, Track, build_tracks, fetched_by
 
 SEEN_RANK: dict[Seen, int] = {"answer": 0, "webhook": 1, "poll": 2}
 """Whose word counts more where two differ: a status call is asked over our own connection."""
 
+moment = partial(datetime.fromtimestamp, tz=UTC)
+"""Unix seconds as a tz-aware time."""
 _AUDIO_SUFFIXES = tuple(AUDIO_TYPES)
 _AUDIO_URL = operator.attrgetter("audio_url")
 
@@ -86,6 +88,8 @@ def song_of(record: Record, files: Files | None = None) -> Song | None:
     """
     if record.verdict is not Verdict.COMPLETE:
         return None
+    request = record.asked.request
+    source = request.file.name if isinstance(request.file, Path) else URL(request.url).name if request.url else ""
     return Song(
         ref=record.ref,
         provider=record.asked.provider,
@@ -93,16 +97,9 @@ def song_of(record: Record, files: Files | None = None) -> Song | None:
         tracks=fetched_by(files, filter(_AUDIO_URL, record.tracks)),
         credits=record.credits,
         meta=record.asked.meta,
-        source_name=_source_name(record.asked.request),
+        source_name=PurePosixPath(source).stem or None if source else None,
         files=files,
     )
-
-
-def _source_name(request: Request) -> str | None:
-    """Return the name of the file that *request* continues or accompanies, without its suffix."""
-    if isinstance(request.file, Path):
-        return request.file.stem or None
-    return PurePosixPath(URL(request.url).name).stem or None if request.url else None
 
 
 def groups(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
@@ -153,11 +150,6 @@ def _credible(found: list[list[Sighting]], expected: int, track_ids: Sequence[st
     others.sort(key=lambda each: (mute[each], -max(seen.claimed or 0 for seen in found[each]), found[each][0].at))
     kept = set(others[:room])
     return [group for number, group in enumerate(found) if shown[number] or number in kept]
-
-
-def moment(at: float) -> datetime:
-    """Return Unix seconds as a tz-aware time."""
-    return datetime.fromtimestamp(at, UTC)
 
 
 def _merged(found: Sequence[list[Sighting]], complete_at: float) -> list[dict[str, Any]]:

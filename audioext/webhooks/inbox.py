@@ -143,7 +143,7 @@ class Inbox:
         """Count a webhook that was taken, and show it in the trace of its job."""
         self.journal.counts.webhooks[route.provider, end] += 1
         _log.debug("a webhook of %s for job %s was %s", route.provider, route.ref, end)
-        if tracing.API in sys.modules and (held := self.journal.held(route.ref)) is not None:
+        if tracing.API in sys.modules and (held := self.journal.held.get(route.ref)) is not None:
             tracing.webhook(held.record, verdict=end, began=began, ended=self.clock.now())
 
     def _warn_of_tag(self, route: Route) -> None:

@@ -320,7 +320,7 @@ class Interleavings(RuleBasedStateMachine):
         record = folded(*sorted(held.entries, key=lambda entry: entry.id))
         assert record == self.record
         for running in self.pair:
-            mine = running.process.journal.held(REF)
+            mine = running.process.journal.held.get(REF)
             if mine is not None and mine.count == held.count and not mine.posts:
                 assert record == mine.record
 

@@ -144,7 +144,7 @@ async def test_a_provider_that_this_client_lacks_is_named(here: Process, store: 
 
 async def test_a_job_that_nobody_has_is_none(here: Process) -> None:
     """A ref that the store does not hold is no job."""
-    assert (None, None, []) == (await here.journal.hold(REF), here.journal.held(REF), here.journal.held_jobs())
+    assert (None, None, []) == (await here.journal.hold(REF), here.journal.held.get(REF), here.journal.held_jobs())
 
 
 async def test_a_job_is_held_while_it_is_recent_or_somebody_wants_it(here: Process) -> None:
@@ -153,11 +153,11 @@ async def test_a_job_is_held_while_it_is_recent_or_somebody_wants_it(here: Proce
     assert held is await here.hold()
     for number in range(RECENT_JOBS):
         await here.submit(f"job-{number}")
-    assert held is here.journal.held(REF)
+    assert held is here.journal.held.get(REF)
     assert RECENT_JOBS + 1 == len(here.journal.held_jobs())
 
     del held
-    assert (RECENT_JOBS, None) == (len(here.journal.held_jobs()), here.journal.held(REF))
+    assert (RECENT_JOBS, None) == (len(here.journal.held_jobs()), here.journal.held.get(REF))
 
 
 # --- two processes ------------------------------------------------------------------------------------------

@@ -280,7 +280,7 @@ async def test_the_end_of_a_job_makes_room_at_once(account: Make) -> None:
     waiting = asyncio.create_task(submits.create("b"))
     await asyncio.sleep(0.25)
     await submits.end("a")
-    submits.account.look_again()
+    submits.account.freed.set()
     await waiting
 
     assert NOW + 0.25 == submits.times["b"]
