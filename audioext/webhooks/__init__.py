@@ -1,4 +1,4 @@
-"""Where webhooks arrive: the framework-free inbox, and its aiohttp face, the receiver."""
+"""Receiving webhooks: the framework-free inbox, and the aiohttp receiver on top of it."""
 
 from audioext.webhooks.inbox import Inbox
 from audioext.webhooks.receiver import MaskedAccessLogger, Receiver

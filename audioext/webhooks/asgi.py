@@ -1,4 +1,4 @@
-"""The ASGI face of the inbox: the same answers as the aiohttp one, in Starlette, FastAPI, Litestar or by itself.
+"""The inbox as an ASGI application, mounted into Starlette, FastAPI or Litestar, or served standalone.
 
 ASGI 3, HTTP and lifespan: asgi.readthedocs.io/en/latest/specs/www.html, read 2026-11-26.
 """
@@ -20,7 +20,7 @@ from audioext.webhooks.endpoint import Endpoint, Reply
 from audioext.webhooks.inbox import too_big
 
 LONGEST_PATH = 8_192
-"""Of a request, in bytes, as our own server has it; some servers let a megabyte through."""
+"""Longest request path in bytes, as in our own server; some ASGI servers let a megabyte through."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -28,14 +28,14 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class HungUpError(Exception):
-    """The sender hung up, so that nobody hears an answer."""
+    """The sender disconnected before it could be answered."""
 
 
 @frozen
 class AsgiReceiver:
     """An ASGI 3 application: `app.mount("/audio", client.receiver.asgi)`.
 
-    Served by itself it opens its client as it starts, and closes it as it ends.
+    Served standalone, it opens its client on startup and closes it on shutdown.
     """
 
     endpoint: Endpoint
@@ -53,7 +53,7 @@ class AsgiReceiver:
                 return
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """Open the client as the server starts, unless the user did, and close it as the server ends."""
+        """Open the client on startup, unless it is open already, and close it on shutdown."""
         await receive()
         try:
             close = await self.endpoint.lifespan()
@@ -81,7 +81,7 @@ class AsgiReceiver:
 
 
 def _path(scope: Scope) -> str:
-    """Return the path as it was sent; servers that do not keep it give the decoded one."""
+    """Return the path as sent, or the decoded path encoded again if the server gives no `raw_path`."""
     raw = scope.get("raw_path")
     return raw.decode("latin-1").partition("?")[0] if raw else quote(scope["path"], errors="replace")
 
@@ -101,7 +101,7 @@ async def _read_body(endpoint: Endpoint, receive: Receive, length: str) -> bytes
             is_more = message.get("more_body", False)
             piece = message.get("body", b"")
             if not piece:
-                await asyncio.sleep(0)  # some servers hand out many such at once, while nobody else runs
+                await asyncio.sleep(0)  # some servers return many empty messages at once and never yield to the loop
         return piece
 
     return await endpoint.gather(next_piece)
@@ -115,7 +115,7 @@ async def _send(reply: Reply, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": reply.status, "headers": encoded})
     if isinstance(body, bytes):
         await send({"type": "http.response.body", "body": body})
-    elif "Content-Length" in headers:  # it ends by itself
+    elif "Content-Length" in headers:  # a body of known length ends without watching for a disconnect
         await _send_pieces(body, send)
     else:
         await _send_until_gone(body, receive, send)

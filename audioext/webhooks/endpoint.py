@@ -1,4 +1,4 @@
-"""What the aiohttp and the ASGI face of the inbox share: what is answered to each request, and what is under way."""
+"""What the aiohttp receiver and the ASGI application share: the reply to each request, and the requests in progress."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ T = TypeVar("T")
 _log = logging.getLogger("audioext.receiver")
 
 DRAIN_SECONDS = 10.0
-"""How long accepted deliveries get to become durable when the receiver stops."""
+"""How long a stopping receiver waits for accepted deliveries to be stored."""
 READY_SECONDS = 1.0
-"""How long an answer to who asks whether we are ready is given again."""
+"""How long the result of a readiness check is cached, since strangers may ask often."""
 PROBE_SECONDS = 0.8
-"""How long the store may take to answer: who asks whether we are ready usually waits for one second."""
+"""Timeout of the store in a readiness check: load balancers and orchestrators usually wait for one second."""
 BODY_SECONDS = 10.0
-"""How long a body may take to come."""
+"""How long a body may take to arrive."""
 MAX_UNFINISHED_BYTES = 67_108_864
-"""Of bodies that are not whole, together; beyond it those are put off that have more than a real one has."""
+"""Total of all partly read bodies. Beyond it, a body over `REAL_BODY_BYTES` is refused with 503."""
 REAL_BODY_BYTES = 65_536
 CHUNK_BYTES = 65_536
-"""Read of an offered file at a time."""
+"""Size of the chunks in which an offered file is read."""
 _UNPACKED = frozenset({"gzip", "x-gzip", "deflate"})
-_ANY_HEADER = 47  # zlib's own word for: a gzip header or its own
+_ANY_HEADER = 47  # 32 + 15: zlib detects a gzip or zlib header by itself
 SERVER = {"Server": "audioext"}
 ANSWER_HEADERS = {"Content-Type": "application/json; charset=utf-8", **SERVER}
 
 
 @frozen
 class Reply:
-    """What is answered to a request: its body as bytes, or as pieces that come one after the other."""
+    """The reply to a request; its body is bytes, or an async generator of chunks."""
 
     status: int
     body: bytes | AsyncGenerator[bytes]
@@ -59,29 +59,29 @@ class Reply:
 
 @define(kw_only=True, eq=False, repr=False)
 class Endpoint:
-    """The inbox with the files on offer, as one client has them."""
+    """The routes of one client: its inbox, its offered files, health checks and live progress."""
 
     inbox: Inbox
     offers: Offers
     watching: progress.Watching
     ready: Callable[[], Awaitable[Sequence[str]]]
     lifespan: Callable[[], Awaitable[Callable[[], Awaitable[None]]]]
-    """Opens the client, unless it is open, and returns what closes it again."""
+    """Opens the client unless it is open, and returns the function that closes it again."""
     answered: Counter[int] = field(factory=Counter, init=False)
-    """How many requests got each status; those that were no HTTP count as 400."""
+    """Number of replies by status; requests that were not valid HTTP count as 400."""
     is_serving: bool = field(default=False, init=False)
-    """Whether somebody serves its routes, so that providers can ask it for files."""
+    """Whether the routes are served, so that providers can fetch files from them."""
     _looked_at: float = field(default=-math.inf, init=False)
     _outage: str = field(default="", init=False)
     _lack: Outage = field(factory=lambda: Outage(_log, "not ready"), init=False)
     _warnings: int = field(default=0, init=False)
     under_way: set[object] = field(factory=set, init=False)
-    """Requests that are being answered; who takes one out calls `end`."""
+    """Requests that are being answered. Remove one with `end`, which wakes `drain`."""
     _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
     _unfinished: int = field(default=0, init=False)
 
     def answer(self, status: int, headers: Mapping[str, str] = ANSWER_HEADERS) -> Reply:
-        """Return the answer of *status*, which is counted."""
+        """Return the reply with *status*, and count it."""
         self.answered[status] += 1
         return Reply(status, answer_body(status), headers)
 
@@ -94,10 +94,10 @@ class Endpoint:
         is_packed: bool = False,
         is_guarded: bool = False,
     ) -> int:
-        """Take a webhook, whose body is *read* once its tag was checked, and return the status to answer it with.
+        """Take a webhook and return the status to answer; its body is *read* only after its tag was checked.
 
-        One *is_packed* whose body is as compressed as its headers say. One *is_guarded* is stored even where the
-        caller is cancelled, once its body came.
+        With *is_packed*, the body is still compressed as its `Content-Encoding` says. With *is_guarded*, a webhook
+        whose body has arrived is stored even if the caller is cancelled.
         """
         try:
             route = self.inbox.admit(path)
@@ -111,10 +111,10 @@ class Endpoint:
         return await (self.finish(work) if is_guarded else work)
 
     async def gather(self, next_piece: Callable[[], Awaitable[bytes]]) -> bytes:
-        """Return a body that comes in pieces, of which an empty one is the last.
+        """Return the whole body from chunks; an empty chunk ends it.
 
         Raises:
-            WebhookError: it is over our limit (413), does not come in time (408), or too many are under way (503).
+            WebhookError: the body is too big (413) or too slow (408), or too many large bodies are in progress (503).
         """
         body = bytearray()
         try:
@@ -133,7 +133,7 @@ class Endpoint:
         return bytes(body)
 
     async def get(self, method: str, path: str) -> Reply:
-        """Return the answer to what is no POST."""
+        """Return the reply to a request that is not a POST."""
         kind, first, last = ("", "", *path.split("/"))[-3:]
         is_head = method == "HEAD"
         if method not in {"GET", "HEAD"}:
@@ -151,7 +151,7 @@ class Endpoint:
         return self._nothing(path, is_read=True)
 
     def _nothing(self, path: str, *, is_read: bool) -> Reply:
-        """Return the answer to who asks for nothing that we have, or in a way that we do not answer."""
+        """Return 404 for an unknown path, or 405 for a method that the path does not allow."""
         try:
             urls.read_callback(path)
         except WebhookError:
@@ -171,7 +171,7 @@ class Endpoint:
         return Reply(200, b"" if is_head else _pieces(file, size), headers)
 
     async def readiness(self) -> tuple[int, dict[str, object]]:
-        """Say whether the store takes entries, and no more: strangers read it, and may ask often."""
+        """Return the reply to `/readyz`: whether the store works, and no details, since strangers can read it."""
         now = self.inbox.clock.monotonic()
         if not 0 <= now - self._looked_at < READY_SECONDS:
             self._looked_at = now
@@ -192,19 +192,19 @@ class Endpoint:
         return 200, {"status": "ok", "warnings": self._warnings}
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what *work* returns; it goes on where the caller is cancelled, and `drain` waits for it."""
+        """Return the result of *work*, which goes on if the caller is cancelled; `drain` waits for it."""
         task = asyncio.create_task(work, name="audioext delivery")
         self.under_way.add(task)
         task.add_done_callback(self.end)
         return await asyncio.shield(task)
 
     def end(self, request: object) -> None:
-        """Note that a request was answered."""
+        """Remove an answered request from `under_way`."""
         self.under_way.discard(request)
         self._ended.set()
 
     async def drain(self) -> None:
-        """Wait for what is under way now; connections that are kept alive may go on to bring more."""
+        """Wait for the requests in progress now, not for later ones that kept-alive connections may bring."""
         accepted = set(self.under_way)
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
@@ -215,7 +215,7 @@ class Endpoint:
 
 async def _pieces(file: BinaryIO, size: int) -> AsyncGenerator[bytes]:
     with file:
-        # No more than was announced, however long the file gets meanwhile.
+        # Never more than the announced Content-Length, even if the file grows meanwhile.
         while piece := await asyncio.to_thread(file.read, min(CHUNK_BYTES, size)):
             size -= len(piece)
             yield piece
@@ -223,17 +223,17 @@ async def _pieces(file: BinaryIO, size: int) -> AsyncGenerator[bytes]:
 
 @cache
 def answer_body(status: int) -> bytes:
-    """Return the body of an answer with *status*."""
+    """Return the JSON body of a reply with *status*."""
     # Providers prescribe no body; kie.ai's OpenAPI shows this shape for the reply.
     word = "success" if status == 200 else "refused"  # noqa: PLR2004 - HTTP's own number
     return msgspec.json.encode({"code": status, "msg": word})
 
 
 def unpack(body: bytes, encoding: str) -> bytes:
-    """Return what a compressed *body* holds.
+    """Return *body* decompressed.
 
     Raises:
-        WebhookError: it is compressed in a way that nobody asked for (415), damaged (400), or too big (413).
+        WebhookError: its encoding is unsupported (415), it is damaged (400), or too big (413).
     """
     if encoding.strip().lower() == "identity":
         return body

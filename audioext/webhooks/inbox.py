@@ -1,4 +1,4 @@
-"""Acceptance of a webhook without any framework: tag, verify, decode, dispatch, and the status to answer."""
+"""Accepting a webhook without any framework: check its tag and signature, decode it, store it, return a status."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ _log = logging.getLogger("audioext.inbox")
 TAG_WARNING_SECONDS = 60.0
 LONGEST_NOTE = 1_000
 KEPT_BYTES = 4_096
-"""Of a body that was refused for its signature; of one that could not be read sixteen times as much is kept, so that a
-later release may read it."""
+"""Kept of a body whose signature was refused. Sixteen times as much is kept of an unreadable body, so that a later
+release may read it."""
 Confirm = Literal["never", "unsigned", "always"]
-"""Which webhooks count for no more than the task's id, and make a status call due: those of APIs whose signature is not
-checked, or all."""
+"""Which webhooks are only trusted for their task id, and confirmed by a status call: none, those of APIs without a
+signature, or all."""
 
 _ENDS: Mapping[int, WebhookEnd] = {400: "unreadable", 503: "put_off"}
-"""What a webhook counts as that was refused with one of these; the others are strangers' or of another task."""
+"""How a refused webhook is counted, by status. All others count as "refused": a stranger's, or another task's."""
 _SLASHES = re.compile("/{2,}")
-# What is needed to verify a body again at its own time. Never a key, a cookie or an authorization.
+# The headers that verify a body again at the time it came. Never a key, a cookie or an authorization.
 _KEPT_HEADERS = ("content-type", "user-agent", "x-webhook-timestamp", "x-webhook-signature")
 
 
 @define(kw_only=True, eq=False, repr=False)
 class Inbox:
-    """Takes deliveries and says what to answer: the durable record comes before the reply."""
+    """Takes webhooks and returns the status to answer; a webhook is stored before it is answered with 200."""
 
     journal: Journal
     providers: Mapping[str, Provider]
@@ -58,11 +58,11 @@ class Inbox:
     confirm: Confirm = "never"
     secrets: tuple[bytes, ...] = field(default=(), repr=False)
     is_open: bool = field(default=False, init=False)
-    """Whether deliveries are taken: the client opens it."""
+    """Whether webhooks are taken; the client sets it while it is open."""
     loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
-    """The client's, on which deliveries are taken, whatever loop or thread they came to."""
+    """The client's event loop. Webhooks that arrive on another loop or thread are handed over to it."""
     outage: str = field(default="", init=False)
-    """Why the latest delivery could not be stored."""
+    """Why the latest webhook could not be stored; empty if it was."""
     _lack: Outage = field(factory=lambda: Outage(_log, "deliveries are put off with 503"), init=False)
     _warned_at: float = field(default=-math.inf, init=False)
 
@@ -70,12 +70,12 @@ class Inbox:
         """Check a callback path before its body is read.
 
         Raises:
-            WebhookError: no such route (404), a tag that is not ours (401), or we are not open (503).
+            WebhookError: no such route (404), the tag is not ours (401), or the client is not open (503).
         """
         try:
             route = urls.read_callback(path)
         except WebhookError:
-            route = urls.read_callback(_SLASHES.sub("/", unquote(path)))  # as proxies may spell it
+            route = urls.read_callback(_SLASHES.sub("/", unquote(path)))  # a proxy may encode it or double slashes
         if not self.is_open:
             raise _not_open()
         is_ours = signing.tag_matches(self.secrets, route.provider, route.ref, route.tag)
@@ -83,8 +83,8 @@ class Inbox:
             return route
         if route.provider == urls.CHECK_SEGMENT:
             if is_ours and is_fresh(route.ref, self.clock.now()):
-                return route  # made by somebody who has our secret, just now
-            raise WebhookError("no check of ours, or one that is over", http_status=401)
+                return route  # only a holder of our secret can make a fresh ref with its tag
+            raise WebhookError("not a check of ours, or an expired one", http_status=401)
         if route.provider not in self.providers:
             raise WebhookError(f"no provider named {route.provider}", http_status=404)
         self.journal.counts.webhooks[route.provider, "refused"] += 1
@@ -92,13 +92,13 @@ class Inbox:
         raise WebhookError(f"the callback path of {route.ref} does not carry our tag", http_status=401)
 
     async def accept(self, hook: Webhook) -> int:
-        """Take one delivery and return the HTTP status to answer it with; it never raises for a bad one.
+        """Take one webhook and return the HTTP status to answer; a bad webhook never raises.
 
         200 applied, repeated, already final or orphan; 400 malformed; 401 not authentic; 404 no such route;
-        413 too big; 503 the store is down, please retry.
+        413 too big; 503 the store is down or the client is not open, please retry.
 
         Raises:
-            ConfigError: *hook* is no `Webhook`, or its path or body is none; a text is as good as its bytes.
+            ConfigError: the path or body of *hook* is missing or has an unusable type. Text is encoded to bytes.
         """
         hook = _whole(hook)
         try:
@@ -108,14 +108,13 @@ class Inbox:
         return await self.take(route, hook)
 
     async def take(self, route: Route, hook: Webhook, *, verify: bool = True) -> int:
-        """Take one delivery whose path `admit` let through as *route*, so that its tag is not checked twice.
+        """Take one webhook whose tag `admit` has checked, and return the status to answer, as `accept` does.
 
-        One that was kept before, as by `replay`, need not be *verified* again, unless it was refused for its
-        signature then. Returns the status to answer it with, as `accept` does.
+        `replay` passes *verify* as False for a stored webhook, unless it was refused for its signature.
         """
         began = self.clock.now()
         try:
-            if not self.is_open:  # any more: the client may have closed while the body was read
+            if not self.is_open:  # the client may have closed while the body was read
                 raise _not_open()
             if len(hook.body) > MAX_BODY_BYTES:
                 raise too_big()
@@ -140,20 +139,20 @@ class Inbox:
         return 200
 
     def _note(self, route: Route, began: float, end: WebhookEnd) -> None:
-        """Count a webhook that was taken, and show it in the trace of its job."""
+        """Count a webhook, and add it to the trace of its job."""
         self.journal.counts.webhooks[route.provider, end] += 1
         _log.debug("a webhook of %s for job %s was %s", route.provider, route.ref, end)
         if tracing.API in sys.modules and (held := self.journal.held.get(route.ref)) is not None:
             tracing.webhook(held.record, verdict=end, began=began, ended=self.clock.now())
 
     def _warn_of_tag(self, route: Route) -> None:
-        """Say it now and then: a stranger's guess is no news, but two secrets in one service lose all callbacks."""
+        """Warn now and then: a stranger's guess is harmless, but differing secrets in a service lose all callbacks."""
         now = self.clock.now()
         if not 0 <= now - self._warned_at < TAG_WARNING_SECONDS:
             self._warned_at = now
             _log.warning(
-                "a callback of %s for job %s has no tag of ours: it is a stranger's, or it was signed with other "
-                "secrets= or in another store",
+                "a callback of %s for job %s does not carry our tag: it comes from a stranger, or from a client with "
+                "other secrets= or another store",
                 route.provider,
                 route.ref,
             )
@@ -180,12 +179,12 @@ class Inbox:
             raise WebhookError(reading.problem, http_status=400)
         if self.confirm == "always" or (self.confirm == "unsigned" and not provider.info.is_signed):
             reading = read_webhook(_noted(entry, UNCONFIRMED), provider)
-            _log.debug("a webhook for job %s is no more than a question, since confirm=%r", route.ref, self.confirm)
+            _log.debug("a webhook for job %s awaits a status call, since confirm=%r", route.ref, self.confirm)
         return await self.journal.receive(route.ref, route.provider, reading)
 
 
 def _whole(hook: Webhook) -> Webhook:
-    """Return *hook* with the types that it says, or raise ConfigError: what a framework gave cannot be one."""
+    """Return *hook* with a str path and a bytes body, or raise ConfigError if a framework gave something else."""
     path, body = getattr(hook, "path", None), getattr(hook, "body", None)
     if type(path) is str and type(body) is bytes:
         return hook
@@ -194,16 +193,16 @@ def _whole(hook: Webhook) -> Webhook:
         body = body.encode(errors="replace") if isinstance(body, str) else bytes(body)
         return attrs.evolve(hook, path=path, body=body)
     given = f"a path of type {type(path).__name__} and a body of type {type(body).__name__}"  # a path holds a secret
-    raise ConfigError(f"accept takes a Webhook with its path as text and its body in bytes, as it came, not {given}")
+    raise ConfigError(f"accept takes a Webhook with the path as str and the body as bytes, as received, not {given}")
 
 
 def too_big() -> WebhookError:
-    """Return what refuses a body that is over the limit."""
+    """Return the error (413) for a body over the limit."""
     return WebhookError(f"the body is over {MAX_BODY_BYTES} bytes", http_status=413)
 
 
 def _not_open() -> WebhookError:
-    return WebhookError("not open: the client is closed or was not opened yet", http_status=503)
+    return WebhookError("the client is closed or was not opened yet", http_status=503)
 
 
 def _noted(entry: Entry, note: str, *, most: int = MAX_BODY_BYTES) -> Entry:
@@ -212,5 +211,5 @@ def _noted(entry: Entry, note: str, *, most: int = MAX_BODY_BYTES) -> Entry:
 
 def _refused(error: WebhookError, route: Route | None = None) -> int:
     named = {} if route is None else {"audioext_ref": route.ref, "provider": route.provider}
-    _log.info("a delivery was refused with %d: %s", error.http_status, error, extra=named)
+    _log.info("a webhook was refused with %d: %s", error.http_status, error, extra=named)
     return error.http_status

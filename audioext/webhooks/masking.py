@@ -1,4 +1,4 @@
-"""Logs without secrets: the callback paths in the access logs of any server, with their tags hidden."""
+"""A logging filter that hides the secret tags of callback paths in any server's access log."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from audioext.http.urls import mask
 
 
 class MaskingFilter(logging.Filter):
-    """Hides the tags in what a server logs: `logging.getLogger("uvicorn.access").addFilter(ax.MaskingFilter())`.
+    """Hides tags in a server's log: `logging.getLogger("uvicorn.access").addFilter(ax.MaskingFilter())`.
 
-    For `gunicorn.access`, `hypercorn.access` and `granian.access` as well. It keeps every record.
+    It also works for `gunicorn.access`, `hypercorn.access` and `granian.access`, and drops no record.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Mask the texts of a record, whose arguments keep their shape, since formatters take them apart."""
+        """Mask the message and the arguments of a record, which keep their shape, since formatters unpack them."""
         if isinstance(record.msg, str):
             record.msg = mask(record.msg)
         if isinstance(record.args, tuple):
@@ -29,7 +29,7 @@ class MaskingFilter(logging.Filter):
 
 @frozen
 class _MaskedAtoms:
-    """The named parts of an access log's line, masked when they are asked for."""
+    """The named atoms of an access log line, masked on access."""
 
     atoms: Mapping[str, object]
 

@@ -1,4 +1,4 @@
-"""`/metrics` for Prometheus, at an address of its own."""
+"""Serves `/metrics` for Prometheus on an address of its own."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from audioext.webhooks.server import BoundedServer, StrangersLog
 _log = logging.getLogger("audioext.metrics")
 
 SHUTDOWN_SECONDS = 0.2
-"""How long connections may keep it from closing: numbers that nobody heard are in nobody's way."""
+"""How long open connections may delay closing: an unread scrape does no harm."""
 
 
 @define(eq=False, repr=False)
 class MetricsServer:
-    """Serves `/metrics` at *address*, which is not the receiver's: providers and strangers have no business there."""
+    """Serves `/metrics` at `address`, apart from the public receiver: providers and strangers must not read it."""
 
     stats: Callable[[], Stats]
     address: tuple[str, int]
     _runner: web.ServerRunner | None = field(default=None, init=False)
 
     async def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises:
-            ConfigError: the address cannot be listened on.
+            ConfigError: cannot listen on the address.
         """
         from audioext.metrics import metrics_page  # noqa: PLC0415 - an extra
 
@@ -44,12 +44,12 @@ class MetricsServer:
             else:
                 try:
                     body, kind = metrics_page(self.stats, request.headers.get("Accept", ""))
-                except Exception:  # noqa: BLE001 - a bug of ours, which the log of what strangers do would hide
-                    _log.exception("the numbers could not be shown")
+                except Exception:  # noqa: BLE001 - a bug of ours, which StrangersLog would hide
+                    _log.exception("/metrics could not be rendered")
                     return web.Response(status=500)
                 response = web.Response(body=body, headers={"Content-Type": kind})
                 response.enable_compression()
-            response.force_close()  # each scrape has a connection of its own: one that is kept counts as silent
+            response.force_close()  # a kept-alive connection would count as silent in BoundedServer
             return response
 
         server = BoundedServer(serve, logger=StrangersLog(Counter()))
@@ -63,7 +63,7 @@ class MetricsServer:
             raise ConfigError(message) from error
 
     async def aclose(self) -> None:
-        """Stop."""
+        """Stop listening."""
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()

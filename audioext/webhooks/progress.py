@@ -1,4 +1,4 @@
-"""What the users of a web app may see of one job: its stages as server-sent events, under a link of its own."""
+"""One job's stages as server-sent events, under a link that a web app can give to its users."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from audioext.runtime.jobs import Job, JobFailedError, StageEvent
 
 SEGMENT = "progress"
 _NAME = "progress:"
-"""Stands in the proof where a callback's has its provider, which can have no such name: neither opens the other."""
+"""The provider in the tag of a progress link. No provider can have this name, so no callback tag opens a link."""
 MAX_WATCHERS = 128
-"""Who may watch at a time: a quarter of the connections of our own server, which webhooks need as well."""
+"""Watchers at a time: a quarter of our own server's connections, since webhooks need some as well."""
 MAX_OF_A_JOB = 32
-"""Who may watch one job at a time, so that whoever has one link keeps nobody from the others."""
+"""Watchers of one job at a time, so that one link cannot use up all of `MAX_WATCHERS`."""
 STILL_SECONDS = 15.0
-"""How often who watches is told that nothing is new, before a proxy takes the connection for dead."""
+"""Interval of keep-alive comments while nothing is new, so that no proxy drops the connection as idle."""
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",  # nginx would gather what is sent
-    "Access-Control-Allow-Origin": "*",  # the link itself is the proof, and the page may be of another host
+    "X-Accel-Buffering": "no",  # nginx would buffer the events
+    "Access-Control-Allow-Origin": "*",  # the page may be of another origin, and the link itself is the proof
     "X-Content-Type-Options": "nosniff",
 }
 _SHOWN = ("title", "audio_url", "stream_url", "image_url", "duration")
@@ -37,7 +37,7 @@ _SHOWN = ("title", "audio_url", "stream_url", "image_url", "duration")
 
 @define(kw_only=True, eq=False, repr=False)
 class Watching:
-    """Streams the stages of jobs to who has their links: no request, no notes, no ids of the provider's."""
+    """Streams the stages of a job to anyone with its link; requests, notes and provider ids are left out."""
 
     find: Callable[[str], Awaitable[HeldJob]]
     handle: Callable[[HeldJob], Job]
@@ -48,15 +48,15 @@ class Watching:
         """Return the link under which the stages of *ref* can be watched.
 
         Raises:
-            ConfigError: nobody can reach the receiver.
+            ConfigError: the client has no `public_url`.
         """
         if public_url is None:
-            raise ConfigError("a client without a public_url can be watched by nobody: give it one")
+            raise ConfigError("jobs can only be watched with a public_url: give the client one")
         path = f"{public_url.raw_path.rstrip('/')}/{SEGMENT}/{ref}/{signing.tag(self.secrets()[0], _NAME, ref)}"
         return public_url.with_path(path, encoded=True)
 
     async def admit(self, ref: str, token: str) -> Job | int:
-        """Return the job that a link shows, or the status to answer: 404 for a link that is not ours, 503 if full."""
+        """Return the job of a link, or a status: 404 for a link that is not ours, 503 if the store is down or full."""
         if not signing.tag_matches(self.secrets(), _NAME, ref, token):
             return 404
         try:
@@ -71,8 +71,8 @@ class Watching:
         return self._watchers.total() >= MAX_WATCHERS or self._watchers[ref] >= MAX_OF_A_JOB
 
     async def events(self, job: Job) -> AsyncGenerator[bytes]:
-        """Yield TEXT, FIRST and COMPLETE as they come, or `failed`; then `end`, after which nothing more will come."""
-        if self._is_full(job.ref):  # by now: many were let through at once
+        """Yield a `stage` event for each stage of *job*, or `failed`; then `end`, after which nothing follows."""
+        if self._is_full(job.ref):  # `admit` may have let many through at once
             return
         self._watchers[job.ref] += 1
         stages = aiter(job)
@@ -90,7 +90,7 @@ class Watching:
         except JobFailedError as error:
             yield _event("failed", {"reason": str(error.reason), "message": job.failure.message if job.failure else ""})
             yield _event("end", {})
-        except AudioextError:  # the wait has ended, not the job: a browser comes again by itself
+        except AudioextError:  # only the wait has ended, not the job: without `end`, a browser reconnects by itself
             pass
         finally:
             self._watchers -= Counter((job.ref,))

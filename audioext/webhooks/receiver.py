@@ -1,4 +1,4 @@
-"""The aiohttp face of the inbox: mounted into an app, or served by itself."""
+"""The inbox on aiohttp: mounted into an app, or served standalone."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from audioext.webhooks.server import BoundedServer, StrangersLog, ask_later
 _log = logging.getLogger("audioext.receiver")
 _access_log = logging.getLogger("audioext.access")
 
-# aiohttp waits this long for connections that were opened and never used, so what matters is awaited before.
+# aiohttp waits this long even for connections that were never used; `aclose` drains the requests before.
 SHUTDOWN_SECONDS = 0.2
 WRITE_SECONDS = 30.0
-"""How long a piece of a file, or news of a job, may wait for who asked for it to read on."""
+"""How long writing one chunk of a file or event stream may block on a slow reader."""
 
 
 class MaskedAccessLogger(AbstractAccessLogger):
-    """An access log whose paths hide the secret tag: `web.run_app(app, access_log_class=MaskedAccessLogger)`."""
+    """An access log that hides secret tags in paths: `web.run_app(app, access_log_class=MaskedAccessLogger)`."""
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-        """Write one line: who, what with the secret hidden, the status, the size and the seconds it took."""
+        """Write one line: the sender, the masked request, the status, the size and the seconds it took."""
         path, sender = urls.mask(request.path_qs), request.remote
-        if "X-Forwarded-For" in request.headers:  # it is shown, and nothing rests on it
+        if "X-Forwarded-For" in request.headers:  # anyone can forge it: it is logged and never trusted
             sender = f"{sender} (for {as_data(request.headers['X-Forwarded-For'], longest=100)})"
         _access_log.info(
             '%s "%s %s" %d %d %.3f s', sender, request.method, path, response.status, response.body_length, time
@@ -50,22 +50,22 @@ class MaskedAccessLogger(AbstractAccessLogger):
 
 @define(kw_only=True, eq=False, repr=False)
 class Receiver:
-    """Answers webhooks, serves offered files, and tells whether all is well (`/healthz`, `/readyz`)."""
+    """Answers webhooks and health checks (`/healthz`, `/readyz`), and serves offered files and live progress."""
 
     endpoint: Endpoint
     client: object = field(default=None, init=False)
-    """Whose jobs the live page shows."""
+    """The client whose jobs the live page shows."""
     _server: BoundedServer | None = field(default=None, init=False)
     _runner: web.ServerRunner | None = field(default=None, init=False)
 
     @property
     def asgi(self) -> AsgiReceiver:
-        """The same as an ASGI 3 application: `app.mount("/audio", client.receiver.asgi)`, with `listen=None`."""
+        """This receiver as an ASGI 3 application: `app.mount("/audio", client.receiver.asgi)`, with `listen=None`."""
         self.endpoint.is_serving = True
         return AsgiReceiver(self.endpoint)
 
     def add_to(self, app: web.Application, prefix: str = "/") -> None:
-        """Mount into the user's own *app* under *prefix*, the path of `public_url`; open it with `listen=None`.
+        """Add the routes to your own *app* under *prefix*, the path of `public_url`; the client needs `listen=None`.
 
         Raises:
             ConfigError: the prefix does not begin with a slash.
@@ -76,35 +76,35 @@ class Receiver:
         base = _as_route(prefix.rstrip("/"))
         files, watched = f"{urls.FILES_SEGMENT}/{{token}}/{{name}}", f"{progress.SEGMENT}/{{ref}}/{{token}}"
         routes = [(method, path) for path in ("healthz", "readyz", files, watched) for method in ("GET", "HEAD")]
-        # A body is asked for when the tag was checked, not before.
+        # `ask_later`: a body is only asked for after its tag was checked.
         for method, path in (*routes, ("*", "{provider}/{ref}/{tag}")):
             app.router.add_route(method, f"{base}/{path}", self._mounted, expect_handler=ask_later)
 
     def add_ui(self, app: web.Application, prefix: str = "/audio/ui", *, is_local: bool = True) -> str:
-        """Mount the live page into the user's own *app*, and return the path, with its token, that opens it.
+        """Add the live page to your own *app*, and return the path that opens it, with its token.
 
-        It shows all jobs with their requests, and can replay deliveries. With *is_local* it refuses who does not come
-        from this machine, or comes through a proxy; without, the token alone keeps strangers out.
+        It shows all jobs with their requests, and can replay webhooks. With *is_local* it refuses requests from other
+        machines or through a proxy; otherwise the token alone keeps strangers out.
 
         Raises:
             ConfigError: the prefix does not begin with a slash, or aiohttp-sse is not installed.
         """
-        # It stands above us, needs an extra, and most clients show no page.
+        # Imported late: `ui` is a layer above us, needs an extra, and most clients show no page.
         page = importlib.import_module("audioext.ui.jobs").jobs_page(self.client, is_local=is_local)
         return str(page.add_to(app, prefix))
 
     async def start(self, host: str, port: int) -> int:
-        """Serve at *host* and *port* and return the port, which the system chooses where it is 0.
+        """Listen on *host* and *port* and return the port, which the system chooses if *port* is 0.
 
-        The routes are at the root and under any prefix: a proxy may cut off the path of `public_url` or not.
+        The routes work at the root and under any prefix, since a proxy may or may not strip the path of `public_url`.
 
         Raises:
-            ConfigError: the address cannot be listened on.
+            ConfigError: cannot listen on the address.
         """
         self.endpoint.is_serving = True
-        # An access log costs half of the throughput, so there is one only where somebody listens to it.
+        # An access log costs half of the throughput, so it is only made if its logger is enabled.
         wanted = _access_log if _access_log.isEnabledFor(logging.INFO) else None
-        # The low-level server: an application's router would cost a fifth of a webhook's time.
+        # The low-level server, because an application's router takes a fifth of a webhook's time.
         self._server = BoundedServer(
             self._serve,
             access_log_class=MaskedAccessLogger,
@@ -124,7 +124,7 @@ class Receiver:
         return int(self._runner.addresses[0][1])
 
     async def aclose(self) -> None:
-        """Stop accepting; what was accepted is made durable and answered first."""
+        """Stop listening, then store and answer the accepted requests before closing their connections."""
         if self._runner is not None:
             for site in tuple(self._runner.sites):
                 await site.stop()
@@ -134,7 +134,7 @@ class Receiver:
             self._runner = None
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a request to our own server; a provider that hangs up cannot cancel it, which is aiohttp's default."""
+        """Answer a request to our own server. By aiohttp's default, a client that disconnects does not cancel it."""
         assert self._server is not None  # noqa: S101 - it is the caller
         self._server.work(request.protocol)
         delivery = object()
@@ -148,8 +148,8 @@ class Receiver:
         except web.RequestPayloadError:
             raise  # aiohttp answers it
         except ConnectionError as error:
-            _log.info("a sender hung up: %s", error)
-            return self._answer(400)  # nobody reads it but the access log
+            _log.info("a sender disconnected: %s", error)
+            return self._answer(400)  # for the access log: the sender is gone
         except Exception:  # noqa: BLE001 - a bug of ours; aiohttp would log it with the path, which holds a secret
             _log.exception("a request could not be answered")
             return self._answer(500)
@@ -158,7 +158,7 @@ class Receiver:
             self._server.rest(request.protocol)
 
     async def _mounted(self, request: web.Request) -> web.StreamResponse:
-        """Answer a request to the user's application, which may cancel its handlers: so a task has to guard ours."""
+        """Answer a request to the user's app. It may cancel its handlers, so a webhook runs in a task of its own."""
         if request.method == "POST":
             read = partial(_read_body, request, self.endpoint)
             work = self.endpoint.take(request.rel_url.raw_path, request.headers, read)
@@ -173,22 +173,22 @@ class Receiver:
         answer = await self.endpoint.get(request.method, request.rel_url.raw_path)
         if isinstance(answer.body, bytes):
             return web.Response(body=answer.body, status=answer.status, headers=answer.headers)
-        # Sent while the request is being answered: after that the connection counts as one that waits for another.
+        # Written here and not by aiohttp after we return, when `rest` already counts the connection as silent.
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
-        response.force_close()  # a file may get shorter meanwhile
+        response.force_close()  # a file may shrink below its Content-Length meanwhile
         async with aclosing(answer.body) as pieces:
             await response.prepare(request)
-            with suppress(ConnectionError):  # nobody reads any more
+            with suppress(ConnectionError):  # the reader is gone
                 async for piece in pieces:
                     await _write(request, response, piece)
         return response
 
 
 def _as_route(prefix: str) -> str:
-    """Return *prefix* as aiohttp's router finds it, which finds no fixed part that has to be encoded."""
+    """Return *prefix* as a route that aiohttp matches: its router never matches a fixed part that needs encoding."""
     plain = unquote(prefix)
     spelt = URL.build(path=plain).raw_path
-    if "{" in prefix:  # it has variables of the user's
+    if "{" in prefix:  # the user's own variables
         return prefix
     if spelt == plain:
         return plain
@@ -196,7 +196,7 @@ def _as_route(prefix: str) -> str:
 
 
 async def _write(request: web.BaseRequest, response: web.StreamResponse, data: bytes) -> None:
-    """Send *data*, or raise ConnectionResetError: the other side does not read it."""
+    """Send *data*, or raise ConnectionResetError if the reader blocks for `WRITE_SECONDS`."""
     try:
         async with asyncio.timeout(WRITE_SECONDS):
             await response.write(data)
@@ -207,9 +207,9 @@ async def _write(request: web.BaseRequest, response: web.StreamResponse, data: b
 
 
 def _go_on(request: web.BaseRequest) -> None:
-    """Ask for the body of a sender that waits for that."""
+    """Answer `Expect: 100-continue`, so that the sender sends the body; refuse any other expectation."""
     if request.headers["Expect"].lower() != "100-continue":
-        raise WebhookError("nothing but 100-continue may be expected", http_status=417)
+        raise WebhookError("Expect must be 100-continue", http_status=417)
     if request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -222,11 +222,11 @@ async def _read_body(request: web.BaseRequest, endpoint: Endpoint) -> bytes:
     if length is not None and length > MAX_BODY_BYTES:
         raise too_big()
     content = request.content
-    if content.at_eof():  # it is empty, or a middleware of the user's read it: then aiohttp has kept it
+    if content.at_eof():  # empty, or already read by the user's middleware: then aiohttp has kept it
         return await request.read()
-    if content.is_eof() and content.total_bytes <= MAX_BODY_BYTES:  # all of it is here
+    if content.is_eof() and content.total_bytes <= MAX_BODY_BYTES:  # it has arrived whole
         return content.read_nowait()
     try:
         return await endpoint.gather(content.readany)
-    except RuntimeError as error:  # so aiohttp names a connection that was lost before anybody read
+    except RuntimeError as error:  # aiohttp raises it for a connection that was lost before the first read
         raise ConnectionResetError(str(error)) from error

@@ -1,4 +1,4 @@
-"""The low-level server of aiohttp with bounds, since it stands on the open internet: a stranger costs one reply."""
+"""aiohttp's low-level server with limits for the open internet, so that a stranger costs no more than one reply."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from audioext.http.messages import excerpt
 
 try:
     import resource
-except ImportError:  # Windows, where sockets are no descriptors
+except ImportError:  # Windows, where sockets are not file descriptors
     resource = None  # type: ignore[assignment]  # a module or none
 
 _log = logging.getLogger("audioext.server")
 
 HEAD_SECONDS = 15.0
-"""How long a connection may be open without a whole head, at first and between two requests."""
+"""How long a connection may take to send complete request headers, after it opens and after each reply."""
 MAX_CONNECTIONS = 512
-"""Open at a time, and at most half of the descriptors that are left: the store and our own calls need some as well."""
+"""Open at a time. At most half of the free file descriptors: the store and our own calls need some as well."""
 MAX_BACKLOG = 64
-"""Connections that may wait to be accepted, which all are at once, and some times over before the oldest are closed."""
+"""Connections waiting to be accepted: asyncio accepts a whole backlog at once, before the oldest can be closed."""
 LINGERING_SECONDS = 0.5
-"""How long the rest of a body is read that was refused, so that the sender can read why; how long an answer may take
-to be read on a connection that is closed."""
+"""How long the rest of a refused body is read, so that the sender can read the reply; how long a connection that is
+closed to make room may take to read its reply."""
 TAIL_SECONDS = 30.0
-"""How long the end of an answer may take to be read, where there are connections enough."""
+"""How long a connection that is closed for silence may take to read the end of its reply."""
 LONGEST_COMPLAINT = 200
 
 
 class ServerBounds(TypedDict):
-    """What aiohttp is told to bound."""
+    """The limits that aiohttp takes as arguments."""
 
     auto_decompress: bool
     lingering_time: float
@@ -52,31 +52,31 @@ BOUNDS: Final[ServerBounds] = {
     "max_headers": 64,
     "max_field_size": 8190,
 }
-"""Of each server of ours: a compressed body stays as it is, since it may unpack to a thousand times more, and one that
-nobody wants is not read for long. Each connection may hold a head that is not whole, and so all of them a lot: vendors
-and a chain of proxies send 20 to 40 lines, of up to 2,000 bytes."""
+"""For all our servers. aiohttp decompresses no body, since one can unpack to a thousand times its size, and reads an
+unwanted body only briefly. Headers are limited since each connection may hold incomplete ones: vendors and a chain of
+proxies send 20 to 40 header lines of up to 2,000 bytes."""
 
 
 class StrangersLog(logging.LoggerAdapter[logging.Logger]):
-    """What aiohttp has to say of malformed requests: one masked line each at INFO, and never a traceback."""
+    """Logs a malformed request as one masked line at INFO, where aiohttp would log a traceback."""
 
     def __init__(self, answered: Counter[int]) -> None:
-        """Count them among the answers."""
+        """Count malformed requests in *answered*, as status 400."""
         super().__init__(_log, {})
         self._answered = answered
 
     def exception(self, msg: object, *args: object, exc_info: object = None, **_: object) -> None:
-        """Note one."""
+        """Count and log one malformed request."""
         self._answered[400] += 1
         said = f"{type(exc_info).__name__}: {exc_info}"
         text = excerpt(said.encode(errors="replace"), longest=LONGEST_COMPLAINT)
         self.logger.info("%s: %s", str(msg) % args if args else msg, text)
 
-    debug = exception  # so it calls what is no HTTP at all
+    debug = exception  # aiohttp logs a request that is not HTTP at all with `debug`
 
 
 class BoundedServer(web.Server):
-    """A server that closes the connections on which nothing comes, and the oldest of these where there are too many."""
+    """A server that closes silent connections, and the longest silent one when there are too many."""
 
     def __init__(
         self,
@@ -86,17 +86,17 @@ class BoundedServer(web.Server):
         access_log: logging.Logger | None = None,
         access_log_class: type[AbstractAccessLogger] = AccessLogger,
     ) -> None:
-        """Serve with *handler*, and call it for what has a whole head."""
+        """Call *handler* for each request with complete headers."""
         super().__init__(handler, logger=logger, access_log=access_log, access_log_class=access_log_class, **BOUNDS)
         self._clock = asyncio.get_running_loop()
         self._open = 0
         self._most = most_connections()
         self.backlog = max(1, min(MAX_BACKLOG, self._most // 5))
-        self._silent: dict[web.RequestHandler, float] = {}  # until when each may be silent
+        self._silent: dict[web.RequestHandler, float] = {}  # loop time at which each is closed, oldest first
         self._sweep: asyncio.TimerHandle | None = None
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """Take a connection; where there are too many, the one that was silent longest goes."""
+        """Add a connection; if there are too many, close the one that has been silent longest."""
         super().connection_made(handler, transport)
         self._open += 1
         self.rest(handler)
@@ -104,7 +104,7 @@ class BoundedServer(web.Server):
             self._end(next(iter(self._silent)))
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
-        """Forget a connection."""
+        """Remove a connection."""
         super().connection_lost(handler, exc)
         self._open -= 1
         self._silent.pop(handler, None)
@@ -113,13 +113,13 @@ class BoundedServer(web.Server):
             self._sweep = None
 
     def work(self, handler: web.RequestHandler) -> None:
-        """Note that a whole head came: its request is being answered."""
+        """Note that complete headers arrived: the connection's request is being answered."""
         self._silent.pop(handler, None)
 
     def rest(self, handler: web.RequestHandler) -> None:
-        """Note that a connection waits for its next head."""
+        """Note that a connection waits for its next request."""
         if handler.transport is None:
-            return  # it was lost meanwhile
+            return  # the connection was lost meanwhile
         ends_at = self._silent[handler] = self._clock.time() + HEAD_SECONDS
         if self._sweep is None:
             self._sweep = self._clock.call_at(ends_at, self._close_silent)
@@ -127,7 +127,7 @@ class BoundedServer(web.Server):
     def _close_silent(self) -> None:
         now = self._clock.time()
         self._sweep = None
-        for handler, ends_at in tuple(self._silent.items()):  # the oldest first
+        for handler, ends_at in tuple(self._silent.items()):  # oldest first
             if ends_at > now:
                 self._sweep = self._clock.call_at(ends_at, self._close_silent)
                 return
@@ -137,23 +137,23 @@ class BoundedServer(web.Server):
         del self._silent[handler]
         transport = handler.transport
         handler.force_close()
-        if transport is not None:  # it is open until its peer has read the last answer, who may never do so
+        if transport is not None:  # close() waits until the peer has read the last reply, which may never happen
             self._clock.call_later(linger, transport.abort)
 
 
 async def ask_later(request: web.Request) -> None:
-    """Do not answer `Expect: 100-continue` yet, and refuse what else is expected."""
+    """Leave `Expect: 100-continue` to be answered later, and refuse any other expectation."""
     if request.headers["Expect"].lower() != "100-continue":
         raise web.HTTPExpectationFailed
 
 
 def most_connections() -> int:
-    """Return how many connections may be open at a time, besides what is open now."""
+    """Return how many connections may be open at a time, on top of what is open now."""
     if resource is None:
         return MAX_CONNECTIONS
     left, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if left == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
-    with suppress(OSError):  # what is open now; not every system says it
+    with suppress(OSError):  # descriptors that are open now; not every system has /dev/fd
         left -= sum(1 for _ in Path("/dev/fd").iterdir())
     return max(1, min(MAX_CONNECTIONS, left // 2))

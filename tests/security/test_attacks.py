@@ -251,7 +251,7 @@ async def test_an_access_log_blames_a_sender_that_hangs_up(
         return any("POST" in record.getMessage() for record in caplog.records if record.name == "audioext.access")
 
     assert await soon(is_logged)
-    assert "hung up" in caplog.text
+    assert "disconnected" in caplog.text
     assert {400: 1} == client.receiver.endpoint.answered
 
 
