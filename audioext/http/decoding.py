@@ -1,7 +1,7 @@
-"""Reading wire JSON: strictly into attrs classes, or one lenient value at a time; nothing is coerced by accident.
+"""Reading wire JSON: strictly into attrs classes, or leniently, one value at a time; nothing is coerced by accident.
 
-`decode` is for shapes that must be as expected. The small functions below it read single values of a parsed body, and
-return `None` for what is not there or cannot be read: a field that is not vital must never cost a paid result.
+`decode` is for bodies that must have the expected shape. The small functions below it read single values of a parsed
+body, and return `None` for a missing or unreadable one: a bad optional field must never cost a paid result.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES = 1_048_576
 MAX_DEPTH = 64  # real bodies nest 5 deep
-MAX_VALUES = 10_000  # of one body, counted by its commas and brackets; two songs with timed lyrics have about 2,000
-MAX_PATHS = 10  # of a DecodeError; one line of a log
+MAX_VALUES = 10_000  # per body, counted by commas and brackets; two songs with timed lyrics have about 2,000
+MAX_PATHS = 10  # per DecodeError, so that it fits on a log line
 MAX_ID_LENGTH = 200  # characters; real ids have 16 to 50
 MAX_LINK_LENGTH = 8_192  # characters; signed links have up to 2,000
 
-MAX_ENCODINGS = 3  # JSON in a JSON text in a JSON text; real bodies have been seen encoded twice
+MAX_ENCODINGS = 3  # levels of JSON inside a JSON string; real bodies have been seen encoded twice
 
-_AROUND = b"\xef\xbb\xbf\0 \t\r\n"  # a byte order mark, and what some hosts leave before and behind a body
+_AROUND = b"\xef\xbb\xbf\0 \t\r\n"  # a byte order mark, and bytes that some hosts leave before or after a body
 _UTF16 = (b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0{", b"[\0", b"\0[")
 _UNREADABLE = (ValueError, RecursionError)  # msgspec's own errors are ValueErrors
 _JSON_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
@@ -37,7 +37,7 @@ _OPEN_AND_CLOSE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _PLACE = re.compile(r"(?P<what>.*) - at `(?P<path>[^`]*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
-# Links that need no closer look: a plain host, and a path that begins with a letter, digit or percent sign.
+# Links that `link` accepts unchanged: a plain host, and a path that begins with a letter, digit, `_`, `%`, `~` or `-`.
 _PLAIN_LINKS = re.compile(r"(?:https?://[a-z0-9.-]++(?::[1-5]?\d{1,4})?/[\w%~-].*+\n)+", re.ASCII)
 _PLAIN_LETTERS = bytes([*range(ord("!"), ord("[")), *range(ord("^"), ord("\x7f"))])
 _MAYBE_NOTHING = re.compile("/(?:n(?:one|ull|an)|undef|false)")
@@ -48,7 +48,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
 EXACT_FLOAT = 2**53  # floats are exact up to here
 _EPOCH_MILLISECONDS_FROM = 100_000_000_000  # as seconds this is the year 5138, as milliseconds 1973
-_FIRST_YEAR, _LAST_YEAR = 1970, 9998  # other languages' zero times and ends of time say nothing
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998  # outside are other languages' zero and maximum times, which mean nothing
 _MAX_EPOCH_SECONDS = 253_370_764_799  # the last second of 9998
 
 
@@ -56,13 +56,13 @@ _MAX_EPOCH_SECONDS = 253_370_764_799  # the last second of 9998
 
 
 def parse_json(data: bytes, *, where: str = "the body") -> object:
-    """Return the JSON value in *data*; a byte order mark is skipped, and JSON inside a JSON text is read.
+    """Return the JSON value in *data*; a byte order mark is skipped, and JSON inside a JSON string is decoded.
 
-    NaN, and a number that no float can hold, are read as null; a byte that is no UTF-8, or half a surrogate pair, as a
-    replacement character.
+    NaN and numbers beyond a float's range become `None`. Invalid UTF-8 and lone surrogates become replacement
+    characters.
 
     Raises:
-        DecodeError: it is not UTF-8 JSON, or nests too deep.
+        DecodeError: *data* is not UTF-8 JSON, nests too deep, or has too many values.
     """
     if data.startswith(_UTF16):
         raise DecodeError(["expected UTF-8, not UTF-16 @ $"], where=where)
@@ -75,10 +75,10 @@ def parse_json(data: bytes, *, where: str = "the body") -> object:
 
 
 def decode(data: bytes, type_: type[T], *, where: str = "the body") -> T:
-    """Return the JSON in *data* as a *type_*, such as an attrs class; unknown keys are passed over.
+    """Return the JSON in *data* as a *type_*, such as an attrs class; unknown keys are ignored.
 
     Raises:
-        DecodeError: it is not JSON, or not of that shape; `paths` says where.
+        DecodeError: *data* is not JSON, or not of that shape; `paths` says where.
     """
     try:
         return msgspec.json.decode(data, type=type_)
@@ -109,7 +109,7 @@ def _loads(data: bytes, where: str) -> object:
 
 
 def _leniently(data: bytes) -> object:
-    """Return JSON with what careless writers leave in it: NaN, line breaks in texts, no UTF-8, halves of an emoji."""
+    """Parse JSON with common faults: NaN, raw line breaks in strings, invalid UTF-8, lone surrogates."""
     text = data.decode(errors="replace")
     value: object = json.loads(text, strict=False, parse_constant=lambda _: None, parse_int=_whole, parse_float=_finite)
     whole = _SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False))
@@ -121,11 +121,11 @@ def _finite(digits: str) -> float | None:
 
 
 def _whole(digits: str) -> int | None:
-    return int(digits) if len(digits) <= MAX_ID_LENGTH else None  # what is longer takes long, and says nothing
+    return int(digits) if len(digits) <= MAX_ID_LENGTH else None  # a longer one is slow to parse, and means nothing
 
 
 def _too_deep(data: bytes) -> bool:
-    """Say whether valid JSON nests too deep; its brackets go level by level, which is much quicker than its values."""
+    """Say whether valid JSON nests too deep. Removing brackets level by level is faster than walking the values."""
     brackets = _JSON_TEXT.sub(b"", data).translate(_OPEN_AND_CLOSE, _NO_BRACKETS)
     for _ in range(MAX_DEPTH):
         brackets = brackets.replace(b"[]", b"")
@@ -135,7 +135,7 @@ def _too_deep(data: bytes) -> bool:
 
 
 def _problem(error: Exception) -> str:
-    """Return msgspec's complaint in our form, `problem @ $.path`."""
+    """Return msgspec's error message in our form, `problem @ $.path`."""
     found = _PLACE.fullmatch(str(error))
     what, path = (found["what"], found["path"]) if found is not None else (str(error), "$")
     missing = _MISSING.fullmatch(what)
@@ -148,7 +148,7 @@ def _problem(error: Exception) -> str:
 
 
 def opened(value: object) -> object:
-    """Return *value*, or what it holds where it is a text that is JSON itself; broken JSON stays a text."""
+    """Return *value*, or the object or list that it holds if it is a string of JSON; broken JSON stays a string."""
     inner = value
     for _ in range(MAX_ENCODINGS):
         if not isinstance(inner, str) or inner.lstrip()[:1] not in {"{", "[", '"'}:
@@ -161,7 +161,7 @@ def opened(value: object) -> object:
 
 
 def plain_keys(value: object) -> dict[str, object]:
-    """Return an object by plain keys, anything else as an empty one; of two equal keys the first filled one counts."""
+    """Return a JSON object by its `plain` keys, `{}` for other values; of equal keys the first non-empty one wins."""
     found: dict[str, object] = {}
     for key, item in value.items() if isinstance(value, dict) else ():
         name = plain(key)
@@ -171,18 +171,18 @@ def plain_keys(value: object) -> dict[str, object]:
 
 
 def plain(key: str) -> str:
-    """Return *key* in small letters without underscores and hyphens."""
+    """Return *key* in lower case without underscores and hyphens."""
     return key.replace("_", "").replace("-", "").lower()
 
 
 def camel(key: str) -> str:
-    """Return a snake case *key* in camel case."""
+    """Return *key* in camel case instead of snake case."""
     first, *rest = key.split("_")
     return first + "".join(word.title() for word in rest)
 
 
 def text(value: object) -> str | None:
-    """Return the text in *value*, a whole number as its digits."""
+    """Return *value* as text: a string, or a whole number as its digits."""
     if type(value) is str:
         return value
     if type(value) is float and value.is_integer() and abs(value) < EXACT_FLOAT:
@@ -197,7 +197,7 @@ def identity(value: object) -> str | None:
 
 
 def number(value: object) -> float | None:
-    """Return the finite number in *value*, or the one that its text spells in ASCII."""
+    """Return *value* as a finite float: a number, or a string that spells one in ASCII digits."""
     if type(value) is str:
         return float(value) if _NUMBER.fullmatch(value.strip()) else None
     if type(value) not in {int, float}:
@@ -210,11 +210,11 @@ def number(value: object) -> float | None:
 
 
 def link(value: object) -> str | None:
-    """Return the http(s) link in *value* if it can be a file: byte for byte, but for spaces, which are encoded.
+    """Return the http(s) link in *value* if it can name a file: byte for byte, except that spaces are encoded.
 
-    A path of `/` needs a query (`https://audiopipe.suno.ai/?item_id=…`), and a vendor's word for nothing
-    (`…/None.mp3`, a bare bucket root) is no file. What is around a link, and line breaks in it, are dropped; a link
-    without its scheme (`//host/…`) is one of https.
+    A path of `/` needs a query (`https://audiopipe.suno.ai/?item_id=…`). A vendor's placeholder for a missing file
+    (`…/None.mp3`, a bare bucket root) gives `None`. Quotes, brackets and spaces around a link, and line breaks in it,
+    are dropped. A link without a scheme (`//host/…`) gets https.
     """
     if not value or type(value) is not str or len(value) > MAX_LINK_LENGTH:
         return None
@@ -235,22 +235,22 @@ def link(value: object) -> str | None:
 
 
 def are_plain_links(links: Sequence[str]) -> bool:
-    """Say whether all of *links* are as they should be, and need no closer look; one look at all is the quickest."""
+    """Say whether `link` would return each of *links* unchanged; one check of all is faster than one for each."""
     joined = "\n".join(links) + "\n"
     if len(joined) > MAX_LINK_LENGTH or not joined.isascii():
         return False
-    if joined.encode().translate(None, _PLAIN_LETTERS) != b"\n" * len(links):  # much quicker than by the pattern
+    if joined.encode().translate(None, _PLAIN_LETTERS) != b"\n" * len(links):  # much faster than the pattern below
         return False
     return _PLAIN_LINKS.fullmatch(joined) is not None and _MAYBE_NOTHING.search(joined.lower()) is None
 
 
 def moment(value: object) -> datetime | None:
-    """Return the tz-aware time in *value*: epoch seconds or milliseconds, or ISO-like text; no zone means UTC."""
+    """Return *value* as a UTC datetime: from epoch seconds or milliseconds, or ISO-like text; no zone means UTC."""
     if type(value) is str and "-" in value:
         try:
             found = datetime.fromisoformat(value.strip())
             found = datetime.combine(found, found.time(), UTC) if found.tzinfo is None else found.astimezone(UTC)
-        except (ValueError, OverflowError):  # the latter: a zone that leads out of the calendar
+        except (ValueError, OverflowError):  # OverflowError: its UTC time would be before year 1 or after 9999
             return None
         return found if _FIRST_YEAR <= found.year <= _LAST_YEAR else None
     seconds = value if type(value) is int else number(value)

@@ -1,4 +1,4 @@
-"""Proofs: the tag in a callback URL, vendors' signatures, and their comparison in constant time."""
+"""Callback tags and vendors' signatures: making them, and comparing them in constant time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_TIMESTAMP_DIGITS = 12  # Unix seconds until the year 33658
 
 
 def tag(secret: bytes, provider: str, ref: str) -> str:
-    """Return the proof that we issued *ref* for *provider*: 43 characters that are safe in a URL path."""
+    """Return the tag that proves that we issued *ref* for *provider*: 43 characters, safe in a URL path."""
     job = ref.encode()
     proof = _begun(secret, provider).copy()
     proof.update(len(job).to_bytes(4, "big") + job)
@@ -22,7 +22,7 @@ def tag(secret: bytes, provider: str, ref: str) -> str:
 
 @lru_cache(maxsize=64)
 def _begun(secret: bytes, provider: str) -> hmac.HMAC:
-    # OpenSSL takes longer to look an algorithm up and to begin than for all of a tag, so a copy goes on from here.
+    # Cached and copied, because OpenSSL's set-up of an HMAC takes longer than the rest of a tag.
     # Each part is hashed with its length, so that no two lists of parts make the same message.
     name = provider.encode()
     return hmac.new(secret, _TAG_CONTEXT + len(name).to_bytes(4, "big") + name, "sha256")
@@ -42,13 +42,13 @@ def hmac_base64(key: str, message: bytes) -> str:
 
 
 def is_one_of(claimed: str, proofs: Iterable[str]) -> bool:
-    """Say in constant time whether *claimed* is one of *proofs*, to the letter: Base64 may hold no junk."""
-    # compare_digest raises for what is no ASCII
+    """Say in constant time whether *claimed* equals one of *proofs*: decoding its Base64 first would ignore junk."""
+    # compare_digest raises TypeError for non-ASCII text.
     return claimed.isascii() and sum([hmac.compare_digest(proof, claimed) for proof in proofs]) > 0
 
 
 def unix_seconds(text: str) -> int | None:
-    """Return the time in *text*, or `None` unless it is plain ASCII digits: `int` takes much more."""
+    """Return the Unix seconds in *text*, or `None` unless it is plain ASCII digits: `int` accepts much more."""
     if not text.isascii() or not text.isdigit() or len(text) > MAX_TIMESTAMP_DIGITS:
         return None
     return int(text)

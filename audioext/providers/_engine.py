@@ -1,4 +1,4 @@
-"""What the resellers of the Suno engine share: how they speak of a task, and an account at one of them."""
+"""The parts that resellers of the Suno engine share: their wire format of a task, and the base of their accounts."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from audioext.providers._tracks import LONGEST_LINE, LONGEST_TEXT, is_image
 from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE
 
 NOBODY = URL("https://nobody.invalid/audioext")
-"""The demanded callback URL where nobody can reach us: a name under `.invalid` never resolves (RFC 2606)."""
+"""Sent as the callback if an API requires one and we have none: a name under `.invalid` never resolves (RFC 2606)."""
 _NO_CALLBACK = "the provider's callback failed, and its status shows no track"
 _SAY_NOTHING = frozenset({"", "FAIL", "FAILED", "ERROR"})
 _REFUNDED = frozenset({"531"})  # "credits refunded": docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
 _BALANCES = ("creditsamount", "credits", "credit", "remainingcredits", "balance", "amount", "data")
-"""Plain keys of a balance: vidgo's page has the first; those of readers of the three APIs, and their siblings."""
+"""`plain` keys of a balance: the first is on vidgo's page, the others are from clients of the three APIs, or guessed."""
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)", re.ASCII)
-"""The commas of `1,234`: a guess."""
+"""The commas of `1,234`; that a balance may have them is a guess."""
 _SUCCESS_CODES = frozenset({None, "0", *map(str, range(200, 300))})
 
 
 @frozen(kw_only=True)
 class EngineVendor(Vendor):
-    """The facts of a reseller of the engine, and how it speaks of its tasks.
+    """The facts of one reseller of the engine.
 
-    A submit is a POST to `submit_path` with its `calls` as `model` and the fields under `input`, or to the call itself.
-    `names` are those of fields on the wire; custom mode goes under `flag_key`, the callback, which it may need, under
-    `callback_key`. `reasons` are the failure codes that it lists; `failed_codes` are those of a status answer that fail
-    the task, not the call. `judges_code` says whether an envelope's code may fail a task that a webhook shows with its
-    status. `charged` is what a failed task costs; `None` where no page says. The balance is at `credits_path`. One with
-    a file host has it at `upload_url`, for its API's own `hosts`.
+    A submit is a POST to `submit_path` with the operation's entry in `calls` as `model` and the fields under `input`;
+    without a `submit_path`, to the entry itself. `names` are the wire names of fields, `flag_key` that of custom mode,
+    and `callback_key` that of the callback, which is required if `needs_callback`. `reasons` maps the documented
+    failure codes. `failed_codes` in a status answer mean that the task failed, not the call. `judges_code` says whether
+    an envelope's code can fail a task whose webhook has a status. `charged` says whether a failed task costs credits,
+    `None` if no page says. `credits_path` returns the balance. `upload_url` is the file host of an API at `hosts`.
     """
 
     credits_path: str
@@ -70,12 +70,12 @@ class EngineAccount(HostedAccount):
 
     vendor: ClassVar[EngineVendor]
 
-    def names(self, request: Request) -> Mapping[str, str]:  # noqa: ARG002 - for those whose names depend on it
-        """Return the names on the wire of the fields of *request*."""
+    def names(self, request: Request) -> Mapping[str, str]:  # noqa: ARG002 - for subclasses whose names depend on it
+        """Return the wire names of the fields of *request*."""
         return self.vendor.names
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
-        """Return the POST that makes the task; a demanded callback of those whom nobody can reach leads nowhere."""
+        """Return the POST that creates the task; `NOBODY` is its callback if one is required and we have none."""
         vendor, call = self.vendor, self.vendor.calls[request.operation]
         fields = wire_values(request, vendor.default_models, names=self.names(request), rules=vendor.rules)
         if vendor.flag_key and isinstance(request, Extend):
@@ -87,7 +87,7 @@ class EngineAccount(HostedAccount):
         return self.post(vendor.submit_path or call, body)
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
-        """Return what a status answer means; the status of a task that it names counts more than the code beside it."""
+        """Return the events in a status answer; the status of a named task outweighs the answer's own code."""
         answer = self.answers.parse_any(response)
         try:
             named = answer.word.name and (answer.task_id is not None or response.status < HTTP_ERROR_FROM)
@@ -106,7 +106,7 @@ class EngineAccount(HostedAccount):
         return _events(answer, self.vendor, is_delivered=False)
 
     def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
-        """Return what a delivery means, or raise WebhookError or DecodeError; most are quickly read, as documented."""
+        """Return the events in a webhook, or raise WebhookError or DecodeError; documented ones take a fast path."""
         documented = documented_webhook(body)
         if documented is not None:
             return (documented,)
@@ -120,7 +120,7 @@ class EngineAccount(HostedAccount):
         return self.get(self.vendor.credits_path)
 
     def parse_credits(self, response: HttpResponse) -> float:
-        """Return the balance, which `data` is (kie.ai, sunoapi.org) or holds (vidgo), or raise an error."""
+        """Return the balance, or raise an error: `data` is the number (kie.ai, sunoapi.org) or holds it (vidgo)."""
         keys = self.answers.parse_free(response)
         for key in _BALANCES:
             value = keys.get(key)
@@ -131,10 +131,10 @@ class EngineAccount(HostedAccount):
 
 
 def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Event, ...]:
-    """Return what *seen* means; in a webhook an unclear word makes a status call due.
+    """Return the events in *seen*; an unclear status in a webhook asks for a status call at once.
 
-    A code of failure is not believed beside a stage before COMPLETE, nor beside COMPLETE and its tracks: interim
-    callbacks that look like a failure were seen (public clients of kie.ai). Without tracks such a stage is no claim.
+    A failure code is ignored beside a stage before COMPLETE, or beside COMPLETE with tracks: public clients of kie.ai
+    report interim callbacks that look like a failure. Without tracks, the stage beside such a code is ignored as well.
     """
     word, stage, shown = seen.word, seen.word.stage, bool(seen.tracks)
     judges = vendor.judges_code or not word.name
@@ -142,7 +142,7 @@ def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Ev
     bad = bad_code or (seen.says_no and (is_delivered or not word.name))
     if word.complains:
         whole = shown and not is_delivered and all(track.audio_url for track in seen.tracks)
-        # The pages only say that an error happened in the callback process. Without a track nothing may ever follow.
+        # The pages only say that an error happened in the callback process. Without a track, no further news may come.
         if not (shown or is_delivered):
             return (_failed(seen, vendor, is_doubtful=True),)
         unclear = None if whole or is_delivered else word.name
@@ -210,7 +210,7 @@ class DocumentedSong(
         "created_at": "createTime",
     },
 ):
-    """A track of a webhook; its time is documented as a text and arrives as epoch milliseconds."""
+    """A track of a webhook; `createTime` is documented as text and arrives as epoch milliseconds."""
 
     id: DocumentedId | None = None
     audio_id: DocumentedId | None = None
@@ -228,7 +228,7 @@ class DocumentedSong(
     duration: Annotated[float, Meta(gt=0)] | None = None
 
 
-DocumentedSongs = Annotated[list[DocumentedSong], Meta(max_length=8)]  # real webhooks show 1 or 2
+DocumentedSongs = Annotated[list[DocumentedSong], Meta(max_length=8)]  # real webhooks have 1 or 2
 
 
 class DocumentedTask(Struct, forbid_unknown_fields=True):
@@ -244,7 +244,7 @@ class DocumentedTask(Struct, forbid_unknown_fields=True):
 
 
 class DocumentedWebhook(Struct, forbid_unknown_fields=True):
-    """A webhook by the pages, read 2026-11-21; one with another key holds more, which the careful reader may know.
+    """A webhook exactly as on the pages, read 2026-11-21; any other key needs the lenient reader, `Body.delivered`.
 
     docs.kie.ai and docs.sunoapi.org/suno-api/extend-music-callbacks, docs.vidgo.ai/…/music-series/music-webhook.
     """
@@ -259,7 +259,7 @@ _STAGES = {"text": Stage.TEXT, "first": Stage.FIRST, "complete": Stage.COMPLETE,
 
 
 def task_ids(body: bytes) -> set[str]:
-    """Return the ids by which a delivery names its task, in whichever place and spelling; or raise DecodeError."""
+    """Return every task id in a webhook, wherever and however it is spelled, or raise DecodeError."""
     try:
         return {_WEBHOOKS.decode(body).data.task_id}
     except (ValueError, RecursionError):
@@ -267,7 +267,7 @@ def task_ids(body: bytes) -> set[str]:
 
 
 def documented_webhook(body: bytes) -> Progress | None:
-    """Return what most webhooks mean, in one pass: one that is as documented and shows usable tracks; else `None`."""
+    """Return the event of a webhook that is exactly as documented and has usable tracks, as most are; else `None`."""
     try:
         task = _WEBHOOKS.decode(body).data
     except (ValueError, RecursionError):
@@ -294,13 +294,13 @@ def documented_webhook(body: bytes) -> Progress | None:
             created_at=moment(song.created_at) or moment(task.created_time),
         )
         is_playable = audio_url or (song.stream_url and stage is Stage.TEXT)
-        needs_look = audio_url and (audio_url[-4:] != ".mp3" or "?" in audio_url)  # most do not, which is much quicker
+        needs_look = audio_url and (audio_url[-4:] != ".mp3" or "?" in audio_url)  # rarely true: `is_image` is slow
         if id_ is None or id_ in ids or not is_playable or (needs_look and is_image(audio_url or "")):
             return None
         ids.append(id_)
         links += filter(None, _links_of(song))
         tracks.append(track)
-    # One look at all ids, and one at all links, is faster than one at each.
+    # One check of all ids and one of all links are faster than one for each.
     letters = "".join((task.task_id, *ids))
     if " " in letters or not letters.isprintable() or not are_plain_links(links):
         return None
