@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from audioext.version import __version__ as __version__
 
-if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is first asked for
+if TYPE_CHECKING:  # for type checkers; at run time `__getattr__` imports a name on first use
     from audioext.check.reach import CheckLine as CheckLine, CheckReport as CheckReport
     from audioext.client import Client as Client
     from audioext.clock import Clock as Clock
@@ -113,17 +113,17 @@ _HOMES = {
     "webhooks.masking": "MaskingFilter",
     "webhooks.receiver": "MaskedAccessLogger Receiver",
 }
-"""The names that each module gives."""
+"""The public names of each module."""
 _HOME_OF = {name: f"audioext.{module}" for module, names in _HOMES.items() for name in names.split()}
 
-if not TYPE_CHECKING:  # to type checkers each `X as X` is offered
+if not TYPE_CHECKING:  # type checkers see each `X as X` as public
     __all__ = ("__version__", *_HOME_OF)
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name when it is first asked for: a script that needs one class pays for no other."""
+    """Import a public name on first use, so that a script that needs one class loads no others."""
     if name not in _HOME_OF:
-        from difflib import get_close_matches  # noqa: PLC0415 - loaded for mistakes alone
+        from difflib import get_close_matches  # noqa: PLC0415 - only needed for misspelt names
 
         near = get_close_matches(name, _HOME_OF, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -134,5 +134,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Return what can be asked for."""
+    """Return all public names, loaded or not."""
     return sorted({*globals(), *_HOME_OF})

@@ -1,4 +1,4 @@
-"""The client: it wires the parts, and is what a user holds."""
+"""`Client`, the object that users hold."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ _MetaT = TypeVar("_MetaT")
 
 
 class Client(Submitting):
-    """Submits tasks and hands out jobs to await; use it with `async with`.
+    """Submits tasks and returns jobs to await; use it with `async with`.
 
-    Constructing it does no I/O and needs no loop. The first provider is the default one. In seconds, `wait_timeout`
-    (1,800) bounds every await, `permit_timeout` (900) a submit's wait for its turn, `handler_timeout` (60),
-    `poll_timeout` (20) and `download_timeout` (900) what they name; a job is given up after `expire_after` (a day), a
-    link tried again for `download_patience` (30), a finished job remembered for `keep` (7 days).
-    `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where it listens:
-    by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted in your app, or another process.
-    Port 0 fills `{port}` in `public_url`. `confirm="always"` lets webhooks only trigger status calls, `"unsigned"`
-    those whose signature is not checked, `"never"` (the default) none. `serve_files=True` serves local files, and
-    uploads none. `secrets` sign the callback URLs, the first one new ones; else the store keeps one. For `store` see
-    `open_store`. At most `handler_concurrency` (16) handlers run at a time, and `deliveries_kept` (100,000)
-    deliveries are kept, with `delivery_bytes_kept` (1 GiB) of those that belong to no submitted job. Files come by
-    https from public addresses, and from APIs on this machine; `allow_hosts` opens more: `"a.lan"`,
-    `"10.0.0.7:8443"`, `"http://a.lan"` for http as well. `trust_env=True` takes proxies from the environment. A
-    `session` of yours (with its proxy, connector or TLS context) makes all calls by the rules of this client, and
-    is yours to close; it, or a proxy, looks up hosts itself, and what they find there is not checked.
-    `metrics=True` serves `/metrics` at 127.0.0.1:9464 and nowhere else; it may be another HOST:PORT.
+    Constructing it does no I/O and needs no event loop. The first provider is the default. Timeouts are in seconds:
+    `wait_timeout` (1,800) for an await of a job, `permit_timeout` (900) for a submit's turn, `handler_timeout` (60) for
+    a handler call, `poll_timeout` (20) for a status call, `download_timeout` (900) for a download. A job expires after
+    `expire_after` (a day), a failing link is retried for `download_patience` (30), an ended job is kept for `keep` (7
+    days). Providers call the receiver at `public_url`; without one the client only polls. The receiver listens at
+    `listen`, by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means that it is mounted in your app,
+    or runs in another process. `{port}` in `public_url` becomes the port of `listen`, also when that is 0.
+    `confirm="always"` makes webhooks only trigger status calls, `"unsigned"` only those without a checked signature,
+    `"never"` (the default) none. `serve_files=True` serves local files instead of uploading them. `secrets` sign
+    callback URLs, the first one all new URLs; without them the store keeps one. For `store` see `open_store`. At most
+    `handler_concurrency` (16) handlers run at a time. At most `deliveries_kept` (100,000) webhooks are kept, and of
+    those without a submitted job `delivery_bytes_kept` (1 GiB). Files are downloaded over https from public addresses,
+    and from APIs on this machine; `allow_hosts` adds hosts: `"a.lan"`, `"10.0.0.7:8443"`, or `"http://a.lan"` for http
+    as well. `trust_env=True` uses the environment's proxies. Your own `session` (with its proxy, connector or TLS
+    context) makes all calls by this client's rules, and is yours to close; it, or a proxy, resolves hosts by itself, so
+    their addresses are not checked. `metrics=True` serves `/metrics` at 127.0.0.1:9464 only; it may be a HOST:PORT.
 
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.
@@ -75,35 +75,35 @@ class Client(Submitting):
         self.inbox: Inbox = self._parts.inbox
         self.receiver: Receiver = self._parts.receiver
         self._handlers = self._parts.handlers
-        self.receiver.client = weakref.proxy(self)  # so that one that was forgotten open is noticed
+        self.receiver.client = weakref.proxy(self)  # a reference cycle would delay the warning of `__del__`
         self._closing: asyncio.Task[None] | None = None
 
-    __init__.__signature__ = config.client_signature()  # type: ignore[attr-defined]  # functions have it where it is set
+    __init__.__signature__ = config.client_signature()  # type: ignore[attr-defined]  # functions accept the attribute
 
     @classmethod
     def from_env(
         cls, *providers: Provider, file: str | PathLike[str] | None = None, **options: Unpack[ClientOptions]
     ) -> Self:
-        """Return a client with the settings of the environment and of a *file*; arguments come first.
+        """Return a client with settings from arguments, then the environment, then a *file*.
 
-        The file is `audioext.toml` in the working folder, or what `AUDIOEXT_CONFIG` names, if there is one. Without
-        *providers* the client has those whose keys are there. The README lists the names.
+        The default *file* is the one named by `AUDIOEXT_CONFIG`, else `audioext.toml` in the working folder, if it
+        exists. Without *providers*, the client has every provider whose key is found. The README lists the names.
 
         Raises:
-            ConfigError: a setting is none or cannot work, or a file cannot be read; the message says which.
+            ConfigError: a setting is unknown or cannot work, or a file cannot be read; the message says which.
         """
         found = {**os.environ, **read_settings(os.environ, file)}
         chosen = config.named(providers, found).values() if providers else find_providers(found)
-        return cls(*chosen, **{**client_options(found), **options})  # type: ignore[arg-type]  # whose types were checked
+        return cls(*chosen, **{**client_options(found), **options})  # type: ignore[arg-type]  # the types were checked
 
     def __repr__(self) -> str:
-        """Name the providers and say whether it is open."""
+        """Show the providers, and whether the client is new, open or closed."""
         state = "open" if self._parts.is_open else "closed" if self._parts.is_closed else "new"
         return f"<Client {', '.join(self._parts.settings.providers) or 'without providers'}, {state}>"
 
     def __del__(self) -> None:
-        """Warn of a client that was opened and never closed: what it began goes on, or ends in the middle."""
-        parts: Parts | None = getattr(self, "_parts", None)  # there is none where a setting was refused
+        """Warn of a client that was never closed: its tasks may go on, or be cut off."""
+        parts: Parts | None = getattr(self, "_parts", None)  # missing if a setting was refused
         if parts is not None and parts.is_open and self._closing is None:
             message = f"unclosed {self!r}: use `async with`, or `await client.aclose()` at the end"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
@@ -111,36 +111,36 @@ class Client(Submitting):
     # --- opening and closing ---------------------------------------------------------------------------
 
     async def open(self) -> Self:
-        """Open the store, listen, and take up what an earlier process left open; `async with` does it too.
+        """Open the store, start to listen, and resume the jobs that an earlier process left open.
 
-        For a notebook, where `async with` would end with its cell: `client = await ax.Client(ax.Kie()).open()`, and
-        `await client.aclose()` at the end.
+        `async with` calls it. A notebook, where `async with` would end with its cell, needs
+        `client = await ax.Client(ax.Kie()).open()`, and `await client.aclose()` at the end.
 
         Raises:
-            ConfigError: the client was open before, or its address cannot be listened on.
+            ConfigError: the client was opened before, or cannot listen on its address.
             StoreError: the store cannot be opened.
         """
         await self._parts.open()
         return self
 
     async def __aenter__(self) -> Self:
-        """Open; see `open`."""
+        """Call `open`."""
         return await self.open()
 
     async def __aexit__(self, *_: object) -> None:
-        """Close."""
+        """Call `aclose`."""
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close: end the waits, stop accepting, apply what was accepted, let handlers drain, close the store.
+        """Close: end all waits, stop listening, store the accepted webhooks, drain the handlers, close the store.
 
-        Open waits raise `ClientClosedError`; their jobs live on. Handlers get 10 seconds; what is then
-        cancelled runs again when a client opens the same store. It takes 15 seconds at most: a POST without an answer
-        is then left to its callback. Calling it again, or at the same time, waits for the one closing; cancelling
-        a call does not stop it. Within a handler, which it would wait for, it only begins to close.
+        Open waits raise `ClientClosedError`; their jobs live on. Handlers get 10 seconds; one that is then cancelled
+        runs again when a client opens the same store. Closing takes at most 15 seconds: a POST that is still unanswered
+        is then left to its callback. Another call waits for the same closing, and cancelling a call does not stop it.
+        In a handler, which closing has to wait for, the call only starts it and returns.
 
         Raises:
-            ConfigError: it was opened in another event loop.
+            ConfigError: the client was opened in another event loop.
         """
         if self._closing is None:
             if not self._parts.is_open:
@@ -152,30 +152,30 @@ class Client(Submitting):
 
     @property
     def public_url(self) -> URL | None:
-        """Where providers reach the receiver, with its port filled in once it listens."""
+        """Where providers reach the receiver; `{port}` is filled in once it listens."""
         return self._parts.public_url
 
     @property
     def clock(self) -> Clock:
-        """The clock that dates its jobs and that all of its waits go by."""
+        """The clock that dates all jobs and times all waits."""
         return self._parts.settings.clock
 
     @property
     def store(self) -> Store:
-        """The store that holds the truth about all jobs."""
+        """The store that holds all jobs."""
         return self._parts.settings.store
 
     def stats(self) -> Stats:
-        """Return what this process has counted of its work; any thread may ask."""
+        """Return the counters of this process; any thread may call it."""
         return self._parts.stats()
 
-    # --- jobs and what happens to them -------------------------------------------------------------------
+    # --- jobs and their webhooks -------------------------------------------------------------------------
 
     async def job(self, ref: str | None = None, *, key: str | None = None) -> Job:
-        """Return the job of *ref*, or the one submitted with *key*, whichever process submitted it.
+        """Return the job with *ref*, or the one submitted with *key*, whichever process submitted it.
 
         Raises:
-            RequestError: the store holds no such job.
+            RequestError: there is no such job, or not exactly one of *ref* and *key* is given.
             StoreError: the store cannot be read.
         """
         return self._parts.job(await self._parts.find(ref, key=key))
@@ -187,19 +187,19 @@ class Client(Submitting):
         meta: Mapping[str, object] | None = None,
         newest_first: bool = False,
     ) -> AsyncIterator[Job]:
-        """Yield the jobs of the store, all or only open or ended ones, with this *meta* in theirs.
+        """Yield the jobs in the store: all, or only open or ended ones, whose meta contains *meta*.
 
-        The oldest comes first, or the newest where *newest_first* says so.
+        The oldest comes first, or the newest with *newest_first*.
 
         Raises:
-            RequestError: *open* is none of True, False and None.
+            RequestError: *open* is not True, False or None.
         """
         self._parts.check_open()
         complaint = None if open is None else checks.flag(open)
         if complaint is not None:
             raise RequestError([Problem("open", complaint)], is_submit=False)
         wanted = dict(meta or {})
-        way = {"newest_first": True} if newest_first else {}  # which a store of the user's own may not know
+        way = {"newest_first": True} if newest_first else {}  # a user's own store may not have it
         async for stored in self.store.jobs(is_open=open, **way):
             try:
                 job = self._parts.job(self._parts.journal.take_in(stored))
@@ -210,16 +210,16 @@ class Client(Submitting):
                 yield job
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
-        """Yield the journal of deliveries, newest first, of one job where *ref* is given."""
+        """Yield the stored webhooks, newest first; with *ref*, only those of that job."""
         self._parts.check_open()
         async for delivery in self.store.deliveries(ref):
             yield delivery
 
     async def delivery(self, id: str) -> Delivery:  # noqa: A002 - it is a delivery's `id`
-        """Return one delivery by its `id`.
+        """Return the stored webhook with this `id`.
 
         Raises:
-            RequestError: the store holds no such delivery.
+            RequestError: the store holds no such webhook.
         """
         async for delivery in self.deliveries(str(id).partition("-")[0]):
             if delivery.id == id:
@@ -227,17 +227,17 @@ class Client(Submitting):
         raise RequestError([Problem("delivery", f"this store holds no delivery {shown(id)}")], is_submit=False)
 
     async def replay(self, id: str) -> int:  # noqa: A002 - as above
-        """Take a delivery that was kept once more, and return the status that it would be answered with now.
+        """Process a stored webhook once more, and return the HTTP status that would answer it now.
 
         Raises:
-            RequestError: the store holds no such delivery.
+            RequestError: the store holds no such webhook.
         """
         delivery = await self.delivery(id)
         route, hook = Route(delivery.provider, delivery.ref, ""), Webhook(headers=delivery.headers, body=delivery.body)
         return await self._parts.inbox.take(route, hook.at(delivery.received_at), verify=delivery.verdict == "refused")
 
     async def timeline(self, ref: str) -> tuple[tuple[Entry, Record | None], ...]:
-        """Return each entry of a job's journal, oldest first, with the record that the journal meant up to it.
+        """Return each entry of a job's journal, oldest first, with the job's record after that entry.
 
         Raises:
             RequestError: the store holds no such job.
@@ -246,11 +246,11 @@ class Client(Submitting):
         return tuple((reading.entry, fold(ref, readings[:n])) for n, reading in enumerate(readings, 1))
 
     async def check(self) -> CheckReport:
-        """Look whether everything works: the public URL, the keys, the clock, the store. It costs nothing.
+        """Check that everything works: the public URL, the keys, the clock, the store. It costs nothing.
 
-        A webhook of our own is sent to the public URL and has to come back; none of it is stored. A client that is not
-        open is opened for this alone: it listens, does no other work, and is closed then. `report.ok` says whether
-        nothing failed, and each of `report.lines` what was seen and what to do.
+        A webhook of our own is sent to the public URL and must arrive; it is not stored. A client that is not open is
+        opened for the check alone, without polling or running handlers, and closed again. `report.ok` is true if
+        nothing failed; each of `report.lines` has a finding and advice.
 
         Raises:
             ConfigError: the client was closed before.
@@ -259,17 +259,17 @@ class Client(Submitting):
         return await check_parts(self._parts)
 
     async def credits(self, provider: str | None = None) -> float:
-        """Return the balance at *provider* (the default one without a name), in its own credits.
+        """Return the balance at *provider*, by default the first one, in its own credits.
 
         Raises:
-            UnsupportedError: the provider tells no balance.
+            UnsupportedError: the provider has no call for the balance.
             ProviderError: the call was refused.
         """
         self._parts.check_open()
         return await self._parts.poller.credits(provider)
 
     def progress_url(self, job: Job) -> URL:
-        """Return a link under which a browser watches the stages of this one job, as server-sent events.
+        """Return a link to the stages of this one job as server-sent events, for a browser.
 
         Raises:
             ConfigError: the client is not open, or has no `public_url`.
@@ -290,19 +290,19 @@ class Client(Submitting):
     ]: ...
 
     def on(self, stage: Stage, *, meta: type[object] | None = None) -> Callable[..., object]:
-        """Decorate an async function that is called with each job's `StageEvent` of *stage*.
+        """Decorate an async handler that is called with the `StageEvent` when a job reaches *stage*.
 
-        It is called at least once for each (job, stage), after a restart too; the stages of one job come in order. An
-        error is logged and tried again, up to five times, then shown in `job.record`. One that says `retry_after`, as
-        those of chat libraries do, and `RetryLater`, are no failure: it is called again after so many seconds, up to
-        100 times; meanwhile later stages of the job wait. `GiveUp` ends the tries.
+        It is called at least once for each job and stage, also after a restart; the stages of one job come in order. A
+        handler that raises is logged and retried, up to five calls in all; its error is then in `job.record`.
+        `RetryLater`, and errors with a `retry_after` such as those of chat libraries, are not failures: the handler is
+        called again after that many seconds, up to 100 times, while later stages of the job wait. `GiveUp` stops it.
 
-        With *meta*, a dataclass, an attrs class, a TypedDict or a msgspec.Struct, it is called with the submit's meta
-        as such an object too: `async def tell(event, chat)`. A job whose meta is none is given up with a clear error.
+        With *meta*, a dataclass, an attrs class, a TypedDict or a msgspec.Struct, the handler also gets the submit's
+        meta as such an object: `async def tell(event, chat)`. If the meta does not fit the class, the handler's error
+        says so, and it is not retried.
 
         Raises:
-            ConfigError: handlers are not told of that stage, *meta* cannot be read from JSON, or what is decorated is
-                no async function.
+            ConfigError: *stage* has no handlers, *meta* cannot be read from JSON, or the function is not async.
         """
         return self._handlers.on(stage, meta)
 
@@ -317,12 +317,12 @@ class Client(Submitting):
     def on_failure(
         self, handler: Callable[..., Awaitable[None]] | None = None, *, meta: type[object] | None = None
     ) -> object:
-        """Decorate an async function that is called with each job's `Failure`, at least once; see `on`.
+        """Decorate an async handler that is called, at least once, with the `Failure` of each failed job; see `on`.
 
-        It is `@client.on_failure`, or `@client.on_failure(meta=Chat)`.
+        Use it as `@client.on_failure` or `@client.on_failure(meta=Chat)`.
 
         Raises:
-            ConfigError: as `on` does.
+            ConfigError: as in `on`.
         """
         register = self._handlers.on_failure(meta)
         return register if handler is None else register(handler)

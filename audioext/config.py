@@ -1,4 +1,4 @@
-"""Settings, checked before any I/O: each function returns a usable value or a `ConfigError` that says what to do."""
+"""Settings, checked before any I/O: a function returns a usable value or raises ConfigError with advice."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _log = logging.getLogger("audioext.client")
 DAY_SECONDS = 86_400.0
 DEFAULT_PROVIDER = "kie"
 DEFAULT_LISTEN = ("127.0.0.1", 8080)
-DEFAULT_METRICS = ("127.0.0.1", 9464)  # OpenTelemetry's port for Prometheus, on loopback: strangers are told nothing
+DEFAULT_METRICS = ("127.0.0.1", 9464)  # OpenTelemetry's port for Prometheus; on loopback, out of strangers' reach
 MIN_SECRET_BYTES = 16
 MAX_PORT = 65_535
 IN_CODE = frozenset({"clock", "session"})
-"""Arguments of a client that no text can give."""
+"""Arguments of a client that only code can give."""
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _INTERNAL = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".test", ".invalid", ".example")
-"""Endings of names that no public host has: RFC 6761, 6762 and 8375, and what is in use."""
+"""Suffixes of host names that are never public: RFC 6761, 6762 and 8375, and common practice."""
 
 
 class Unset(enum.Enum):
@@ -48,11 +48,11 @@ class Unset(enum.Enum):
 
 
 UNSET = Unset.UNSET
-"""Not given, where `None` has a meaning of its own."""
+"""The default of an argument for which `None` has a meaning of its own."""
 
 
 class ClientOptions(TypedDict, total=False):
-    """The arguments of a `Client` beside its providers; see there. Settings from outside have the same names."""
+    """The keyword arguments of a `Client`, described there; settings in the environment have the same names."""
 
     public_url: str | URL | None
     listen: str | int | Unset | None
@@ -79,12 +79,12 @@ class ClientOptions(TypedDict, total=False):
 
 
 def read_public_url(value: str | URL | None) -> URL | None:
-    """Return the public URL, an absolute http(s) one without query, without a trailing slash."""
+    """Return the public URL without a trailing slash; it must be absolute http(s), without query or fragment."""
     if value is None:
         return None
     text = str(value)
     try:
-        url = URL(text.replace("{port}", "0"))  # which no public URL can have
+        url = URL(text.replace("{port}", "0"))  # no public URL can have port 0
     except ValueError:
         url = URL()
     if url.scheme not in {"http", "https"} or not url.host or url.query_string or url.fragment:
@@ -94,7 +94,7 @@ def read_public_url(value: str | URL | None) -> URL | None:
 
 
 def read_listen(value: str | int | Unset | None, public_url: URL | None) -> tuple[str, int] | None:
-    """Return the host and the port to listen on, `None` for nowhere."""
+    """Return the host and port to listen on, or `None` to listen nowhere."""
     if isinstance(value, Unset):
         return DEFAULT_LISTEN if public_url is not None else None
     if value is None and public_url is not None and public_url.explicit_port == 0:
@@ -102,8 +102,8 @@ def read_listen(value: str | int | Unset | None, public_url: URL | None) -> tupl
     return None if value is None else _read_address(value, "listen", DEFAULT_LISTEN)
 
 
-def read_metrics(value: bool | str | int | None) -> tuple[str, int] | None:  # noqa: FBT001 - as it is given to the client
-    """Return the host and the port where metrics are served, `None` for nowhere."""
+def read_metrics(value: bool | str | int | None) -> tuple[str, int] | None:  # noqa: FBT001 - as the client takes it
+    """Return the host and port that serve `/metrics`, or `None` to serve it nowhere."""
     if value is None or value is False:
         return None
     if find_spec("prometheus_client") is None:
@@ -120,7 +120,7 @@ def _read_address(value: str | int, name: str, example: tuple[str, int]) -> tupl
 
 
 def _read_secrets(values: Sequence[str | bytes]) -> tuple[bytes, ...]:
-    # A number has bytes as well, as many zeros.
+    # Checked by type, because bytes(32) would be 32 zero bytes.
     if not isinstance(values, (list, tuple)) or not all(isinstance(value, (str, bytes)) for value in values):
         raise ConfigError("secrets must be a list of texts or bytes, newest first, like secrets=[new, old]")
     found = tuple(value.encode() if isinstance(value, str) else value for value in values)
@@ -142,7 +142,7 @@ _confirm = checks.setting(
 
 
 def _session(settings: Settings, _: object, value: aiohttp.ClientSession | None) -> None:
-    """Refuse what is no open session, has a password of its own, or is said twice how to use proxies."""
+    """Refuse a closed session, one with its own auth, one beside `trust_env`, and anything that is not a session."""
     message = ""
     if value is None:
         return
@@ -151,7 +151,7 @@ def _session(settings: Settings, _: object, value: aiohttp.ClientSession | None)
     elif value.closed:
         message = "session is closed: give one that stays open until the client is closed"
     elif value.auth is not None:
-        message = "session has auth= of its own, which would take the place of the API key: make it without"
+        message = "session has auth= of its own, which would replace the API key: make it without auth="
     elif settings.trust_env:
         message = "trust_env is for the client's own sessions: give aiohttp.ClientSession(trust_env=True) instead"
     if message:
@@ -168,15 +168,15 @@ def _link_rules(settings: Settings) -> LinkRules:
 
 @frozen(kw_only=True)
 class Settings:
-    """The settings of a client, checked; see `Client` for what they mean.
+    """The checked settings of a client; `Client` describes them.
 
     Raises:
-        ConfigError: one cannot work; the message says which and what to do.
+        ConfigError: a setting cannot work; the message says which and what to do.
     """
 
     providers: Mapping[str, Provider]
     environ: Mapping[str, str] = field(repr=False)
-    """Where the keys are of providers that were not given."""
+    """Environment variables, which may hold the keys of providers that were not given."""
     public_url: URL | None = field(default=None, converter=read_public_url)
     listen: str | int | Unset | None = UNSET
     store: Store = field(default=None, converter=open_store)
@@ -202,11 +202,11 @@ class Settings:
     session: aiohttp.ClientSession | None = field(default=None, validator=_session)
     metrics: tuple[str, int] | None = field(default=None, converter=read_metrics)
     address: tuple[str, int] | None = field(init=False, default=Factory(_address, takes_self=True))
-    """Where to listen."""
+    """The host and port to listen on."""
     link_rules: LinkRules = field(init=False, default=Factory(_link_rules, takes_self=True))
 
     def __attrs_post_init__(self) -> None:
-        """Refuse addresses that cannot be meant; warn of keys that go to a public host in clear text."""
+        """Refuse addresses that cannot be meant, and warn if a key would go to a public host in clear text."""
         check_callbacks(self.providers.values(), self.public_url)
         for provider in self.providers.values():
             _refuse_ignored_address(provider.info, self.environ)
@@ -216,13 +216,13 @@ class Settings:
                 _log.warning(what, provider.info.name, url.host)
 
     def decoders(self) -> dict[str, Provider]:
-        """Return what reads journals and webhooks here: a listener reads all of them, whoever submitted the task."""
+        """Return a provider for every wire format: a listener reads the webhooks of tasks that others submitted."""
         others = (providers.load(name)() for name in providers.NAMES if name not in self.providers)
         return {**self.providers, **named([*others], self.environ)}
 
 
 def client_signature() -> inspect.Signature:
-    """Return what `help` and notebooks show of `Client.__init__`: providers, then the settings with their defaults."""
+    """Return the signature of `Client` for `help` and notebooks: providers, then the settings with their defaults."""
     settings = [
         each for each in inspect.signature(Settings).parameters.values() if each.name in ClientOptions.__annotations__
     ]
@@ -232,13 +232,13 @@ def client_signature() -> inspect.Signature:
 
 
 def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Provider]:
-    """Return the providers by name, each with its keys from *environ* where none were given."""
+    """Return the providers by name; one without keys gets them from *environ*."""
     found: dict[str, Provider] = {}
     for provider in given:
         if isinstance(provider, type) or not isinstance(provider, Provider):
-            raise ConfigError(f"{shown(provider)} is no provider: pass an instance, like Client(Kie())")
+            raise ConfigError(f"{shown(provider)} is not a provider: pass an instance, like Client(Kie())")
         if provider.info.name in {FILES_SEGMENT, CHECK_SEGMENT}:
-            raise ConfigError(f"a provider cannot be named {provider.info.name!r}: the receiver has that path itself")
+            raise ConfigError(f"a provider cannot be named {provider.info.name!r}: the receiver uses that path itself")
         if provider.info.name in found:
             raise ConfigError(f"two providers are named {provider.info.name!r}: give one of them name=")
         found[provider.info.name] = _with_keys(provider, environ)
@@ -246,7 +246,7 @@ def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Prov
 
 
 def _with_keys(provider: Provider, environ: Mapping[str, str]) -> Provider:
-    """Return *provider* with its API key, and with those that sign its webhooks, which have blanks between them."""
+    """Return *provider* with its API key and webhook keys from *environ*, where several are separated by spaces."""
     info, keys = provider.info, dict[str, object]()
     if not info.has_key and (key := environ.get(info.key_variable, "").strip()):
         keys["api_key"] = key
@@ -270,9 +270,9 @@ def check_callbacks(callers: Iterable[Provider], public_url: URL | None) -> None
 
 
 def _refuse_ignored_address(info: ProviderInfo, environ: Mapping[str, str]) -> None:
-    """Refuse a provider that goes to its vendor's paid API where *environ* names another address, such as a sandbox's.
+    """Refuse a provider that would use its vendor's paid API although *environ* names another address, like a sandbox.
 
-    Code that gives an address of its own is taken at its word.
+    A `base_url` given in code is not refused.
     """
     variable = f"{info.key_variable.removesuffix('_API_KEY')}_BASE_URL"
     meant, used = environ.get(variable, "").strip().rstrip("/"), str(info.base_url).rstrip("/")
@@ -284,16 +284,16 @@ def _refuse_ignored_address(info: ProviderInfo, environ: Mapping[str, str]) -> N
 
 
 def _may_be_public(host: str) -> bool:
-    """Say whether *host* can be reached from the internet, as far as its name or address tells."""
+    """Say whether *host* may be reachable from the internet, judging by its name or address."""
     is_name = "." in host and ":" not in host and not host.replace(".", "").isdigit()
     return is_public(host) or (is_name and not host.endswith(_INTERNAL))
 
 
-# --- settings that came as text --------------------------------------------------------------------------------------
+# --- settings from text ----------------------------------------------------------------------------------------------
 
 
 def client_options(settings: Mapping[str, str]) -> dict[str, object]:
-    """Return the arguments of a `Client` that *settings* give, by the names of the variables."""
+    """Return the `Client` arguments in *settings*, a mapping of environment variables."""
     options: dict[str, object] = {}
     for name, kind in get_type_hints(ClientOptions).items():
         text = settings.get(f"AUDIOEXT_{name.upper()}", "").strip()
@@ -303,10 +303,10 @@ def client_options(settings: Mapping[str, str]) -> dict[str, object]:
 
 
 def find_providers(settings: Mapping[str, str]) -> list[Provider]:
-    """Return the providers whose keys *settings* hold, by the names of the variables, the default one first.
+    """Return the providers whose keys are in *settings*, a mapping of environment variables; the default comes first.
 
-    kie.ai's newer route has the same key as the usual one, so that it is there only where it is named. Where nothing
-    but a key of webhooks is known, a provider can read them.
+    `kie-jobs` has the same key as `kie`, so it is only included if `AUDIOEXT_PROVIDER` names it. A webhook key alone is
+    enough to include a provider: it can read webhooks.
     """
     wanted = settings.get("AUDIOEXT_PROVIDER", "").strip()
     if wanted and wanted not in providers.NAMES:
@@ -323,7 +323,7 @@ def find_providers(settings: Mapping[str, str]) -> list[Provider]:
 
 
 def base_url_of(name: str, settings: Mapping[str, str]) -> str | None:
-    """Return where *settings* say that the API of the provider called *name* is, `None` for the vendor's own place."""
+    """Return the base URL in *settings* of the provider called *name*, or `None` for the vendor's own."""
     if name == settings.get("AUDIOEXT_PROVIDER", DEFAULT_PROVIDER) and settings.get("AUDIOEXT_BASE_URL"):
         return settings["AUDIOEXT_BASE_URL"]
     return settings.get(f"{name.partition('-')[0].upper()}_BASE_URL") or None

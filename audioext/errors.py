@@ -10,21 +10,21 @@ from pathlib import Path
 
 from attrs import frozen
 
-LONGEST_VALUE = 80  # characters of a value that a message repeats
+LONGEST_VALUE = 80  # characters of a value that a message quotes
 
 
 def shown(value: object) -> str:
-    """Return *value* as messages show it: at most 80 characters, for it may be a whole file."""
+    """Return the repr of *value* for a message, cut to 80 characters, since it may be a whole file."""
     if isinstance(value, (str, bytes, bytearray)) and len(value) > LONGEST_VALUE:
         return f"{value[:LONGEST_VALUE]!r:.{LONGEST_VALUE - 1}}…"
     try:
         return cut(repr(value))
-    except Exception:  # noqa: BLE001 - a number too long for Python to write, or a value that cannot show itself
+    except Exception:  # noqa: BLE001 - an int too long for Python to convert, or a value whose repr raises
         return f"a value of type {type(value).__name__[: LONGEST_VALUE // 2]}"
 
 
 def cut(text: str) -> str:
-    """Return *text*, without its middle where it has over 80 characters: a path tells most at its ends."""
+    """Return *text*, cut in the middle to 80 characters: the ends of a path tell most."""
     if len(text) <= LONGEST_VALUE:
         return text
     head = LONGEST_VALUE // 2
@@ -32,19 +32,19 @@ def cut(text: str) -> str:
 
 
 def lacks_extra(need: str, extra: str) -> str:
-    """Return what to do where *need* lacks the packages of an *extra*; commands write it out for their own Python."""
+    """Return the message that *need* needs *extra* installed; the CLI rewrites `pip` for the Python that runs it."""
     return f'{need} needs more packages: pip install "audioext[{extra}]"'
 
 
 _VERBS = frozenset({"cannot", "has", "holds", "is", "may", "must", "needs", "says", "works"})
-"""With these begin messages that read on after the name of the field."""
+"""First words of messages that continue a sentence whose subject is the field."""
 
 
 @frozen
 class Problem:
-    """One thing that is wrong with a request, in the user's own field name.
+    """One problem of a request; `field` is the name that the user passed.
 
-    `advice` marks a limit that no vendor's page states: it is logged, and the request goes out.
+    `advice` marks a limit that no vendor's page states: it is only logged, and the request is sent.
     """
 
     field: str
@@ -52,49 +52,49 @@ class Problem:
     advice: bool = False
 
     def __str__(self) -> str:
-        """Return the field and what is wrong with it, on one line."""
+        """Return `field: message`."""
         return f"{self.field}: {self.message}"
 
     @property
     def sentence(self) -> str:
-        """The same for people who know no field names, such as "The title must be text, not 5."."""
+        """The problem as a sentence for end users, such as "The title must be text, not 5."."""
         name, verb = self.field.replace("_", " "), self.message.partition(" ")[0]
         said = f"the {name} {self.message}" if verb in _VERBS else f"{name}: {self.message}"
         return printable(f"{said[:1].upper()}{said[1:]}{'' if said.endswith(('.', '?', '!')) else '.'}")
 
 
 def printable(text: str) -> str:
-    """Return *text* with a mark for each character that a terminal or a log could take for a command or a new line."""
+    """Return *text* with U+FFFD for each character that could control a terminal or break a log line."""
     if text.isprintable():
         return text
     return "".join(letter if _is_seen(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _is_seen(letter: str) -> bool:
-    return letter.isprintable() or unicodedata.category(letter) == "Zs"  # a blank of another width
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"  # a space, such as a no-break one
 
 
 class AudioextError(Exception):
-    """Something went wrong in audioext; catch this to catch all of its errors."""
+    """Something went wrong in audioext; this is the base class of all its errors."""
 
     def __init__(self, message: str | None = None) -> None:
-        """Keep *message*, or the first paragraph of the class's docstring, which names the remedy.
+        """Keep *message*, by default the class's docstring, which names the remedy.
 
-        What strangers wrote may be a part of it, and reaches logs and terminals: it stays text, on this one line.
+        A message may quote strangers and reach logs and terminals, so it is made `printable` on one line.
         """
         said = message if message is not None else " ".join((type(self).__doc__ or "").split())
         super().__init__(printable(said))
 
 
 class ConfigError(AudioextError):
-    """The client, a provider or a store was set up in a way that cannot work; nothing was sent."""
+    """The settings of the client, a provider or a store cannot work; nothing was sent."""
 
 
 class RequestError(AudioextError):
-    """The request is not valid; mend every problem listed in `problems`, nothing was sent or paid."""
+    """The request is invalid: fix every problem in `problems`; nothing was sent or paid."""
 
     def __init__(self, problems: Iterable[Problem], *, is_submit: bool = True) -> None:
-        """Keep all *problems*, and say them all; where nothing was to be sent, no word of that."""
+        """Keep all *problems* and list them in the message; without *is_submit* it does not mention sending."""
         self.problems: tuple[Problem, ...] = tuple(problems)
         what = "this request; nothing was sent" if is_submit else "this call"
         count = len(self.problems)
@@ -105,7 +105,7 @@ class RequestError(AudioextError):
 
 
 class KeyConflictError(RequestError):
-    """The key has a job already, which was for another request; `ref` is that job's."""
+    """The key already has a job, with another request; `ref` is that job's."""
 
     def __init__(self, problems: Iterable[Problem], *, ref: str) -> None:
         """Keep the *ref* of the job that has the key."""
@@ -114,21 +114,20 @@ class KeyConflictError(RequestError):
 
 
 class UnsupportedError(AudioextError):
-    """The chosen provider has no such operation; choose one of the providers that have it."""
+    """The chosen provider has no such operation; choose a provider that has it."""
 
 
 class ProviderError(AudioextError):
     """The provider refused the call; read `code` and `message` for its reason.
 
-    `http_status` is the HTTP status, `code` the provider's own code as text, `retryable` whether the same
-    call may succeed later, and `charged` what happened to the money: `False` for certainly nothing, `True`
-    for certainly paid, `None` where no page says. `ref` is the job of a submit that was refused, whose journal
-    has the answer.
+    `http_status` is the HTTP status, `code` the provider's own code as text, and `retryable` whether the same call
+    may succeed later. `charged` is `False` if it certainly cost nothing, `True` if it was certainly paid, `None` if no
+    page says. `ref` is the job of a refused submit; its journal has the answer.
     """
 
     ref: str | None = None
 
-    def __init__(  # noqa: PLR0913 - one keyword for each fact a caller may branch on
+    def __init__(  # noqa: PLR0913 - one keyword for each fact that a caller may branch on
         self,
         message: str,
         *,
@@ -138,7 +137,7 @@ class ProviderError(AudioextError):
         retryable: bool = False,
         charged: bool | None = None,
     ) -> None:
-        """Keep the facts and build one sentence from them and from the class's remedy."""
+        """Keep the facts, and build the message from them and the class's docstring, which names the remedy."""
         self.provider = provider
         self.http_status = http_status
         self.code = code
@@ -146,7 +145,7 @@ class ProviderError(AudioextError):
         self.retryable = retryable
         self.charged = charged
         label = f"{provider} answered {code}" if code is not None else provider
-        # A status call costs nothing, and who refuses one says nothing of the task's money: no word of it then.
+        # None for a refused status call: it costs nothing, and says nothing about what the task cost.
         money = {None: "", True: " (charged)", False: " (not charged)"}[charged]
         remedy = "" if type(self) is ProviderError else f". {' '.join((self.__doc__ or '').split())}"
         super().__init__(f"{label}: {message}{money}{remedy}")
@@ -161,7 +160,7 @@ class CreditsError(ProviderError):
 
 
 class RateLimitError(ProviderError):
-    """Too many calls: wait `retry_after` seconds where it is given, or lower the provider's `limits`."""
+    """Too many calls: wait `retry_after` seconds if it is set, or lower the provider's `limits`."""
 
     def __init__(  # noqa: PLR0913 - ProviderError's keywords and one more
         self,
@@ -174,7 +173,7 @@ class RateLimitError(ProviderError):
         charged: bool | None = False,
         retry_after: float | None = None,
     ) -> None:
-        """Keep *retry_after*, in seconds, beside the other facts."""
+        """Keep *retry_after* (seconds) and the other facts."""
         self.retry_after = retry_after
         super().__init__(
             message, provider=provider, http_status=http_status, code=code, retryable=retryable, charged=charged
@@ -194,16 +193,16 @@ class ProviderDownError(ProviderError):
 
 
 class DecodeError(AudioextError):
-    """What the provider sent cannot be read; `paths` says where, as `problem @ $.data.id`."""
+    """The provider's data cannot be read; `paths` says where, as `problem @ $.data.id`."""
 
     def __init__(self, paths: Sequence[str], *, where: str = "the body") -> None:
-        """Keep the JSON *paths* of all that could not be read in *where*."""
+        """Keep the *paths*, one for each problem in *where*."""
         self.paths: tuple[str, ...] = tuple(paths)
         super().__init__(f"cannot read {where}: " + "; ".join(self.paths))
 
 
 class WebhookError(AudioextError):
-    """A delivery was refused; the receiver answers it with `http_status`."""
+    """A webhook was refused; the receiver answers it with `http_status`."""
 
     def __init__(self, message: str, *, http_status: int) -> None:
         """Keep the HTTP status to answer with."""
@@ -214,7 +213,7 @@ class WebhookError(AudioextError):
 class DownloadError(AudioextError):
     """A file could not be fetched or is not playable audio; results expire, so save them soon.
 
-    `paths` are the files that were saved all the same, `problems` says what is wrong, one line each.
+    `paths` are the files that were saved nevertheless; `problems` has one line for each failure.
     """
 
     def __init__(self, problems: Sequence[str], *, paths: Sequence[Path] = ()) -> None:
@@ -226,36 +225,36 @@ class DownloadError(AudioextError):
 
 
 class StoreError(AudioextError):
-    """The store could not be read or written; nothing was half applied, try again when it is back."""
+    """The store could not be read or written: no change was half applied; try again when it is back."""
 
 
 class UnreadableError(StoreError):
-    """The store holds a job that cannot be read: it is damaged, or a later release wrote it; all others go on."""
+    """A job in the store cannot be read: it is damaged, or a later release wrote it; other jobs go on."""
 
 
-class RetryLater(Exception):  # noqa: N818 - it is a wish, not an error
-    """Raise it in a handler to be called again after so many *seconds*, which counts as no failure."""
+class RetryLater(Exception):  # noqa: N818 - it asks for a retry, and is not an error
+    """Raise it in a handler to be called again after *seconds*; it does not count as a failure."""
 
     def __init__(self, seconds: float, reason: str = "") -> None:
-        """Keep how long to wait, and a *reason* for the log.
+        """Keep the wait in *seconds*, and a *reason* for the log.
 
         Raises:
-            ValueError: *seconds* is no finite number from 0 on.
+            ValueError: *seconds* is negative or not finite.
         """
         if not 0 <= seconds < math.inf:
-            raise ValueError(f"RetryLater needs a finite number of seconds from 0 on, not {shown(seconds)}")
+            raise ValueError(f"RetryLater needs a finite number of seconds, at least 0, not {shown(seconds)}")
         self.retry_after = float(seconds)
         super().__init__(reason or f"again in {seconds:g} s")
 
 
 class GiveUp(Exception):  # noqa: N818 - as above
-    """Raise it in a handler that can do nothing with this stage or failure: it is not called with it again."""
+    """Raise it in a handler to stop its retries: it is not called again for this stage or failure."""
 
 
 def asked_wait(error: BaseException) -> float | None:
-    """Return how long (seconds) *error* asks to wait, as the "too many requests" of chat libraries does.
+    """Return the seconds that *error* asks to wait in its `retry_after`, or `None`.
 
-    They say so in an attribute `retry_after`, a number or a `timedelta`; so do `RetryLater` and `RateLimitError`.
+    `RetryLater`, `RateLimitError` and the rate-limit errors of chat libraries have it: a number or a `timedelta`.
     """
     try:
         wait: object = getattr(error, "retry_after", None)
@@ -264,5 +263,5 @@ def asked_wait(error: BaseException) -> float | None:
         if isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < math.inf:
             return None
         return float(wait)
-    except Exception:  # noqa: BLE001 - the attribute is somebody else's, and may be anything
+    except Exception:  # noqa: BLE001 - another library's attribute, which may be anything
         return None

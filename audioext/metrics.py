@@ -1,4 +1,4 @@
-"""What a client has counted, as metrics of Prometheus; it needs `audioext[metrics]`.
+"""A client's counters as Prometheus metrics; it needs `audioext[metrics]`.
 
 Names follow prometheus.io/docs/practices/naming, read 2026-11-26.
 """
@@ -23,16 +23,16 @@ from audioext.version import __version__
 
 @frozen
 class StatsCollector(Collector):
-    """Shows what `client.stats` returns: `prometheus_client.REGISTRY.register(StatsCollector(client.stats))`."""
+    """Collects from `client.stats`: `prometheus_client.REGISTRY.register(StatsCollector(client.stats))`."""
 
     stats: Callable[[], Stats]
 
     def describe(self) -> Sequence[Metric]:
-        """Name no metrics beforehand: a registry that asks would count them now."""
+        """Return nothing, since a registry would otherwise call `collect` on registration."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every metric as it is now."""
+        """Yield all metrics with their current values."""
         stats = self.stats()
         for name, text, labels, counts in (
             ("submits", "Calls of submit.", ["provider", "outcome"], stats.submits),
@@ -60,10 +60,10 @@ class StatsCollector(Collector):
 
 
 def metrics_page(stats: Callable[[], Stats], accept: str) -> tuple[bytes, str]:
-    """Return the page that a scraper is shown, and its media type, in the format that suits its `Accept` header."""
+    """Return the `/metrics` page and its media type, in the format that the `Accept` header *accept* asks for."""
     try:
         encode, kind = choose_encoder(accept)
-    except (TypeError, ValueError):  # it asks for a version that is none
+    except (TypeError, ValueError):  # the header has an invalid version
         encode, kind = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
     return encode(StatsCollector(stats)), kind
 

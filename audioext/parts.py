@@ -1,4 +1,4 @@
-"""The parts of a client, wired: what is opened with it, in which order, and how it all ends."""
+"""Wires the parts of a client, and opens and closes them in order."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ SECRET_NAME = "callback secret"  # noqa: S105 - the name, not the secret
 SECRET_BYTES = 32
 DRAIN_SECONDS = 10.0
 HANDLERS_SECONDS = 3.0
-"""How long handlers that were cancelled get to clean up, and to be given back."""
+"""How long cancelled handlers get to clean up, and their claims to be released."""
 CLOSE_SECONDS = 13.5
-"""How long closing may take before what hangs is left alone; the last steps have a second more."""
+"""How long closing waits for parts that hang; the last steps get one second more."""
 OTHER_LOOP = (
     "the client was opened in another event loop: call it there, from a thread by "
     "`asyncio.run_coroutine_threadsafe(client.extend(...), loop)`, and open and use it within one `asyncio.run`"
@@ -49,7 +49,7 @@ OTHER_LOOP = (
 
 
 class Parts:
-    """Everything that a client is made of. Making it does no I/O."""
+    """The parts of a client. Constructing them does no I/O."""
 
     def __init__(self, settings: Settings) -> None:
         """Wire the parts."""
@@ -113,12 +113,12 @@ class Parts:
         self._metrics = None if settings.metrics is None else MetricsServer(self.stats, settings.metrics)
 
     def stats(self) -> Stats:
-        """Return what was counted; any thread may ask."""
+        """Return the counters; any thread may call it."""
         open_jobs = sum(not held.record.is_final for held in self.journal.held_jobs())
         return self.journal.counts.stats(open_jobs=open_jobs, answers=self.receiver.endpoint.answered)
 
     async def _live(self) -> Callable[[], Awaitable[None]]:
-        """Open, for a server whose own life this client shares, and return what closes again."""
+        """Open for the lifespan of an ASGI server, and return the function that closes again."""
         if self.is_open:
             return partial(asyncio.sleep, 0)
         await self.open()
@@ -155,26 +155,26 @@ class Parts:
         )
 
     async def open(self, *, is_working: bool = True) -> None:
-        """Open the store, listen, and begin to work, unless it is for a check alone; see `Client.open`."""
+        """Open the store, listen, and start the workers unless *is_working* is False, as for a check."""
         settings = self.settings
         if self.is_open or self.is_closed:
-            raise ConfigError("a client is opened once: make a new one")
+            raise ConfigError("a client can be opened once: make a new one")
         self.is_closed = True
-        await settings.store.open()  # which leaves nothing open where it fails: others may share the store
+        await settings.store.open()  # not closed if it fails: it cleans up itself, and others may share the store
         try:
             self.secrets = settings.secrets
             await self._agree_on_secret()
-            # Skip the warnings for read-only clients, for checks, and for those who chose to keep jobs in memory.
+            # No warnings for read-only clients, for checks, or for a deliberate MemoryStore.
             is_writer = is_working and (settings.providers or self.address)
             if is_writer and not isinstance(settings.store, MemoryStore):
                 for warning in await settings.store.warnings():
                     _log.warning("the store: %s", warning)
             self.inbox.loop = asyncio.get_running_loop()
-            # Before listening: the first delivery may already wait.
+            # Set before listening, since a webhook may arrive at once.
             self.is_open, self.is_closed, self.inbox.is_open = True, False, True
             if self.address is not None:
                 port = await self.receiver.start(*self.address)
-                if self.public_url is not None and self.public_url.explicit_port == 0:  # which was left open
+                if self.public_url is not None and self.public_url.explicit_port == 0:  # it was given as {port}
                     self.public_url = self.public_url.with_port(port)
             if self._metrics is not None:
                 await self._metrics.start()
@@ -190,7 +190,7 @@ class Parts:
             self._purge = asyncio.create_task(self._housekeeping.run(), name="audioext purge")
 
     async def aclose(self) -> None:
-        """End the waits, stop accepting, apply what was accepted, let handlers drain, close the store."""
+        """Close all parts in order; see `Client.aclose`."""
         ends_at = asyncio.get_running_loop().time() + CLOSE_SECONDS
         self.journal.close_waits()
         submits = asyncio.create_task(self.submitter.aclose(), name="audioext close submits")
@@ -204,7 +204,7 @@ class Parts:
         drain = min(DRAIN_SECONDS, ends_at - HANDLERS_SECONDS - asyncio.get_running_loop().time())
         await _bounded(partial(self.handlers.aclose, drain=max(drain, 0.0)), _left(ends_at))
         _, pending = await asyncio.wait([submits], timeout=_left(ends_at))
-        if pending:  # an answer that does not come: its callback will tell
+        if pending:  # a POST is still unanswered: the task's callback will bring the outcome
             self.submitter.cut_off()
             await submits
         for end in (self.journal.aclose, self.transport.aclose, self.settings.store.aclose):
@@ -218,26 +218,26 @@ class Parts:
             await self._metrics.aclose()
 
     def check_open(self) -> None:
-        """Let a call through, or raise ConfigError."""
+        """Raise ConfigError unless the client is open, and on this event loop."""
         if not self.is_open:
             raise ConfigError("the client is not open: use it inside `async with Client(...) as client:`, or open() it")
         self.check_loop()
 
     def check_loop(self) -> None:
-        """Let through what is called on the loop of the client, or without one, or raise ConfigError."""
-        with suppress(RuntimeError):  # no loop runs here
+        """Raise ConfigError if another event loop than the client's is running."""
+        with suppress(RuntimeError):  # no loop is running
             if self.is_open and asyncio.get_running_loop() is not self.inbox.loop:
                 raise ConfigError(OTHER_LOOP)
 
     def job(self, held: HeldJob) -> Job:
-        """Return a handle of a job that was found."""
+        """Return the public `Job` of *held*."""
         return Job(held, self._job_context)
 
     async def find(self, ref: str | None = None, *, key: str | None = None) -> HeldJob:
-        """Return the job of *ref*, or the one that was submitted with *key*; see `Client.job`."""
+        """Return the job with *ref*, or the one submitted with *key*; see `Client.job`."""
         self.check_open()
         if (ref is None) is (key is None):
-            raise RequestError([Problem("ref", "give either the ref of a job or its key=")], is_submit=False)
+            raise RequestError([Problem("ref", "give either the ref of a job, or its key=")], is_submit=False)
         name, wanted = ("ref", ref) if key is None else ("key", key)
         held = None
         if not isinstance(wanted, str):
@@ -252,40 +252,40 @@ class Parts:
         try:
             await self.journal.look(ref)
         except StoreError as error:
-            if not self.journal.is_closed:  # else it is closed because the client is
+            if not self.journal.is_closed:  # a closed client is not an outage
                 self._changes.outage.note(error)
             raise
         self._changes.outage.over()
 
     def _watch(self, change: int) -> None:
         self._waits += change
-        if self._waits == (change > 0):  # the first wait began, or the last one ended
+        if self._waits == (change > 0):  # the first waiter came, or the last one left
             self.settings.store.watch(urgent=change > 0)
 
     async def _agree_on_secret(self) -> None:
-        """Take the store's secret; one that it has lost is given back to it, so that URLs in use stay valid."""
+        """Use the store's secret; if the store has lost it, write ours back, so that URLs in use stay valid."""
         if not self.settings.secrets:
             mine = self.secrets[0] if self.secrets else random_secrets.token_bytes(SECRET_BYTES)
             kept = await self.settings.store.secret(SECRET_NAME, mine)
-            if len(kept) < MIN_SECRET_BYTES:  # with an empty one anybody could sign callbacks
+            if len(kept) < MIN_SECRET_BYTES:  # with an empty secret anybody could sign callbacks
                 raise StoreError("the store's secret that signs callback URLs is damaged: restore it, or give secrets=")
-            if kept not in self.secrets[:1]:  # another process made one since the store lost ours
+            if kept not in self.secrets[:1]:  # at first, or if another process made one after the store lost ours
                 self.secrets = tuple(dict.fromkeys((kept, *self.secrets)))
         self.inbox.secrets = self.secrets
         self.submitter.secret = self.secrets[0]
 
 
 def _left(ends_at: float) -> float:
-    """Return the seconds until *ends_at*, in the loop's time; a tenth of one is always left."""
+    """Return the seconds until the loop time *ends_at*, at least 0.1."""
     return max(ends_at - asyncio.get_running_loop().time(), 0.1)
 
 
 async def _bounded(end: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """Await *end* for so many seconds; what hangs longer is left alone."""
+    """Await *end* for at most *seconds*; then cancel it and go on."""
     task = asyncio.ensure_future(end())
     _, pending = await asyncio.wait([task], timeout=seconds)
     if pending:
         task.cancel()
-        _log.error("the client did not close in time; what hangs is left alone")
+        _log.error("a part of the client did not close in time, and was left behind")
     else:
         task.result()

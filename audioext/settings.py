@@ -1,7 +1,7 @@
-"""Settings from outside: what code gives comes first, then the environment, then `audioext.toml`, then the defaults.
+"""Settings from outside the code, which has precedence: the environment first, then `audioext.toml`, then defaults.
 
-The file's keys are the variables in small letters, those of a vendor in a table of its own: `[kie] api_key` is
-`KIE_API_KEY`. What is secret may stand in a file of its own, as Docker and Kubernetes mount it: `KIE_API_KEY_FILE`.
+A key of the file is the variable's name in lower case, with a table for each vendor: `[kie] api_key` is `KIE_API_KEY`.
+A secret may be in a file of its own, as Docker and Kubernetes mount it: `KIE_API_KEY_FILE`.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ PREFIX = "AUDIOEXT_"
 FILE_VARIABLE = f"{PREFIX}CONFIG"
 VENDORS = ("kie", "sunoapi", "vidgo", "musicgpt")
 BEYOND_CLIENT = ("provider", "base_url", "log_format", "forward_secret", "mcp_token")
-"""Settings that are no arguments of a client: which provider is the default one, its address, and the commands' own."""
+"""Settings that are not `Client` arguments: the default provider, its base URL, and those of the commands."""
 SECRETS = frozenset(
     {f"AUDIOEXT_{name}" for name in ("FORWARD_SECRET", "MCP_TOKEN", "SECRETS", "STORE")}
     | {"KIE_WEBHOOK_KEY", *(f"{vendor.upper()}_API_KEY" for vendor in VENDORS)}
 )
-"""What may be, or hold, a password."""
+"""Variables whose value is a secret or may contain one."""
 MOUNTED = ("/run/", "/var/run/")
-"""Where containers have their secrets, which others can read by design: nobody else is in there."""
+"""Where containers mount secrets, often world-readable, which is harmless in there: no warning then."""
 
 
 def read_settings(environ: Mapping[str, str], file: str | PathLike[str] | None = None) -> dict[str, str]:
-    """Return what *environ* lacks and the file or a file of a secret has, under the names of the variables.
+    """Return the settings that *environ* lacks, from a file or from files of secrets, by variable name.
 
-    The file is *file*, else the one that `AUDIOEXT_CONFIG` names, else `audioext.toml` in the working folder, if there
-    is one.
+    The file is *file*, else the one that `AUDIOEXT_CONFIG` names, else `audioext.toml` in the working folder, if it
+    exists.
 
     Raises:
-        ConfigError: a file cannot be read, or says what is no setting.
+        ConfigError: a file cannot be read, or has an unknown setting.
     """
     given = {name: text for name, text in environ.items() if text.strip()}
     _warn_of_slips(given)
@@ -63,7 +63,7 @@ def read_settings(environ: Mapping[str, str], file: str | PathLike[str] | None =
 
 
 def _warn_of_slips(given: Iterable[str]) -> None:
-    """Warn of variables with our prefix that are no setting; one may be somebody's own, so that none is refused."""
+    """Warn of unknown variables with our prefix. They are not refused, since a user may have some of their own."""
     ours = [name.removeprefix(PREFIX) for name in given if name.startswith(PREFIX) and name != FILE_VARIABLE]
     known = [name.removeprefix(PREFIX) for name in _variables().values() if name.startswith(PREFIX)] if ours else []
     for name in ours:
@@ -74,13 +74,13 @@ def _warn_of_slips(given: Iterable[str]) -> None:
 
 
 def _read_file(path: Path) -> dict[str, str]:
-    """Return what the file at *path* says, under the names of the variables; paths in it are relative to its folder."""
+    """Return the settings in the file at *path* by variable name; paths in it are relative to its folder."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the settings in {path}: {error.strerror or error}") from error
-    except ValueError as error:  # of both TOML and UTF-8
-        raise ConfigError(f"{path} is no TOML: {error}") from error
+    except ValueError as error:  # a TOMLDecodeError or a UnicodeDecodeError
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
     known, found = _variables(), dict[str, str]()
     for key, value in _flat(document):
         if key not in known:
@@ -94,7 +94,7 @@ def _read_file(path: Path) -> dict[str, str]:
 
 
 def _variables() -> dict[str, str]:
-    from audioext.config import IN_CODE, ClientOptions  # noqa: PLC0415 - loads much, and without a file none of it is needed
+    from audioext.config import IN_CODE, ClientOptions  # noqa: PLC0415 - slow to import, and only needed for a file
 
     names = [*BEYOND_CLIENT, *(name for name in get_type_hints(ClientOptions) if name not in IN_CODE)]
     known = {name: f"AUDIOEXT_{name.upper()}" for name in names}
@@ -134,10 +134,10 @@ def _read_secret(name: str, path: Path) -> str:
 
 
 def _refuse_a_strangers(path: Path) -> None:
-    """Refuse a file that somebody else left in the working folder, such as /tmp: who says where an API is gets its key.
+    """Refuse another user's file in a shared working folder such as /tmp: whoever sets a base URL gets the API key.
 
     Raises:
-        ConfigError: it is neither ours nor root's.
+        ConfigError: the file belongs to neither us nor root.
     """
     if hasattr(os, "geteuid") and path.is_file() and path.stat().st_uid not in {0, os.geteuid()}:
         raise ConfigError(f"{path} in this folder is another user's: to trust it, set {FILE_VARIABLE}={path}")
@@ -145,7 +145,7 @@ def _refuse_a_strangers(path: Path) -> None:
 
 def _warn_of_others(path: Path, *, is_secret: bool) -> None:
     mode = path.stat().st_mode
-    if mode & stat.S_IWOTH:  # who says where an API is gets its key
+    if mode & stat.S_IWOTH:  # whoever sets a base URL gets the API key
         _log.warning("everybody on this machine can change %s, and with it the settings: chmod o-w %s", path, path)
     if is_secret and mode & stat.S_IROTH and not str(path.absolute()).startswith(MOUNTED):
         _log.warning("%s holds a secret, and everybody on this machine can read it: chmod o-r %s", path, path)

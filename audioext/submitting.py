@@ -1,4 +1,4 @@
-"""The half of a client that submits."""
+"""The submitting half of the client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from audioext.runtime.orders import SubmitOptions
 from audioext.runtime.submitter import Submitter
 
 RUN_SECONDS = 900.0
-"""How long `run` waits where nobody says how long."""
+"""How long `run` waits by default."""
 
 
 class Submitting:
@@ -25,7 +25,7 @@ class Submitting:
 
     _parts: Parts
 
-    async def submit(  # noqa: PLR0913 - one keyword for each thing that can be said of a submit
+    async def submit(  # noqa: PLR0913 - one keyword for each option of a submit
         self,
         request: Request,
         *,
@@ -35,22 +35,22 @@ class Submitting:
         meta: Meta | None = None,
         progress: Progress | None = None,
     ) -> Job:
-        """Send *request* and return its job, as soon as the provider answered or its silence is certain.
+        """Send *request* and return its job once the provider has answered, or certainly will not answer.
 
-        *provider* picks one of several by name. Where it certainly made no task (it refused, or could not be reached),
-        those named in *fallback* are asked next, in that order, each under a ref of its own; the source has to be a
-        URL or a file, and all of them have to be able to take the request. With a *key* that an earlier submit had,
-        that job is returned and nothing is sent. *meta* is JSON of yours, or an object of a dataclass, an attrs class
-        or a msgspec.Struct, that comes back with every event. `progress(bytes_so_far, bytes_in_all)` is called while a
-        file is uploaded. Cancelling this call does not cancel the submit. Within a handler a key is made for it, so
-        that its next call gets the job that it submitted before.
+        *provider* picks one of several by name. If it certainly made no task (it refused, or could not be reached), the
+        providers named in *fallback* are tried in order, each under a ref of its own; this needs a URL or a file as the
+        source, and every one of them must accept the request. With the *key* of an earlier submit, that job is returned
+        and nothing is sent. *meta* is your own JSON, or a dataclass, attrs or msgspec.Struct object, and comes back
+        with every event. `progress(bytes_so_far, bytes_in_all)` is called during an upload. Cancelling this call does
+        not cancel the submit. In a handler, the submit gets a key by itself, so that a retried handler gets the job
+        that it submitted before.
 
         Raises:
-            RequestError: all that is wrong with the request, at once; nothing was sent.
-            KeyConflictError: *key* has a job already, which was for another request; nothing was sent.
+            RequestError: the request is invalid; it lists every problem, and nothing was sent.
+            KeyConflictError: *key* already has a job, with another request; nothing was sent.
             UnsupportedError: the provider has no such operation; nothing was sent.
             ConfigError: no such provider, no API key, or the client is not open; nothing was sent.
-            ProviderError: the provider refused, which cost nothing; with *fallback* the last one did.
+            ProviderError: the provider, or the last one in *fallback*, refused the submit, which cost nothing.
             StoreError: the job could not be stored; nothing was sent.
         """
         return await self._submitter().submit(
@@ -66,7 +66,7 @@ class Submitting:
         progress: Progress | None = None,
         **options: Unpack[ExtendOptions],
     ) -> Job:
-        """Submit an `Extend` of these fields; see there for the fields and `submit` for the rest. All go by name."""
+        """Submit an `Extend` with these fields, by keyword only; see `Extend` for them and `submit` for the rest."""
         checks.refuse_unnamed("extend", unnamed, Extend.SOURCES)
         return await self.submit(Extend.draft(**options), fallback=fallback, key=key, meta=meta, progress=progress)
 
@@ -79,7 +79,7 @@ class Submitting:
         progress: Progress | None = None,
         **options: Unpack[InstrumentalOptions],
     ) -> Job:
-        """Submit an `AddInstrumental` of these fields; see there for the fields and `submit` for the rest."""
+        """Submit an `AddInstrumental` with these fields; see `AddInstrumental` for them and `submit` for the rest."""
         checks.refuse_unnamed("add_instrumental", unnamed, AddInstrumental.SOURCES)
         request = AddInstrumental.draft(**options)
         return await self.submit(request, fallback=fallback, key=key, meta=meta, progress=progress)
@@ -88,12 +88,12 @@ class Submitting:
         self,
         request: Request,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - the wait is ended, never the job
+        timeout: float | None = None,  # noqa: ASYNC109 - it ends the wait, never the job
         **options: Unpack[SubmitOptions],
     ) -> Song:
-        """Submit *request*, with the keywords of `submit`, and await its song for at most *timeout* seconds after it.
+        """Submit *request* with the keywords of `submit`, then wait at most *timeout* seconds for its song.
 
-        Without a *timeout* it is 900 s, or the client's `wait_timeout` where that is shorter.
+        The default *timeout* is 900 s, or the client's `wait_timeout` if that is shorter.
 
         Raises:
             AudioextError: whatever `submit` or `Job.result` raises.
@@ -106,7 +106,7 @@ class Submitting:
         return await job.result(timeout=seconds)
 
     def _submitter(self) -> Submitter:
-        """Return what submits, or raise ConfigError: the client is not open, or has no provider."""
+        """Return the submitter, or raise ConfigError if the client is not open or has no provider."""
         self._parts.check_open()
         if not self._parts.settings.providers:
             keys = dict.fromkeys(providers.load(name)().info.key_variable for name in providers.NAMES)

@@ -31,7 +31,7 @@ _NO_CALLBACK = "the provider's callback failed, and its status shows no track"
 _SAY_NOTHING = frozenset({"", "FAIL", "FAILED", "ERROR"})
 _REFUNDED = frozenset({"531"})  # "credits refunded": docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
 _BALANCES = ("creditsamount", "credits", "credit", "remainingcredits", "balance", "amount", "data")
-"""`plain` keys of a balance: the first is on vidgo's page, the others are from clients of the three APIs, or guessed."""
+"""`plain` keys of a balance: the first is on vidgo's page, the others are from public clients, or guessed."""
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)", re.ASCII)
 """The commas of `1,234`; that a balance may have them is a guess."""
 _SUCCESS_CODES = frozenset({None, "0", *map(str, range(200, 300))})

@@ -1,4 +1,4 @@
-"""What a provider is: the codec of one hosted API's wire format, as one value of facts and eight pure methods."""
+"""The provider protocol: the codec of one hosted API's wire format, made of its facts and eight pure methods."""
 
 import enum
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from audioext.models.limits import Limits, Pace
 from audioext.models.record import Record
 from audioext.models.requests import Operation, Request
 
-GRACE_SECONDS = 900.0  # no page says how late a first callback may be
+GRACE_SECONDS = 900.0  # a guess: no page says how late a first callback may be
 
 
 class FileRoute(enum.Enum):
@@ -26,19 +26,18 @@ class FileRoute(enum.Enum):
     INLINE = "inline"
     """Inside the multipart body of the submit."""
     SERVE = "serve"
-    """Served for a while by our own receiver, under an unguessable URL."""
+    """Served by our own receiver under an unguessable URL, while the job needs it."""
 
 
 @frozen(kw_only=True)
 class ProviderFacts:
-    """What holds for every account at one API.
+    """The facts of one API, the same for every account.
 
-    `key_variable` is the environment variable that holds the key where none was given, `webhook_key_variable` the one
-    with the `webhook_key`, if there is one. `default_models` are sent where a request names none. `extends_by_id` says
-    whether a track can be continued by its id, else by its audio URL. `counts_tracks` says that all tracks having
-    arrived means COMPLETE, for a wire without a stage word. `grace` is how long, in seconds, a submit without an answer
-    may stay without word before its outcome is unknown; `retention` how long, in seconds, the result's files are kept,
-    `None` where no page says.
+    `key_variable` is the environment variable of the API key, `webhook_key_variable` that of the `webhook_key`, if the
+    API has one. `default_models` are sent if a request names no model. `extends_by_id` says whether a track is extended
+    by its id, otherwise by its audio URL. `counts_tracks` says that a job is COMPLETE once all its tracks have arrived,
+    for an API that names no stages. `grace` (seconds) is how long we wait for news of a submit that got no answer
+    before its outcome is unknown. `retention` (seconds) is how long the vendor keeps files, `None` if no page says.
     """
 
     base_url: URL
@@ -55,11 +54,11 @@ class ProviderFacts:
 
 @frozen(kw_only=True)
 class ProviderInfo(ProviderFacts):
-    """What the client has to know of one account at one API.
+    """The facts of one account at one API.
 
-    `name` is the segment of the callback path and the value of `provider=`. `account` says whose limits count (Kie and
-    KieJobs share one). `has_key` says whether there is a key, `is_signed` that `verify_webhook` checks a signature,
-    `is_base_url_given` that the address is the user's choice, not the vendor's own one.
+    `name` is a segment of the callback path and the value of `provider=`. Providers with the same `account` share its
+    limits, as Kie and KieJobs do. `has_key` says that there is an API key, `is_signed` that `verify_webhook` checks a
+    signature, and `is_base_url_given` that the user chose `base_url`.
     """
 
     name: str
@@ -71,13 +70,13 @@ class ProviderInfo(ProviderFacts):
     is_base_url_given: bool = True
 
     def sent_model(self, request: Request) -> str | None:
-        """Return the model that a submit of *request* names on the wire."""
+        """Return the model that a submit of *request* sends: its own, or the operation's default."""
         return request.model if request.model is not None else self.default_models.get(request.operation)
 
 
 @runtime_checkable
 class Provider(Protocol):
-    """One hosted API's wire format. It does no I/O; all methods are pure, and depend on their arguments alone."""
+    """One hosted API's wire format. All methods are pure: they do no I/O, and depend only on their arguments."""
 
     @property
     def info(self) -> ProviderInfo:
@@ -85,9 +84,9 @@ class Provider(Protocol):
         ...
 
     def check(self, request: Request) -> Sequence[Problem]:
-        """Return all that this API would refuse in *request*, and advice; the request may hold a file.
+        """Return every problem that this API would have with *request*, and advice; the request may hold a file.
 
-        What is wrong with a value in itself is told by `request.problems()` and not again here.
+        Values that are invalid for any API are left to `request.problems()`.
 
         Raises:
             UnsupportedError: the API has no such operation.
@@ -95,18 +94,18 @@ class Provider(Protocol):
         ...
 
     def check_callback(self, callback: URL) -> str | None:
-        """Return why this API would never call *callback* back, or `None` if it would."""
+        """Return why this API would never call *callback*, or `None` if it would."""
         ...
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
-        """Return the POST that makes the task; a *callback* of `None` means that nobody can reach us.
+        """Return the POST that creates the task; *callback* is `None` if we have no public URL.
 
-        The request was checked before; its file, if it still has one, goes inside (`FileRoute.INLINE`).
+        The request was checked before. If it still has a file, that goes into the body (`FileRoute.INLINE`).
         """
         ...
 
     def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
-        """Say whether a task was made, refused or unknown. Never raises for any bytes."""
+        """Return whether the task was made, refused, or may have been made. Never raises, whatever the bytes."""
         ...
 
     def build_status(self, record: Record) -> HttpRequest:
@@ -114,55 +113,55 @@ class Provider(Protocol):
         ...
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
-        """Return what a status answer means.
+        """Return the events in a status answer.
 
         Raises:
-            ProviderError: the call was refused; that says nothing of the task.
+            ProviderError: the call was refused, which says nothing about the task.
             DecodeError: the answer cannot be read.
         """
         ...
 
     def verify_webhook(self, hook: Webhook) -> None:
-        """Do nothing if the delivery is authentic, or if this API signs nothing: its tag was checked before.
+        """Check a webhook's signature, if this API signs; its tag was checked before.
 
         Raises:
-            WebhookError: it is not authentic (401), or not a delivery at all (400).
-            DecodeError: what the signature is about cannot be read (400).
+            WebhookError: it is not authentic (401), or not a webhook at all (400).
+            DecodeError: the signed value cannot be read from the body (400).
         """
         ...
 
     def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
-        """Return what the body of a verified delivery means; a journal is read again with the same method.
+        """Return the events in the body of a verified webhook; stored webhooks are read again with the same method.
 
         Raises:
-            WebhookError: it contradicts itself (400).
-            DecodeError: it cannot be read (400).
+            WebhookError: the body contradicts itself (400).
+            DecodeError: the body cannot be read (400).
         """
         ...
 
 
 @runtime_checkable
 class Uploads(Protocol):
-    """A provider with a file host of its own (optional pair)."""
+    """A provider with its own file host; optional, both methods."""
 
     def build_upload(self, source: Path | str, name: str) -> HttpRequest:
-        """Return the call that brings a local file, or the audio at a URL, to the host under *name*."""
+        """Return the call that uploads a local file, or the audio at a URL, to the file host as *name*."""
         ...
 
     def parse_upload(self, response: HttpResponse) -> str:
-        """Return the URL that a submit can use, or raise ProviderError or DecodeError."""
+        """Return the uploaded file's URL for a submit, or raise ProviderError or DecodeError."""
         ...
 
 
 @runtime_checkable
 class Recovers(Protocol):
-    """A provider that brings back the files of a complete task whose links have died (optional, all three).
+    """A provider that can recover the files of a complete task after their links expired; optional, all three methods.
 
-    The POST's answer is one that `parse_submit` reads, its callback a webhook of the recovery's own task id.
+    `parse_submit` reads the answer to the POST. The callback is a webhook with the recovery's own task id.
     """
 
     def build_recovery(self, task_id: str, callback: URL | None) -> HttpRequest:
-        """Return the POST that makes the recovery of a task's files."""
+        """Return the POST that starts the recovery of a task's files."""
         ...
 
     def build_recovery_status(self, recovery_id: str) -> HttpRequest:
@@ -170,16 +169,16 @@ class Recovers(Protocol):
         ...
 
     def parse_recovery_status(self, response: HttpResponse) -> tuple[Event, ...]:
-        """Return what came back, in the order of the task's tracks, or a failure; nothing while it is under way.
+        """Return the recovered tracks in the task's order, or a failure, or no events while the recovery runs.
 
-        Raises ProviderError, which says nothing of the recovery, or DecodeError.
+        Raises ProviderError, which says nothing about the recovery, or DecodeError.
         """
         ...
 
 
 @runtime_checkable
 class Credits(Protocol):
-    """A provider that tells the account's credits (optional pair)."""
+    """A provider with a call for the account's balance; optional, both methods."""
 
     def build_credits(self) -> HttpRequest:
         """Return the GET that asks for the balance."""

@@ -114,7 +114,7 @@ def test_a_misspelt_variable_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplo
         ("session = 1", "'session' is no setting"),
         ("store = 2026-01-01", "must be text, a number"),
         ('secrets = ["with a blank"]', "without blanks"),
-        ("store = ", "is no TOML"),
+        ("store = ", "is not valid TOML"),
         ('store = "a"\nstore_file = "b"', "both AUDIOEXT_STORE and AUDIOEXT_STORE_FILE are set"),
     ],
 )
