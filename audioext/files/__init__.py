@@ -1,1 +1,1 @@
-"""Files: how local audio reaches a provider, and how results are fetched."""
+"""Files: bringing local audio to a provider, and downloading results."""

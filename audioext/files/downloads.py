@@ -1,4 +1,4 @@
-"""Fetching results: whole, audio of a plausible length, and different from each other."""
+"""Downloading results, and checking that each is complete audio and no two are the same."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ PATIENCE_SECONDS = 30.0
 TIMEOUT_SECONDS = 900.0
 
 Renewal = Callable[[Sequence[Track]], Awaitable[Sequence[Track | str]]]
-"""Returns, for tracks whose links have died, each with a link that may live, or why there is none; it never raises."""
+"""Returns each given track, whose link is dead, with a fresh link, or else the reason as text; it never raises."""
 
 
 @frozen(kw_only=True)
 class Links:
-    """What is known of the links of a song beside themselves.
+    """How to treat the links of one job.
 
-    A link that is not fresh is not tried again when it looks dead. `renewals` are the ways to a fresh one, in order.
-    `api` is where the job was submitted to: where that is a sandbox on this machine, links lead there.
+    Links that are not *is_fresh* get only two tries when they look dead. `renewals` are ways to get fresh links, tried
+    in order. `api` is the base URL that the job was submitted to: if it is a local sandbox, links may lead there.
     """
 
     is_fresh: bool = True
@@ -68,12 +68,12 @@ _Outcome = _Fetched | BaseException
 
 @define(kw_only=True, eq=False, repr=False)
 class Downloader:
-    """Fetches the tracks of a song: whole, audio, not empty, and different from each other.
+    """Downloads the tracks of a song, and checks that each is complete audio and no two are the same.
 
-    *patience* (seconds) is how long a link that fails is tried again, *timeout* (seconds) how long all of it may take.
-    Each call has connections of its own: it takes none from the submits, and neither needs an open client nor is cut
-    off by one that closes. Links lead where *rules* let them. A user's own session looks up hosts and goes through
-    proxies by itself: of its links the words are checked, and the addresses of a host as they are found here before.
+    *patience* (seconds) is how long a failing link is retried, *timeout* (seconds) bounds one file. Each call has its
+    own session: it takes no connections from submits, needs no open client, and goes on while the client closes.
+    *rules* decide which links are followed. A user's own session resolves hosts and uses proxies by itself, so for it
+    only the link's text is checked, and the addresses that we find for its host beforehand.
     """
 
     transport: Transport
@@ -95,13 +95,13 @@ class Downloader:
         """Save *song* into *folder* and return the paths, in the order of the tracks.
 
         Raises:
-            DownloadError: something is wrong with a file; the good ones are saved all the same.
+            DownloadError: at least one file failed; the good ones are saved nevertheless.
         """
         if not song.tracks:
             raise DownloadError([f"job {song.ref} has no playable track"])
         try:
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:  # the latter: a zero byte
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
             is_file = isinstance(error, FileExistsError)
             why = "it is a file, and save takes a folder" if is_file else getattr(error, "strerror", None) or error
             raise DownloadError([f"cannot make the folder {cut(str(folder))}: {why}"]) from error
@@ -116,7 +116,7 @@ class Downloader:
             await whole(asyncio.to_thread(save.drop))
 
     async def read(self, track: Track, links: Links = FRESH_LINKS) -> bytes:
-        """Return the file of *track*, checked as `save` does, or raise DownloadError: something is wrong with it."""
+        """Return the bytes of *track*, checked as in `save`, or raise DownloadError."""
         async with aclosing(self.stream(track, links)) as stream:
             data = b"".join([chunk async for chunk in stream])
         try:
@@ -126,7 +126,7 @@ class Downloader:
         return data
 
     async def cover(self, track: Track, links: Links = FRESH_LINKS) -> bytes:
-        """Return the picture on the cover of *track*, or raise DownloadError: there is none, or it is no picture."""
+        """Return the bytes of the cover picture of *track*, or raise DownloadError, also if it has no cover."""
         if track.image_url is None:
             raise DownloadError([f"{_label(track)}: it has no cover"])
         own = evolve(self.of_job(links), max_bytes=MAX_PICTURE_BYTES)
@@ -137,14 +137,14 @@ class Downloader:
         except FlawError as error:
             raise DownloadError([f"{_label(track)}: its cover: {error}"]) from error
         if picture_suffix(data) is None:
-            raise DownloadError([f"{_label(track)}: its cover is no picture"])
+            raise DownloadError([f"{_label(track)}: its cover is not a picture"])
         return data
 
     async def stream(self, track: Track, links: Links = FRESH_LINKS) -> AsyncGenerator[bytes]:
-        """Yield the file of *track* as it comes; its beginning is checked, its length only where the host tells it.
+        """Yield the bytes of *track* as they arrive; the format is checked, the length only if the host states it.
 
         Raises:
-            DownloadError: something is wrong with it.
+            DownloadError: the download failed, or the file is not audio.
         """
         if track.audio_url is None:
             raise DownloadError([f"{_label(track)}: it has no file yet"])
@@ -169,7 +169,7 @@ class Downloader:
                     return
 
     def fetch(self, session: aiohttp.ClientSession, link: str, *, is_fresh: bool) -> Fetch:
-        """Return the fetch of what *link* leads to, whose time runs from now."""
+        """Return the fetch of *link*; its timeout starts now."""
         return Fetch(
             session=session,
             check=self._check,
@@ -181,24 +181,24 @@ class Downloader:
         )
 
     def new_session(self) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
-        """Return a session whose connections go to the very addresses that were checked, or the user's own one."""
+        """Return a session that connects only to addresses that were checked, or the user's own session."""
         return self.transport.new_session(LinkResolver(self.rules, self.transport.proxies()))
 
     def of_job(self, links: Links) -> Downloader:
-        """Return the same for the links of one job, whose own API may be on this machine."""
+        """Return a downloader for the links of one job, whose API may be on this machine."""
         opened = self.rules.opened.union(hosts_of_api(URL(links.api or "")))
         return evolve(self, rules=evolve(self.rules, opened=opened))
 
     async def _check(self, url: URL) -> None:
         self.rules.check(url)
         if self.transport.given is not None and not self.transport.is_proxied(url):
-            with suppress(OSError):  # that session looks it up itself, and may find what is not known here
+            with suppress(OSError):  # the user's session resolves the host itself, and may know names that we do not
                 await self.rules.find(host_of(url), url.port or 0, socket.AF_UNSPEC)
 
 
 @define(eq=False, repr=False)
 class _Save:
-    """One call of save: what comes gets its name when all is there."""
+    """One call of `save`: files are downloaded under temporary names, and named when all are there."""
 
     downloader: Downloader
     folder: Path
@@ -207,14 +207,14 @@ class _Save:
     _parts: list[Path] = field(factory=list, init=False)
 
     async def fetch_all(self, names: Iterable[str], *, is_fresh: bool) -> dict[str, _Outcome]:
-        """Fetch the tracks of these names at the same time."""
+        """Download the tracks of *names* concurrently."""
         names = [*names]
         async with self.downloader.new_session() as session:
             fetches = [self._fetch(session, name, is_fresh=is_fresh) for name in names]
             return dict(zip(names, await asyncio.gather(*fetches, return_exceptions=True), strict=True))
 
     async def fetch_renewed(self, outcomes: Mapping[str, _Outcome], renewal: Renewal) -> dict[str, _Outcome]:
-        """Fetch those again whose links have died, by fresh ones."""
+        """Download the tracks with dead links again, with fresh links from *renewal*."""
         dead = {name: str(each) for name, each in outcomes.items() if isinstance(each, FlawError) and each.is_dead}
         if not dead:
             return {}
@@ -228,7 +228,7 @@ class _Save:
         return lost | await self.fetch_all(renewed.keys() - lost.keys(), is_fresh=True)
 
     def drop(self) -> None:
-        """Remove what got no name."""
+        """Remove the temporary files that are left."""
         for part in self._parts:
             part.unlink(missing_ok=True)
 
@@ -238,7 +238,7 @@ class _Save:
         part = self.folder / f".{secrets.token_hex(8)}.part"
         self._parts.append(part)
         try:
-            # It is made by us alone, with the permissions that all files of this process get.
+            # It must not exist yet. Unlike mkstemp, touch gives it the usual permissions of this process.
             await whole(asyncio.to_thread(part.touch, exist_ok=False))
             async with aclosing(fetch.chunks()) as chunks:
                 async for chunk in chunks:
@@ -254,7 +254,7 @@ class _Save:
 
 
 async def _checked(fetch: Fetch) -> AsyncGenerator[bytes]:
-    """Yield the chunks of *fetch*, from when their beginning is known to be audio; raises FlawError."""
+    """Yield the chunks of *fetch* once its start is known to be audio, or raise FlawError."""
     head: bytes | None = b""
     async with aclosing(fetch.chunks()) as chunks:
         async for chunk in chunks:
@@ -270,7 +270,7 @@ async def _checked(fetch: Fetch) -> AsyncGenerator[bytes]:
 
 
 def _append(part: Path, chunk: bytes) -> None:
-    # Where others may write, somebody may have put a link in its place.
+    # O_NOFOLLOW: in a shared folder, another user may have replaced the file with a symbolic link.
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)), "ab") as file:
         file.write(chunk)
 
@@ -281,7 +281,7 @@ def _listen(part: Path, stated: float | None) -> str:
 
 
 def _settle(folder: Path, outcomes: Mapping[str, _Outcome], *, overwrite: bool) -> tuple[Path, ...]:
-    """Give the good files their names, drop the rest, and say all that is wrong at once."""
+    """Name the good files and return their paths, or raise DownloadError with all problems; raises other errors too."""
     problems: list[str] = []
     paths: list[Path] = []
     good: dict[str, _Fetched] = {}
@@ -296,7 +296,7 @@ def _settle(folder: Path, outcomes: Mapping[str, _Outcome], *, overwrite: bool) 
             problems.append(f"{name}: byte for byte the same as {seen[outcome.digest]}, so it was not saved twice")
         else:
             seen[outcome.digest] = name
-            good[f"{name.removesuffix(outcome.suffix)}{outcome.suffix}"] = outcome  # a title may be a file's name
+            good[f"{name.removesuffix(outcome.suffix)}{outcome.suffix}"] = outcome  # a title may end in the suffix
     number = 1 if overwrite else free_number(folder, {name: each.part for name, each in good.items()})
     for name, each in good.items():
         try:

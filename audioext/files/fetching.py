@@ -1,4 +1,4 @@
-"""The bytes behind a link, whole: byte for byte the link, tried again while that may help, and resumed."""
+"""Downloading one link completely: the link is sent unchanged, failures are retried, and transfers resume."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ _log = logging.getLogger("audioext.files.fetching")
 CHUNK_BYTES = 262_144
 IDLE_SECONDS = 60.0
 BACKOFF_SECONDS = 0.5
-"""How long the second try waits; doubled with each, unless the host says how long."""
+"""Wait before the second try; it doubles with each, unless the host sends `Retry-After`."""
 LONGEST_BACKOFF_SECONDS = 8.0
 LONGEST_RETRY_AFTER_SECONDS = 120.0
-"""A host that asks for a longer wait is given up."""
+"""The fetch gives up if a host asks for a longer wait."""
 MAX_REDIRECTS = 10
 
 STALE_TRIES = 2
-"""How often a link that is not fresh may look dead before it counts as such."""
+"""Number of tries of a link that is not fresh and looks dead."""
 
 _WHOLE = frozenset({200, 203})
 _PARTIAL, _NO_RANGE, _SERVER_ERROR = 206, 416, 500
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DEAD = frozenset({403, 404, 410})
-"""Statuses of a link that has died, or of a fresh one that is not there yet; 410 is final."""
+"""Statuses of an expired link, or of a fresh one whose file is not there yet; 410 is final."""
 _PASSING = frozenset({202, 204, 408, 425, 429})
 _RANGE = re.compile(r"bytes (?:(?P<start>\d{1,15})-\d{1,15}|\*)/(?:(?P<total>\d{1,15})|\*)", re.ASCII)
 
 
 class _AgainError(FlawError):
-    """This try failed, and the next one may not; `wait` (seconds) is what the host asks for."""
+    """This try failed, and the next one may succeed; `wait` (seconds) is the host's `Retry-After`."""
 
     wait: float | None = None
 
 
 def wire_url(link: str) -> URL:
-    """Return *link* as it is sent: as it was written, since it may be signed; only what no request can hold is escaped.
+    """Return *link* as a URL, unchanged since it may be signed; only bytes that no request line can have are escaped.
 
     Raises:
-        ValueError: it is no link.
+        ValueError: *link* is not an http(s) link.
     """
-    written = link.encode("utf-8", "surrogateescape")  # a header's bytes that are no text come like that
+    written = link.encode("utf-8", "surrogateescape")  # aiohttp decodes a header's invalid UTF-8 to surrogates
     escaped = re.sub(rb"[^!-~]", lambda found: b"%%%02X" % found[0][0], written)
     url = URL(escaped.decode("ascii"), encoded=True)
     if url.scheme not in {"http", "https"} or not url.host:
@@ -64,11 +64,11 @@ def wire_url(link: str) -> URL:
 
 @define(kw_only=True, eq=False, repr=False)
 class Fetch:
-    """One file on its way. *ends_at* is when it has to be whole, in the loop's time.
+    """The download of one file, which must be complete by the loop time *ends_at*.
 
-    *check* raises FlawError for a link that is not to be followed; each redirect is one more link.
-    *patience* (seconds) is how long failures are tried again while no more of it comes. A link that is not *is_fresh*
-    and looks dead is tried twice.
+    *check* raises FlawError for a link that must not be followed; it is called for each redirect as well. Failures are
+    retried for *patience* seconds, which start again when more bytes arrive. A link that is not *is_fresh* and looks
+    dead is tried `STALE_TRIES` times.
     """
 
     session: aiohttp.ClientSession
@@ -79,7 +79,7 @@ class Fetch:
     max_bytes: int = MAX_FILE_BYTES
     is_fresh: bool = True
     position: int = field(default=0, init=False)
-    """How many bytes were handed out."""
+    """Number of bytes yielded so far."""
     total: int | None = field(default=None, init=False)
     _digest: hashlib.blake2b = field(factory=hashlib.blake2b, init=False)
     _validator: str | None = field(default=None, init=False)
@@ -87,14 +87,14 @@ class Fetch:
 
     @property
     def digest(self) -> bytes:
-        """What tells the bytes so far from others."""
+        """The hash of the bytes so far."""
         return self._digest.digest()
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """Yield the bytes, each once and in order, however often the transfer breaks.
+        """Yield the bytes of the file, each once and in order, however often the transfer breaks.
 
         Raises:
-            FlawError: they do not come, not in time, too many of them, or others than before.
+            FlawError: the file is unavailable, too slow or too long, or changed during the transfer.
         """
         loop = asyncio.get_running_loop()
         tries, gives_up_at = 0, None
@@ -105,7 +105,7 @@ class Fetch:
                     async for chunk in chunks:
                         yield chunk
             except _AgainError as error:
-                if gives_up_at is None or self.position > before:  # it moves
+                if gives_up_at is None or self.position > before:  # this try made progress
                     tries, gives_up_at = 0, loop.time() + self.patience
                 tries += 1
                 await self._pause(error, tries, gives_up_at)
@@ -113,10 +113,10 @@ class Fetch:
                 return
 
     async def _pause(self, error: _AgainError, tries: int, gives_up_at: float) -> None:
-        """Wait for the next try, or raise FlawError if there is none."""
+        """Wait for the next try, or raise FlawError to give up."""
         now = asyncio.get_running_loop().time()
         backoff = min(BACKOFF_SECONDS * 2 ** (tries - 1), LONGEST_BACKOFF_SECONDS)
-        # With a last try when patience ends, or later where the host names a later time.
+        # The last try comes when patience ends, or later if `Retry-After` says so.
         wait = min(backoff, max(gives_up_at - now, 0.0)) if error.wait is None else max(backoff, error.wait)
         is_late = now >= gives_up_at or now + wait >= self.ends_at or wait > LONGEST_RETRY_AFTER_SECONDS
         if is_late or (error.is_dead and not self.is_fresh and tries >= STALE_TRIES):
@@ -133,7 +133,7 @@ class Fetch:
                 skip = self._begin(response)
                 skipped = hashlib.blake2b()
                 while chunk := await self._read(response):
-                    if skip:  # the host began anew
+                    if skip:  # the host restarted from the first byte
                         again, chunk = chunk[:skip], chunk[skip:]
                         skip -= len(again)
                         skipped.update(again)
@@ -156,7 +156,7 @@ class Fetch:
             raise _AgainError(f"{type(error).__name__} at {host}{offline(error)}") from error
 
     async def _ask(self) -> aiohttp.ClientResponse:
-        """Ask for what is missing, through redirects, whose links are kept as they are, too."""
+        """Request the missing bytes and follow redirects, whose links are sent unchanged as well."""
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         if self.position and self._resumes:
             headers["Range"] = f"bytes={self.position}-"
@@ -170,7 +170,7 @@ class Fetch:
             response = await self.session.get(
                 url, headers=headers, allow_redirects=False, timeout=limits, raise_for_status=False
             )
-            took = asyncio.get_running_loop().time() - began  # of the link no more than its host: it may be signed
+            took = asyncio.get_running_loop().time() - began  # only the host is logged: the link may be signed
             _log.debug("GET a file at %s: %d in %.3f s", url.host, response.status, took)
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
@@ -180,7 +180,7 @@ class Fetch:
         raise FlawError(f"{wire_host(self.link)} redirects more than {MAX_REDIRECTS} times")
 
     def _begin(self, response: aiohttp.ClientResponse) -> int:
-        """Return how many bytes of the answer are known already, or raise FlawError if it does not bring the file."""
+        """Return how many bytes of the response we have already, or raise FlawError if it does not have the file."""
         status, host = response.status, response.url.host
         if status in {_PARTIAL, _NO_RANGE} and self.position:
             return self._resume(response)
@@ -191,7 +191,7 @@ class Fetch:
         if status in _DEAD or status in _PASSING or status >= _SERVER_ERROR:
             is_dead = status in _DEAD
             said += "; the link has probably expired" if is_dead else ""
-            if status == 410:  # noqa: PLR2004 - gone, for good
+            if status == 410:  # noqa: PLR2004 - Gone, for good
                 raise FlawError(said, is_dead=True)
             again = _AgainError(said, is_dead=is_dead)
             again.wait = retry_after(HttpResponse(status=status, headers=response.headers))
@@ -202,7 +202,7 @@ class Fetch:
         is_plain = response.headers.get("Content-Encoding", "identity").lower() == "identity"
         total = response.content_length if is_plain else None
         if response.status == _PARTIAL and (stated := _range(response)[1]) is not None:
-            total = stated  # some hosts answer any call like that
+            total = stated  # some hosts answer every request with 206
         if self.position and None not in {total, self.total} and total != self.total:
             raise FlawError(f"{response.url.host} sends another file than before")
         self.total = total
@@ -215,13 +215,13 @@ class Fetch:
         start, total = _range(response)
         if response.status == _PARTIAL and start == self.position and (total is None or self.total in {None, total}):
             if total is not None:
-                self.total = total  # it may have come without a length at first
+                self.total = total  # the first response may have had no length
             return 0
         if response.status == _NO_RANGE and self.total is None and total == self.position:
-            self.total = self.position  # the transfer broke at its very end
+            self.total = self.position  # the transfer broke after the last byte
             return 0
         self._resumes = False
-        raise _AgainError(f"{response.url.host} cannot go on where it broke off")
+        raise _AgainError(f"{response.url.host} cannot resume the transfer")
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         if response.status == _NO_RANGE:
@@ -235,7 +235,7 @@ class Fetch:
 
 
 def wire_host(link: str) -> str:
-    """Return the host of *link*, for people to read."""
+    """Return the host of *link* for a message, "?" if it has none."""
     try:
         return wire_url(link).host or "?"
     except ValueError:
@@ -243,7 +243,7 @@ def wire_host(link: str) -> str:
 
 
 def _range(response: aiohttp.ClientResponse) -> tuple[int | None, int | None]:
-    """Return where the part that came begins, and how long all is, as far as the host says so."""
+    """Return the start of the part and the total length from `Content-Range`, each `None` if it is not there."""
     found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
     start, total = found.groups() if found is not None else (None, None)
     return None if start is None else int(start), None if total is None else int(total)

@@ -1,4 +1,4 @@
-"""What a file is, told by its bytes: its kind, and whether it is whole audio of a plausible length; and safe names."""
+"""Recognising files by their bytes: their format, and whether audio is complete; and safe file names."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tinytag import TinyTag, TinyTagException
 from audioext.http.messages import excerpt
 
 MAX_FILE_BYTES = 1_073_741_824  # ten minutes of 32-bit stereo WAV at 192 kHz is 922 MB
-MAX_PICTURE_BYTES = 33_554_432  # covers of 3,000 by 3,000 pixels have about 10 MB
+MAX_PICTURE_BYTES = 33_554_432  # a cover of 3,000 by 3,000 pixels has about 10 MB
 HEAD_BYTES = 64
-"""So many bytes tell what kind of file it is."""
+"""Bytes at the start of a file that are enough to recognise its format."""
 LEAST_SHARE = 0.9
-"""Of a size or a length that is stated elsewhere: the rounding of frames and seconds stays far within a tenth."""
+"""Least share of a stated size or duration that counts as complete: rounding makes far less than a tenth."""
 SLACK_SECONDS = 0.5  # some vendors state whole seconds
 MILLISECONDS_FROM = 100.0
-"""A stated length that is so many times too long counts in milliseconds."""
+"""A stated duration that is this many times too long must be in milliseconds."""
 
 _BYTES_PER_KILOBIT = 125
 _BOX_HEAD_BYTES = 16
@@ -40,27 +40,27 @@ _PICTURES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif"}
 
 
 class FlawError(Exception):
-    """A file is not what it should be, or does not come; the text says why, and `is_dead` that its link has died."""
+    """A file is wrong or could not be fetched; the text says why, and `is_dead` that its link has expired."""
 
     def __init__(self, message: str, *, is_dead: bool = False) -> None:
-        """Keep whether a fresh link may help."""
+        """Keep *is_dead*: a fresh link may help."""
         self.is_dead = is_dead
         super().__init__(message)
 
 
 @frozen(kw_only=True)
 class Heard:
-    """Audio that was looked at: the suffix that its bytes ask for, and its duration in seconds."""
+    """The result of checking audio: the suffix of its format, and its duration in seconds."""
 
     suffix: str
     duration: float
 
 
 def listen(file: BinaryIO, *, stated: float | None = None) -> Heard:
-    """Return what the audio in *file* is; *stated* is the duration (seconds) that its vendor names. It blocks.
+    """Return the format and duration of the audio in *file*; *stated* is the vendor's duration (seconds). It blocks.
 
     Raises:
-        FlawError: it is empty, no audio, or not all of it is there.
+        FlawError: the file is empty, not audio, or incomplete.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -84,7 +84,7 @@ def listen(file: BinaryIO, *, stated: float | None = None) -> Heard:
 
 
 def check_head(head: bytes) -> None:
-    """Let through what begins like a format that we know, or raise FlawError: it does not."""
+    """Raise FlawError unless *head* is the start of a known audio format."""
     try:
         TinyTag.get(file_obj=io.BytesIO(head), tags=False, duration=False)
     except TinyTagException:
@@ -92,24 +92,24 @@ def check_head(head: bytes) -> None:
 
 
 def picture_suffix(head: bytes) -> str | None:
-    """Return the suffix that suits a picture that begins with *head*, `None` for what is none that we know."""
+    """Return the suffix of a picture that begins with *head*, or `None` for an unknown format."""
     if head[8:12] == b"WEBP":
         return ".webp"
     return next((suffix for magic, suffix in _PICTURES.items() if head.startswith(magic)), None)
 
 
 def _measure(tag: TinyTag, size: int) -> tuple[float | None, float]:
-    """Return the duration, and how many bytes it takes at least."""
+    """Return the duration in seconds, and the size in bytes that it implies, 0 if unknown."""
     duration, rate = tag.duration or 0.0, (tag.bitrate or 0.0) * _BYTES_PER_KILOBIT
-    if rate and not 0 < duration * rate <= MAX_FILE_BYTES:  # it was written before its end was known
+    if rate and not 0 < duration * rate <= MAX_FILE_BYTES:  # the header was written before the length was known
         duration = size / rate
-    # The rate in an Ogg file is an encoder's aim: quiet music takes less. MP4 says itself how long it is.
+    # The bit rate of an Ogg file is an encoder's target: quiet music takes less. MP4 states its size in its boxes.
     is_stated = not (tag.mime_type or "").startswith(("audio/ogg", "audio/mp4"))
     return (duration or None), (duration * rate if is_stated else 0.0)
 
 
 def _end_of_boxes(file: BinaryIO, size: int) -> int:
-    """Return where the last box of an MP4 file ends, by its own word (ISO/IEC 14496-12, 4.2)."""
+    """Return where the last box of an MP4 file ends, according to its size field (ISO/IEC 14496-12, 4.2)."""
     end = 0
     while end < size:
         file.seek(end)
@@ -117,7 +117,7 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int:
         length = int.from_bytes(head[:4], "big")
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
-        if length < 8:  # noqa: PLR2004 - a box's own head: it goes on to the end of the file, or is padding
+        if length < 8:  # noqa: PLR2004 - shorter than its own header: it extends to the end of the file, or is padding
             return size
         end += length
     return end
@@ -142,7 +142,7 @@ def _not_audio(head: bytes) -> str:
         what = f"is a page or an error text, {excerpt(head)!r}"
     elif picture_suffix(head) is not None:
         what = "is a picture"
-    elif head.isascii() and not any(byte < 9 for byte in head):  # noqa: PLR2004 - below the tab no text has any
+    elif head.isascii() and not any(byte < 9 for byte in head):  # noqa: PLR2004 - text has no byte below the tab
         what = f"is text, {excerpt(head)!r}"
     return f"what came {what}, not audio"
 
@@ -158,17 +158,17 @@ _WINDOWS_NAMES = {
 
 
 def safe_name(title: str) -> str:
-    """Return *title* as a file name without a suffix that is harmless on every system; it may be empty."""
+    """Return *title* as a file name without suffix, safe on every system; it may be empty."""
     text = unicodedata.normalize("NFC", title)
     text = "".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in text)
     text = re.sub(r'[<>:"/\\|?*\x00-\x1f]', " ", text)
     text = re.sub(r"\s+", " ", text).strip(" .")
     text = text.encode("utf-8", "ignore")[:MAX_NAME_BYTES].decode("utf-8", "ignore").strip(" .")
-    is_odd = text.partition(".")[0].strip().lower() in _WINDOWS_NAMES or text.startswith("-")  # which commands obey
+    is_odd = text.partition(".")[0].strip().lower() in _WINDOWS_NAMES or text.startswith("-")  # as options do
     return f"_{text}" if is_odd else text
 
 
 def plain_suffix(path: Path) -> str:
-    """Return the suffix of *path* in small letters if it is a plain one, else nothing."""
+    """Return the suffix of *path* in lower case if it has 1 to 5 ASCII letters or digits, else ""."""
     suffix = path.suffix.lower()
     return suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ""

@@ -1,4 +1,4 @@
-"""Where links may lead: over https to public addresses, since strangers may have written them, and to opened hosts."""
+"""Which links may be followed: https to public addresses, since strangers may write links, and `allow_hosts`."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from audioext.files.formats import FlawError
 from audioext.http.messages import as_data
 
 Lookup = Callable[[str, int, socket.AddressFamily], Awaitable[list[ResolveResult]]]
-"""Returns the addresses of a host; raises OSError where there are none."""
+"""Returns the addresses of a host, or raises OSError if it has none."""
 
 _HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", re.ASCII)
-_UNICAST = ipaddress.ip_network("2000::/3")  # all that is public in IPv6: RFC 4291, 2.4
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # how a network without IPv4 spells an IPv4 address: RFC 6052, 2.1
+_UNICAST = ipaddress.ip_network("2000::/3")  # all public IPv6 addresses: RFC 4291, 2.4
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv4 addresses in a network that has only IPv6: RFC 6052, 2.1
 _INSIDE = (
-    ipaddress.ip_network("168.63.129.16/32"),  # Azure's own services for a machine, at an address that looks public
+    ipaddress.ip_network("168.63.129.16/32"),  # Azure's internal service endpoint, at an address that looks public
     ipaddress.ip_network("192.0.0.0/24"),  # RFC 6890, 2.2.2: Oracle's metadata; older Pythons call most of it global
 )
 _LAST_32_BITS = 0xFFFF_FFFF
-_LOOPBACK = ("127.0.0.1", "::1", "localhost", "0.0.0.0")  # noqa: S104 - spellings that a server there may have in links
+_LOOPBACK = ("127.0.0.1", "::1", "localhost", "0.0.0.0")  # noqa: S104 - a local server may have any of them in links
 
 
 @frozen
 class OpenHost:
-    """A host that is opened by name, whatever its addresses: on any port where it is `None`, by http where it says."""
+    """An allowed host, whatever its addresses: on *port*, or any port if that is `None`; over http if *has_http*."""
 
     name: str
     port: int | None = None
     has_http: bool = False
 
     def covers(self, host: str, port: int | None) -> bool:
-        """Say whether it is that host and port."""
+        """Say whether *host* and *port* are allowed by it."""
         return self.name == host and self.port in {None, port}
 
 
 def read_open_host(text: str) -> OpenHost:
-    """Return the host in *text*: `name`, `name:port`, an address, or either behind `http://` for http as well.
+    """Return the host in *text*: a name or address, with or without a port; `http://` before it allows http as well.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: *text* is something else.
     """
     bracketed = f"[{text}]" if _address(text) is not None and ":" in text else text
     url = URL(bracketed if "://" in text else f"https://{bracketed}")
@@ -59,7 +59,7 @@ def read_open_host(text: str) -> OpenHost:
 
 
 def hosts_of_api(base_url: URL) -> tuple[OpenHost, ...]:
-    """Return what the address of an API opens: its port on this machine, where a sandbox is there, else nothing."""
+    """Return the hosts that an API's base URL allows: its own port if it runs on this machine, as a sandbox does."""
     host = host_of(base_url)
     address = _address(host)
     if not (address.is_loopback if address is not None else host == "localhost"):
@@ -68,10 +68,10 @@ def hosts_of_api(base_url: URL) -> tuple[OpenHost, ...]:
 
 
 def read_link_rules(allow_hosts: Iterable[str], apis: Iterable[URL]) -> LinkRules:
-    """Return where links may lead: to what was opened by name, and to those of the *apis* that run on this machine.
+    """Return the rules that allow public hosts, *allow_hosts*, and those of *apis* that run on this machine.
 
     Raises:
-        ConfigError: one of the names is no host.
+        ConfigError: an entry of *allow_hosts* is not a host.
     """
     opened = {host for url in apis for host in hosts_of_api(url)}
     for name in [allow_hosts] if allow_hosts is None or isinstance(allow_hosts, str) else allow_hosts:
@@ -79,19 +79,19 @@ def read_link_rules(allow_hosts: Iterable[str], apis: Iterable[URL]) -> LinkRule
             opened.add(read_open_host(name))
         except (ValueError, TypeError):
             example = 'allow_hosts=["files.example.org", "10.0.0.7:8443", "http://nas.local"]'
-            raise ConfigError(f"{shown(name)} is no host to open: give names, like {example}") from None
+            raise ConfigError(f"{shown(name)} is not a host: give names, like {example}") from None
     return LinkRules(opened=frozenset(opened))
 
 
 def host_of(url: URL) -> str:
-    """Return the host of *url* in its one spelling: small letters, no last dot; an address as it is written best."""
+    """Return the host of *url*, normalised: in lower case, without a trailing dot, addresses in canonical form."""
     host = (url.raw_host or "").lower().rstrip(".")
     address = _address(host)
     return host if address is None else str(address)
 
 
 def is_public(text: str) -> bool:
-    """Say whether *text* is an address that anybody's packets reach: nothing behind a firewall, nothing of our own."""
+    """Say whether *text* is a public IP address, also inside IPv6 forms such as NAT64, IPv4-mapped or 6to4."""
     address = _address(text)
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
@@ -111,16 +111,16 @@ async def _system_lookup(host: str, port: int, family: socket.AddressFamily) -> 
 
 @frozen(kw_only=True)
 class LinkRules:
-    """Says which links are followed. *lookup* finds the addresses of a host."""
+    """Decides which links are followed; *opened* are the allowed hosts, *lookup* resolves a host."""
 
     opened: frozenset[OpenHost] = frozenset()
     lookup: Lookup = _system_lookup
 
     def check(self, url: URL) -> None:
-        """Let a link through whose words are harmless; the addresses of its host are looked up elsewhere.
+        """Check the text of a link; `find` checks the addresses of its host.
 
         Raises:
-            FlawError: it is no https, has a password, or names an address that is not public.
+            FlawError: it is not https, has a user name or password, or names an address that is not public.
         """
         host, port = host_of(url), url.explicit_port
         if url.raw_user is not None or url.raw_password is not None:
@@ -128,7 +128,7 @@ class LinkRules:
         doors = [each for each in self.opened if each.covers(host, url.port)]
         if url.scheme != "https" and not any(each.has_http for each in doors):
             raise FlawError(_refusal(host, port, "it is plain http", opens="http://"))
-        # What is made of digits alone is never looked up, whatever it means.
+        # A host of digits and dots counts as an address even if it is not a valid one: it must not be looked up.
         is_number = _address(host) is not None or host.replace(".", "").isdigit()
         if is_number and not doors and not is_public(host):
             raise FlawError(_refusal(host, port, "that is no public address"))
@@ -137,7 +137,7 @@ class LinkRules:
         """Return the addresses of *host*.
 
         Raises:
-            FlawError: one of them is not public, and nobody opened the host.
+            FlawError: one of them is not public, and the host is not in `allow_hosts`.
             OSError: it has none.
         """
         found = await self.lookup(host, port, family)
@@ -152,7 +152,7 @@ class LinkRules:
 
 @define(eq=False)
 class LinkResolver(AbstractResolver):
-    """Finds the addresses that connections then go to: those that *rules* allow, and those of the user's *proxies*."""
+    """The resolver of download sessions: it returns only addresses that *rules* allow, and those of *proxies*."""
 
     rules: LinkRules
     proxies: Collection[tuple[str | None, int | None]] = ()
@@ -160,16 +160,16 @@ class LinkResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Return the addresses of *host*, or raise FlawError: one of them is not public, and nobody opened the host."""
+        """Return the addresses of *host*, or raise FlawError or OSError as `LinkRules.find` does."""
         find = self.rules.lookup if (host, port) in self.proxies else self.rules.find
         return await find(host, port, family)
 
     async def close(self) -> None:
-        """Do nothing: nothing is open."""
+        """Do nothing; there is nothing to close."""
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the address that *text* spells in any way that a system reads: `0x7f.1` and `2130706433` are some, too."""
+    """Return the address in *text* in any spelling that the system accepts, such as `0x7f.1` or `2130706433`."""
     try:
         return ipaddress.ip_address(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Names for files that are whole: each is taken in one step, and no file of somebody else loses its own."""
+"""Naming complete files: atomically, and without overwriting other files unless asked to."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 
 def free_number(folder: Path, parts: Mapping[str, Path]) -> int:
-    """Return the first number with which no name is another file's, so that the takes of a song have the same one.
+    """Return the lowest number under which all names are free, so that all takes of a song get the same number.
 
-    *parts* are the files by the names that they are to have.
+    *parts* are the new files by their wanted names. A name is also free if the same content already has it.
     """
 
     def is_free(number: int) -> bool:
         targets = {_numbered(folder, name, number): part for name, part in parts.items()}
-        with suppress(OSError):  # `name_part` meets the same error, and its caller tells it
+        with suppress(OSError):  # `name_part` raises the same error later, and its caller reports it
             return all(_is_same(part, target) for target, part in targets.items() if target.exists())
         return True
 
@@ -26,9 +26,9 @@ def free_number(folder: Path, parts: Mapping[str, Path]) -> int:
 
 
 def name_part(part: Path, folder: Path, name: str, number: int, *, overwrite: bool) -> Path:
-    """Move a whole file to its name in one step, or raise OSError.
+    """Move *part* to its name atomically and return the path, or raise OSError.
 
-    Without *overwrite* the name gets *number*, or a higher one where another file has it by now.
+    Without *overwrite* the name gets *number*, or a higher one if another file has taken it meanwhile.
     """
     if overwrite:
         return part.replace(folder / name)
@@ -39,11 +39,11 @@ def name_part(part: Path, folder: Path, name: str, number: int, *, overwrite: bo
                 os.link(part, target)
                 return target
         except FileExistsError:
-            pass  # just now: it is looked at
-        except OSError:  # a file system without links
+            pass  # created just now: compared below
+        except OSError:  # a file system without hard links
             return part.replace(target)
         if _is_same(part, target):
-            return target  # it was saved before
+            return target  # saved before, with the same content
         number += 1
 
 

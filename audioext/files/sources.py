@@ -1,6 +1,6 @@
-"""How the audio of a request reaches its provider: uploaded, inside the submit, or served by our own receiver.
+"""Bringing a request's audio to its provider: uploaded, inside the submit, or served by our own receiver.
 
-What was given as bytes or as a file object is kept as a private temporary file for as long as it is needed.
+Audio given as bytes or as a file object is kept in a private temporary file while it is needed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _BYTE_ORDER_MARK = b"\xff\xfe"
 
 
 def suffix_of(head: bytes) -> str | None:
-    """Return the suffix that suits a file that begins with *head*, `None` for what is no audio that we know."""
+    """Return the suffix of audio that begins with *head*, or `None` for an unknown format."""
     for start, magic, suffix in _MAGIC:
         if head.startswith(magic, start):
             return suffix
@@ -67,14 +67,14 @@ def suffix_of(head: bytes) -> str | None:
 
 @define(eq=False, repr=False)
 class Spool:
-    """Temporary files, each in a folder that is ours alone; what it did not make it never removes."""
+    """Temporary files, each in a private folder of its own; other files are never removed."""
 
     _paths: set[Path] = field(factory=set, init=False)
 
     def keep(self, source: bytes | BinaryIO) -> Path | Problem:
-        """Return the path of a file with what is in *source*, which is read from where it stands and set back there.
+        """Return the path of a new file with the bytes of *source*, or a Problem if it cannot be read or written.
 
-        What cannot be read, or kept in a file, is a problem. It blocks: use a thread.
+        A file object is read from its current position, to which it returns. It blocks: use a thread.
         """
         chunks = iter([source]) if isinstance(source, bytes) else _chunks(source)
         folder: Path | None = None
@@ -84,29 +84,29 @@ class Spool:
             path = folder / _name(source, first)
             with path.open("xb") as file:
                 file.writelines(chain((first,), chunks))
-        except Exception as error:  # noqa: BLE001 - whatever a file object of the user's raises
+        except Exception as error:  # noqa: BLE001 - a user's file object may raise anything
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
             why = cut(str(error)) or type(error).__name__
-            return Problem("file", f"what was given cannot be read or kept: {why}")
+            return Problem("file", f"the given file cannot be read or copied: {why}")
         self._paths.add(path)
         return path
 
     def drop(self, path: Path) -> None:
-        """Remove a file that was made here; any other stays."""
+        """Remove *path* if it was made here."""
         if path in self._paths:
             self._paths.remove(path)
             shutil.rmtree(path.parent, ignore_errors=True)
 
     def clear(self) -> None:
-        """Remove all that is left."""
+        """Remove all files that are left."""
         for path in tuple(self._paths):
             self.drop(path)
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
     start: int | None = None
-    with suppress(AttributeError, OSError):  # a pipe, or an object that can do no more than read
+    with suppress(AttributeError, OSError):  # a pipe, or an object that only has `read`
         start = file.tell()
     try:
         while chunk := file.read(CHUNK_BYTES):
@@ -120,8 +120,8 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _name(source: bytes | BinaryIO, head: bytes) -> str:
-    """Return the name that the source has, made harmless, with a suffix that suits it."""
-    given = getattr(source, "name", None)  # a number for a descriptor, nothing for bytes
+    """Return a safe file name made from the name of *source*, with a suffix for its format."""
+    given = getattr(source, "name", None)  # an int for a descriptor; bytes have none
     named = Path(given if isinstance(given, str) else "")
     suffix = plain_suffix(named) or suffix_of(head[:HEAD_BYTES]) or ""
     return f"{safe_name(named.stem) or 'audio'}{suffix}"
@@ -130,24 +130,24 @@ def _name(source: bytes | BinaryIO, head: bytes) -> str:
 # --- served by our own receiver --------------------------------------------------------------------------------------
 
 _ONLY_FILES = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""No symbolic link, and no waiting for the other end of a pipe, whatever has the place of the file meanwhile."""
+"""Open neither a symbolic link nor, blocking, a pipe, if one has replaced the file meanwhile."""
 
 
 @frozen
 class Offer:
-    """A file on offer: the very one that was there, whatever is put in its place later."""
+    """A file on offer: this very file, never another one that replaces it later."""
 
     path: Path
     identity: tuple[int, ...]
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers that it is served with: it is audio, or bytes."""
+        """The headers of its response: an audio media type, or plain bytes."""
         content_type = AUDIO_TYPES.get(self.path.suffix.lower(), "application/octet-stream")
         return {"Content-Type": content_type, "X-Content-Type-Options": "nosniff"}
 
     def open(self) -> BinaryIO | None:
-        """Open it for reading, `None` where it is gone or another file has its place."""
+        """Open it for reading; `None` if it is gone, changed or replaced."""
         try:
             file = os.fdopen(os.open(self.path, os.O_RDONLY | _ONLY_FILES), "rb")
         except OSError:
@@ -169,38 +169,38 @@ class Offers:
         return len(self._offers)
 
     def offer(self, path: Path) -> str:
-        """Offer *path* and return the two last segments of its URL: a secret, and a harmless name, or raise OSError."""
+        """Offer *path* and return the last two segments of its URL, a secret and a safe name, or raise OSError."""
         token = secrets.token_urlsafe(32)
         real = path.resolve()
         self._offers[token] = Offer(real, _identity(real.stat()))
         return f"{token}/{safe_name(path.stem)}{plain_suffix(path)}"
 
     def withdraw(self, offer: str) -> None:
-        """Stop offering; harmless when it was withdrawn before."""
+        """Stop offering *offer*; harmless if it was withdrawn before."""
         self._offers.pop(offer.partition("/")[0], None)
 
     def find(self, token: str) -> Offer | None:
-        """Return the file offered under *token*, `None` for a guess."""
+        """Return the file offered under *token*, or `None`."""
         return self._offers.get(token)
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
-    # A new file often gets the inode of one that was just removed, and a recording may be written over.
+    # The inode alone does not suffice: a new file often gets one that was just freed, and a file may be overwritten.
     return status.st_dev, status.st_ino, stat.S_IFMT(status.st_mode), status.st_size, status.st_mtime_ns
 
 
-# --- on the way to a provider ----------------------------------------------------------------------------------------
+# --- bringing it to a provider ---------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
 class SourceInfo:
-    """What is known of a local file before it is sent: its duration in seconds."""
+    """What we know about a local file before it is sent: its duration in seconds."""
 
     duration: float | None
 
 
 def probe(path: Path, name: str | None = None) -> SourceInfo | Problem:
-    """Look at the file at *path*, which messages call *name*, or say what is wrong with it. It blocks: use a thread."""
+    """Inspect the file at *path*, or return its Problem, whose message calls it *name*. It blocks: use a thread."""
     name = cut(str(path)) if name is None else name
     try:
         if path.is_dir():
@@ -216,33 +216,33 @@ def probe(path: Path, name: str | None = None) -> SourceInfo | Problem:
     try:
         duration = TinyTag.get(path, tags=False).duration
     except (TinyTagException, OSError, ValueError, ArithmeticError, IndexError, LookupError):
-        duration = None  # a format that it does not know is for the provider to judge
+        duration = None  # a format unknown to TinyTag is left to the provider
     if not duration and suffix_of(head) is None:
-        return Problem("file", f"{name} is not an audio file")  # what is in it may be a secret
+        return Problem("file", f"{name} is not an audio file")  # no excerpt: it may be a secret
     return SourceInfo(duration=duration if duration and duration > 0 else None)
 
 
 def fingerprint(path: Path) -> str:
-    """Return a digest of what is in the file, or raise OSError. It blocks: call it in a thread."""
+    """Return the SHA-256 of the file at *path* in hex, or raise OSError. It blocks: use a thread."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @define(kw_only=True, eq=False, repr=False)
 class Sources:
-    """Brings a request's file along, or its URL where that has to be hosted elsewhere first."""
+    """Brings a request's file to the provider, or its URL if `rehost` asks for that."""
 
     transport: Transport
     offers: Offers
     clock: Clock
     serve_files: bool
     public_url: Callable[[], URL | None]
-    """Where our own receiver can be reached, `None` where this process has none."""
+    """Returns the public URL of this process's receiver, or `None` if it has none."""
     spool: Spool = field(factory=Spool, init=False)
-    """Where bytes and file objects are kept."""
+    """Keeps bytes and file objects as temporary files."""
 
     async def look(self, request: Request) -> tuple[Request, list[Problem]]:
-        """Return *request* with its audio in a file and its duration, and what is wrong with the file."""
+        """Return *request* with its audio as a path and with its duration, and the problems of the file."""
         source, name = request.file, None
         if source is None or checks.file(source) is not None:
             return request, []
@@ -258,7 +258,7 @@ class Sources:
         return type(request).draft(**fields), [found] if isinstance(found, Problem) else []
 
     def release(self, request: Request, offer: str | None = None) -> None:
-        """Serve the file of *request* no more, and remove it if it is a temporary one of ours."""
+        """Stop serving the file of *request*, and remove it if it is a temporary file of ours."""
         if offer is not None:
             self.offers.withdraw(offer)
         if request.path is not None:
@@ -267,7 +267,7 @@ class Sources:
     async def bring(
         self, request: Request, provider: Provider, progress: Progress | None
     ) -> tuple[Request, str | None]:
-        """Return the request as it goes out, and the offer under which we serve its file, if we do."""
+        """Return the request to submit, after any upload, and the offer under which we serve its file, if we do."""
         path, uploads = request.path, provider if isinstance(provider, Uploads) else None
         name = mint_id(self.clock.now())
         if path is not None and self.serves(request, provider):
@@ -286,7 +286,7 @@ class Sources:
         return attrs.evolve(request, file=None, url=await self._upload(provider, built, progress)), None
 
     def serves(self, request: Request, provider: Provider) -> bool:
-        """Say whether our own receiver has to serve the file."""
+        """Say whether our own receiver must serve the file of *request*."""
         return request.file is not None and (self.serve_files or provider.info.file_route is FileRoute.SERVE)
 
     async def _upload(self, provider: Provider, request: HttpRequest, progress: Progress | None) -> str:
@@ -295,7 +295,7 @@ class Sources:
         while True:
             try:
                 return provider.parse_upload(await self.transport.send(request, progress=progress))
-            except (NotSentError, BrokenError) as error:  # an upload costs nothing, so it may be repeated
+            except (NotSentError, BrokenError) as error:  # an upload costs nothing, so it can be repeated
                 if attempt == UPLOAD_ATTEMPTS:
                     raise ProviderDownError(
                         f"the upload failed: {error}", provider=provider.info.name, retryable=True, charged=False

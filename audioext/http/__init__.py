@@ -1,1 +1,1 @@
-"""HTTP: messages as values, strict decoding and proofs, which are pure, and the transport, which is not."""
+"""HTTP: pure messages, decoding and signing, and the transport, which does the I/O."""

@@ -1,4 +1,4 @@
-"""HTTP as values: a request to make, a response that came back, a webhook that arrived."""
+"""HTTP messages as values: a request to send, its response, and a received webhook."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from audioext.http.urls import mask
 
 Headers = Mapping[str, str]
 
-MAX_RETRY_AFTER_SECONDS = 3600.0  # a longer wait is no answer to a burst, and a forged one must not park us
+MAX_RETRY_AFTER_SECONDS = 3600.0  # longer than any rate limit needs; a forged header must not park us for days
 LONGEST_TEXT = 1_000
 AUDIO_TYPES = {
     **{f".{name}": f"audio/{name}" for name in ("aac", "aiff", "flac", "mp4", "ogg", "wav", "webm")},
@@ -27,11 +27,11 @@ AUDIO_TYPES = {
     ".aif": "audio/aiff",
 }
 """Media types of audio files, by suffix."""
-LONGEST_EXCERPT = 120  # characters, of a body that is not what it should be
+LONGEST_EXCERPT = 120  # characters of an unexpected body that a message quotes
 
 
 def _headers(value: Headers) -> CIMultiDictProxy[str]:
-    """Return *value* as a read-only mapping that ignores the case of names, as HTTP does."""
+    """Return *value* as a read-only, case-insensitive mapping."""
     return value if type(value) is CIMultiDictProxy else CIMultiDictProxy(CIMultiDict(value or ()))
 
 
@@ -48,9 +48,9 @@ class Part:
 
 @frozen(kw_only=True)
 class HttpRequest:
-    """A request to make. It has a *body* or *parts* (multipart/form-data), never both.
+    """A request to send, with a *body* or *parts* (multipart/form-data), never both.
 
-    Headers hold the API key, so they do not show in its repr.
+    The headers hold the API key, so they are not in its repr.
     """
 
     method: str
@@ -62,7 +62,7 @@ class HttpRequest:
 
 @frozen(kw_only=True)
 class HttpResponse:
-    """A whole response: its status, its headers and its body as bytes."""
+    """A complete response: status, headers, and the body in bytes."""
 
     status: int
     headers: Headers = field(converter=_headers, factory=dict, repr=False)
@@ -71,9 +71,9 @@ class HttpResponse:
 
 @frozen(kw_only=True)
 class Webhook:
-    """A delivery as it arrived. `path` holds a secret tag and headers may hold signatures: neither shows.
+    """A webhook as received. The path has a secret tag and headers may have signatures: neither is in its repr.
 
-    `received_at` is Unix seconds; the inbox stamps it where it is `None`.
+    `received_at` is Unix seconds; the inbox fills it in if it is `None`.
     """
 
     path: str = field(default="", repr=False)
@@ -82,16 +82,16 @@ class Webhook:
     received_at: float | None = None
 
     def at(self, received_at: float) -> Webhook:
-        """Return the same delivery, stamped with *received_at* (Unix seconds) unless it has a time."""
+        """Return the same webhook with *received_at* (Unix seconds), unless it already has a time."""
         if self.received_at is not None:
             return self
         return Webhook(path=self.path, headers=self.headers, body=self.body, received_at=received_at)
 
 
 def retry_after(response: HttpResponse) -> float | None:
-    """Return how long *response* asks to wait, in seconds, or `None` where it does not say.
+    """Return the wait in seconds of the `Retry-After` header, or `None` if it is missing or invalid.
 
-    A date counts from the response's own `Date`, since no clock is read here.
+    A date in it is compared with the response's own `Date`, since this pure function reads no clock.
     """
     text = response.headers.get("Retry-After", "").strip()
     seconds = unix_seconds(text)
@@ -107,12 +107,12 @@ def retry_after(response: HttpResponse) -> float | None:
 
 
 def as_data(text: str, *, longest: int = LONGEST_TEXT) -> str:
-    """Return what a stranger's words are as a part of ours: printable, cut, with no secret in them."""
+    """Return a stranger's *text* for use in our messages: cut, printable, and with secrets masked."""
     return printable(mask(text[:longest]))
 
 
 def excerpt(body: bytes, *, longest: int = LONGEST_EXCERPT) -> str:
-    """Return the start of what a stranger sent, on one printable line, for people to read; no secret shows in it."""
+    """Return the start of a stranger's *body* for use in our messages: one printable line with secrets masked."""
     text = mask(" ".join(body[: 4 * longest].decode("utf-8", "replace").split()))
     shown = printable(text)
     return (shown[: longest - 1] + "…" if len(shown) > longest else shown) or "an empty body"

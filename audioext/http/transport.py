@@ -1,4 +1,4 @@
-"""HTTP over aiohttp: an `HttpRequest` becomes an `HttpResponse`, and it is said whether it may have arrived."""
+"""HTTP over aiohttp: sends an `HttpRequest`, and tells on failure whether it may have arrived."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
-from urllib.request import getproxies, proxy_bypass  # noqa: TID251 - where aiohttp finds proxies, and no HTTP
+from urllib.request import getproxies, proxy_bypass  # noqa: TID251 - aiohttp finds its proxies with them; no HTTP
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, AbstractStreamWriter
@@ -27,23 +27,23 @@ MAX_RESPONSE_BYTES = 4_194_304
 CALL_TIMEOUT_SECONDS = 60.0
 UPLOAD_IDLE_SECONDS = 60.0
 UPLOAD_ANSWER_SECONDS = 300.0
-"""How long the answer to a file may take in all, once the file is out; silence ends the call sooner."""
+"""How long the whole response may take after a file was sent; a silent connection ends the call sooner."""
 CONNECT_TIMEOUT_SECONDS = 15.0
-# A server may close an idle connection just as a submit goes out, and then nobody knows whether it arrived.
+# Short, because a server may close an idle connection just as a submit is sent, and then its outcome is unknown.
 KEEPALIVE_SECONDS = 2.0
 CONNECT_ATTEMPTS = 3
 CONNECT_BACKOFF_SECONDS = 0.5
 
 _UNCONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 _UNQUOTED = frozenset('"\x7f').union(map(chr, range(32)))
-"""What would end or break a quoted file name."""
+"""Characters that would end or break a quoted file name."""
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes so far and in all."""
+"""Called with the bytes so far and the total."""
 
 
 class NotSentError(AudioextError):
-    """Nothing was sent: no connection could be made, or the file could not be read; the message says which."""
+    """Nothing was sent, because there was no connection or the file could not be read; the message says which."""
 
 
 class BrokenError(AudioextError):
@@ -56,9 +56,9 @@ def _connector(resolver: AbstractResolver | None) -> aiohttp.BaseConnector:
 
 @define(eq=False, repr=False)
 class Transport:
-    """One HTTP session. It follows no redirect and resends nothing that may have arrived.
+    """One HTTP session. It follows no redirect, and never resends a request that may have arrived.
 
-    *given* is a user's own session, which is used for all and never closed. *trust_env* takes proxies from the
+    *given* is a user's own session, which is used for every call and never closed. *trust_env* takes proxies from the
     environment.
     """
 
@@ -70,7 +70,7 @@ class Transport:
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        """The session, made at first use in a running loop, or NotSentError: it was closed, by us or by the user."""
+        """The session, created on first use in a running loop. NotSentError if we or the user have closed it."""
         if self._closed or (self.given is not None and self.given.closed):
             whose = "the client" if self._closed else "the session= of this client"
             raise NotSentError(f"{whose} was closed before this call; nothing was sent")
@@ -81,18 +81,18 @@ class Transport:
         return self._session
 
     def new_session(self, resolver: AbstractResolver) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
-        """Return a session of its own whose hosts *resolver* finds; a user's own is lent instead, and left open."""
+        """Return a new session that resolves hosts with *resolver*, or the user's own, which is not closed on exit."""
         return self._make_session(resolver) if self.given is None else nullcontext(self.given)
 
     def proxies(self) -> frozenset[tuple[str | None, int | None]]:
-        """Return the hosts and ports of the proxies that the environment names, if they are used."""
+        """Return the hosts and ports of the environment's proxies, or none without `trust_env`."""
         if not self.trust_env:
             return frozenset()
         urls = [URL(text) for text in getproxies().values() if "://" in text]
         return frozenset((url.raw_host, url.port) for url in urls)
 
     def is_proxied(self, url: URL) -> bool:
-        """Say whether the user's own session goes by a proxy of the environment to *url*."""
+        """Say whether the user's own session reaches *url* through a proxy of the environment."""
         if self.given is None or not self.given.trust_env or url.scheme not in getproxies():
             return False
         return not proxy_bypass(url.raw_host or "")
@@ -113,14 +113,14 @@ class Transport:
         timeout: float = CALL_TIMEOUT_SECONDS,  # noqa: ASYNC109 - aiohttp's own, per call
         progress: Progress | None = None,
     ) -> HttpResponse:
-        """Make the call and return the whole response. Only a failure to connect is tried again.
+        """Send *request* and return the whole response. Only a failure to connect is retried.
 
-        A file may take as long as it moves: only when no more of it is taken for `UPLOAD_IDLE_SECONDS` does the call
-        end. Without a file *timeout* (seconds) bounds all of it.
+        Without a file, *timeout* (seconds) bounds the whole call. A file may take as long as it makes progress: the
+        call ends only if the server reads no more of it for `UPLOAD_IDLE_SECONDS`.
 
         Raises:
-            NotSentError: no connection could be made, the file cannot be read, or we are closed; nothing was sent.
-            BrokenError: the request may have arrived, but no whole answer came.
+            NotSentError: there was no connection, the file cannot be read, or we are closed; nothing was sent.
+            BrokenError: the request may have arrived, but no complete response came.
         """
         for attempt in range(1, CONNECT_ATTEMPTS + 1):
             try:
@@ -154,7 +154,7 @@ class Transport:
         session, url = self._session or self.session, request.url
         form = data if isinstance(data, _Form) and data.has_file else None
         began = asyncio.get_running_loop().time()
-        async with (  # asyncio's limit costs half of what aiohttp's own `total` does
+        async with (  # asyncio.timeout costs half as much as aiohttp's own `total`
             asyncio.timeout(timeout) if form is None else form.watched(),
             session.request(
                 request.method,
@@ -163,7 +163,7 @@ class Transport:
                 data=data,
                 allow_redirects=False,
                 timeout=_limits(timeout, has_file=form is not None),
-                raise_for_status=False,  # a session of the user's may say otherwise, and may not decompress
+                raise_for_status=False,  # the user's own session may have other defaults for both
                 auto_decompress=True,
             ) as response,
         ):
@@ -173,7 +173,7 @@ class Transport:
             return HttpResponse(status=response.status, headers=response.headers, body=body)
 
     async def aclose(self) -> None:
-        """Close the session and its connections, for good."""
+        """Close the session and its connections for good."""
         self._closed = True
         session, self._session = self._session, None
         if session is not None:
@@ -181,7 +181,7 @@ class Transport:
 
 
 def offline(error: BaseException) -> str:
-    """Return what it may mean that no connection was made, where the way ends on this side; else nothing."""
+    """Return a hint for a message if *error* means that this machine has no network or no such name; else ""."""
     is_near = isinstance(error, OSError) and error.errno in {errno.ENETUNREACH, errno.ENETDOWN}
     is_near = is_near or isinstance(error, aiohttp.ClientConnectorDNSError)
     return ": you may be offline, or the name may be misspelt" if is_near else ""
@@ -189,8 +189,8 @@ def offline(error: BaseException) -> str:
 
 @lru_cache(maxsize=8)
 def _limits(seconds: float, *, has_file: bool) -> aiohttp.ClientTimeout:
-    # The wait for a connection ends before the whole call does, so that it is known that nothing was sent. A long file
-    # on a slow line is not a hung call: whether it moves is for the form to watch.
+    # The connect timeout is shorter than the whole call's, so that it tells us that nothing was sent. A long file on a
+    # slow line is not a hung call, so an upload has no total: the form watches its progress.
     return aiohttp.ClientTimeout(
         total=None,
         connect=CALL_TIMEOUT_SECONDS if has_file else 0.9 * seconds,
@@ -212,12 +212,12 @@ async def _whole(stream: aiohttp.StreamReader) -> bytes:
 
 
 class _Form(aiohttp.MultipartWriter):
-    """A multipart body that watches over its own way out."""
+    """A multipart body that watches the progress of its own upload."""
 
-    # FormData sends no multipart when there is no file, and MusicGPT documents multipart always.
+    # Not aiohttp.FormData, which is not multipart without a file: MusicGPT documents multipart always.
 
     def __init__(self, parts: tuple[Part, ...], progress: Progress | None, files: ExitStack) -> None:
-        """Put *parts* into it; their files are open until *files* close. Raises NotSentError: one cannot be read."""
+        """Add *parts*, whose files *files* closes; raises NotSentError if a file cannot be read."""
         super().__init__("form-data")
         self.has_file = False
         self._progress = progress
@@ -226,7 +226,7 @@ class _Form(aiohttp.MultipartWriter):
         for part in parts:
             try:
                 self._add(part, files)
-            except (OSError, UnicodeError) as error:  # the latter: a file name that is no text
+            except (OSError, UnicodeError) as error:  # UnicodeError: a file name that is not valid UTF-8
                 reason = error.strerror if isinstance(error, OSError) else "its name is not UTF-8"
                 message = f"cannot read {part.path!s:.200}: {reason or error}; nothing was sent"
                 raise NotSentError(message.encode(errors="replace").decode()) from error
@@ -236,7 +236,7 @@ class _Form(aiohttp.MultipartWriter):
         if part.path is None:
             self.append(part.value or "", headers).set_content_disposition("form-data", name=part.name)
             return
-        # As browsers write it (RFC 7578, 4.2, which forbids `filename*`, and WHATWG HTML, 4.10.22.7): not %-encoded.
+        # In UTF-8 as browsers do (WHATWG HTML, 4.10.22.7), not percent-encoded; RFC 7578, 4.2, forbids `filename*`.
         given = part.filename or part.path.name
         given.encode()
         name = "".join(f"%{ord(letter):02X}" if letter in _UNQUOTED else letter for letter in given)
@@ -246,7 +246,7 @@ class _Form(aiohttp.MultipartWriter):
 
     @asynccontextmanager
     async def watched(self) -> AsyncGenerator[None]:
-        """End the block with `TimeoutError` when the body stands still; leave no connection that it is stuck in."""
+        """Raise TimeoutError in the block when the upload stalls, and abort its connection."""
         limit = asyncio.timeout(None)
         try:
             async with limit:
@@ -261,10 +261,10 @@ class _Form(aiohttp.MultipartWriter):
         finally:
             self._limit = None
             if self._outlet is not None:
-                self._outlet.abort()  # closing would wait until a peer that reads no more has read the rest
+                self._outlet.abort()  # close() would wait for a peer that no longer reads
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Write the body. The connection is there, so that from now on time counts."""
+        """Write the body. The idle timeout starts here, since the connection now exists."""
         self._outlet = writer.transport if isinstance(writer, StreamWriter) else None
         self._allow(UPLOAD_IDLE_SECONDS)
         await super().write_with_length(writer, content_length)
@@ -283,7 +283,7 @@ class _Form(aiohttp.MultipartWriter):
 
 
 class _CountedReader(io.BufferedReader):
-    """A file that tells how much of it was read; aiohttp streams it in chunks, off the loop."""
+    """A file that reports how much of it was read; aiohttp streams it in chunks from a thread."""
 
     def __init__(self, path: Path, moved: Callable[[int, int], None]) -> None:
         super().__init__(io.FileIO(path))
@@ -293,6 +293,6 @@ class _CountedReader(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         chunk = super().read(size)
-        # aiohttp reads in a thread; the watch and the user's callback belong to the loop.
+        # aiohttp calls this in a thread, but the timeout and the user's callback belong to the event loop.
         self._loop.call_soon_threadsafe(self._moved, self.tell(), self._size)
         return chunk

@@ -1,4 +1,4 @@
-"""The paths under the public URL: building a callback's, reading one, and hiding its secret."""
+"""The paths under the public URL: building and reading callback paths, and hiding their secret in texts."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from audioext.http import signing
 
 FILES_SEGMENT = "files"
 CHECK_SEGMENT = "check"
-"""Stands where a provider's name stands in a callback, so that a check takes the way that webhooks take."""
+"""The provider's name in the callback path of a check, so that it takes the same route as a webhook."""
 MASK = "***"
 _CALLBACK = re.compile(
     r"(?:^|/)(?P<provider>[a-z0-9-]{1,64})/(?P<ref>[0-9a-z]{8,64})/(?P<tag>[\w%.~-]{1,128})/?$", re.ASCII
 )
-# A prefix may have any number of segments, so what comes before the secret does not tell where it is: its own shape
-# does, and else that it ends the path. JSON may write a slash as \/, a proxy as %2F, and that once more as %252F.
+# A prefix may have any number of segments, so the secret is found by its own shape, or else as the path's last segment.
+# A slash may be spelled \/ in JSON, %2F by a proxy, and %252F if that is encoded again.
 _SECRET_PATH = re.compile(
     r"""(
       (?:(?<![\w%.~-])|(?<=%2[Ff])|(?<=52[Ff]))  # ref and tag, as we make them, or a file's token
       (?:[0-9a-z]{24}|files)(?:\\?/|%(?:25)*+2[Ff])+ (?=[\w-]{43}(?![\w-]))
-    | =(?=[\w-]{43}(?![\w-]))  # somebody asked with it in a query
+    | =(?=[\w-]{43}(?![\w-]))  # in a query
     | (?<![\w%.~-])(?:
         files(?:\\?/)+ (?=[^/?\s"\\]++(?:(?:\\?/)+[^/?\s"\\]*+)?(?:\\?/)?(?!\\/|[^?\s"\\]))
       | [a-z0-9-]{1,64}(?:\\?/)+[0-9a-z]{8,64}(?:\\?/)+ (?=[\w%.~-]++(?!(?:\\?/)+[\w%.~-]))
@@ -33,13 +33,13 @@ _SECRET_PATH = re.compile(
 )
 
 _PASSWORD = re.compile(r"(?<=password=)[^&\s]*", re.IGNORECASE)
-_BARE_NAME = re.compile(r"\A[^/\s]*@")  # of a URL whose scheme is missing
+_BARE_NAME = re.compile(r"\A[^/\s]*@")  # the user info of a URL without a scheme
 _SPACES = re.compile(r"(\s+)")
 
 
 @frozen
 class Route:
-    """Which job a callback path names. The tag does not show."""
+    """The parts of a callback path; the tag is secret and not in the repr."""
 
     provider: str
     ref: str
@@ -47,14 +47,14 @@ class Route:
 
 
 def callback_url(public_url: URL, secret: bytes, provider: str, ref: str) -> URL:
-    """Return the URL that the provider is asked to call for *ref*."""
-    # All three are safe in a path as they are, and a path that is only put in its place is not parsed.
+    """Return the callback URL of *ref* for *provider*."""
+    # All three segments are safe in a path, so `encoded=True` saves parsing it.
     path = f"{public_url.raw_path.rstrip('/')}/{provider}/{ref}/{signing.tag(secret, provider, ref)}"
     return public_url.with_path(path, encoded=True)
 
 
 def read_callback(path: str) -> Route:
-    """Return the route in the last three segments of *path*, or raise WebhookError: it is no callback path (404)."""
+    """Return the route in the last three segments of *path*, or raise WebhookError (404) if it is no callback path."""
     found = _CALLBACK.search(path.partition("?")[0])
     if found is None:
         raise WebhookError("no such route", http_status=404)
@@ -67,7 +67,7 @@ def mask(text: str) -> str:
 
 
 def without_password(text: str) -> str:
-    """Return *text* with the name and password of every URL hidden, also where it is a broken one."""
+    """Return *text* with the user name and password of every URL hidden, even of a malformed one."""
     text = "".join(map(_without_name, _SPACES.split(_BARE_NAME.sub(f"{MASK}@", text))))
     return _PASSWORD.sub(MASK, text)
 

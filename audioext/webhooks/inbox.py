@@ -151,8 +151,8 @@ class Inbox:
         if not 0 <= now - self._warned_at < TAG_WARNING_SECONDS:
             self._warned_at = now
             _log.warning(
-                "a callback of %s for job %s does not carry our tag: it comes from a stranger, or from a client with "
-                "other secrets= or another store",
+                "a callback of %s for job %s has no valid tag: it comes from a stranger, or from a client with other "
+                "secrets= or another store",
                 route.provider,
                 route.ref,
             )

@@ -267,7 +267,7 @@ async def test_a_name_that_is_opened_may_have_any_address(opened: str, net: Net)
 )
 def test_what_is_no_host_cannot_be_opened(text: str) -> None:
     """A client says so when it is made, and how hosts are written."""
-    with pytest.raises(ax.ConfigError, match=r'is no host to open: give names, like allow_hosts=\["files'):
+    with pytest.raises(ax.ConfigError, match=r'is not a host: give names, like allow_hosts=\["files'):
         ax.Client(allow_hosts=[text])
 
 

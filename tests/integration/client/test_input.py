@@ -144,7 +144,7 @@ async def test_what_is_not_submitted_leaves_no_file(
         (b"print('la')" * 9, "what was given as file= is not an audio file"),
         (b"\x89PNG\r\n\x1a\n" + bytes(99), "what was given as file= is not an audio file"),
         (bytes(99), "what was given as file= is not an audio file"),
-        (Breaks(b""), "cannot be read or kept: no more than"),
+        (Breaks(b""), "cannot be read or copied: no more than"),
         (Path(__file__).parent, "is a folder: name a file in it"),
         (Path(__file__), "is not an audio file"),
         ("no/such.wav", "there is no file at no/such.wav"),

@@ -66,7 +66,7 @@ def test_a_misspelt_setting_is_a_type_error() -> None:
         ({"secrets": "one-text-instead-of-a-list"}, "newest first"),
         ({"secrets": [32]}, "secrets must be a list of texts or bytes"),
         ({"secrets": None}, "secrets must be a list of texts or bytes"),
-        ({"allow_hosts": None}, "None is no host to open"),
+        ({"allow_hosts": None}, "None is not a host"),
         ({"handler_concurrency": 0}, "handler_concurrency must be a whole number from 1 on, not 0"),
         ({"handler_concurrency": "16"}, "handler_concurrency"),
         ({"handler_concurrency": True}, "handler_concurrency"),
