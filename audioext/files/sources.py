@@ -88,7 +88,7 @@ class Spool:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
             why = cut(str(error)) or type(error).__name__
-            return Problem("file", f"the given file cannot be read or copied: {why}")
+            return Problem("file", f"cannot be read or copied: {why}")
         self._paths.add(path)
         return path
 

@@ -1,4 +1,4 @@
-"""The hosted APIs: each module is one wire format, none knows another, and each is loaded when it is first used."""
+"""The hosted APIs: one module for each wire format, independent of the others and imported on first use."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ CLASSES = {
     "musicgpt": ("audioext.providers.musicgpt", "MusicGpt"),
 }
 NAMES = tuple(CLASSES)
-"""The wire formats, in the order in which messages name them."""
+"""The names of the wire formats, in the order in which messages list them."""
 
 
 def load(name: str) -> Callable[..., Provider]:
-    """Return the class whose accounts are called *name* by default, such as `Kie` for `"kie"`, or raise KeyError."""
+    """Return the class of the wire format *name*, such as `Kie` for `"kie"`, or raise KeyError."""
     module, class_name = CLASSES[name]
     found: Callable[..., Provider] = getattr(importlib.import_module(module), class_name)
     return found

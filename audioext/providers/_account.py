@@ -1,4 +1,4 @@
-"""An account at one API: the settings that a user gives, the facts of its vendor, and the calls that all share."""
+"""The base class of all providers: an account's settings, its vendor's facts, and the calls that all APIs share."""
 
 import functools
 import hashlib
@@ -27,7 +27,7 @@ from audioext.providers.base import ProviderFacts, ProviderInfo
 from audioext.version import __version__
 
 USER_AGENT = f"audioext/{__version__}"
-"""Sent with every call: behind Cloudflare a request without one gets 403 "error code: 1010"."""
+"""Sent with every call: Cloudflare answers a request without a User-Agent with 403 "error code: 1010"."""
 
 DAY_SECONDS = 86_400.0
 
@@ -42,9 +42,9 @@ _AROUND_KEY = " \t\r\n\f\v\"'`,;\u00a0\u200b\u200c\u200d\u2018\u2019\u201c\u201d
 class Vendor(ProviderFacts):
     """The facts of one wire format at one vendor.
 
-    `rules` say what it takes; their `wire_name` is the default of an account's `name`. `table` reads its answers.
-    `auth` is what stands before the key in `Authorization`. A status is asked for with a GET of `status_path`, the task
-    in the query under `status_key` beside `status_query`.
+    `rules` say which requests it accepts; their `wire_name` is the default `name` of an account. `table` has the codes
+    of its answers. `auth` comes before the key in the `Authorization` header. A status call is a GET of `status_path`
+    with `status_query` and the task's id as `status_key`.
     """
 
     rules: FieldRules
@@ -63,7 +63,7 @@ def to_base_url(value: str | URL) -> URL:
     except (TypeError, ValueError):
         url, host = URL(), None
     if url.scheme not in {"http", "https"} or not host or url.query_string or url.fragment or url.user:
-        # A base URL may hold a password; what is no URL at all may be the API key, given in the wrong place.
+        # Not shown if it may hold a password, or if it may be the API key, passed in the wrong place.
         fit = isinstance(value, (str, URL)) and "@" not in str(value) and "/" in str(value)
         shown = f"{value!s:.80}" if fit else "that"
         raise ConfigError(f"base_url must be like https://api.example.com or http://127.0.0.1:8000/kie, not {shown}")
@@ -71,30 +71,30 @@ def to_base_url(value: str | URL) -> URL:
 
 
 def to_api_key(value: str | None) -> str | None:
-    """Return *value* without what comes along when a key is pasted (white space, quotes, `Bearer `), or ConfigError."""
+    """Return *value* without pasted extras (white space, quotes, `Bearer `), or raise ConfigError."""
     if value is None:
         return None
     key, before = (value if isinstance(value, str) else ""), None
     while key != before:
         before, key = key, _PASTED.sub("", key.strip(_AROUND_KEY))
-    # What is wrong is said without the key itself, which never shows.
+    # No message shows the key itself.
     if not isinstance(value, str):
         raise ConfigError("api_key must be text")
     if not key or key.lower() == "bearer":
         raise ConfigError("api_key is empty")
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigError("api_key holds a blank, a line break or a letter that no key has: was it copied whole?")
+        raise ConfigError("api_key has a space, a line break or a letter that no key has: was it copied correctly?")
     return key
 
 
-def _vendors(fact: str) -> Any:  # noqa: ANN401 - as attrs' own Factory, so that the annotation beside it counts
-    """Return the default of a setting: a fact of the account's vendor."""
+def _vendors(fact: str) -> Any:  # noqa: ANN401 - like attrs.Factory, so that the field's annotation counts
+    """Return an attrs default that takes *fact* from the account's vendor."""
     return attrs.Factory(attrgetter(f"vendor.{fact}"), takes_self=True)
 
 
 _name = checks.setting(
     checks.must_be(
-        "small letters, digits and hyphens, such as kie-2",  # it stands in a callback path
+        "small letters, digits and hyphens, such as kie-2",  # it is a segment of the callback path
         lambda value: isinstance(value, str) and _NAME.fullmatch(value) is not None,
     )
 )
@@ -109,11 +109,11 @@ def _joined(root: URL, path: str) -> URL:
 
 @frozen
 class HostedAccount:
-    """An API key at one vendor, with the addresses and limits that belong to it; the base of every provider.
+    """An account at one vendor: its API key, base URL and limits; the base class of every provider.
 
-    `base_url` may carry a path prefix. `name` is the segment of the callback path; two accounts at one API need two
-    names. `grace` and `retention` are in seconds. A subclass says who its `vendor` is, and adds what its wire has:
-    `build_submit`, `parse_status` and `parse_webhook`. Raises ConfigError: a setting cannot work.
+    `base_url` may have a path prefix. `name` is a segment of the callback path; two accounts at one API need different
+    names. `grace` and `retention` are in seconds. A subclass sets `vendor` and adds `build_submit`, `parse_status` and
+    `parse_webhook` for its wire format. Raises ConfigError: a setting cannot work.
     """
 
     vendor: ClassVar[Vendor]
@@ -127,7 +127,7 @@ class HostedAccount:
         repr=False,
         eq=False,
     )
-    """The `base_url` that was given, `None` for the vendor's own."""
+    """The `base_url` argument, `None` for the vendor's own."""
     base_url: URL = field(
         init=False, default=attrs.Factory(lambda self: self.given_url or self.vendor.base_url, takes_self=True)
     )
@@ -140,11 +140,11 @@ class HostedAccount:
     )
 
     info: ProviderInfo = field(init=False, repr=False, eq=False)
-    """The facts of this account; limits count by its host and by a digest of its key."""
+    """The facts of this account; limits are counted by host and a digest of the key."""
 
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
-        """Answer a misspelt setting with the one that was meant."""
+        """Make the TypeError for a misspelt setting suggest the right one."""
         checks.name_what_was_meant(cls, "setting")
 
     @property
@@ -153,7 +153,7 @@ class HostedAccount:
         return False
 
     def __attrs_post_init__(self) -> None:
-        """Put the facts together, which are asked for several times with each call."""
+        """Build `info` once, since it is read several times with each call."""
         digest = hashlib.sha256(f"audioext account {self.api_key}".encode()).hexdigest()[:12]
         facts: dict[str, Any] = {each.name: getattr(self.vendor, each.name) for each in attrs.fields(ProviderFacts)}
         own = ("base_url", "limits", "grace", "retention", "name", "pace", "is_signed")
@@ -165,33 +165,33 @@ class HostedAccount:
             is_base_url_given=self.given_url is not None,
             operations=self.vendor.rules.operations,
         )
-        object.__setattr__(self, "info", info)  # a protocol's property may be a field, and no cached one
+        object.__setattr__(self, "info", info)  # a field fits the protocol's property, a cached_property does not
 
     @functools.cached_property
     def answers(self) -> Answers:
-        """The reader of this account's answers."""
+        """The parser of this account's answers."""
         return Answers(provider=self.name, table=self.vendor.table, secret=self.api_key)
 
     def check(self, request: Request) -> Sequence[Problem]:
-        """Return all that this API would refuse in *request*, and advice, by its rules; or raise UnsupportedError."""
+        """Return every problem that this API would have with *request*, and advice, or raise UnsupportedError."""
         return field_problems(request, self.vendor.rules)
 
     def check_callback(self, callback: URL) -> str | None:  # noqa: ARG002 - the protocol's
-        """Return `None`: no page says that an address is refused."""
+        """Return `None`: no page says that this API refuses an address."""
         return None
 
     def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
-        """Say whether a task was made, refused or unknown. Never raises for any bytes."""
+        """Return whether the task was made, refused, or may have been made. Never raises, whatever the bytes."""
         return self.answers.parse_submit(response)
 
     def build_status(self, record: Record) -> HttpRequest:
-        """Return the GET that asks for *record*'s task, or raise RequestError: its task id is not known yet.
+        """Return the GET of the status of *record*'s task, or raise RequestError if its task id is not known yet.
 
-        It goes to the API that the task was submitted to, unless this account was given another address, or a key that
-        the other is not shown.
+        It goes to the base URL that the task was submitted to, unless this account has a base URL of its own or another
+        key, which that API must not see.
         """
         if record.task_id is None:
-            raise RequestError([Problem("task_id", "is not known yet: nothing can be asked about this job")])
+            raise RequestError([Problem("task_id", "is not known yet, so this job has no status to ask for")])
         asked, vendor, base = record.asked, self.vendor, None
         is_same_key = asked.account.rpartition("/")[2] == self.info.account.rpartition("/")[2]
         if asked.base_url is not None and is_same_key and self.base_url == vendor.base_url:
@@ -199,19 +199,19 @@ class HostedAccount:
         return self.get(vendor.status_path, {**vendor.status_query, **self.named(record)}, base=base)
 
     def named(self, record: Record) -> Mapping[str, str]:
-        """Return how a status call names *record*'s task."""
+        """Return the query parameters that name *record*'s task in a status call."""
         return {self.vendor.status_key: record.task_id or ""}
 
     def verify_webhook(self, hook: Webhook) -> None:
-        """Do nothing: this API signs nothing, so the tag is the proof."""
+        """Do nothing: this API does not sign webhooks, so the tag is the only proof."""
 
     def get(self, path: str, query: Mapping[str, str] | None = None, *, base: URL | None = None) -> HttpRequest:
-        """Return a GET of *path*, which starts with a slash, under *base*, else under the base URL."""
+        """Return a GET of *path*, which starts with a slash, under *base*, by default `base_url`."""
         url = _joined(self.base_url if base is None else base, path)
         return HttpRequest(method="GET", url=url.with_query(query), headers=self.headers)
 
     def post(self, path: str, body: Mapping[str, object] | Sequence[Part], *, base: URL | None = None) -> HttpRequest:
-        """Return a POST of *body*, as JSON or a form of parts, to *path* under *base*, else under the base URL."""
+        """Return a POST of *body*, as JSON or as a form of parts, to *path* under *base*, by default `base_url`."""
         url = _joined(self.base_url if base is None else base, path)
         if not isinstance(body, Mapping):
             return HttpRequest(method="POST", url=url, headers=self.headers, parts=tuple(body))
@@ -219,7 +219,7 @@ class HostedAccount:
 
     @functools.cached_property
     def headers(self) -> CIMultiDictProxy[str]:
-        """The headers of a call: who we are, what we accept, and the key where there is one."""
+        """The headers of a call: `User-Agent`, `Accept`, and `Authorization` if there is a key."""
         key = {} if self.api_key is None else {"Authorization": f"{self.vendor.auth}{self.api_key}"}
         return CIMultiDictProxy(CIMultiDict({"User-Agent": USER_AGENT, "Accept": "application/json", **key}))
 
@@ -229,7 +229,7 @@ class HostedAccount:
 
 
 def file_part(name: str, path: Path, *, filename: str) -> Part:
-    """Return the part that holds the audio at *path*, with the type that its suffix tells: some hosts want one."""
+    """Return a form part with the audio at *path*; its media type, which some hosts want, comes from its suffix."""
     suffix = path.suffix[1:].lower()
     other = f"audio/{suffix}" if suffix.isalnum() and suffix.isascii() else None
     return Part(name=name, path=path, filename=filename, content_type=AUDIO_TYPES.get(f".{suffix}", other))

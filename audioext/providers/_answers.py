@@ -1,7 +1,7 @@
-"""Reading the answers to our calls: one envelope, one table of codes, and the rule for what a submit's answer proves.
+"""Parsing the answers to our calls: the envelope, the table of codes, and whether a submit made a task.
 
 Bodies are `{"code": …, "msg": …, "data": …}` at kie.ai, sunoapi.org and vidgo, and plain objects elsewhere. The body's
-`code` is the verdict, whatever the HTTP status says; without one the HTTP status is.
+`code` outweighs the HTTP status, which only counts if there is none.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ HTTP_ERROR_FROM = 400
 HTTP_SERVER_ERROR_FROM = 500
 _HTTP_FORBIDDEN = 403
 _FIREWALL = re.compile(rb"\berror( code:)? 1010\b", re.IGNORECASE)
-_FIREWALL_CODE = 1010  # Cloudflare turned the client away before the API saw the call
+_FIREWALL_CODE = 1010  # Cloudflare refused the client before the API saw the call
 _FIREWALL_SAYS = "the firewall in front of the API refused this client (error code: 1010)"
 _HIGHEST_CODE = 10**9
 _HTTP_CODES_FROM, _HTTP_CODES_BELOW = 100, 600
 _BARE_ID = re.compile(r"(?=.*[0-9])[\w-]{16,64}", re.ASCII)
 NO_IDS = frozenset({"", "single_song_generation_request"})
-"""What stands in place of a second id where one track was ordered: a live client of MusicGPT, on no page."""
+"""Placeholders for the second id of a single track: seen by a live client of MusicGPT, on no page."""
 
 
 @frozen(kw_only=True)
 class Code:
-    """What a code means: the error's type, whether the call may succeed later, and whether no task was made.
+    """The meaning of a code: the error's type, whether the call may succeed later, and whether no task was made.
 
-    `resend` says that the same POST may be sent again by itself, which holds for rates and maintenance.
+    `resend` says that we may send the same POST again by ourselves, as for rate limits and maintenance.
     """
 
     error: type[ProviderError] = ProviderError
@@ -56,7 +56,7 @@ CONTENT = Code(error=errors.ContentError)
 SOURCE = Code(error=errors.SourceError)
 MAINTENANCE = Code(error=ProviderDownError, retryable=True, resend=True)
 MAYBE_MADE = Code(error=ProviderDownError, retryable=True, no_task=False)
-"""Something broke on the way: a task may have been made."""
+"""A failure at the server, after which a task may exist."""
 
 HTTP_CODES: Mapping[int, Code] = {
     401: AUTH,
@@ -65,11 +65,11 @@ HTTP_CODES: Mapping[int, Code] = {
     429: RATE,
     **dict.fromkeys((404, 405, 409, 422), Code()),
 }
-"""HTTP's own meanings, for vendors whose pages show no table."""
-# A request that was at fault made no task; these may say that the server gave up while it was at work.
+"""HTTP's own meanings, for vendors whose pages have no table."""
+# Other 4xx codes mean that no task was made; with these the server may have given up while working on it.
 _UNSURE_CODES = frozenset({408, 425, 499})
 
-_CONTENT_CODES = frozenset({400, 403, 422})  # with words about the content they are no word about the request
+_CONTENT_CODES = frozenset({400, 403, 422})  # with a text about the content, the content was refused, not the call
 _BROKEN_WORDS = re.compile(r"\b(internal|server|time[sd]?[ -]?out|unavailable|exception)\b", re.IGNORECASE)
 
 
@@ -77,9 +77,9 @@ _BROKEN_WORDS = re.compile(r"\b(internal|server|time[sd]?[ -]?out|unavailable|ex
 class CodeTable:
     """One vendor's codes, and the texts that outrank them.
 
-    `phrases` are (pattern, the codes that it may speak for, meaning), tried in order on the answer's text.
-    `http_refusals` are HTTP statuses that the vendor states to be refusals whatever the body holds. `text_keys` are
-    the plain keys under which an answer's text may stand, the likeliest first.
+    `phrases` are (pattern, codes, meaning), tried in order: if the answer has one of the codes and its text matches the
+    pattern, the meaning applies. `http_refusals` are HTTP statuses that the vendor documents as refusals whatever the
+    body. `text_keys` are the `plain` keys that may hold an answer's text, the likeliest first.
     """
 
     codes: Mapping[int, Code] = HTTP_CODES
@@ -88,7 +88,7 @@ class CodeTable:
     text_keys: tuple[str, ...] = ("msg", "message", "errormessage", "errormsg", "error", "detail", "reason")
 
     def meaning(self, code: int, message: str) -> Code:
-        """Return what *code* with *message* means; one that no page lists is read as HTTP would be."""
+        """Return the meaning of *code* with *message*; an unlisted code means what it means in HTTP."""
         for pattern, spoken_for, meaning in self.phrases:
             if code in spoken_for and pattern.search(message):
                 return meaning
@@ -103,14 +103,14 @@ class CodeTable:
 
 
 class Answer(Body):
-    """One answer, opened: `problem` is why it is no JSON object; then it says nothing as a body.
+    """One parsed answer. `problem` is the error if it is not a JSON object; then its body counts as empty.
 
-    `code` is the body's own (`has_code`), else the HTTP status with all of 2xx as 200. `failed`: it says no in another
-    way, such as `"success": false`. `text` is what it tells people, `meaning` what both stand for together.
+    `code` is the body's own if `has_code`, else the HTTP status, with all of 2xx as 200. `failed` says that it fails in
+    another way, such as `"success": false`. `text` is its message for people, `meaning` that of `code` and `text`.
     """
 
     def __init__(self, response: HttpResponse, reader: Answers) -> None:
-        """Read *response* as *reader*'s vendor means it."""
+        """Parse *response* with the codes of *reader*."""
         self.response, self.reader = response, reader
         self.problem: DecodeError | None = None
         status, table = response.status, reader.table
@@ -120,7 +120,7 @@ class Answer(Body):
         except DecodeError as error:
             super().__init__({}, "the answer")
             self.problem = error
-        self._found.pop("kind", None)  # callbacks alone tell by it what became of a task
+        self._found.pop("kind", None)  # a task's status only in callbacks
         own = _FIREWALL_CODE if is_blocked else self._own_code(status)
         self.has_code = own is not None
         self.failed = self.says_no or self._says_failed()
@@ -132,7 +132,7 @@ class Answer(Body):
             if status in REDIRECTS and "Location" in response.headers:
                 self.text = f"a redirect to {as_data(response.headers['Location'], longest=LONGEST_EXCERPT)}"
         else:
-            # What a good answer says besides is a pleasantry.
+            # The message of a good answer is only a pleasantry.
             told = "" if self.is_good else said(self.outer, table.text_keys) or self.says()
             self.text = reader.clean(told.encode(), LONGEST_MESSAGE) if told else ""
         uncoded = self.failed and self.code == OK
@@ -141,7 +141,7 @@ class Answer(Body):
 
     @property
     def data(self) -> object:
-        """What the envelope holds, read where it is JSON in a text."""
+        """The envelope's `data`, decoded if it is a string of JSON."""
         return opened(self.outer.get("data"))
 
     @property
@@ -150,7 +150,7 @@ class Answer(Body):
         return self.code == OK and not self.failed
 
     def error(self, *, charged: bool | None = None) -> ProviderError:
-        """Return the error that it stands for."""
+        """Return this answer as an error."""
         code: str | None = str(self.code)
         if self.failed and self.code == OK:
             word = text(plain_keys(self.outer.get("error")).get("code"))
@@ -168,14 +168,14 @@ class Answer(Body):
         return error
 
     def no_task(self) -> ProviderError:
-        """Return the error of a status answer that succeeded without a task in it; asking again may help."""
+        """Return the error, which is retryable, of a status answer that succeeded but has no task."""
         says, status = "the answer names no task", self.response.status
         return ProviderError(says, provider=self.reader.provider, http_status=status, code=str(OK), retryable=True)
 
     def made(self) -> Submitted | None:
-        """Return the task that a submit's answer names; what stands beside it is MusicGPT's.
+        """Return the task in a submit's answer, or `None`; the other fields of the result are MusicGPT's.
 
-        A sibling of vidgo has it on top, readers of MusicGPT know `id`, and `data` may be the id itself.
+        A sibling of vidgo has the id at the top level, clients of MusicGPT read `id`, and `data` may be the id itself.
         """
         keys, data = self.keys, self.outer.get("data")
         try:
@@ -195,7 +195,7 @@ class Answer(Body):
         )
 
     def _says_failed(self) -> bool:
-        """Say whether it is one word of failure, or an error; what names a task is told by that."""
+        """Say whether it has a failing status or an error text, and no task id: a task's failure is not the call's."""
         try:
             if self.task_ids or self.word.fails:
                 return not self.task_ids
@@ -204,10 +204,10 @@ class Answer(Body):
         return not self.has_code and "success" not in self.outer and bool(words(self.outer.get("error")))
 
     def _own_code(self, status: int) -> int | None:
-        """Return the code in the body; one that is none of HTTP's says less than *status*, where that is an error."""
+        """Return the code in the body; a code outside HTTP's range does not outweigh a *status* that is an error."""
         found = self.first("code", _code_of)
         if found is None:
-            # A status is a word elsewhere, and HTTP's number in some frameworks; an error's code may be that of a task.
+            # Some frameworks put the HTTP status under `status`. An `errorcode` beside a task id may be the task's.
             keys = ("status",) if "taskid" in self.keys else ("status", "errorcode")
             numbers = (_code_of(self.outer.get(key)) for key in keys)
             found = next((number for number in numbers if number is not None and number >= HTTP_ERROR_FROM), None)
@@ -217,17 +217,17 @@ class Answer(Body):
 
 @frozen(kw_only=True)
 class Answers:
-    """Reads the answers of one account: its name for messages, its codes, the key to keep out of texts."""
+    """Parses the answers of one account; *provider* is its name in messages, *secret* the key to keep out of them."""
 
     provider: str
     table: CodeTable
     secret: str | None = field(default=None, repr=False)
 
     def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
-        """Say whether a task was made, refused or unknown. Never raises for any bytes.
+        """Return whether the task was made, refused, or may have been made. Never raises, whatever the bytes.
 
-        A readable refusal that names no task is one; a server that broke (HTTP 5xx) may have made a task whatever its
-        body says, and so may a code that does not exclude it.
+        Refused needs a readable refusal without a task id. After HTTP 5xx, or a code whose meaning is not `no_task`,
+        the task may have been made, whatever the body says.
         """
         if (documented := _documented(response)) is not None:
             return documented
@@ -250,14 +250,14 @@ class Answers:
         return Refused(error=answer.error(charged=False), resend=answer.meaning.resend)
 
     def parse_free(self, response: HttpResponse) -> dict[str, object]:
-        """Return what the answer to a call that costs nothing holds, by plain keys, or raise an error."""
+        """Return the values of a free call's answer by `plain` keys, or raise an error."""
         answer = self.parse_any(response, charged=False)
         if not answer.is_good:
             raise answer.error(charged=False)
         return {**answer.keys, "data": answer.data}
 
     def parse_any(self, response: HttpResponse, *, charged: bool | None = None) -> Answer:
-        """Return the answer to a call, refused or not, or raise DecodeError, or ProviderError by its HTTP status."""
+        """Return the answer, even if it is a refusal; if it is unreadable, raise DecodeError (2xx) or ProviderError."""
         answer = Answer(response, self)
         if answer.problem is not None:
             if response.status in range(200, 300):
@@ -266,23 +266,23 @@ class Answers:
         return answer
 
     def error(self, response: HttpResponse) -> ProviderError:
-        """Return the error that *response* stands for."""
+        """Return *response* as an error."""
         return Answer(response, self).error()
 
     def clean(self, said: bytes, longest: int = LONGEST_EXCERPT) -> str:
-        """Return *said* on one line without the key: some APIs echo what they refuse."""
+        """Return *said* on one line without the API key: some APIs echo a refused request."""
         if self.secret is not None:
             said = said.replace(self.secret.encode(), b"[key]")
         return excerpt(said, longest=longest)
 
 
 def id_of_track(value: object) -> str | None:
-    """Return the id of a track in *value*, but what stands in the place of one."""
+    """Return the track id in *value*, or `None` for a placeholder."""
     return None if (found := text(value)) in NO_IDS else found
 
 
 def _uncoded(says: str) -> Code:
-    """Return what `"success": false` under a good code means: a refusal, unless it tells of a server that broke."""
+    """Return the meaning of `"success": false` under a good code: a refusal, unless its text is of a server error."""
     if _BROKEN_WORDS.search(says):
         return MAYBE_MADE
     if CREDIT_WORDS.search(says):
@@ -295,7 +295,7 @@ class _NewTask(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _NewTaskAnswer(msgspec.Struct, forbid_unknown_fields=True):
-    """The documented answer of kie.ai and sunoapi.org to a submit, which says nothing else; read in one pass."""
+    """The documented answer of kie.ai and sunoapi.org to a submit, without any other key; a fast path."""
 
     code: Literal[200]
     data: _NewTask
@@ -316,7 +316,7 @@ def _code_of(value: object) -> int | None:
     code = number(value)
     if code is None or not code.is_integer() or abs(code) > _HIGHEST_CODE:
         return None
-    return OK if code == 0 else _http_code(int(code))  # some hosts say 0 for success
+    return OK if code == 0 else _http_code(int(code))  # 0 means success at some hosts
 
 
 def _http_code(code: int) -> int:

@@ -1,7 +1,7 @@
-"""What a body says of a task: ids, a status word, tracks and texts, wherever they stand and however they are spelt.
+"""Finding a task's ids, status word, tracks and texts in a body, wherever they are and however their keys are spelled.
 
-kie.ai (both routes), sunoapi.org and vidgo.ai wrap the same engine. Their bodies differ in spelling and in wrapping,
-and each has been seen in more shapes than its page shows, so one reader takes them all, and those of MusicGPT.
+kie.ai (both routes), sunoapi.org and vidgo.ai wrap the same engine. Their bodies differ in spelling and nesting, and
+each has been seen in more shapes than its page shows, so one reader parses them all, and those of MusicGPT.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from audioext.providers._words import StatusWord, all_said, says_no, status_word
 
 T = TypeVar("T")
 
-MAX_KEYS = 200  # of one object, or items of one list; real ones have up to 30
-MAX_PER_ROLE = 12  # values of one kind, such as lists
-MAX_LAYERS = 12  # objects of a body that are looked into; real ones have 2 to 4
-MAX_NODES = 64  # lists and objects in which tracks are looked for where no known key has them
-MAX_TEXTS = 200  # that may be JSON, and are read as such there; each broken one takes a while
+MAX_KEYS = 200  # per object, or items per list; real ones have up to 30
+MAX_PER_ROLE = 12  # values per role
+MAX_LAYERS = 12  # nested objects that are searched; real bodies have 2 to 4
+MAX_NODES = 64  # lists and objects that are searched for tracks if no known key has any
+MAX_TEXTS = 200  # strings that this search tries to decode as JSON; each broken one takes a while
 _LISTS = (
     *("data", "sunodata", "items", "files", "tracks", "songs", "clips", "resultjson", "response", "resultobject"),
     *("resulturls", "audiourls", "urls", "results", "result", "output", "outputs", "audios", "list", "payload", "body"),
     *("resulturl", "task", "job", "record", "conversions", "conversion"),
 )
-"""Plain keys under which tracks, lists of them, or objects around them have been seen: kie.ai's jobs (`resultJson`,
-`resultObject`, `resultUrls`: docs.kie.ai/market/common/get-task-detail, read 2026-11-21), vidgo (`files`), and what
-clients of all read."""
+"""`plain` keys of tracks, of lists of tracks, or of objects around them: kie.ai's jobs (`resultJson`, `resultObject`,
+`resultUrls`: docs.kie.ai/market/common/get-task-detail, read 2026-11-21), vidgo (`files`), and keys that clients of all
+APIs read."""
 _ROLES = {
     **dict.fromkeys(SHOWING, "song"),
     **dict.fromkeys(_LISTS, "list"),
@@ -55,15 +55,15 @@ _ROLES = {
     "createdtime": "time",
     "creditsconsumed": "credits",
 }
-"""What stands under a plain key of a body's objects."""
+"""The role of each known `plain` key."""
 _ABOUT_A_TASK = frozenset({"id", "type", "status", "flag", "list", "song"})
-"""Roles by which an object is known to speak of a task; one with none of them is a mere wrapper."""
+"""An object with one of these roles is about a task; without any it is only a wrapper."""
 _FLAGS = {"0": "GENERATING", "1": "SUCCESS", "2": "CREATE_TASK_FAILED", "3": "GENERATE_FAILED"}
-"""The words behind a `successFlag`: docs.kie.ai's pages of its other models."""
+"""The status words of `successFlag`: docs.kie.ai's pages of its other models."""
 _CALLBACK_TYPES = frozenset({"text", "first", "complete", "error"})
-"""What a `callbackType` says, by which it is known under another name."""
+"""The values of `callbackType`, which identify it under another key as well."""
 _ECHO = re.compile("param|input|request|source|upload|origin|parent|reference|setting|header|callback")
-"""In a plain key, it tells of what was asked for, which is no result."""
+"""Matches `plain` keys that repeat the request, and so hold no result."""
 
 
 @functools.lru_cache(maxsize=2_048)
@@ -72,14 +72,14 @@ def _role(key: str) -> str | None:
 
 
 class Body:
-    """What a parsed body says of a task. DecodeError: it is no object, or an id or status word has the wrong type.
+    """A parsed body about a task. Raises DecodeError if it is no object, or an id or status word has the wrong type.
 
-    `layers` are its objects with their paths, from the outside in, `outer` the first one by plain keys, and `problems`
-    what could not be read in them.
+    `layers` are its nested objects with their JSON paths, the outermost first, `outer` is the first one by `plain`
+    keys, and `problems` are the values that could not be read.
     """
 
     def __init__(self, value: object, where: str) -> None:
-        """Look once at every key of every object, and open the JSON texts among them."""
+        """Look at each key of each object once, and decode strings of JSON."""
         if isinstance(value, list) and value:
             several: dict[str, object] = {"data": value}
             value = value[0] if len(value) == 1 else several
@@ -89,24 +89,24 @@ class Body:
         self.problems: list[str] = []
         self.outer = plain_keys(value)
         self.layers: list[tuple[dict[str, object], str]] = [(value, "$")]
-        self._found: dict[str, list[tuple[int, object, str]]] = {}  # by role, with the object's index and the path
+        self._found: dict[str, list[tuple[int, object, str]]] = {}  # by role: index in `layers`, value, JSON path
         for index, (layer, path) in enumerate(self.layers):
             if not self._look_at(index, layer, path):
-                is_wrapper = index == 0 and len(layer) == 1  # nothing stands beside it that it could belong to
+                is_wrapper = index == 0 and len(layer) == 1  # a lone key wraps the result, whatever its name
                 for key, raw in itertools.islice(layer.items(), MAX_KEYS):
                     if is_wrapper or not _ECHO.search(plain(key)):
                         self._open(raw, f"{path}.{key}")
 
     @classmethod
     def delivered(cls, data: bytes) -> Self:
-        """Read a webhook; raises WebhookError (400) if it names several tasks, or DecodeError."""
+        """Parse a webhook; raises DecodeError, or WebhookError (400) if it names several tasks."""
         body = cls(parse_json(data, where="the webhook"), "the webhook")
         if len(body.task_ids) > 1:
-            raise WebhookError("the delivery names more than one task", http_status=400)
+            raise WebhookError("the webhook names more than one task", http_status=400)
         return body
 
     def _look_at(self, index: int, layer: Mapping[str, object], path: str) -> bool:
-        """Note what stands under the known keys of an object, and say whether it speaks of a task."""
+        """Collect the values of an object's known keys, and say whether it is about a task."""
         speaks = False
         for key, raw in itertools.islice(layer.items(), MAX_KEYS):
             role = None if raw is None or raw == "" or len(key) > MAX_KEY_LENGTH else _role(key)
@@ -125,7 +125,7 @@ class Body:
         return speaks
 
     def _open(self, raw: object, path: str) -> object:
-        """Return what is in *raw*, JSON in a text too, or in a list of one that is no track; an object is a layer."""
+        """Decode *raw* if it is JSON text, unwrap a list of one object that is no track, and make objects layers."""
         item = opened(raw)
         only = opened(item[0]) if isinstance(item, list) and len(item) == 1 else None
         if isinstance(only, dict) and not _names_a_track(only):
@@ -135,13 +135,13 @@ class Body:
         return item
 
     def _own_first(self, role: str) -> Sequence[tuple[int, object, str]]:
-        # The task's own object is the second, where there is one.
+        # The second layer, if there is one, is the task's own object.
         values = self._found.get(role, ())
         return sorted(values, key=lambda value: value[0] != 1) if len(values) > 1 else values
 
     @functools.cached_property
     def task_ids(self) -> tuple[str, ...]:
-        """The ids by which it names its task."""
+        """All different task ids in the body, the likeliest first."""
         named = [(item, path) for _, item, path in self._own_first("id")]
         named += [(each, path) for _, item, path in self._found.get("ids", ()) for each in _several(item)]
         found = tuple(dict.fromkeys(id_ for item, _ in named if (id_ := identity(item)) is not None))
@@ -151,18 +151,18 @@ class Body:
 
     @property
     def task_id(self) -> str | None:
-        """The likeliest of them."""
+        """The likeliest task id."""
         return next(iter(self.task_ids), None)
 
     @functools.cached_property
     def word(self) -> StatusWord:
-        """Where the task is: a callback's type, else the status of the task's own object."""
+        """The task's status word: a callback's type, else the status in the task's own object, else a flag."""
         named = (*self._own_first("type"), *self._own_first("status"))
         for _, item, _ in named:
             if isinstance(item, str) and item.strip():
                 return status_word(item)
         for _, item, path in named:
-            if not isinstance(item, (str, bool, int)):  # an envelope may have a number there, and means HTTP's
+            if not isinstance(item, (str, bool, int)):  # a number is the HTTP status of an envelope
                 raise DecodeError([f"expected a status word @ {path}"], where=self.where)
         flag = self.first("flag", text)
         if flag is not None:
@@ -172,7 +172,7 @@ class Body:
 
     @functools.cached_property
     def tracks(self) -> tuple[Track, ...]:
-        """The tracks under the known keys, else those that show audio under any other."""
+        """The tracks under known keys, else tracks with audio under any other key."""
         lists: list[tuple[Sequence[object], str]] = [
             (item if isinstance(item, list) else [item], path)
             for _, item, path in self._found.get("list", ())
@@ -191,7 +191,7 @@ class Body:
         return next(filter(None, audible), ())
 
     def _elsewhere(self) -> Iterator[Sequence[object]]:
-        """Yield the objects that stand side by side, in any list or object but those that repeat the request."""
+        """Yield groups of sibling objects that look like tracks, except under keys that repeat the request."""
         nodes: list[object] = [layer for layer, _ in self.layers]
         left = MAX_TEXTS
 
@@ -209,30 +209,30 @@ class Body:
             nodes += [item for item in inner if isinstance(item, (dict, list))][: max(0, MAX_NODES - len(nodes))]
 
     def first(self, role: str, read: Callable[[object], T | None]) -> T | None:
-        """Return the first value in a role that can be read."""
+        """Return the first value in *role* that *read* accepts."""
         return next((found for _, item, _ in self._found.get(role, ()) if (found := read(item)) is not None), None)
 
     @property
     def says_no(self) -> bool:
-        """Whether it says `"success": false`."""
+        """Whether it has `"success": false`, or `"status": false`."""
         said = any(says_no(item) for _, item, _ in self._found.get("success", ()))
         return said or any(item is False for _, item, _ in self._found.get("status", ()))
 
     @property
     def is_empty(self) -> bool:
-        """Whether it says nothing of any task."""
+        """Whether it has no task id, status word or track."""
         return not (self.task_ids or self.word.name or self.tracks)
 
     @functools.cached_property
     def keys(self) -> dict[str, object]:
-        """The plain keys of all its objects, those of the inner ones going before."""
+        """The values of all layers by `plain` key; inner layers override outer ones."""
         return {key: item for layer, _ in self.layers for key, item in plain_keys(layer).items() if item is not None}
 
     def says(self) -> str:
-        """Return what it says to people, but for pleasantries; of its tracks where it says nothing else."""
+        """Return its texts for people without pleasantries, or else those of its tracks."""
         found = [said for layer, _ in self.layers for said in all_said(plain_keys(layer))]
         listed = [(index, item, at) for index, item, at in self._found.get("list", ()) if not isinstance(item, dict)]
-        # docs.kie.ai/suno-api/replace-section shows a text beside the tracks; it has been seen instead of them, too.
+        # docs.kie.ai/suno-api/replace-section has a text beside the tracks; one was also seen instead of them.
         found += [
             item
             for index, item, at in listed
@@ -248,7 +248,7 @@ def _several(item: object) -> Sequence[object]:
 
 
 def _names_a_track(item: object, *, by_file: bool = False) -> bool:
-    """Say whether *item* is a track by its keys, or *by_file* by a link to audio under any key."""
+    """Say whether *item* has the keys of a track or, with *by_file*, a link to audio under any key."""
     if not isinstance(item, dict):
         return False
     return not NAMING_A_TRACK.isdisjoint(map(plain, item)) or (
@@ -257,7 +257,7 @@ def _names_a_track(item: object, *, by_file: bool = False) -> bool:
 
 
 def _bare(item: Mapping[str, object]) -> object:
-    """Return the only track in an object that is none itself."""
+    """Return the only track in *item*, or *item* if it is a track itself or holds none or several."""
     inner = [] if _names_a_track(item) else [it for key, it in item.items() if not _ECHO.search(plain(key))]
     tracks = [each for each in inner if _names_a_track(each)]
     return tracks[0] if len(tracks) == 1 else item

@@ -1,7 +1,7 @@
-"""Who has which operation, who takes which request field, and what each API would refuse: one table, one reader.
+"""Which API has which operation and request field, which values it would refuse, and the fields' wire names.
 
-A provider's *wire name* is the key here, whatever `name` an account was given. Sources are the vendors' pages named in
-each provider's module, read 2026-11-21; third-party witnesses are marked where they stand alone.
+APIs are keyed by their *wire name*, whatever the `name` of an account. Sources are the vendors' pages named in each
+provider's module, read 2026-11-21; facts that only third parties state are marked.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from audioext.models.requests import CUSTOM_FIELDS, Extend, Operation, Request
 from audioext.providers import NAMES
 
 DEFAULT_INSTRUMENTAL_MODEL = "V4_5PLUS"
-"""Sent when no model is given: sunoapi.org's own default changed from it to V6 without a word."""
+"""Sent if a request names no model: sunoapi.org's own default changed from it to V6 without notice."""
 
 _Given = Mapping[str, object]
 _Limit = tuple[str, int, str, bool]
-"""A field, how many characters it may have, with which model, and whether the vendor's page says so."""
+"""A field, its longest length in characters, " with MODEL" or "", and whether the vendor's page states the limit."""
 _NONE: frozenset[str] = frozenset()
 _ALL = frozenset(NAMES)
 _SUNO = _ALL - {"musicgpt"}
@@ -38,9 +38,9 @@ _COLUMNS: Mapping[Operation, str] = {
     Operation.UPLOAD_EXTEND: "extending a url or file",
     Operation.ADD_INSTRUMENTAL: "adding an instrumental",
 }
-"""The columns of the table, in their order, as messages call them."""
+"""The columns of `FIELDS` in order, and their names in messages."""
 FIELDS: Mapping[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
-    # field: who takes it to extend by id, to extend a url or file, to add an instrumental
+    # field: APIs that take it to extend by id, to extend a url or file, to add an instrumental
     "provider": (_SUNO, _ALL, _SUNO),
     "source_duration": (_ALL, _ALL, _ALL),
     "audio_id": (_SUNO, _NONE, _NONE),
@@ -51,7 +51,7 @@ FIELDS: Mapping[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
     "continue_at": (_ALL, _ALL, _NONE),
     "prompt": (_ALL, _ALL, _NONE),
     "style": (_SUNO, _SUNO, _NONE),
-    # MusicGPT's title, cover and timestamps are on no page; two integrations of 2026 send them.
+    # title, generate_album_cover and lyrics_timestamps at MusicGPT are on no page; two integrations of 2026 send them.
     "title": (_ALL, _ALL, _SUNO),
     "tags": (_NONE, _NONE, _SUNO),
     "negative_tags": (_SUNO, _SUNO, _SUNO),
@@ -63,18 +63,18 @@ FIELDS: Mapping[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
     "audio_weight": (_SUNO, _SUNO, _SUNO),
     "persona_id": (_SUNO, _SUNO, _NONE),
     "persona_model": (_REHOSTING, _REHOSTING, _NONE),
-    # By id: kie.ai's OpenAPI of 2026-08-19 has it, vidgo's page has not.
+    # By id: it is in kie.ai's OpenAPI of 2026-08-19, and not on vidgo's page.
     "instrumental": (_REHOSTING, _SUNO, _NONE),
     "variety": (_KIE_JOBS, _KIE_JOBS, _SUNOAPI),
     "num_outputs": (_MUSICGPT, _MUSICGPT, _NONE),
     "generate_album_cover": (_MUSICGPT, _MUSICGPT, _NONE),
     "lyrics_timestamps": (_MUSICGPT, _MUSICGPT, _NONE),
-    "custom": (_FLAGGED, _FLAGGED, _NONE),  # the jobs route and MusicGPT have no switch to set
+    "custom": (_FLAGGED, _FLAGGED, _NONE),  # the jobs route and MusicGPT have no flag for custom mode
 }
-"""Which wire formats take a field of a request, by operation."""
+"""The wire formats that take a request field, by operation."""
 
 LOCAL_FIELDS = frozenset({"provider", "source_duration", "rehost", "custom", "file"})
-"""Fields that are for us alone, or turned into another before the submit."""
+"""Fields that are not sent, or are turned into another field before the submit."""
 
 
 def takers(name: str, operation: Operation) -> frozenset[str]:
@@ -84,7 +84,7 @@ def takers(name: str, operation: Operation) -> frozenset[str]:
 
 LONGEST_MODEL = 40
 LEAST_LIKENESS = 0.82
-"""How alike (difflib's ratio) a slip is to what was meant; V5X to V5 is less, and may be a model of next year."""
+"""Least difflib ratio of a misspelt model to a known one; V5X to V5 is below it, and may be next year's model."""
 
 _OLD = {"prompt": 3000, "style": 200, "title": 80}
 _NEW = {"prompt": 5000, "style": 1000, "title": 100}
@@ -93,35 +93,35 @@ _V6 = {"prompt": 5000, "lyrics": 5000, "style": 1000, "title": 100}
 
 V6_MODELS = frozenset({"V6", "V6_MINI", "V6_WILD"})
 CLASSIC_MODELS = frozenset({"V4", "V4_5", "V4_5PLUS", "V4_5ALL", "V5", "V5_5"})
-"""The versions whose limits kie.ai's and sunoapi.org's extend pages state."""
+"""The models whose limits are on kie.ai's and sunoapi.org's extend pages."""
 
 EXTEND_LIMITS: Mapping[str, Mapping[str, int]] = {
     **dict.fromkeys(CLASSIC_MODELS, _NEW),
     **dict.fromkeys(V6_MODELS, _V6),
-    **dict.fromkeys(("V3_5", "V4"), _OLD),  # the first from older pages, before each model had its own numbers
+    **dict.fromkeys(("V3_5", "V4"), _OLD),  # V3_5: from older pages, which had the same limits for all models
     "V4_5ALL": {**_NEW, "title": 80},
 }
 """Character limits of both extend operations by model: docs.kie.ai/suno-api/extend-music, read 2026-11-21.
 
-These are all the engine's versions that any page names; the set is open, others go through unchecked."""
+These are all models that any page names; the set is open, and other models are sent unchecked."""
 
 MAX_UPLOAD_SECONDS = 480.0  # 8 minutes: docs.kie.ai/suno-api/upload-and-extend-audio, read 2026-11-21
 SHORT_UPLOADS: Mapping[str, float] = {"V4_5ALL": 60.0}
-"""Models that take less, in seconds: docs.sunoapi.org/suno-api/upload-and-extend-audio and
+"""Models with a lower limit, in seconds: docs.sunoapi.org/suno-api/upload-and-extend-audio and
 docs.kie.ai/cn/suno-api/upload-and-extend-audio, read 2026-11-21."""
 
 
 @frozen(kw_only=True)
 class FieldRules:
-    """What one API takes, and what it would refuse beyond the table of fields.
+    """The operations and fields that one API takes, and its rules beyond `FIELDS`.
 
-    `operations` and `takes`, names of fields, are those of the tables unless given. `is_engine`: it sells the Suno
-    engine, with its models, genders and lengths. `listed`: the models that the vendor lists for an operation. `stated`:
-    those whose extend limits one of its own pages states; other limits are advice. `lengths`: limits of texts whatever
-    the model, which refuse where named in `stated_lengths`. `has_custom_mode`: there is a switch between given and
-    inherited parameters. `persona_needs_custom`: a persona needs it. `uploads_sing_unasked`: uploaded audio may go
-    without a prompt in it. `upload_needs_continue_at`: uploaded audio needs `continue_at` whatever the mode.
-    `upload_needs_instrumental`: it is told whether to sing, which it is unless the request says otherwise.
+    `operations` and `takes` (field names) come from `FIELDS` by default. `is_engine`: it sells the Suno engine, with
+    its models, genders and lengths. `listed`: the models that the vendor lists for each operation. `stated`: the models
+    whose extend limits its own pages state; other limits are only advice. `lengths`: limits of texts for any model;
+    those not in `stated_lengths` are only advice. `has_custom_mode`: a flag switches between given and inherited
+    parameters. `persona_needs_custom`: a persona needs custom mode. `uploads_sing_unasked`: custom mode may not need a
+    prompt for uploaded audio. `upload_needs_continue_at`: uploaded audio needs `continue_at` in any mode.
+    `upload_needs_instrumental`: `instrumental` must be sent for uploaded audio; it is `False` by default.
     """
 
     wire_name: str
@@ -145,7 +145,7 @@ class FieldRules:
 
     @functools.cached_property
     def taken(self) -> Mapping[Operation, frozenset[str]]:
-        """The names of the fields that it takes, by operation."""
+        """The names of the accepted fields, by operation."""
         if self.takes:
             return dict.fromkeys(Operation, self.takes | {"provider", "source_duration"})
         named = {each: [name for name in FIELDS if self.wire_name in takers(name, each)] for each in Operation}
@@ -153,7 +153,7 @@ class FieldRules:
 
     @functools.cached_property
     def limits(self) -> Mapping[tuple[Operation, str], Sequence[_Limit]]:
-        """The limits of texts by operation and model; those of a model that no page names stand under `""`."""
+        """The limits of texts by operation and model; those of an unknown model have the key `""`."""
         found: dict[tuple[Operation, str], list[_Limit]] = {}
         for operation, model in itertools.product(Operation, ("", *EXTEND_LIMITS)):
             is_extend = operation is not Operation.ADD_INSTRUMENTAL
@@ -171,7 +171,7 @@ class FieldRules:
 
 
 def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
-    """Return all that the API with these *rules* would refuse in any draft, and advice, or raise UnsupportedError."""
+    """Return the problems of *request*, which may be an unchecked draft, and advice, or raise UnsupportedError."""
     operation = request.operation
     if operation not in rules.operations:
         words, names = _COLUMNS[operation], _listed(takers("provider", operation))
@@ -228,11 +228,11 @@ def _engine(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[
 
 
 def _unlisted(model: str, rules: FieldRules) -> Iterator[Problem]:
-    """Refuse what spells a known model otherwise, such as v5.5 for V5_5, or mistypes its letters; new names pass."""
+    """Refuse a misspelt known model, such as v5.5 for V5_5, and advise on an unlisted one; unknown models pass."""
     if model in EXTEND_LIMITS:
         yield Problem("model", f"{rules.wire_name} does not list {model} for this operation", advice=True)
         return
-    # Other digits are another model: only what has the same may be a slip.
+    # A name with other digits is another model, not a slip.
     plain, digits = _plain(model), [*filter(str.isdigit, model[:LONGEST_MODEL])]
     known = {_plain(name): name for name in EXTEND_LIMITS if digits == [*filter(str.isdigit, name)]}
     near = get_close_matches(plain, known, n=1, cutoff=LEAST_LIKENESS)
@@ -241,7 +241,7 @@ def _unlisted(model: str, rules: FieldRules) -> Iterator[Problem]:
 
 
 def _plain(model: str) -> str:
-    """Return the letters and digits of a model's name."""
+    """Return the letters and digits of a model's name in upper case, with a leading V."""
     plain = "".join(filter(str.isalnum, model[:LONGEST_MODEL].upper().replace("+", "PLUS")))
     return plain if plain.startswith("V") else f"V{plain}"
 
@@ -263,16 +263,16 @@ def _extend(request: Extend, given: _Given, rules: FieldRules) -> Iterator[Probl
         if name in given or (name == "prompt" and given.get("instrumental") is True):
             continue
         if name == "continue_at" and needs_continue_at:
-            continue  # said above
+            continue  # reported above
         cause = " and ".join(request.custom_fields) or "custom=True"
         message = f"is required in custom mode, which {cause} switched on (custom=False inherits from the source)"
-        # kie.ai's page says of this case both that the prompt is optional and that it is required.
+        # For this case, kie.ai's page says both that the prompt is optional and that it is required.
         yield Problem(name, message, advice=name == "prompt" and uploaded and rules.uploads_sing_unasked)
 
 
 def _instrumental_clashes(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[Problem]:
     # kie.ai's OpenAPI of 2026-08-19 calls prompt and vocalGender prohibited, and its own example sends both. Readers of
-    # the jobs pages in 2026-10 name the others. Only `prompt` by id is a rule of ours.
+    # the jobs pages in 2026-10 name the others. We refuse only `prompt` by id; the rest is advice.
     refused = operation is Operation.EXTEND and rules.has_custom_mode
     if "prompt" in given and (refused or not rules.has_custom_mode):
         message = "must be left out when instrumental is True: there is nothing to sing"
@@ -287,7 +287,7 @@ def _listed(names: frozenset[str]) -> str:
     return " and ".join((", ".join(ordered[:-1]), ordered[-1])) if len(ordered) > 1 else "".join(ordered)
 
 
-# --- on the wire -----------------------------------------------------------------------------------------------------
+# --- wire names and values -------------------------------------------------------------------------------------------
 
 _WEIGHTS = frozenset({"style_weight", "weirdness_constraint", "audio_weight"})
 _LETTERS = {"male": "m", "female": "f"}
@@ -295,25 +295,25 @@ _WORDS = {letter: word for word, letter in _LETTERS.items()}
 
 
 def wire_names(spell: Callable[[str], str] = str, **other: str) -> dict[str, str]:
-    """Return the name on the wire of each field that goes there: *other* than the one that *spell* makes, if given."""
+    """Return the wire name of each field that is sent: its entry in *other*, else what *spell* makes of its name."""
     return {name: other.get(name) or spell(name) for name in FIELDS if name not in LOCAL_FIELDS}
 
 
 def wire_values(
     request: Request, models: Mapping[Operation, str], *, names: Mapping[str, str], rules: FieldRules
 ) -> dict[str, object]:
-    """Return the given fields that go on the wire under their *names* there; *models* are sent where none is given."""
+    """Return the given fields by their wire *names*; *models* has the model of an operation if none is given."""
     values: dict[str, object] = {}
     for name, value in request.given().items():
         wire = names.get(name)
         if wire is None:
             continue
-        if name == "vocal_gender":  # the engine knows letters, MusicGPT words
-            value = (_LETTERS if rules.is_engine else _WORDS).get(str(value), value)  # noqa: PLW2901 - said otherwise
+        if name == "vocal_gender":  # the engine takes letters, MusicGPT words
+            value = (_LETTERS if rules.is_engine else _WORDS).get(str(value), value)  # noqa: PLW2901 - its wire value
         elif name in _WEIGHTS and isinstance(value, float):
-            value = round(value, 2)  # noqa: PLW2901 - 0.1 + 0.2 is a hair off the steps of 0.01
+            value = round(value, 2)  # noqa: PLW2901 - APIs take steps of 0.01, and 0.1 + 0.2 is slightly off
         elif type(value) is int and abs(value) > EXACT_FLOAT:
-            value = float(value)  # noqa: PLW2901 - an integer beyond 64 bits is read by nobody
+            value = float(value)  # noqa: PLW2901 - servers may fail on an integer beyond 64 bits
         values[wire] = value
     operation = request.operation
     if request.model is None and operation in models:

@@ -1,4 +1,4 @@
-"""What kie.ai and sunoapi.org share: submits, file hosts and recoveries.
+"""The wire format that kie.ai's and sunoapi.org's routes share: submits, file hosts and recoveries.
 
 Pages: https://docs.kie.ai/suno-api/extend-music, https://docs.sunoapi.org/suno-api/extend-music and their siblings,
 https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21; https://docs.sunoapi.org/suno-api/recovery-audio, read
@@ -48,11 +48,11 @@ suno_vendor = functools.partial(
     },
     flag_key="defaultParamFlag",
     callback_key="callBackUrl",
-    needs_callback=True,  # even of those who only poll: docs.kie.ai/suno-api/extend-music, read 2026-11-21
+    needs_callback=True,  # even if one only polls: docs.kie.ai/suno-api/extend-music, read 2026-11-21
     status_path="/api/v1/generate/record-info",  # docs.kie.ai/suno-api/get-music-details, read 2026-11-21
     status_key="taskId",
 )
-"""Makes the facts of a vendor of these routes."""
+"""Returns the `EngineVendor` of an API with these routes."""
 RECOVERY_PATH = "/api/v1/suno/recovery"
 # docs.sunoapi.org/suno-api/get-recovery-audio-details, read 2026-11-26
 RECOVERY_RUNS, RECOVERY_FAILED = "201", 500
@@ -61,17 +61,17 @@ UPLOAD_TABLE = CodeTable(
     # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
     codes={400: Code(), 401: AUTH, 403: AUTH, 405: Code(), 429: RATE, 500: MAYBE_MADE}
 )
-"""The codes of both vendors' file hosts; nothing there costs anything."""
+"""The codes of both vendors' file hosts, where every call is free."""
 
 
 @frozen
 class SunoAccount(EngineAccount):
-    """An account; `upload_url` left out means the vendor's file host, or a `base_url` that is not the vendor's."""
+    """An account; `upload_url` defaults to the vendor's file host, or to `base_url` if that is not the vendor's."""
 
     upload_url: URL | None = field(default=None, kw_only=True, converter=attrs.converters.optional(to_base_url))
 
     def build_upload(self, source: Path | str, name: str) -> HttpRequest:
-        """Return the call that brings a local file, or the audio at a URL, to the vendor's file host.
+        """Return the call that uploads a local file, or the audio at a URL, to the vendor's file host.
 
         *name* should be new each time: the same name overwrites, and caches keep the old file for a while
         (docs.kie.ai/file-upload-api/quickstart, read 2026-11-21). A file is streamed from disk; a URL is
@@ -81,12 +81,12 @@ class SunoAccount(EngineAccount):
         if isinstance(source, str):
             body = {"fileUrl": source, "uploadPath": UPLOAD_FOLDER, "fileName": name}
             return self.post("/api/file-url-upload", body, base=base)
-        # The texts come first, so that a host that reads the stream knows where the file belongs.
+        # The texts come first, so that a host that reads the body as a stream knows where the file goes.
         texts = [Part(name="uploadPath", value=UPLOAD_FOLDER), Part(name="fileName", value=name)]
         return self.post("/api/file-stream-upload", [*texts, file_part("file", source, filename=name)], base=base)
 
     def parse_upload(self, response: HttpResponse) -> str:
-        """Return the URL that a submit can use: `downloadUrl`, else another key; live ones had no `fileUrl`."""
+        """Return the uploaded file's URL: `downloadUrl`, else another key; live answers had no `fileUrl`."""
         keys = evolve(self.answers, table=UPLOAD_TABLE).parse_free(response)
         for key in ("downloadurl", "fileurl", "url", "data"):
             found = link(keys.get(key))
@@ -97,21 +97,21 @@ class SunoAccount(EngineAccount):
 
 @frozen
 class RecoveringAccount(SunoAccount):
-    """An account at a vendor that brings back the files of a task whose links died; no page says what it costs."""
+    """An account at a vendor that recovers the files of a task with expired links; no page says what it costs."""
 
     def build_recovery(self, task_id: str, callback: URL | None) -> HttpRequest:
-        """Return the POST that makes the recovery of a task's files; its callback is required."""
+        """Return the POST that starts the recovery of a task's files; the API requires a callback."""
         return self.post(RECOVERY_PATH, {"sunoTaskId": task_id, "callBackUrl": str(callback or NOBODY)})
 
     def build_recovery_status(self, recovery_id: str) -> HttpRequest:
-        """Return the GET that asks for the state of a recovery; the parameter's name is on no page."""
+        """Return the GET of the state of a recovery; the parameter's name is on no page."""
         return self.get(f"{RECOVERY_PATH}/record-info", {"taskId": recovery_id})
 
     def parse_recovery_status(self, response: HttpResponse) -> tuple[Event, ...]:
-        """Return what came back, or a failure, or nothing while it runs; or raise ProviderError or DecodeError."""
+        """Return the recovered tracks, a failure, or nothing while it runs; or raise ProviderError or DecodeError."""
         answer = self.answers.parse_any(response)
         found = answer.data
-        found = plain_keys(found).get("data", found)  # in an envelope of its own it is as likely
+        found = plain_keys(found).get("data", found)  # it may be in another envelope; no page shows it
         items = found if isinstance(found, list) else []
         if text(answer.outer.get("code")) == RECOVERY_RUNS or (answer.code == OK and found is None):
             return ()

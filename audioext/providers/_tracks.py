@@ -1,4 +1,4 @@
-"""Songs as the wires show them, key by key in any spelling: what cannot be read is left out."""
+"""Parsing tracks in any vendor's spelling, key by key; unreadable values are left out."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from audioext.errors import DecodeError
 from audioext.http.decoding import MAX_LINK_LENGTH, camel, identity, link, moment, number, opened, plain, text
 from audioext.models.results import TimedLine, Track
 
-MAX_TRACKS = 32  # of one body; real ones show 2, and thousands would hold the event loop
-MAX_KEYS = 64  # of one track; real ones have up to 21, and each spelling of a link takes its time
-MAX_KEY_LENGTH = 100  # characters of a key that is looked at; known ones have up to 24
+MAX_TRACKS = 32  # per body; real ones have 2, and thousands would block the event loop
+MAX_KEYS = 64  # per track; real ones have up to 21, and each link takes time to check
+MAX_KEY_LENGTH = 100  # characters; longer keys are ignored, known ones have up to 24
 MAX_LINES = 2_000  # of timed lyrics; real songs have about a hundred
-LONGEST_LINE = 1_000  # characters of a title, of tags, of one line of lyrics; what is longer is cut
+LONGEST_LINE = 1_000  # characters of a title, of tags, or of one line of lyrics; longer ones are cut
 LONGEST_TEXT = 50_000  # characters of a prompt or of lyrics; vendors take up to 5,000
 _MILLISECONDS = 1000
 _AUDIO_FILE = re.compile(r"\s*https?://[^?#]+\.(mp3|wav|m4a|flac|ogg|opus|aac)([?#].*)?\s*", re.IGNORECASE | re.DOTALL)
 _LINKS = msgspec.json.Decoder(list[str])
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg")
 _HOLDERS = frozenset({"metadata", "files", "result", "output", "urls", "links", "assets"})
-"""Plain keys of objects inside a track that may hold its file: guesses, each a word of some API's."""
+"""`plain` keys of objects inside a track that may hold its file: guesses, each used by some API."""
 _NO_RESULT = re.compile("source|upload|origin|input|stream|preview|sample|parent|reference", re.IGNORECASE)
-"""In a key, it tells of audio that is not the result."""
+"""Matches keys of audio that is not the result."""
 
 
 def seconds(value: object) -> float | None:
-    """Return the duration in *value*."""
+    """Return *value* as a duration in seconds, or `None` if it is not a positive number."""
     found = number(value)
     return found if found is not None and found > 0 else None
 
@@ -49,7 +49,7 @@ line_of_text, whole_text = _text_up_to(LONGEST_LINE), _text_up_to(LONGEST_TEXT)
 
 
 def timed_lines(value: object) -> tuple[TimedLine, ...] | None:
-    """Return timed lyrics in seconds, from lines in milliseconds: logged webhooks of MusicGPT (third party)."""
+    """Return timed lyrics in seconds; *value* has milliseconds, as in MusicGPT's webhooks (third-party logs)."""
     lines = opened(value)
     if not isinstance(lines, list) or len(lines) > MAX_LINES:
         return None
@@ -63,9 +63,9 @@ def timed_lines(value: object) -> tuple[TimedLine, ...] | None:
 
 
 def file_link(value: object) -> str | None:
-    """Return the link in *value*, or the first in a list or an object that holds some; that of an image is none.
+    """Return the link in *value*, or the first link in a list or object; links to images do not count.
 
-    The list may be JSON in a text. It is read strictly: a body may hold thousands of broken ones.
+    The list may be a string of JSON, decoded strictly for speed: a body may hold thousands of broken ones.
     """
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         try:
@@ -80,7 +80,7 @@ def file_link(value: object) -> str | None:
 
 
 def is_image(link: str) -> bool:
-    """Say whether *link* ends like that of an image."""
+    """Say whether *link* has an image's suffix."""
     return link.partition("?")[0].lower().endswith(_IMAGES)
 
 
@@ -109,7 +109,7 @@ KEYS: Mapping[str, tuple[Callable[[object], object], tuple[str, ...]]] = {
     "lyrics": (whole_text, ("lyrics",)),
     "timed_lyrics": (timed_lines, ("lyrics_timestamped",)),
 }
-"""Where a track's fields were seen and how they are read, the likeliest key first, each in any spelling.
+"""The keys of each field of a track, the likeliest first and each in any spelling, and how the value is read.
 
 docs.kie.ai/suno-api/extend-music-callbacks and docs.sunoapi.org/suno-api/extend-music-callbacks, read 2026-11-21: 10 or
 13 keys. `audio_id`: docs.vidgo.ai/api-manual/music-series/query-music-detail, read 2026-11-21; `file_url`: a vidgo
@@ -123,10 +123,10 @@ _FIELD_OF = {
     for spelling in (key, camel(key), plain(key))
 }
 _TOO_PLAIN = frozenset({"url", "audio", "mp3", "file", "link", "outputurl", "resulturl", "downloadurl"})
-"""Keys that tell of a track only where it is known to be one."""
+"""Keys too general to identify an object as a track."""
 AUDIO_KEYS = frozenset(plain(key) for name in ("audio_url", "wav_url") for key in KEYS[name][1]) - _TOO_PLAIN
 SHOWING = AUDIO_KEYS | {plain(key) for name in ("stream_url", "source_audio_url") for key in KEYS[name][1]}
-"""The plain keys by which an object is known to be a track."""
+"""The `plain` keys that identify an object as a track."""
 NAMING_A_TRACK = SHOWING | {plain(key) for key in KEYS["id"][1]}
 
 
@@ -135,7 +135,7 @@ def _known(key: str) -> tuple[str, int, Callable[[object], object]] | None:
     return _FIELD_OF.get(key) or _FIELD_OF.get(plain(key))
 
 
-def read_track(  # noqa: PLR0913 - half of them are what the task says beside its tracks
+def read_track(  # noqa: PLR0913 - half of them are facts of the task
     raw: Mapping[str, object],
     problems: list[str],
     path: str,
@@ -144,12 +144,11 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
     created_at: datetime | None = None,
     position: int | None = None,
 ) -> Track:
-    """Return what is known of the track in an object; a stream is never taken for a file.
+    """Return the track in *raw*; a stream is never taken for a file.
 
-    Where only a WAV file came, or where the task is *whole* and only the source's link is filled, that link is the
-    file, and so is one to an audio file under a key that nobody knows, or inside an object of a *whole* task's track.
-    *created_at* is the task's own time, for tracks that bear none. A link to audio that is no text goes into
-    *problems*, under the object's *path*.
+    Without an `audio_url`, the file is the WAV file, then the source's link if the task is *whole* (complete), then an
+    audio file under an unknown key, then one in a nested object if the task is *whole*. *created_at* is the task's
+    time, for tracks without one. An audio link that is not text is added to *problems*, with the object's *path*.
     """
     found: dict[str, object] = {}
     ranks: dict[str, int] = {}
@@ -177,7 +176,7 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
 
 
 def _held_link(raw: Mapping[str, object], path: str) -> str | None:
-    """Return the link to audio in an object one level inside a track, or in the only one of a list there."""
+    """Return the audio link of an object nested in a track, directly or as the only item of a list."""
     held = (item for key, item in itertools.islice(raw.items(), MAX_KEYS) if plain(key) in _HOLDERS)
     inner = (item[0] if isinstance(item, list) and len(item) == 1 else item for item in held)
     tracks = (read_track(item, [], path) for item in inner if isinstance(item, dict))
@@ -185,7 +184,7 @@ def _held_link(raw: Mapping[str, object], path: str) -> str | None:
 
 
 def is_audio_file(key: str, value: object) -> bool:
-    """Say whether *value* is a link to audio under a *key* that tells of nothing else."""
+    """Say whether *value* is a link to an audio file, and *key* does not name other audio, such as the source."""
     if not isinstance(value, str) or len(value) > MAX_LINK_LENGTH:
         return False
     return _AUDIO_FILE.fullmatch(value) is not None and not _NO_RESULT.search(key)
@@ -194,7 +193,7 @@ def is_audio_file(key: str, value: object) -> bool:
 def find_tracks(
     lists: Iterable[tuple[Sequence[object], str]], problems: list[str], *, whole: bool, created_at: datetime | None
 ) -> tuple[Track, ...]:
-    """Return the tracks in the first of *lists* that holds some, bare links last; or raise DecodeError: too many."""
+    """Return the tracks of the first of *lists* that has any, else of one with bare links; DecodeError for too many."""
     links: tuple[Track, ...] = ()
     for values, path in lists:
         found: list[Track] = []
@@ -217,7 +216,7 @@ def find_tracks(
 
 
 def apart(tracks: Sequence[Track]) -> Iterable[Track]:
-    """Yield *tracks*, without their ids where one stands for two files of a kind, as that of their task would."""
+    """Yield *tracks*, without an id that two files of the same format share: it is their task's, not theirs."""
     files: dict[tuple[str, str], set[str]] = {}
     for track in tracks:
         if track.id and track.audio_url:

@@ -1,9 +1,9 @@
-"""The vendors' words: what a status word means, in any spelling, and where a body tells people what went wrong.
+"""The vendors' words: the meaning of status words in any spelling, and the keys of messages for people.
 
 docs.kie.ai/suno-api/get-music-details and extend-music-callbacks, docs.sunoapi.org/suno-api/extend-music-callbacks,
 docs.kie.ai/common-api/webhook-verification (TASK_COMPLETED), docs.kie.ai/market/common/get-task-detail,
 docs.vidgo.ai/api-manual/task-management/status and docs.musicgpt.com/api-documentation/endpoint/getById, read
-2026-11-21. COMPLETED, SUCCESSFUL, SUCCEEDED, FAILED, ERROR and their like: public clients, which meet or guard them.
+2026-11-21. COMPLETED, SUCCESSFUL, SUCCEEDED, FAILED, ERROR and the like: public clients, which handle them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from audioext.http.decoding import opened, plain_keys
 from audioext.models.results import Stage
 
 CALLBACK_EXCEPTION = "CALLBACK_EXCEPTION"
-"""The vendor could not deliver to us: a complaint about our endpoint, not about the music."""
+"""The vendor's callback to us failed: a fault of our endpoint, not of the music."""
 CONTENT_WORDS = re.compile(
     r"\b(copyright\w*|moderat\w+|sensitive|prohibited|inappropriate|artist name|existing work|flagged|content policy"
     r"|nsfw)\b",
     re.IGNORECASE,
 )
-"""Words of refusals that speak of the content: seen at kie.ai (2026-02 to 08) and at a sibling of vidgo.
+"""Words of content refusals: seen at kie.ai (2026-02 to 08) and at a sibling of vidgo.
 
-"Content policy" is kie.ai's own word for 400 (docs.kie.ai/suno-api/quickstart, read 2026-11-21), "NSFW" a guess.
+"Content policy" is kie.ai's own term for 400 (docs.kie.ai/suno-api/quickstart, read 2026-11-21), "NSFW" a guess.
 """
 
 CREDIT_WORDS = re.compile(
@@ -35,14 +35,14 @@ CREDIT_WORDS = re.compile(
     r"|\b(credits?|balance) (is |are )?(insufficient|not enough|too low|exhausted)\b",
     re.IGNORECASE,
 )
-"""Words of refusals for want of credits, which say so under any code; "no credits were charged" is none of them.
+"""Words of refusals for lack of credits, under any code; "no credits were charged" does not match.
 
 "Insufficient credits" under 429: third-party tests of sunoapi.org; the other phrases are guesses.
 """
 
 # --- status words ----------------------------------------------------------------------------------------------------
 
-_LONGEST_WORD = 100  # characters that are looked at; real words have up to 21
+_LONGEST_WORD = 100  # characters; longer words are not parsed, real ones have up to 21
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _STEPS = {"TEXT": Stage.TEXT, "FIRST": Stage.FIRST}
 _KINDS = {
@@ -72,15 +72,15 @@ _KINDS = {
     }.items()
     for part in parts.split()
 }
-"""What a part of a status word tells."""
+"""The kind of each known part of a status word."""
 
 
 @frozen
 class StatusWord:
-    """A status word as it came, `raw`, and in capitals with underscores between its parts, `name`.
+    """A status word: `raw` as it came, `name` in upper case with underscores between its parts.
 
-    It is one of four things, if it is known: a `stage`, a failure (`fails`), `runs`, or a complaint about our endpoint
-    (`complains`).
+    A known word has a `stage`, or is a failure (`fails`), or means that the task still runs (`runs`), or that the
+    callback to us failed (`complains`).
     """
 
     raw: str = ""
@@ -92,12 +92,12 @@ class StatusWord:
 
     @property
     def unknown(self) -> str | None:
-        """The word, where nobody knows what it means."""
+        """The raw word if its meaning is unknown, else `None`."""
         return self.raw if self.name and not (self.stage or self.fails or self.runs or self.complains) else None
 
 
 def status_word(raw: str) -> StatusWord:
-    """Return what *raw* means; case, separators and camel case make no difference."""
+    """Return the meaning of *raw*, whatever its case and separators."""
     return _status_word(raw) if len(raw) <= _LONGEST_WORD else StatusWord(raw, raw[:_LONGEST_WORD].upper())
 
 
@@ -108,7 +108,7 @@ def _status_word(raw: str) -> StatusWord:
     name, kind = "_".join(parts) or raw.strip().upper(), set(kinds.values())
     rest = "_".join(part for part in kinds if kinds[part] not in {"done", "filling"})
     stage = _STEPS.get(rest) if rest else Stage.COMPLETE if "done" in kind else None
-    # Vendors invent words with FAIL and ERROR in them.
+    # Vendors invent new words with FAIL or ERROR in them.
     fails = stage is None and ("FAIL" in name or "ERROR" in name or "given up" in kind)
     complains = fails and "about us" in kind
     return StatusWord(
@@ -128,18 +128,18 @@ _SAYING = re.compile(
     r"(details?|desc|description|text|cause|info)"
     r"|[a-z]*(msg|message|reason)|errs?|errors?|exceptions?|failures?|remark|note|comment|explanation|warnings?|tips?"
 )
-"""Plain keys under which people are told what went wrong; vendors and their clients know some two dozen."""
+"""`plain` keys of error messages for people; vendors and their clients know some two dozen."""
 _FIRST = ("message", "msg", "detail", "error", "reason")
 _PLEASANTRIES = frozenset({"", "success", "ok", "all generated successfully", "null", "none", "undefined", "no error"})
 _PHRASES = frozenset({"bad request", "unauthorized", "forbidden", "not found", "unprocessable", "unprocessable entity"})
-_MOST_TEXTS = 20  # of one object or list that are read; vendors' have up to 20 keys in all
-LONGEST_MESSAGE = 500  # characters; a vendor's text ends up in logs and in front of people
-_LONGEST_TEXT = 2_000  # characters of one text that are looked at
+_MOST_TEXTS = 20  # texts read per object or list; vendors' objects have up to 20 keys in all
+LONGEST_MESSAGE = 500  # characters; a vendor's text is shown in logs and to users
+_LONGEST_TEXT = 2_000  # characters read of one text
 _DEEPEST = 6
 
 
 def words(value: object, depth: int = 0) -> str:
-    """Return the text in *value*, or in what it holds; a framework's `{"loc": …, "msg": …}` as `field: message`."""
+    """Return the text in *value* or nested in it; a framework's `{"loc": …, "msg": …}` becomes `field: message`."""
     value = opened(value)
     if isinstance(value, str):
         return value[:_LONGEST_TEXT].strip()
@@ -150,7 +150,7 @@ def words(value: object, depth: int = 0) -> str:
     if not isinstance(value, dict):
         return ""
     keys = plain_keys(value)
-    others = [item for name, item in keys.items() if not _names_words(name)][:_MOST_TEXTS]  # none is read twice
+    others = [item for name, item in keys.items() if not _names_words(name)][:_MOST_TEXTS]  # `said` reads the rest
     inner = (words(item, depth + 1) for item in others)
     text = said(keys, _FIRST, depth + 1) or next((each for each in inner if " " in each), "")
     field_path = value.get("loc")
@@ -160,14 +160,14 @@ def words(value: object, depth: int = 0) -> str:
 
 
 def said(keys: Mapping[str, object], first: Iterable[str] = (), depth: int = 0) -> str:
-    """Return the first text under plain *keys* that says something; HTTP's own phrase for a status says the least."""
+    """Return the first meaningful text of *keys*; HTTP's own phrase for a status is the last choice."""
     texts = [*all_said(keys, first, depth)]
     return next((text for text in texts if text.lower() not in _PHRASES), texts[0] if texts else "")
 
 
 def all_said(keys: Mapping[str, object], first: Iterable[str] = (), depth: int = 0) -> Iterator[str]:
-    """Yield every text under plain *keys* that says something, those named *first* before the others."""
-    names = dict.fromkeys((*first, *itertools.islice(filter(_names_words, keys), _MOST_TEXTS)))  # each is read once
+    """Yield every text of *keys* that is not a pleasantry, those under the keys *first* before the others."""
+    names = dict.fromkeys((*first, *itertools.islice(filter(_names_words, keys), _MOST_TEXTS)))  # without duplicates
     texts = (words(keys.get(name), depth) for name in names)
     return (text for text in texts if text.lower().rstrip(".! ") not in _PLEASANTRIES)
 
@@ -177,5 +177,5 @@ def _names_words(key: str) -> bool:
 
 
 def says_no(value: object) -> bool:
-    """Say whether *value*, what stands under `success` or `ok`, means no."""
+    """Say whether *value*, of a key such as `success` or `ok`, means no."""
     return value is False or (isinstance(value, (str, int)) and str(value).strip().lower() in {"false", "0", "no"})

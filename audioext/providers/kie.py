@@ -3,10 +3,10 @@
 https://docs.kie.ai/suno-api/extend-music and its siblings, https://docs.kie.ai/market/common/get-task-detail,
 https://docs.kie.ai/1973359m0 (getting started), https://docs.kie.ai/common-api/webhook-verification, read 2026-11-21.
 
-By operation: flat camelCase bodies, status by record-info, and a callback for each stage. By jobs: one path for every
-operation, the parameters in snake case under `input`, status by recordInfo with the result as JSON inside a string; its
-single operations are from a registry of 2026-10-07 made from docs.kie.ai, and several clients' readings. Callbacks are
-signed where a webhook key is set up at https://kie.ai/settings.
+Per-operation routes: flat camelCase bodies, status by record-info, and a callback for each stage. Jobs route: one path
+for every operation, parameters in snake case under `input`, status by recordInfo with the result as a string of JSON;
+its operations are from a registry of 2026-10-07 made from docs.kie.ai, and from several clients. Callbacks are signed
+if a webhook key is set up at https://kie.ai/settings.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from audioext.providers._engine import EngineVendor, task_ids
 from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules, wire_names
 from audioext.providers._suno import REASONS, RecoveringAccount, SunoAccount, suno_vendor
 
-WEBHOOK_TOLERANCE_SECONDS = 300.0  # no page prescribes a window; third parties use this one
+WEBHOOK_TOLERANCE_SECONDS = 300.0  # no page states a tolerance; third parties use this one
 
-# Seen live: HTTP 200 {"code": 500, "msg": "This field is required"}, which no waiting mends.
+# Seen live: HTTP 200 {"code": 500, "msg": "This field is required"}, where a retry cannot help.
 _REQUEST_FAULT = re.compile(r"\b(is required|required field|(cannot|must not) be (empty|null|blank))\b", re.IGNORECASE)
 _UNKNOWN_TASK = re.compile(r"recordInfo is null", re.IGNORECASE)
 
 TABLE = CodeTable(
     # docs.kie.ai/suno-api/extend-music, docs.kie.ai/1973359m0 and docs.kie.ai/market/common/get-task-detail, read
-    # 2026-11-21: HTTP's meanings, and 400 for a refusal of the content at submit (public clients, 2026-02 to 08), 433
-    # for a key's own hourly, daily or total cap. 408, 501 and a plain 500 may come after a task was made.
+    # 2026-11-21: HTTP's meanings, but 400 refuses the content at submit (public clients, 2026-02 to 08), and 433 means
+    # a key's own hourly, daily or total cap. 408, 501 and a plain 500 may come after a task was made.
     codes={
         **HTTP_CODES,
         400: CONTENT,
@@ -64,11 +64,11 @@ ROUTE = suno_vendor(
     rules=FieldRules(
         wire_name="kie",
         is_engine=True,
-        # kie.ai's OpenAPI of 2026-08-19 states those of tags; that of the title is a third party's.
+        # Tags: kie.ai's OpenAPI of 2026-08-19. The title's limit is from a third party.
         lengths={Operation.ADD_INSTRUMENTAL: {"title": 100, "tags": 1000, "negative_tags": 200}},
         stated_lengths=frozenset({"tags", "negative_tags"}),
         # Required by the page (docs.kie.ai/suno-api/upload-and-extend-audio, read 2026-11-21), optional with default
-        # false in the OpenAPI of 2026-08-19; a client of the jobs route requires it: saying so costs nothing.
+        # false in the OpenAPI of 2026-08-19. A client of the jobs route requires it. Sending it does no harm.
         upload_needs_instrumental=True,
     ),
     key_variable="KIE_API_KEY",
@@ -81,16 +81,16 @@ ROUTE = suno_vendor(
     # Callback codes: docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
     reasons={**REASONS, **dict.fromkeys(("400", "413"), FailureReason.CONTENT)},
     # "501: content generation task failed" and "408: no result for over 10 minutes":
-    # docs.kie.ai/market/common/get-task-detail, read 2026-11-21; 531 is of the callbacks' page.
+    # docs.kie.ai/market/common/get-task-detail, read 2026-11-21; 531 is on the callbacks' page.
     failed_codes=frozenset({408, 501, 531}),
 )
-"""The facts that both routes share; each adds its rules, its status call and how long its files are kept."""
+"""The facts that both routes share; each adds its rules, its status call and its retention."""
 
 
 def to_webhook_keys(value: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the webhook keys in *value*, or raise ConfigError: none, one, or several for a rotation."""
+    """Return the webhook keys in *value* (none, one, or several for a rotation), or raise ConfigError."""
     keys = () if value is None else (value,) if isinstance(value, str) else tuple(value)
-    # Half a surrogate pair has no UTF-8 bytes to sign with.
+    # A lone surrogate cannot be encoded to UTF-8, which signing needs.
     if not all(isinstance(key, str) and key and not checks.LONE_SURROGATE.search(key) for key in keys):
         raise ConfigError("webhook_key must be text, or several texts for a rotation, and none may be empty")
     return keys
@@ -98,7 +98,7 @@ def to_webhook_keys(value: str | Sequence[str] | None) -> tuple[str, ...]:
 
 @frozen
 class KieAccount(SunoAccount):
-    """An account at kie.ai, by either route; each says what its settings mean."""
+    """An account at kie.ai by either route; `Kie` describes the settings."""
 
     webhook_key: tuple[str, ...] = field(default=None, kw_only=True, converter=to_webhook_keys, repr=False)
     webhook_tolerance: float = field(
@@ -107,42 +107,42 @@ class KieAccount(SunoAccount):
 
     @property
     def is_signed(self) -> bool:
-        """Whether there is a key that signatures are checked with."""
+        """Whether signatures are checked: there is a webhook key."""
         return bool(self.webhook_key)
 
     def verify_webhook(self, hook: Webhook) -> None:
-        """Do nothing if *hook* is signed under one of the keys, or if there is none.
+        """Check that *hook* is signed with one of the keys, if there are any; raises WebhookError or DecodeError.
 
         The signature is HMAC-SHA256 of `task_id.timestamp` in Base64, and does not cover the body:
-        docs.kie.ai/common-api/webhook-verification, read 2026-11-21. Raises WebhookError or DecodeError.
+        docs.kie.ai/common-api/webhook-verification, read 2026-11-21.
         """
         if not self.webhook_key:
             return
         stamp, signature = hook.headers.get("X-Webhook-Timestamp"), hook.headers.get("X-Webhook-Signature")
         if not stamp or not signature:
-            raise WebhookError("the delivery is not signed", http_status=401)
+            raise WebhookError("the webhook is not signed", http_status=401)
         ids = task_ids(hook.body)
         if len(ids) != 1:
-            raise WebhookError("the delivery must name one task, which its signature is about", http_status=400)
+            raise WebhookError("the webhook must name one task, whose id is signed", http_status=400)
         signed = f"{ids.pop()}.{stamp}".encode("utf-8", "replace")
         if not is_one_of(signature, [hmac_base64(key, signed) for key in self.webhook_key]):
-            raise WebhookError("the delivery bears a wrong signature", http_status=401)
+            raise WebhookError("the webhook has a wrong signature", http_status=401)
         signed_at, here = unix_seconds(stamp), hook.received_at
         if signed_at is None or here is None or not abs(here - signed_at) <= self.webhook_tolerance:
-            raise WebhookError("the delivery bears a signature that is not of this time", http_status=401)
+            raise WebhookError("the timestamp of the webhook's signature is too far from our clock", http_status=401)
 
 
 _INSTRUMENTAL_MODELS = frozenset({"V4_5PLUS", "V5", "V5_5"}) | V6_MODELS
-"""docs.kie.ai/suno-api/add-instrumental and its old-model copy, as a client with real keys read them in 2026-10."""
+"""docs.kie.ai/suno-api/add-instrumental and its copy for old models, as read by a client with real keys in 2026-10."""
 
 
 @frozen
 class Kie(RecoveringAccount, KieAccount):
-    """kie.ai by its per-operation routes, which its older pages describe and which still answer.
+    """kie.ai by its per-operation routes, which its older pages describe and which still work.
 
-    `webhook_key` is the key that signs callbacks, or several during a rotation; without one signatures are
-    not looked at. `webhook_tolerance` is how far, in seconds, a signature's time may be from ours. Raises ConfigError:
-    a setting cannot work.
+    `webhook_key` is the key that signs callbacks, or several during a rotation; without one, signatures are not
+    checked. `webhook_tolerance` is how far, in seconds, a signature's timestamp may be from our clock. Raises
+    ConfigError: a setting cannot work.
     """
 
     vendor: ClassVar[EngineVendor] = evolve(
@@ -185,7 +185,7 @@ class KieJobs(KieAccount):
         ),
         status_path="/api/v1/jobs/recordInfo",  # docs.kie.ai/market/common/get-task-detail, read 2026-11-21
         retention=DAY_SECONDS,  # result URLs usually die after 24 h: docs.kie.ai/market/common/get-task-detail
-        # As for callbacks, but a task that failed upstream was seen with 400, so here that is no word on its content.
+        # As for callbacks, but 400 was also seen with an upstream failure, so here it does not mean the content.
         reasons={code: reason for code, reason in ROUTE.reasons.items() if code != "400"},
         names=wire_names(url="upload_url"),
         submit_path="/api/v1/jobs/createTask",

@@ -1,4 +1,4 @@
-"""What a provider of your own is built from; `examples/custom_provider.py` shows how."""
+"""The building blocks of your own provider; `examples/custom_provider.py` shows how to use them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """MusicGPT: https://docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21.
 
-A multipart form with or without a file, a raw key, numbered keys in status answers, and up to five partial
-webhooks in any order. It extends audio from a URL or a file, and has no call for anything else of ours. No page shows a
-webhook of an extension: the shapes of the parts are those that several handlers of live traffic read.
+Multipart forms with or without a file, a raw key, numbered keys in status answers, and up to five partial webhooks in
+any order. Of our operations it only extends audio from a URL or a file. No page shows a webhook of an extension: the
+shapes of the parts are those that several handlers of live traffic read.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ FORM_NAMES = wire_names(url="audio_url", continue_at="extend_after", vocal_gende
 RULES = FieldRules(
     wire_name="musicgpt",
     upload_needs_continue_at=True,
-    # docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21; 280 for the prompt: the vendor's n8n node
-    # and a live client, but no page.
+    # docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21. The prompt's 280 is from the vendor's n8n
+    # node and a live client, but on no page.
     lengths={Operation.UPLOAD_EXTEND: {"lyrics": 2000, "lyrics_section_to_extend": 3000, "prompt": 280}},
     stated_lengths=frozenset({"lyrics", "lyrics_section_to_extend"}),
 )
@@ -44,9 +44,9 @@ RULES = FieldRules(
 
 @frozen
 class MusicGpt(HostedAccount):
-    """MusicGPT's extend call; tracks are continued by their audio URL.
+    """MusicGPT's extend call; a track is extended by its audio URL.
 
-    `limits` is that of the free plan, one unfinished job at a time: set `Limits(parallel=5)` on Plus and
+    `limits` defaults to the free plan, one unfinished job at a time: set `Limits(parallel=5)` on Plus and
     `Limits(parallel=10)` on Pro. Raises ConfigError: a setting cannot work.
     """
 
@@ -56,13 +56,13 @@ class MusicGpt(HostedAccount):
         base_url=URL("https://api.musicgpt.com/api/public/v1"),
         file_route=FileRoute.INLINE,
         # HTTP's meanings: docs.musicgpt.com/api-documentation/utilities/error, read 2026-11-21; 401 is not on it, but
-        # both of the vendor's packages map it. A 422's body is on no page: `detail` as the vendor's web framework does.
+        # both of the vendor's packages map it. A 422's body is on no page: `detail` is from the vendor's web framework.
         table=CodeTable(
             http_refusals=frozenset(HTTP_CODES),
             text_keys=("detail", "message", "error", "msg", "reason", "statusmsg"),
         ),
         status_path="/byId",
-        # "not both" ids, and both tracks come whichever is given: endpoint/getById, read 2026-11-21
+        # "not both" ids; either one returns both tracks: endpoint/getById, read 2026-11-21
         status_query={"conversionType": "EXTEND"},
         auth="",  # the raw key: docs.musicgpt.com/api-documentation/index/authentication, read 2026-11-21
         # Free 1, Plus 5, Pro 10: docs.musicgpt.com/api-documentation/utilities/ratelimits, read 2026-11-21
@@ -73,20 +73,20 @@ class MusicGpt(HostedAccount):
     )
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
-        """Return the POST that makes the task; `webhook_url` is optional, and a file goes inside."""
+        """Return the POST that creates the task; `webhook_url` is optional, and a file goes into the form."""
         values = wire_values(request, {}, names=FORM_NAMES, rules=RULES)
         parts = [Part(name=name, value=_form_text(value)) for name, value in values.items()]
         if callback is not None:
             parts.append(Part(name="webhook_url", value=str(callback)))
         if request.path is not None:
-            # Last, so that a server that reads the stream has the texts by then.
+            # Last, so that a server that reads the body as a stream has the texts by then.
             parts.append(file_part("audio_file", request.path, filename=request.path.name))
         return self.post("/extend", parts)
 
     def named(self, record: Record) -> Mapping[str, str]:
-        """Return the id of *record*'s task, or of the track that is still missing where one is there.
+        """Return the id of *record*'s task or, once one track has arrived, that of the missing track.
 
-        Live answers show both tracks whichever id is given; those of the page show one.
+        Live answers have both tracks for either id; the page's examples have one.
         """
         settled = {track.id for track in record.tracks if track.audio_url or track.failure}
         missing = next((id_ for id_ in record.track_ids if id_ not in settled), None)
@@ -95,7 +95,7 @@ class MusicGpt(HostedAccount):
         return {"conversion_id": missing}
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
-        """Return what a byId answer means, under the page's keys or the numbered ones that live clients read."""
+        """Return the events in a byId answer, with the page's keys or the numbered keys that live clients read."""
         answer = self.answers.parse_any(response)
         if answer.code == OK:
             events = _status_events(Conversion(answer.layers[0][0], "the status"))
@@ -108,18 +108,18 @@ class MusicGpt(HostedAccount):
         raise answer.no_task()
 
     def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
-        """Return what a delivery means: one part of at most five, or of more with streams, in any order.
+        """Return the events in a webhook: one part of up to five, or more with streams, in any order.
 
-        A part is recognised by what it holds, since no page says what `conversion_type` and `subtype` are for an
-        extension. What is not recognised makes a status call due.
+        A part is recognised by its keys, since no page says what `conversion_type` and `subtype` are for an extension.
+        An unrecognised part asks for a status call.
         """
         part = Conversion.delivered(body)
         if "event" in part.keys and not (part.is_known or len(part.layers) > 1):
-            # {"event": "conversion.completed", "output_url": ...} of the vendor's n8n page: live traffic never had it.
-            raise WebhookError("the delivery is an event of another kind", http_status=400)
+            # {"event": "conversion.completed", "output_url": ...} is on the vendor's n8n page, and never seen live.
+            raise WebhookError("the webhook is an event of another kind", http_status=400)
         if part.says_no or part.word.fails:
             return _failing_part(part)
-        # With a track's id the word is about that one, in a cover or lyrics about these.
+        # Beside a track's id the status is that track's, and in a cover or lyrics part it is that part's.
         claims = part.is_complete and part.track_id is None and not part.is_side
         tracks = part.read_tracks(claims=claims or part.has_audio)
         if not (part.is_known or part.word.name or part.task_id or tracks):
@@ -131,7 +131,7 @@ class MusicGpt(HostedAccount):
                 claimed_stage=Stage.COMPLETE if claims else None,
                 tracks=tracks,
                 cover_url=part.cover_url,
-                credits=part.cost if part.track_id is None else None,  # beside a track's id it is that of one track
+                credits=part.cost if part.track_id is None else None,  # beside a track's id it is that track's cost
                 word=unknown,
                 ask_now=ask_now,
             ),
@@ -139,7 +139,7 @@ class MusicGpt(HostedAccount):
 
 
 def _form_text(value: object) -> str:
-    """Return *value* as a form shows it: `true` and `false`, and numbers without an exponent."""
+    """Return *value* as form text: `true` or `false`, and numbers without an exponent."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
@@ -147,32 +147,32 @@ def _form_text(value: object) -> str:
     return str(value)
 
 
-# --- what bodies say -------------------------------------------------------------------------------------------------
+# --- parsing bodies --------------------------------------------------------------------------------------------------
 
 POSITIONS = (1, 2)
-_USUAL_LAYERS = 2  # objects in a body
-_SHARED = frozenset({"title", "musicstyle", "createdat"})  # one for both tracks where they are not numbered
-_COVER_KEYS = ("imagepath", "albumcoverpath", "imageurl", "coverurl")  # the first in the cover's own webhook
+_USUAL_LAYERS = 2  # nested objects in a body
+_SHARED = frozenset({"title", "musicstyle", "createdat"})  # without a number they are for both tracks
+_COVER_KEYS = ("imagepath", "albumcoverpath", "imageurl", "coverurl")  # the cover's own webhook has the first
 _KNOWN_KEYS = SHOWING | {*_COVER_KEYS, "lyrics", "lyricstimestamped"}
 _SIDE_WORDS = ("COVER", "IMAGE", "LYRIC", "ARTWORK", "ALBUM", "THUMBNAIL", "TIMESTAMP")
-"""In a `subtype` or `conversion_type`, they tell of parts that are not the music: there is a song without them.
+"""In a `subtype` or `conversion_type`, they mark parts that are not the music: there is a song without them.
 
-Seen by handlers of traffic are "Lyrics", "Image" and "Album Cover"; the others are guesses, and so is the `type` of a
-part that failed.
+Handlers of live traffic have seen "Lyrics", "Image" and "Album Cover"; the others are guesses, and so is the `type` of
+a failed part.
 """
-_FAILURE_KEYS = ("reason", "statusmsg", "error", "errormessage", "message", "detail")  # what handlers of traffic read
+_FAILURE_KEYS = ("reason", "statusmsg", "error", "errormessage", "message", "detail")  # from handlers of live traffic
 
 
 class Conversion(Body):
-    """What a status answer, which is wrapped in `conversion`, or a webhook says; some of these are wrapped as well.
+    """A parsed status answer, which is wrapped in `conversion`, or a webhook, which may be wrapped.
 
-    `raw` and `keys` are its objects in one, the inner ones' keys going before. `track_id` is the one track that it is
-    about. `has_audio` says that it has a key for a file, though the file may not be there yet, `is_known` that it holds
-    anything of a song, `is_side` that it is about a cover or lyrics.
+    `raw` and `keys` merge its nested objects, where inner keys override outer ones. `track_id` is set if it is about
+    one track. `has_audio` says that it has a key for a file, which may still be empty, `is_known` that it has any key
+    of a song, `is_side` that it is about a cover or lyrics.
     """
 
     def __init__(self, value: object, where: str) -> None:
-        """Read the keys of all objects as those of one."""
+        """Merge the keys of all nested objects."""
         super().__init__(value, where)
         self.raw = {key: item for layer, _ in self.layers for key, item in layer.items() if item is not None}
         keys = self.keys
@@ -187,9 +187,9 @@ class Conversion(Body):
         self.cost = number(keys.get("conversioncost"))
 
     def read_tracks(self, *, claims: bool) -> tuple[Track, ...]:
-        """Return the tracks under numbered keys, else the one under plain keys, else those in lists.
+        """Return the tracks under numbered keys, else the one under keys without a number, else those in lists.
 
-        Raises DecodeError if it *claims* a file, and the only links cannot be read.
+        Raises DecodeError if it *claims* to have a file, and no link can be read.
         """
         problems: list[str] = []
         found: list[Track] = []
@@ -202,7 +202,7 @@ class Conversion(Body):
                 found += _shown(read_track({**shared, **numbered}, wrong, path, position=position))
                 problems += [f"{problem}_{position}" for problem in wrong]
         if not any(track.audio_url for track in found):
-            own = {key: item for key, item in self.raw.items() if key != "id"}  # the task's, if anything's
+            own = {key: item for key, item in self.raw.items() if key != "id"}  # an `id` would be the task's
             plain = [track for track in _shown(read_track(own, problems, path)) if track.audio_url or not found]
             if len(self.layers) > _USUAL_LAYERS or not plain:
                 listed = [track for track in self.tracks if track.audio_url]
@@ -213,7 +213,7 @@ class Conversion(Body):
         return tuple(apart(found))
 
     def failure(self) -> Failed:
-        """Return the failure that it tells."""
+        """Return this body as a failure of the task."""
         message = said(self.keys, _FAILURE_KEYS) or self.says() or self.word.raw or "no reason was given"
         flagged = str(self.keys.get("isflagged")).lower() in {"true", "1"} or CONTENT_WORDS.search(message)
         return Failed(
@@ -225,9 +225,9 @@ class Conversion(Body):
 
 
 def _status_events(seen: Conversion) -> tuple[Event, ...]:
-    # https://docs.musicgpt.com/api-documentation/endpoint/getById, read 2026-11-21; nothing, if it speaks of no task.
+    # https://docs.musicgpt.com/api-documentation/endpoint/getById, read 2026-11-21. No events if it is about no task.
     tracks = seen.read_tracks(claims=seen.is_complete)
-    # With the id of one track and no numbered ones, as the page has it, the word may be about that one alone.
+    # With one track's id and no numbered tracks, as on the page, the status may be about that track alone.
     is_whole = seen.track_id is None or any(track.position for track in tracks)
     if not (seen.task_id or seen.word.name or tracks):
         return ()
@@ -244,13 +244,13 @@ def _status_events(seen: Conversion) -> tuple[Event, ...]:
         return (shown,)
     failed, audible = seen.failure(), any(track.audio_url for track in tracks)
     if seen.track_id is not None and not audible:
-        # Asked about one track, the answer may be about that one alone; the job may have another.
+        # The answer may be about this one track alone; the job may have another.
         tracks = tracks or (Track(id=seen.track_id),)
     elif not audible:
         bare = seen.cover_url is None and seen.cost is None
         return (failed,) if bare else (evolve(shown, tracks=()), failed)
     else:
-        # The job fails only if all tracks do, so those that did not come about are shown one by one.
+        # The job fails only if all tracks do, so each missing track gets a failure of its own.
         ids = {position: id_of_track(seen.keys.get(f"conversionid{position}")) for position in POSITIONS}
         known = {track.id for track in tracks}
         tracks += tuple(Track(id=id_, position=at) for at, id_ in ids.items() if id_ and id_ not in known)
@@ -259,7 +259,7 @@ def _status_events(seen: Conversion) -> tuple[Event, ...]:
 
 
 def _unclear(part: Conversion, *, audible: bool) -> tuple[str | None, bool]:
-    """Return the word that is not known in a webhook, and whether a status call has to tell what it means."""
+    """Return the unknown word of a webhook, if any, and whether it needs a status call to be understood."""
     if part.word.unknown is not None:
         return part.word.unknown, True
     if part.word.runs or part.is_side:
@@ -272,7 +272,7 @@ def _unclear(part: Conversion, *, audible: bool) -> tuple[str | None, bool]:
 
 def _failing_part(part: Conversion) -> tuple[Event, ...]:
     if part.is_side and not part.has_audio:
-        # A cover or lyrics that did not come about are no reason to give the music up.
+        # A failed cover or failed lyrics do not mean that the music failed.
         return (Progress(task_id=part.task_id, ask_now=True),)
     tracks, failed = part.read_tracks(claims=False), part.failure()
     if part.track_id is not None:

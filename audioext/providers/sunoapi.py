@@ -1,8 +1,8 @@
 """sunoapi.org: https://docs.sunoapi.org/suno-api/extend-music and its siblings, read 2026-11-21.
 
 kie.ai's per-operation routes at another vendor: fewer required fields, V6 for instrumentals, other codes
-(429 means no credits here), no signature. Its newer pages name the host apibox.erweima.ai; `base_url` is a
-setting.
+(429 means no credits here), no signatures. Its newer pages name the host apibox.erweima.ai, which can be set
+as `base_url`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RULES = FieldRules(
         # docs.sunoapi.org/suno-api/add-instrumental (V6 copy), read 2026-11-21
         Operation.ADD_INSTRUMENTAL: CLASSIC_MODELS | V6_MODELS,
     },
-    # docs.sunoapi.org/suno-api/add-instrumental: lyrics in the V6 copy; the title's limit in the older one alone
+    # docs.sunoapi.org/suno-api/add-instrumental: lyrics in the V6 copy, the title's limit only in the older copy
     lengths={Operation.ADD_INSTRUMENTAL: {"title": 100, "lyrics": 5000}},
     stated_lengths=frozenset({"lyrics"}),
     persona_needs_custom=True,
@@ -42,16 +42,16 @@ RULES = FieldRules(
 
 @frozen
 class SunoApi(RecoveringAccount):
-    """sunoapi.org; `upload_url` left out means its own file host. Raises ConfigError: a setting cannot work."""
+    """sunoapi.org; `upload_url` defaults to its own file host. Raises ConfigError: a setting cannot work."""
 
     vendor: ClassVar[EngineVendor] = suno_vendor(
         rules=RULES,
         key_variable="SUNOAPI_API_KEY",
         base_url=URL("https://api.sunoapi.org"),
         table=CodeTable(
-            # docs.sunoapi.org/suno-api/extend-music, read 2026-11-21: HTTP's meanings, but that 405 and 430 are rates
-            # and 429 means no credits; 400 is "invalid parameters", 413 a text too long. 402, 409, 422 and 451 are from
-            # its 2025 copy alone. A plain 500 may come after a task was made.
+            # docs.sunoapi.org/suno-api/extend-music, read 2026-11-21: HTTP's meanings, but 405 and 430 are rate limits,
+            # 429 means no credits, 400 "invalid parameters" and 413 a text too long. 402, 409, 422 and 451 are only in
+            # its 2025 copy. A plain 500 may come after a task was made.
             codes={
                 **HTTP_CODES,
                 **dict.fromkeys((400, 413), Code()),
@@ -62,14 +62,14 @@ class SunoApi(RecoveringAccount):
                 500: MAYBE_MADE,
             },
             phrases=(
-                # The 2025 copy gives 429 as the rate, today's pages as no credits, so the text decides first.
+                # 429 is a rate limit in the 2025 copy and means no credits on today's pages, so the text decides first.
                 (_CREDIT_WORDS, frozenset({402, 405, 429, 430}), NO_CREDITS),
                 (_RATE_WORDS, frozenset({429}), RATE),
             ),
         ),
-        retention=14 * DAY_SECONDS,  # its pages say 15 days and 14 days; the sooner is safe
+        retention=14 * DAY_SECONDS,  # its pages say both 15 and 14 days; the shorter is safe
         hosts=frozenset({"api.sunoapi.org", "apibox.erweima.ai"}),
         upload_url=URL("https://sunoapiorg.redpandaai.co"),  # docs.sunoapi.org/file-upload-api/quickstart
-        credits_path="/api/v1/generate/credit",  # on no page that was seen; third-party clients agree on it
-        reasons=REASONS,  # 400 covers parameters and content alike
+        credits_path="/api/v1/generate/credit",  # on no page that we found; third-party clients agree on it
+        reasons=REASONS,  # without 400, which covers both parameters and content
     )

@@ -1,8 +1,8 @@
 """vidgo.ai: https://docs.vidgo.ai/api-manual/music-series/extend-music and its siblings, read 2026-11-21.
 
-One path for every operation, its parameters in snake case under `input`; one webhook, at the end, whose body is
-the status answer. A task is judged by its status word alone: failures come with `code` 200 as well. A sibling of the
-API sends the same without the envelope.
+One path for every operation, with the parameters in snake case under `input`; one webhook, at the end, with the same
+body as the status answer. Only the status word counts, since failures come with `code` 200 as well. A sibling of the
+API sends the same bodies without the envelope.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ RULES = FieldRules(
         Operation.ADD_INSTRUMENTAL: frozenset({"V4_5PLUS", "V5"}),
     },
     stated=_MODELS,
-    # A switch without a stated default: docs.vidgo.ai/api-manual/music-series/upload-and-extend-audio
+    # No default is stated: docs.vidgo.ai/api-manual/music-series/upload-and-extend-audio
     upload_needs_instrumental=True,
-    # On no page of vidgo's; a sibling of the API states it, so it is advice.
+    # On no page of vidgo's; only a sibling of the API states it, so it is advice.
     lengths={Operation.ADD_INSTRUMENTAL: {"title": 100}},
 )
 
 MODEL_KEYS = ("model", "mv")
-"""The fields that may name the engine's version when adding an instrumental."""
+"""The wire names that `model` may have when adding an instrumental."""
 NAMES_BY_MODEL_KEY = {key: wire_names(url="upload_url", model=key) for key in MODEL_KEYS}
 
 _LOCAL_NAMES = ("localhost", "local", "internal", "home.arpa")
@@ -55,8 +55,8 @@ _IP_LABEL = re.compile("[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
 class Vidgo(EngineAccount):
     """vidgo.ai.
 
-    `instrumental_model_key` is the field that names the engine's version when adding an instrumental: the page's
-    text says `model`, its example has none, and the extend pages and a sibling of the API say `mv`.
+    `instrumental_model_key` is the wire name of the model when adding an instrumental: the page's text says `model`,
+    its example has none, and the extend pages and a sibling of the API say `mv`.
 
     Raises ConfigError: a setting cannot work.
     """
@@ -65,10 +65,10 @@ class Vidgo(EngineAccount):
         rules=RULES,
         key_variable="VIDGO_API_KEY",
         base_url=URL("https://api.vidgo.ai"),
-        # The page's example shows no query; that the id belongs there is known from a sibling of the API alone.
+        # The page's example shows no query; only a sibling of the API documents that the id goes there.
         status_path="/api/generate/detail/music",  # docs.vidgo.ai/api-manual/music-series/query-music-detail
         credits_path="/api/user/balance",  # docs.vidgo.ai/api-manual/account-management/user-balance, read 2026-11-21
-        # Credits are taken for finished tasks alone: the same page.
+        # Only finished tasks are charged: the same page.
         charged=False,
         judges_code=False,
         submit_path="/api/generate/submit",
@@ -89,15 +89,15 @@ class Vidgo(EngineAccount):
     )
 
     def check_callback(self, callback: URL) -> str | None:
-        """Return why vidgo would never call *callback* back, or `None` if it would.
+        """Return why vidgo would never call *callback*, or `None` if it would.
 
         docs.vidgo.ai/api-manual/task-management/webhooks, read 2026-11-21: HTTPS only, at most 2,048 characters,
-        no private or internal address. A base URL on loopback is a stand-in, which is not so particular.
+        no private or internal address. A base URL on loopback is a sandbox, which calls any address.
         """
         if _is_loopback(self.base_url.host or ""):
             return None
         if callback.scheme != "https":
-            return "vidgo calls https addresses only"
+            return "vidgo calls only https addresses"
         if not _is_public(callback.host or ""):
             return f"vidgo does not call private or internal addresses such as {callback.host}"
         length = len(str(callback))
@@ -106,7 +106,7 @@ class Vidgo(EngineAccount):
         return None
 
     def names(self, request: Request) -> Mapping[str, str]:
-        """Return the wire's names of the fields; for uploads no page shows the version's, all others say `mv`."""
+        """Return the wire names; the model is `mv`, a guess for uploads, or `instrumental_model_key` if that applies."""
         return NAMES_BY_MODEL_KEY[self.instrumental_model_key if isinstance(request, AddInstrumental) else "mv"]
 
 
@@ -118,12 +118,12 @@ def _is_loopback(host: str) -> bool:
 
 
 def _is_public(host: str) -> bool:
-    """Say whether *host* can be reached from the internet, as far as its name tells."""
+    """Say whether *host* may be reachable from the internet, judging by its name or address."""
     name = host.rstrip(".").lower()
     try:
         address = ipaddress.ip_address(name)
     except ValueError:
-        # Old spellings of addresses, such as 127.1 and 0x7f.1, end in a number; no public name does.
+        # Old spellings of addresses, such as 127.1 and 0x7f.1, end in a number; no public host name does.
         labels = name.split(".")
         local = any(name == suffix or name.endswith(f".{suffix}") for suffix in _LOCAL_NAMES)
         return len(labels) > 1 and all(labels) and _IP_LABEL.fullmatch(labels[-1]) is None and not local

@@ -58,7 +58,7 @@ def test_what_does_not_work_has_an_exit_code(invoke: Invoke, monkeypatch: pytest
     assert {"public_url": "failed", "name": "failed", "webhook": "failed"} == {
         name: state for name, state in states(ended.json).items() if state == "failed"
     }
-    assert "vidgo calls https addresses only" in json.dumps(ended.json)
+    assert "vidgo calls only https addresses" in json.dumps(ended.json)
 
 
 def test_a_terminal_shows_a_table(folder: Path) -> None:

@@ -473,7 +473,7 @@ def test_a_key_is_cleaned_of_what_comes_along(provider_class: MakeProvider, past
     ("key", "says"),
     [
         *((key, "is empty") for key in ("", "  ", "Bearer ", '""')),
-        *((key, "holds a blank") for key in ("sk-\u00e9", "sk\n1", "sk1 # of mine", "sk 1")),
+        *((key, "has a space") for key in ("sk-\u00e9", "sk\n1", "sk1 # of mine", "sk 1")),
         (5, "must be text"),
     ],
 )
