@@ -46,22 +46,24 @@ _MetaT = TypeVar("_MetaT")
 class Client(Submitting):
     """Submits tasks and returns jobs to await; use it with `async with`.
 
-    Constructing it does no I/O and needs no event loop. The first provider is the default. Timeouts are in seconds:
-    `wait_timeout` (1,800) for an await of a job, `permit_timeout` (900) for a submit's turn, `handler_timeout` (60) for
-    a handler call, `poll_timeout` (20) for a status call, `download_timeout` (900) for a download. A job expires after
-    `expire_after` (a day), a failing link is retried for `download_patience` (30), an ended job is kept for `keep` (7
-    days). Providers call the receiver at `public_url`; without one the client only polls. The receiver listens at
-    `listen`, by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means that it is mounted in your app,
-    or runs in another process. `{port}` in `public_url` becomes the port of `listen`, also when that is 0.
-    `confirm="always"` makes webhooks only trigger status calls, `"unsigned"` only those without a checked signature,
-    `"never"` (the default) none. `serve_files=True` serves local files instead of uploading them. `secrets` sign
-    callback URLs, the first one all new URLs; without them the store keeps one. For `store` see `open_store`. At most
-    `handler_concurrency` (16) handlers run at a time. At most `deliveries_kept` (100,000) webhooks are kept, and of
-    those without a submitted job `delivery_bytes_kept` (1 GiB). Files are downloaded over https from public addresses,
-    and from APIs on this machine; `allow_hosts` adds hosts: `"a.lan"`, `"10.0.0.7:8443"`, or `"http://a.lan"` for http
-    as well. `trust_env=True` uses the environment's proxies. Your own `session` (with its proxy, connector or TLS
-    context) makes all calls by this client's rules, and is yours to close; it, or a proxy, resolves hosts by itself, so
-    their addresses are not checked. `metrics=True` serves `/metrics` at 127.0.0.1:9464 only; it may be a HOST:PORT.
+    Constructing it does no I/O and needs no event loop. The first provider is the default.
+    Times are in seconds. `wait_timeout` (1,800) bounds an await of a job, `permit_timeout` (900) a submit's wait for
+    its turn, `handler_timeout` (60) a handler call, `poll_timeout` (20) a status call, `download_timeout` (900) a
+    download. A job expires after `expire_after` (a day). A failing link is retried for `download_patience` (30). An
+    ended job is kept for `keep` (7 days).
+    Providers call the receiver at `public_url`; without one the client only polls. It listens at `listen`, by default
+    127.0.0.1:8080 with a `public_url`, else nowhere; `None` is for one mounted in your app or run by another process.
+    `{port}` in `public_url` becomes the port that it listens on. `secrets` sign callback URLs, the first one all new
+    URLs; without them the store keeps one. `confirm="always"` lets webhooks only trigger status calls, `"unsigned"`
+    only those without a checked signature, `"never"` (the default) none. For `store` see `open_store`.
+    At most `handler_concurrency` (16) handlers run at a time. At most `deliveries_kept` (100,000) webhooks are kept,
+    and of those without a submitted job `delivery_bytes_kept` (1 GiB).
+    `serve_files=True` serves local files instead of uploading them. Files are downloaded over https from public
+    addresses, and from APIs on this machine; `allow_hosts` adds hosts: `"a.lan"`, `"10.0.0.7:8443"`, or
+    `"http://a.lan"` for http as well. `trust_env=True` uses the environment's proxies. Your own `session` (with its
+    proxy, connector or TLS context) makes all calls by this client's rules, and is yours to close; it, or a proxy,
+    resolves hosts by itself, so their addresses are not checked.
+    `metrics=True` serves `/metrics` at 127.0.0.1:9464 only; another HOST:PORT is possible.
 
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.
@@ -113,8 +115,7 @@ class Client(Submitting):
     async def open(self) -> Self:
         """Open the store, start to listen, and resume the jobs that an earlier process left open.
 
-        `async with` calls it. A notebook, where `async with` would end with its cell, needs
-        `client = await ax.Client(ax.Kie()).open()`, and `await client.aclose()` at the end.
+        For a notebook, where `async with` would end with its cell: `client = await ax.Client(ax.Kie()).open()`.
 
         Raises:
             ConfigError: the client was opened before, or cannot listen on its address.

@@ -58,7 +58,7 @@ def wire_url(link: str) -> URL:
     escaped = re.sub(rb"[^!-~]", lambda found: b"%%%02X" % found[0][0], written)
     url = URL(escaped.decode("ascii"), encoded=True)
     if url.scheme not in {"http", "https"} or not url.host:
-        raise ValueError(f"{link:.80} is no http link")
+        raise ValueError(f"{link:.80} is not an http link")
     return url
 
 
@@ -145,7 +145,7 @@ class Fetch:
                         self._check_size(self.position)
                         yield chunk
                 if skip or (self.total is not None and self.position < self.total):
-                    raise _AgainError(f"{host} sent {self.position} bytes, and no more")
+                    raise _AgainError(f"{host} sent only {self.position} bytes")
             finally:
                 response.close()
         except (aiohttp.InvalidURL, ValueError) as error:

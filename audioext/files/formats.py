@@ -144,7 +144,7 @@ def _not_audio(head: bytes) -> str:
         what = "is a picture"
     elif head.isascii() and not any(byte < 9 for byte in head):  # noqa: PLR2004 - text has no byte below the tab
         what = f"is text, {excerpt(head)!r}"
-    return f"what came {what}, not audio"
+    return f"the file {what}, not audio"
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

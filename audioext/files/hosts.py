@@ -54,7 +54,7 @@ def read_open_host(text: str) -> OpenHost:
     host = host_of(url)
     is_host = _HOST_NAME.fullmatch(host) or _address(host)
     if url.scheme not in {"http", "https"} or not is_host or url != url.origin():
-        raise ValueError("it is no host")
+        raise ValueError("it is not a host")
     return OpenHost(host, url.explicit_port, url.scheme == "http")
 
 
@@ -131,7 +131,7 @@ class LinkRules:
         # A host of digits and dots counts as an address even if it is not a valid one: it must not be looked up.
         is_number = _address(host) is not None or host.replace(".", "").isdigit()
         if is_number and not doors and not is_public(host):
-            raise FlawError(_refusal(host, port, "that is no public address"))
+            raise FlawError(_refusal(host, port, "it is not a public address"))
 
     async def find(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
         """Return the addresses of *host*.

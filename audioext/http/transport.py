@@ -136,7 +136,7 @@ class Transport:
                     raise NotSentError(message) from error
                 await asyncio.sleep(CONNECT_BACKOFF_SECONDS * 2 ** (attempt - 1))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                message = f"no whole answer from {request.url.host}: {type(error).__name__} {error}".rstrip()
+                message = f"no complete answer from {request.url.host}: {type(error).__name__} {error}".rstrip()
                 raise BrokenError(message) from error
             except ValueError as error:
                 if aiohttp.hdrs.AUTHORIZATION.lower() not in str(error).lower():

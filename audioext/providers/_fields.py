@@ -88,7 +88,7 @@ LEAST_LIKENESS = 0.82
 
 _OLD = {"prompt": 3000, "style": 200, "title": 80}
 _NEW = {"prompt": 5000, "style": 1000, "title": 100}
-# docs.kie.ai/suno-api/upload-and-extend-audio.md, as of 2026-10-06; its 80 for titles is for generate and cover alone.
+# docs.kie.ai/suno-api/upload-and-extend-audio.md, as of 2026-10-06; its 80 for titles is only for generate and cover.
 _V6 = {"prompt": 5000, "lyrics": 5000, "style": 1000, "title": 100}
 
 V6_MODELS = frozenset({"V6", "V6_MINI", "V6_WILD"})
@@ -163,7 +163,7 @@ class FieldRules:
                 *(
                     (name, longest, "", name in self.stated_lengths)
                     for name, longest in self.lengths.get(operation, {}).items()
-                    # docs.sunoapi.org/suno-api/add-instrumental (V6 copy): lyrics, at V6 alone
+                    # docs.sunoapi.org/suno-api/add-instrumental (V6 copy): lyrics, only with V6
                     if name != "lyrics" or is_extend or model in V6_MODELS
                 ),
             ]

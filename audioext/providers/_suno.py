@@ -130,5 +130,5 @@ class RecoveringAccount(SunoAccount):
 def _recovered(item: object) -> Track:
     keys = plain_keys(item)
     audio_url = link(keys.get("audiourl"))
-    failure = None if audio_url else words(keys.get("error")) or "it did not come back"
+    failure = None if audio_url else words(keys.get("error")) or "it was not recovered"
     return Track(id=text(keys.get("id")), title=text(keys.get("title")), audio_url=audio_url, failure=failure)

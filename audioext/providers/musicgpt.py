@@ -227,7 +227,7 @@ class Conversion(Body):
 def _status_events(seen: Conversion) -> tuple[Event, ...]:
     # https://docs.musicgpt.com/api-documentation/endpoint/getById, read 2026-11-21. No events if it is about no task.
     tracks = seen.read_tracks(claims=seen.is_complete)
-    # With one track's id and no numbered tracks, as on the page, the status may be about that track alone.
+    # With one track's id and no numbered tracks, as on the page, the status may be only that track's.
     is_whole = seen.track_id is None or any(track.position for track in tracks)
     if not (seen.task_id or seen.word.name or tracks):
         return ()
@@ -244,7 +244,7 @@ def _status_events(seen: Conversion) -> tuple[Event, ...]:
         return (shown,)
     failed, audible = seen.failure(), any(track.audio_url for track in tracks)
     if seen.track_id is not None and not audible:
-        # The answer may be about this one track alone; the job may have another.
+        # The answer may be only about this track; the job may have another.
         tracks = tracks or (Track(id=seen.track_id),)
     elif not audible:
         bare = seen.cover_url is None and seen.cost is None

@@ -106,7 +106,7 @@ class Vidgo(EngineAccount):
         return None
 
     def names(self, request: Request) -> Mapping[str, str]:
-        """Return the wire names; the model is `mv`, a guess for uploads, or `instrumental_model_key` if that applies."""
+        """Return the wire names; that of the model is `mv` (for uploads a guess), or `instrumental_model_key`."""
         return NAMES_BY_MODEL_KEY[self.instrumental_model_key if isinstance(request, AddInstrumental) else "mv"]
 
 

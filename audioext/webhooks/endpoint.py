@@ -238,7 +238,7 @@ def unpack(body: bytes, encoding: str) -> bytes:
     if encoding.strip().lower() == "identity":
         return body
     if encoding.strip().lower() not in _UNPACKED:
-        raise WebhookError("a body may be compressed by gzip or deflate alone", http_status=415)
+        raise WebhookError("a body may only be compressed with gzip or deflate", http_status=415)
     packed = zlib.decompressobj(wbits=_ANY_HEADER)
     try:
         found = packed.decompress(body, MAX_BODY_BYTES + 1)

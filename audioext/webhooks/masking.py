@@ -23,7 +23,7 @@ class MaskingFilter(logging.Filter):
         if isinstance(record.args, tuple):
             record.args = tuple(_masked(value) for value in record.args)
         elif isinstance(record.args, Mapping):
-            record.args = _MaskedAtoms(record.args)  # type: ignore[assignment]  # `%` asks for no more than its items
+            record.args = _MaskedAtoms(record.args)  # type: ignore[assignment]  # `%` only calls `__getitem__`
         return True
 
 

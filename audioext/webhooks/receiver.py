@@ -203,7 +203,7 @@ async def _write(request: web.BaseRequest, response: web.StreamResponse, data: b
     except TimeoutError as error:
         if request.transport is not None:
             request.transport.abort()
-        raise ConnectionResetError(f"nobody read for {WRITE_SECONDS:g} s") from error
+        raise ConnectionResetError(f"the reader was blocked for {WRITE_SECONDS:g} s") from error
 
 
 def _go_on(request: web.BaseRequest) -> None:

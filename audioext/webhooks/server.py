@@ -19,7 +19,7 @@ from audioext.http.messages import excerpt
 try:
     import resource
 except ImportError:  # Windows, where sockets are not file descriptors
-    resource = None  # type: ignore[assignment]  # a module or none
+    resource = None  # type: ignore[assignment]  # a module or None
 
 _log = logging.getLogger("audioext.server")
 
