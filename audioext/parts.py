@@ -158,7 +158,7 @@ class Parts:
         """Open the store, listen, and start the workers unless *is_working* is False, as for a check."""
         settings = self.settings
         if self.is_open or self.is_closed:
-            raise ConfigError("a client can be opened once: make a new one")
+            raise ConfigError("a client can only be opened once: make a new one")
         self.is_closed = True
         await settings.store.open()  # not closed if it fails: it cleans up itself, and others may share the store
         try:

@@ -138,7 +138,7 @@ class Fetch:
                         skip -= len(again)
                         skipped.update(again)
                         if not skip and skipped.digest() != self.digest:
-                            raise FlawError(f"{host} sends another file than before")
+                            raise FlawError(f"{host} sends a different file than before")
                     if chunk:
                         self.position += len(chunk)
                         self._digest.update(chunk)
@@ -149,7 +149,7 @@ class Fetch:
             finally:
                 response.close()
         except (aiohttp.InvalidURL, ValueError) as error:
-            raise FlawError(f"the link {as_data(self.link, longest=LONGEST_VALUE)!r} cannot be asked for") from error
+            raise FlawError(f"the link {as_data(self.link, longest=LONGEST_VALUE)!r} cannot be requested") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if asyncio.get_running_loop().time() >= self.ends_at:
                 raise FlawError(f"{host} did not send all of it in time ({self.position} bytes came)") from error
@@ -204,7 +204,7 @@ class Fetch:
         if response.status == _PARTIAL and (stated := _range(response)[1]) is not None:
             total = stated  # some hosts answer every request with 206
         if self.position and None not in {total, self.total} and total != self.total:
-            raise FlawError(f"{response.url.host} sends another file than before")
+            raise FlawError(f"{response.url.host} sends a different file than before")
         self.total = total
         self._check_size(total or 0)
         self._resumes = is_plain and response.headers.get("Accept-Ranges", "").lower() != "none"

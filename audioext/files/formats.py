@@ -78,7 +78,7 @@ def listen(file: BinaryIO, *, stated: float | None = None) -> Heard:
     if suffix == ".m4a":
         whole = _end_of_boxes(file, size)
     if size < whole * (1 if suffix == ".m4a" else LEAST_SHARE):
-        raise FlawError(f"only {size} bytes came of a file of {whole:.0f}")
+        raise FlawError(f"only {size} of {whole:.0f} bytes arrived")
     _check_length(duration, stated)
     return Heard(suffix=suffix, duration=duration)
 
@@ -129,7 +129,7 @@ def _check_length(duration: float, stated: float | None) -> None:
     if stated > duration * MILLISECONDS_FROM:
         stated /= 1000
     if duration < stated * LEAST_SHARE - SLACK_SECONDS:
-        raise FlawError(f"only {duration:.1f} s came of a track of {stated:.1f} s")
+        raise FlawError(f"only {duration:.1f} s of a track of {stated:.1f} s arrived")
 
 
 def _not_audio(head: bytes) -> str:

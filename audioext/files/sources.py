@@ -279,7 +279,7 @@ class Sources:
             built = uploads.build_upload(path, f"{name}{path.suffix.lower()}")
         elif request.rehost and request.url is not None:
             if uploads is None:
-                raise UnsupportedError(f"{provider.info.name} has no url-upload, so rehost=True cannot be done there")
+                raise UnsupportedError(f"{provider.info.name} has no URL upload, so it cannot take rehost=True")
             built = uploads.build_upload(request.url, f"{name}-{safe_name(URL(request.url).name) or 'audio'}")
         else:
             return request, None

@@ -255,7 +255,7 @@ class _Form(aiohttp.MultipartWriter):
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            stuck = f"no more of the file was taken for {UPLOAD_IDLE_SECONDS:g} s"
+            stuck = f"it read no more of the file for {UPLOAD_IDLE_SECONDS:g} s"
             message = stuck if self._outlet else f"not all of it came within {UPLOAD_ANSWER_SECONDS:g} s"
             raise TimeoutError(message) from error
         finally:

@@ -116,7 +116,7 @@ class EngineAccount(HostedAccount):
         return _events(seen, self.vendor, is_delivered=True)
 
     def build_credits(self) -> HttpRequest:
-        """Return the GET that asks for the balance."""
+        """Return the GET of the balance."""
         return self.get(self.vendor.credits_path)
 
     def parse_credits(self, response: HttpResponse) -> float:

@@ -109,7 +109,7 @@ class Provider(Protocol):
         ...
 
     def build_status(self, record: Record) -> HttpRequest:
-        """Return the GET that asks for the state of *record*'s task, whose `task_id` is known."""
+        """Return the GET of the status of *record*'s task, whose `task_id` is known."""
         ...
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
@@ -165,7 +165,7 @@ class Recovers(Protocol):
         ...
 
     def build_recovery_status(self, recovery_id: str) -> HttpRequest:
-        """Return the GET that asks for the state of a recovery."""
+        """Return the GET of the status of a recovery."""
         ...
 
     def parse_recovery_status(self, response: HttpResponse) -> tuple[Event, ...]:
@@ -181,7 +181,7 @@ class Credits(Protocol):
     """A provider with a call for the account's balance; optional, both methods."""
 
     def build_credits(self) -> HttpRequest:
-        """Return the GET that asks for the balance."""
+        """Return the GET of the balance."""
         ...
 
     def parse_credits(self, response: HttpResponse) -> float:

@@ -125,9 +125,9 @@ class Endpoint:
                     if len(body) > MAX_BODY_BYTES:
                         raise too_big()
                     if self._unfinished > MAX_UNFINISHED_BYTES and len(body) > REAL_BODY_BYTES:
-                        raise WebhookError("too many large bodies are on their way", http_status=503)
+                        raise WebhookError("too many large bodies are in progress", http_status=503)
         except TimeoutError as error:
-            raise WebhookError(f"its body did not come within {BODY_SECONDS:g} s", http_status=408) from error
+            raise WebhookError(f"the body did not arrive within {BODY_SECONDS:g} s", http_status=408) from error
         finally:
             self._unfinished -= len(body)
         return bytes(body)
@@ -159,7 +159,7 @@ class Endpoint:
         return self.answer(405, {**ANSWER_HEADERS, "Allow": "POST"})
 
     def _file(self, token: str, *, is_head: bool) -> Reply:
-        # Opened by ourselves: aiohttp's own FileResponse would serve voice.wav.gz where that lies beside voice.wav.
+        # Not aiohttp's FileResponse, which would serve voice.wav.gz if that is beside voice.wav.
         offer = self.offers.find(token)
         file = None if offer is None else offer.open()
         if offer is None or file is None:
@@ -247,5 +247,5 @@ def unpack(body: bytes, encoding: str) -> bytes:
     if len(found) > MAX_BODY_BYTES:
         raise too_big()
     if not packed.eof or packed.unused_data:
-        raise WebhookError("the compressed body is damaged: it is cut off, or something follows", http_status=400)
+        raise WebhookError("the compressed body is damaged: it is incomplete, or has trailing data", http_status=400)
     return found

@@ -135,7 +135,7 @@ class Receiver:
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request to our own server. By aiohttp's default, a client that disconnects does not cancel it."""
-        assert self._server is not None  # noqa: S101 - it is the caller
+        assert self._server is not None  # noqa: S101 - it calls this handler
         self._server.work(request.protocol)
         delivery = object()
         self.endpoint.under_way.add(delivery)

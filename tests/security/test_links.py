@@ -183,10 +183,10 @@ async def test_an_address_that_is_not_public_is_not_dialled(
         ("https://me:secret@files.test/a.mp3", "has a user name or a password"),
         ("https://me@files.test/a.mp3", "has a user name or a password"),
         ("https://:secret@files.test/a.mp3", "has a user name or a password"),
-        ("ftp://files.test/a.mp3", "cannot be asked for"),
-        ("file:///etc/passwd", "cannot be asked for"),
-        (r"https://files.test\@127.0.0.1/", "cannot be asked for"),
-        ("https://files.test:99999/", "cannot be asked for"),
+        ("ftp://files.test/a.mp3", "cannot be requested"),
+        ("file:///etc/passwd", "cannot be requested"),
+        (r"https://files.test\@127.0.0.1/", "cannot be requested"),
+        ("https://files.test:99999/", "cannot be requested"),
     ],
 )
 @pytest.mark.parametrize("way", ["at once", "redirected"])
@@ -194,7 +194,7 @@ async def test_a_link_of_another_kind_is_not_followed(link: str, says: str, way:
     """No plain http, not after a redirect either, no password for anybody, no file; a secret is not repeated."""
     outside.put("/go", gives(b"", status=302, Location=link))
     if way == "redirected":
-        says = says.replace("cannot be asked for", "cannot be asked for|a link to .* is not followed|Rain: HTTP 404")
+        says = says.replace("cannot be requested", "cannot be requested|a link to .* is not followed|Rain: HTTP 404")
 
     with pytest.raises(ax.DownloadError, match=says) as caught:
         await read(link if way == "at once" else "https://files.test/go", net)
@@ -246,7 +246,7 @@ async def test_what_is_opened_is_opened_alone(  # noqa: PLR0913 - a table's colu
     if is_followed:
         assert MP3 == await fetched
     else:
-        with pytest.raises(ax.DownloadError, match=r"is not followed|cannot be asked for|Error at"):
+        with pytest.raises(ax.DownloadError, match=r"is not followed|cannot be requested|Error at"):
             await fetched
     assert ["/latest"] * is_followed == inside.paths
 
