@@ -51,11 +51,11 @@ class Client(Submitting):
     its turn, `handler_timeout` (60) a handler call, `poll_timeout` (20) a status call, `download_timeout` (900) a
     download. A job expires after `expire_after` (a day). A failing link is retried for `download_patience` (30). An
     ended job is kept for `keep` (7 days).
-    Providers call the receiver at `public_url`; without one the client only polls. It listens at `listen`, by default
-    127.0.0.1:8080 with a `public_url`, else nowhere; `None` is for one mounted in your app or run by another process.
-    `{port}` in `public_url` becomes the port that it listens on. `secrets` sign callback URLs, the first one all new
-    URLs; without them the store keeps one. `confirm="always"` lets webhooks only trigger status calls, `"unsigned"`
-    only those without a checked signature, `"never"` (the default) none. For `store` see `open_store`.
+    Providers call the receiver at `public_url`; without one the client only polls. The receiver listens at `listen`, by
+    default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` is for one mounted in your app, or in another
+    process. `{port}` in `public_url` becomes the port that it listens on. `secrets` sign callback URLs, the first one
+    all new URLs; without them the store keeps one. `confirm="always"` lets webhooks only trigger status calls,
+    `"unsigned"` those without a checked signature, `"never"` (the default) none. For `store` see `open_store`.
     At most `handler_concurrency` (16) handlers run at a time. At most `deliveries_kept` (100,000) webhooks are kept,
     and of those without a submitted job `delivery_bytes_kept` (1 GiB).
     `serve_files=True` serves local files instead of uploading them. Files are downloaded over https from public

@@ -130,7 +130,7 @@ def _name(source: bytes | BinaryIO, head: bytes) -> str:
 # --- served by our own receiver --------------------------------------------------------------------------------------
 
 _ONLY_FILES = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""Open neither a symbolic link nor, blocking, a pipe, if one has replaced the file meanwhile."""
+"""Flags that refuse a symbolic link and do not block on a pipe, in case one has replaced the file."""
 
 
 @frozen
