@@ -17,6 +17,8 @@ _log = logging.getLogger("audioext.maintenance")
 FIRST_PURGE_SECONDS = 600.0
 """After a long absence handlers are told of what happened before the old jobs are forgotten."""
 PURGE_EVERY_SECONDS = 3_600.0
+UNTOLD_SECONDS = 3_600.0
+"""A job whose handlers were due within this stays; one that was due longer may have none that will ever be told."""
 EARLY_SHARE = 8
 """Deliveries for no submitted job are bounded at once when this process took an eighth of what is kept of them."""
 
@@ -51,14 +53,18 @@ class Housekeeping:
         due = clock.monotonic() + FIRST_PURGE_SECONDS
         while True:
             await clock.wait_for(self._is_early, due - clock.monotonic())
+            now = steady.now()
             before, deliveries_kept = 0.0, sys.maxsize  # an early purge leaves submitted jobs alone
             if not self._is_early.is_set() or clock.monotonic() >= due:
-                before, deliveries_kept = steady.now() - self.keep, self.deliveries_kept
+                before, deliveries_kept = now - self.keep, self.deliveries_kept
                 due = clock.monotonic() + PURGE_EVERY_SECONDS
             self._is_early.clear()
             try:
                 await self.store.purge(
-                    before=before, deliveries_kept=deliveries_kept, delivery_bytes_kept=self.delivery_bytes_kept
+                    before=before,
+                    deliveries_kept=deliveries_kept,
+                    delivery_bytes_kept=self.delivery_bytes_kept,
+                    untold_before=now - UNTOLD_SECONDS,
                 )
             except Exception:  # noqa: BLE001 - housekeeping must not end; it comes again in an hour
                 _log.warning("old jobs could not be purged", exc_info=True)

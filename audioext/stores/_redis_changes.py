@@ -65,12 +65,13 @@ class OpenServer:
         await self.pipe.aclose()
         self.fanout.close()
 
-    async def purge(self, before: float | str, kept: float) -> int:
+    async def purge(self, before: float | str, kept: float, untold_before: float = math.inf) -> int:
         """Forget jobs in portions, between which others are served, and return how many went."""
-        total, went = 0, PAGE
-        while went == PAGE:
-            went, existed = await self.pipe.do(PURGE, before, kept, PAGE, self.pipe.address.ttl)
-            total += existed
+        total, stayed, looked = 0, 0, PAGE
+        while looked == PAGE:
+            numbers = (PAGE, self.pipe.address.ttl, untold_before, stayed)
+            looked, existed, more = await self.pipe.do(PURGE, before, kept, *numbers)
+            total, stayed = total + existed, stayed + more
         return total
 
     async def purge_orphans(self, bytes_kept: int) -> int:

@@ -256,7 +256,7 @@ class Session(Journals):
         sizes = f"SELECT id, {_ENTRIES}, CAST(size AS INTEGER) FROM jobs WHERE account IS NULL AND is_open = 0"  # noqa: S608 - see above
         return oldest_beyond(((row[:2], row[2]) for row in self.rows(f"{sizes} ORDER BY changed_at")), bytes_kept)
 
-    def leaving(self, before: float, deliveries_kept: int) -> list[Row]:
+    def leaving(self, before: float, deliveries_kept: int, untold_before: float) -> list[Row]:
         """Return some jobs that are to go, longest silent first: their ids, and how many entries they have.
 
         All of it is seen at one moment: of processes that purge at the same time none takes more than the others.
@@ -265,8 +265,9 @@ class Session(Journals):
         closed = self.connection.execute(
             f"SELECT id, {_ENTRIES}, changed_at, "  # noqa: S608 - see above
             "(SELECT count(*) FROM entries WHERE job = jobs.id AND kind = 'webhook') FROM jobs "
-            "WHERE is_open = 0 AND changed_at < ? ORDER BY changed_at LIMIT ?",
-            (ABOVE_ALL, MOST_LEAVING),
+            f"WHERE is_open = 0 AND changed_at < ? AND coalesce({_DUE['handlers']}, 0) NOT BETWEEN ? AND ? "
+            "ORDER BY changed_at LIMIT ?",
+            (ABOVE_ALL, untold_before, ABOVE_ALL, MOST_LEAVING),
         )
         found: list[Row] = []
         for id_, entries, changed_at, webhooks in closed:

@@ -244,12 +244,19 @@ class Store(Protocol):
         """Store *default* under *name* unless there is a value; return the value that is there now."""
         ...
 
-    async def purge(self, *, before: float, deliveries_kept: int, delivery_bytes_kept: int = MAX_DELIVERY_BYTES) -> int:
+    async def purge(
+        self,
+        *,
+        before: float,
+        deliveries_kept: int,
+        delivery_bytes_kept: int = MAX_DELIVERY_BYTES,
+        untold_before: float = math.inf,
+    ) -> int:
         """Forget the jobs that are not open and whose last entry is older than *before*; return how many went.
 
         While journals without a request hold more bytes of bodies than *delivery_bytes_kept*, it forgets such ones; and
         while all hold more webhooks than *deliveries_kept*, further jobs that are not open: each time those whose last
-        entry is oldest first.
+        entry is oldest first. A job whose handlers can be claimed, or are held, at *untold_before* or later stays.
         """
         ...
 

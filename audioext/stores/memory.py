@@ -181,7 +181,14 @@ class MemoryStore(Journals):
         self._check()
         return self._secrets.setdefault(name, default)
 
-    async def purge(self, *, before: float, deliveries_kept: int, delivery_bytes_kept: int = MAX_DELIVERY_BYTES) -> int:
+    async def purge(
+        self,
+        *,
+        before: float,
+        deliveries_kept: int,
+        delivery_bytes_kept: int = MAX_DELIVERY_BYTES,
+        untold_before: float = math.inf,
+    ) -> int:
         """Forget what is old; see `Store.purge`."""
         self._check()
         count = len(self._held)
@@ -194,7 +201,8 @@ class MemoryStore(Journals):
         for job in closed:
             if job.head.changed_at >= before and surplus <= 0:
                 break
-            if job.head.lookup.ref in self._held:
+            due = _dues(job.head)[1]
+            if job.head.lookup.ref in self._held and (due is None or due < untold_before):
                 surplus -= self._forget(job)
         self._arrivals = [job for job in self._arrivals if job.head.lookup.ref in self._held]
         for queue in self._due.values():

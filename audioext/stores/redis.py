@@ -150,10 +150,17 @@ class RedisStore(EngineStore[OpenServer]):
         held: bytes | None = await self._pipe.run("SET", self._pipe.key("secret", name), default, "NX", "GET")
         return default if held is None else held
 
-    async def purge(self, *, before: float, deliveries_kept: int, delivery_bytes_kept: int = MAX_DELIVERY_BYTES) -> int:
+    async def purge(
+        self,
+        *,
+        before: float,
+        deliveries_kept: int,
+        delivery_bytes_kept: int = MAX_DELIVERY_BYTES,
+        untold_before: float = math.inf,
+    ) -> int:
         """Forget what is old, in portions between which others are served; see `Store.purge`."""
         orphans = await self._opened().purge_orphans(delivery_bytes_kept)
-        return orphans + await self._opened().purge(before, deliveries_kept)
+        return orphans + await self._opened().purge(before, deliveries_kept, untold_before)
 
     def watch(self, *, urgent: bool) -> None:
         """Do nothing: changes are always heard at once."""

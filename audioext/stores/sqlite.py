@@ -5,6 +5,7 @@ Its methods are those of `_sqlite_session`, which threads call: nothing here blo
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial, wraps
 from os import PathLike
@@ -77,12 +78,19 @@ class SqliteStore(EngineStore[Writer]):
         """Yield the webhooks, newest first, read page by page."""
         return paged(lambda before: self._opened().reader.run(Session.deliveries, before, ref=ref), LAST)
 
-    async def purge(self, *, before: float, deliveries_kept: int, delivery_bytes_kept: int = MAX_DELIVERY_BYTES) -> int:
+    async def purge(
+        self,
+        *,
+        before: float,
+        deliveries_kept: int,
+        delivery_bytes_kept: int = MAX_DELIVERY_BYTES,
+        untold_before: float = math.inf,
+    ) -> int:
         """Forget what is old, in steps between which appends go on; see `Store.purge`."""
         forgotten = await self._forget(await self._opened().reader.run(Session.orphans, delivery_bytes_kept))
         went = leave = MOST_LEAVING
         while went and leave == MOST_LEAVING:  # else that was all, or others purge as well
-            leaving = await self._opened().reader.run(Session.leaving, before, deliveries_kept)
+            leaving = await self._opened().reader.run(Session.leaving, before, deliveries_kept, untold_before)
             leave, went = len(leaving), await self._forget(leaving)
             forgotten += went
         return forgotten

@@ -138,9 +138,16 @@ class Line:
         """Pass it on."""
         return await self._pass("secret", lambda: self.store.secret(name, default))
 
-    async def purge(self, *, before: float, deliveries_kept: int, delivery_bytes_kept: int = MAX_DELIVERY_BYTES) -> int:
+    async def purge(
+        self,
+        *,
+        before: float,
+        deliveries_kept: int,
+        delivery_bytes_kept: int = MAX_DELIVERY_BYTES,
+        untold_before: float = math.inf,
+    ) -> int:
         """Pass it on."""
-        purge = partial(self.store.purge, before=before, deliveries_kept=deliveries_kept)
+        purge = partial(self.store.purge, before=before, deliveries_kept=deliveries_kept, untold_before=untold_before)
         return await self._pass("purge", lambda: purge(delivery_bytes_kept=delivery_bytes_kept))
 
     def watch(self, *, urgent: bool) -> None:

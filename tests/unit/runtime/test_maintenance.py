@@ -22,13 +22,15 @@ KEEP_SECONDS = 86_400.0
 MIB = 1_048_576
 
 
-def start_purging(process: Process, clock: Clock = LOOP_CLOCK) -> asyncio.Task[None]:
+def start_purging(
+    process: Process, clock: Clock = LOOP_CLOCK, *, keep: float = KEEP_SECONDS, deliveries_kept: int = 1_000
+) -> asyncio.Task[None]:
     """Start what keeps the store of *process* tidy, and bounds the deliveries for no job to 64 MiB."""
     work = Housekeeping(
         store=process.line,
         clock=clock,
-        keep=KEEP_SECONDS,
-        deliveries_kept=1_000,
+        keep=keep,
+        deliveries_kept=deliveries_kept,
         delivery_bytes_kept=EARLY_SHARE * MAX_JOURNAL_BYTES,
     )
     process.journal.on_orphan = work.note_orphan
@@ -52,6 +54,24 @@ async def test_ended_jobs_are_forgotten_after_a_while(store: MemoryStore, here: 
     assert ["open", "ended"] == await listed(store)
     await asyncio.sleep(PURGE_EVERY_SECONDS + 2.0)
     assert ["open"] == await listed(store)
+    purging.cancel()
+
+
+@pytest.mark.parametrize(("keep", "deliveries_kept"), [(60.0, 1_000), (KEEP_SECONDS, 0)])
+async def test_what_no_handler_was_told_yet_is_kept(
+    store: MemoryStore, here: Process, keep: float, deliveries_kept: int
+) -> None:
+    """A job that just ended stays for its handlers, and goes where none has come for an hour."""
+    purging = start_purging(here, keep=keep, deliveries_kept=deliveries_kept)
+    await asyncio.sleep(FIRST_PURGE_SECONDS - 100.0)
+    ended = await here.submit("ended")
+    done = tape.webhook(loop_time(), tape.shown(Stage.COMPLETE, tape.track("one")))
+    await here.journal.append(ended, [done])
+
+    await asyncio.sleep(200.0)
+    assert ("purge", ["ended"]) == (here.line.calls[-1], await listed(store))
+    await asyncio.sleep(PURGE_EVERY_SECONDS)
+    assert [] == await listed(store)
     purging.cancel()
 
 

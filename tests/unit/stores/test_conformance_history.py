@@ -165,6 +165,22 @@ async def test_purge_bounds_the_deliveries(store: Store) -> None:
     assert 3 == len(await delivered(store))
 
 
+async def test_purge_leaves_what_handlers_have_to_be_told(store: Store, other: Store) -> None:
+    """A closed job whose handlers are due, or at work, from some time on goes for no age and no other webhook."""
+    for number in range(600):
+        await create(store, f"ref{number}", now=50.0)
+        await close(store, f"ref{number}", 100.0 + number, handle_at=900.0 if number else 899.0)
+    await create(store, "held", now=50.0)
+    await close(store, "held", 700.0, handle_at=1.0)
+    assert ("held",) == await store.claim("handlers", now=2.0, until=900.0, limit=9)
+    await create(store, "told", now=50.0)
+    await close(store, "told", 701.0)
+
+    assert 2 == await other.purge(before=9_000.0, deliveries_kept=0, untold_before=900.0)
+    assert [*(f"ref{number}" for number in range(1, 600)), "held"] == await listed(store)
+    assert 600 == await other.purge(before=0.0, deliveries_kept=0, untold_before=900.1)
+
+
 async def test_purges_at_once_forget_no_more_than_one(store: Store, other: Store) -> None:
     """Of processes that purge at the same time none counts as its own to forget what another one forgets."""
     for number in range(300):
