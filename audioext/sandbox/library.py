@@ -9,6 +9,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard, TypeVar
 
@@ -83,8 +84,12 @@ class StoredFile:
 class Library:
     """Files by key; a key is the path under ``/files/`` of the sandbox's address, never a path on the disk."""
 
-    def __init__(self, settings: SandboxSettings, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, settings: SandboxSettings, session: aiohttp.ClientSession, needed: Callable[[], set[str | None]]
+    ) -> None:
         """Make a library that fetches with this session, and has the ready audio, not yet rendered.
+
+        It throws out none of the files that are *needed*.
 
         Raises:
             MissingExtraError: numpy or soundfile are not installed.
@@ -94,7 +99,7 @@ class Library:
         except ImportError as error:
             raise MissingExtraError(MissingExtraError.__doc__) from error
         self.base = URL()
-        self._audio, self._settings, self._session = audio, settings, session
+        self._audio, self._settings, self._session, self._needed = audio, settings, session, needed
         self._folder = tempfile.TemporaryDirectory(prefix="audioext-sandbox-")
         self._files: OrderedDict[str, StoredFile] = OrderedDict()
         self._load = lru_cache(maxsize=4)(lambda path: audio.load(path.read_bytes()))
@@ -192,11 +197,15 @@ class Library:
         return (await self.path(key)).read_bytes()
 
     def _put(self, key: str, file: StoredFile) -> None:
-        """Keep a file in place of what was there; the ones that were not used for longest go."""
+        """Keep a file in place of what was there; of those that nobody needs, the ones not used for longest go."""
         self._drop(key)
         self._files[key] = file
-        while len(self._files) > self._settings.keep_files + READY_FILES:
-            self._drop(next(old for old in self._files if not old.startswith(READY)))
+        surplus = len(self._files) - self._settings.keep_files - READY_FILES
+        if surplus > 0:
+            kept = {key, *self._needed()}
+            leaving = (old for old in self._files if not (old in kept or old.startswith(READY)))
+            for old in tuple(islice(leaving, surplus)):
+                self._drop(old)
 
     def _drop(self, key: str) -> None:
         file = self._files.pop(key, None)
@@ -290,7 +299,7 @@ class Library:
         """Decode a file, or remember it decoded; a `Clip`, whose module is not loaded for its type."""
         try:
             return await self._in_thread(partial(self._load, await self.path(key)))
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, OSError) as error:  # it may also be thrown out meanwhile
             raise Refusal(Cause.FORMAT, "The audio file cannot be read") from error
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

@@ -54,7 +54,7 @@ class State(SandboxSettings):
         self._watchers: set[Callable[[str], None]] = set()
         self._made_at = Counter[str]()
         self._submits = defaultdict[str, deque[float]](deque)
-        self._lives: set[asyncio.Task[None]] = set()
+        self._lives: dict[asyncio.Task[None], Task] = {}
         self._idle = asyncio.Event()  # set while no webhook is outstanding, and no task runs but those that are held
         self._gates = {stage: asyncio.Event() for stage in TaskStage}
         self._resting: dict[asyncio.Task[None], TaskStage] = {}
@@ -70,7 +70,7 @@ class State(SandboxSettings):
             headers={"User-Agent": "audioext-sandbox"},
         )
         self._sender = Sender(self, await stack.enter_async_context(session), self._keep)
-        self.library = Library(self, session)
+        self.library = Library(self, session, self._needed)
         stack.push_async_callback(self.library.aclose)
         stack.push_async_callback(self._stop)
 
@@ -269,18 +269,22 @@ class State(SandboxSettings):
             del self._tasks[next(iter(self._tasks))]
         self._made_at[task.provider] += 1
         task.life = asyncio.create_task(self._live(task))
-        self._lives.add(task.life)
+        self._lives[task.life] = task
         self._note_idleness()
         task.life.add_done_callback(self._ended)
         return task
 
+    def _needed(self) -> set[str | None]:
+        """Return the keys of the files from which tasks that run start."""
+        return {key for task in self._lives.values() for key in (task.source, task.input.file_key)}
+
     def _ended(self, life: asyncio.Task[None]) -> None:
-        self._lives.discard(life)
+        self._lives.pop(life, None)
         self._resting.pop(life, None)
         self._note_idleness()
 
     def _note_idleness(self) -> None:
-        if self._lives == self._resting.keys():
+        if self._lives.keys() == self._resting.keys():
             self._idle.set()
         else:
             self._idle.clear()

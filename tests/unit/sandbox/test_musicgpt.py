@@ -307,3 +307,17 @@ async def test_any_status_can_be_answered(open_world: OpenWorld) -> None:
     world = await open_world(faults=["code=403"])
     status, answer = await world.call("POST", EXTEND, data=form(world))
     assert (403, ["detail"]) == (status, list(answer))
+
+
+async def test_a_file_that_a_task_still_needs_is_kept(open_world: OpenWorld, tone: bytes) -> None:
+    """However many files came since, a task ends that has yet to begin with its own; afterwards that file goes."""
+    world = await open_world(keep_files=1)
+    world.sandbox.hold("text")
+    answers = [await extend(world, tone) for _ in range(3)]
+    world.sandbox.release()
+    await world.sandbox.settled()
+    await extend(world, tone)
+
+    ends = [await conversion(world, task_id=answer["task_id"]) for answer in answers]
+    assert ["COMPLETED"] * 3 == [end["status"] for end in ends]
+    assert [False] * 3 == [(task.source in world.sandbox.library) for task in world.sandbox.tasks[:3]]
