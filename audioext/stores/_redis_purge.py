@@ -13,7 +13,9 @@ local function forget(ref, held)
   if not is_whole then first, last = 0, MAX_ENTRIES end  -- an expired or damaged one may have had so many
   local webhooks = {}
   for number = first, last do webhooks[#webhooks + 1] = ref .. ' ' .. number end
-  if webhooks[1] then call('ZREM', base .. 'webhooks', unpack(webhooks)) end
+  for at = 1, #webhooks, MOST_WORDS do
+    call('ZREM', base .. 'webhooks', unpack(webhooks, at, math.min(at + MOST_WORDS - 1, #webhooks)))
+  end
   local is_read, index = pcall(cmsgpack.unpack, held[2] or '')
   if is_whole and is_read and type(index) == 'table' and index.provider and index.account then
     unlink(index, ref)

@@ -64,6 +64,8 @@ ID_SIZE = 25
 FACTS = ">I4I4BBdI4ddc8B"
 HEAD = f">dI4dc1c{ID_SIZE}"
 JOB = ">I4ddI4dB"
+MOST_WORDS = 4_000
+"""Words that a script says at most in one call, fields and values alike: Lua unpacks no list of 8,000."""
 IS_TAKEN, IS_LOST, IS_FULL, FLAGS = 1, 2, 4, 8
 """An append answers with `FLAGS` times the count of entries, plus what is true of these."""
 
@@ -95,12 +97,12 @@ def call_words(  # noqa: PLR0913 - each is a part of the call
         stored = _storable(_encode, _Row(*_values(index)))
         poll_at, handle_at = index.poll_at, index.handle_at
     dues = -1.0 if poll_at is None else poll_at, -1.0 if handle_at is None else handle_at
-    numbers, bodies = _JOB.pack(ttl, *dues, known, look_at, release), []
+    numbers, bodies = [_JOB.pack(ttl, *dues, known, look_at, release)], []
     for entry in entries:
         letter = _LETTERS.get(entry.kind, b"-")
-        numbers += _HEAD.pack(entry.at, entry.size, entry.room, letter, f"{entry.id} ".encode())
+        numbers.append(_HEAD.pack(entry.at, entry.size, entry.room, letter, f"{entry.id} ".encode()))
         bodies.append(_storable(_encode, entry))
-    return [ref, provider, stored, numbers, *bodies]
+    return [ref, provider, stored, b"".join(numbers), *bodies]
 
 
 def load_appended(answer: int, *missed: bytes) -> Appended:
@@ -142,6 +144,7 @@ local call, base = redis.call, KEYS[2]
 local FACTS, HEAD, JOB, ID_SIZE = '{FACTS}', '{HEAD}', '{JOB}', {ID_SIZE}
 local IS_TAKEN, IS_LOST, IS_FULL, FLAGS = {IS_TAKEN}, {IS_LOST}, {IS_FULL}, {FLAGS}
 local MAX_CHANGES, MAX_ENTRIES, MAX_JOURNAL_BYTES = '{MAX_CHANGES}', {MAX_ENTRIES}, {MAX_JOURNAL_BYTES}
+local MOST_WORDS = {MOST_WORDS}
 local LAYOUT, POST_SECONDS, LONGEST_HOLD_SECONDS = '{LAYOUT}', {POST_SECONDS}, {LONGEST_HOLD_SECONDS}
 """
 
@@ -216,9 +219,13 @@ if not held then return false end
 local first, last = struct.unpack(FACTS, held)
 local numbers = {number}
 if not number then for each = first + after, last do numbers[#numbers + 1] = each end end
-local entries = numbers[1] and call('HMGET', job, unpack(numbers)) or {}
 local poll_at = call('ZSCORE', base .. 'polls:' .. cmsgpack.unpack(index).provider, ref)
-return {held, index, poll_at or '', unpack(entries)}
+local found = {held, index, poll_at or ''}
+for at = 1, #numbers, MOST_WORDS do
+  local entries = call('HMGET', job, unpack(numbers, at, math.min(at + MOST_WORDS - 1, #numbers)))
+  for number = 1, #entries do found[#found + 1] = entries[number] end
+end
+return found
 """)
 
 CLAIM: Final = make_script(

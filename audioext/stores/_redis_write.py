@@ -10,7 +10,7 @@ _LOAD = """
 local ref, provider, index = unpack(ARGV, 1, 3)
 local ttl, poll_at, handle_to, known, look_at, is_released, head_at = struct.unpack(JOB, ARGV[4])
 is_released = is_released == 1
-local job, ENTRIES = base .. 'job:' .. ref, 5
+local job, ENTRIES, MANY = base .. 'job:' .. ref, 5, 99
 local held, held_index, held_until = unpack(call('HMGET', job, 'm', 'i', 'u'))
 local first, last, was_known, was_open, size, repeats, newest, handle_at = 1, 0, 0, 0, 0, 0, 0, -1
 local creator, was_polled, ids, at = '--------', 0, ''
@@ -56,7 +56,10 @@ if following ~= held_index then
   fields[#fields + 1] = following
 end
 local facts = struct.pack(FACTS, first, last, is_known, is_open, size, repeats, newest, handle_at, creator, is_polled)
-call('HSET', job, 'm', facts .. ids, unpack(fields))
+call('HSET', job, 'm', facts .. ids, unpack(fields, 1, math.min(MOST_WORDS, #fields)))
+for at = MOST_WORDS + 1, #fields, MOST_WORDS do
+  call('HSET', job, unpack(fields, at, math.min(at + MOST_WORDS - 1, #fields)))
+end
 if is_released and held_until then call('HDEL', job, 'u') end
 
 if is_known == 1 then
@@ -146,11 +149,14 @@ return {'created'}
 APPEND: Final = make_script(
     _LOAD,
     """
-local before, began, again, is_full = last, nil, nil, false
+local before, began, again, is_full, added, places = last, nil, nil, false, {}, {}
+if #ARGV > MANY then  -- looking for each id among many would take long
+  for place = 1, #ids, ID_SIZE do places[string.sub(ids, place, place + ID_SIZE - 1)] = place end
+end
 for at = ENTRIES, #ARGV do
   local seen_at, bytes, room, kind, id
   seen_at, bytes, room, kind, id, head_at = struct.unpack(HEAD, ARGV[4], head_at)
-  local place = string.find(ids, id, 1, true)
+  local place = places[id] or #ARGV <= MANY and string.find(ids, id, 1, true)
   began = began or seen_at
   if place then
     if room < math.huge then repeats = repeats + 1 end
@@ -160,32 +166,37 @@ for at = ENTRIES, #ARGV do
     repeats = repeats + 1
     is_full = true
   else
-    last, ids, size, newest = last + 1, ids .. id, size + bytes, math.max(newest, seen_at)
+    last, size, newest = last + 1, size + bytes, math.max(newest, seen_at)
+    places[id], added[#added + 1] = #ids + #added * ID_SIZE + 1, id
     fields[#fields + 1] = last
     fields[#fields + 1] = ARGV[at]
     if kind == 'r' then is_known = 1 end
     if kind == 'w' then webhooks[#webhooks + 1] = last end
   end
 end
+ids = ids .. table.concat(added)
 -- It holds fewer than the writer has seen, or its request is lost, unless that came now.
 if known > count or (index ~= '' and is_known == 0 and known > 0) then
   return FLAGS * count + IS_LOST
 end
 if not held and #ARGV < ENTRIES then return 0 end
 
-local missed = {}
+local missed, answer = {}, {0}
 if known < count or again then
   for number = first, before do
     if number - first >= known or (again and again[number]) then missed[#missed + 1] = number end
   end
-  if missed[1] then missed = call('HMGET', job, unpack(missed)) end
+  for at = 1, #missed, MOST_WORDS do
+    local entries = call('HMGET', job, unpack(missed, at, math.min(at + MOST_WORDS - 1, #missed)))
+    for number = 1, #entries do answer[#answer + 1] = entries[number] end
+  end
 end
 if #ARGV >= ENTRIES and not fields[1] then is_released = false end  -- it was done before: a later claim is not its own
 local is_taken = index ~= '' and is_known == 1 and known == count and not is_full
 """,
     _STORE,
     """
-local answer = FLAGS * count + (is_taken and IS_TAKEN or 0) + (is_full and IS_FULL or 0)
-return missed[1] and {answer, unpack(missed)} or answer
+answer[1] = FLAGS * count + (is_taken and IS_TAKEN or 0) + (is_full and IS_FULL or 0)
+return answer[2] and answer or answer[1]
 """,
 )

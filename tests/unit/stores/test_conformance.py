@@ -234,6 +234,17 @@ async def test_a_store_that_lost_entries_says_so(store: Store) -> None:
     assert Appended(count=3, is_lost=True) == lost
 
 
+async def test_a_journal_of_any_length_is_appended_anew_and_read(store: Store) -> None:
+    """What a store lost comes back in one call, and goes to a writer that missed it, however much that is."""
+    journal = (make_request(), *(make_entry("handled", 1.0, body=b"%d" % number) for number in range(9_000)))
+    index = make_index(is_open=False)
+
+    assert (await store.append("ref", journal, provider="kie", index=index, known=0)).is_taken
+    assert journal == (await held(store)).entries
+    assert journal == (await store.append("ref", [journal[7]], provider="kie")).missed
+    assert 1 == await store.purge(before=1e9, deliveries_kept=9)
+
+
 async def test_a_webhook_of_an_unknown_job_is_kept(store: Store, other: Store) -> None:
     """A journal without a request is read and delivered, and nothing else shows it."""
     appended = await store.append("ref", [make_webhook(1)], provider="kie", look_at=LOOK_AT)
