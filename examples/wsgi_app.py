@@ -59,8 +59,8 @@ class Music:
             return error.http_status
         return self.call(self.client.inbox.accept(ax.Webhook(path=path, headers=headers, body=read())))
 
-    async def order(self, url: str, continue_at: float) -> list[str | None]:
-        """Submit a task and return its links when it is complete."""
+    async def order(self, url: str | None, continue_at: float | None) -> list[str | None]:
+        """Submit a task and return its links when it is complete; what is `None` is refused if it has to be there."""
         song = await (await self.client.extend(url=url, model="V5", continue_at=continue_at))
         return [track.audio_url for track in song.tracks]
 
@@ -79,8 +79,9 @@ def make_app(music: Music | None = None) -> WSGIApplication:
         if environ["REQUEST_METHOD"] == "POST" and path.startswith("/audio/"):
             status = chosen.take(path, _headers(environ), lambda: _body(environ))
         elif environ["REQUEST_METHOD"] == "POST" and path == "/songs":
+            asked = json.loads(_body(environ))
             try:
-                status, links = 200, chosen.call(chosen.order(**json.loads(_body(environ))))
+                status, links = 200, chosen.call(chosen.order(asked.get("url"), asked.get("continue_at")))
             except ax.RequestError as error:
                 status, links = 400, [str(problem) for problem in error.problems]
         start_response(f"{status} {PHRASES.get(status, 'Error')}", [("Content-Type", "application/json")])

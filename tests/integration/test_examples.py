@@ -180,6 +180,7 @@ async def test_the_wsgi_app_answers_with_links(unused_tcp_port: int) -> None:
 
             status, links = await post("/songs", json.dumps({"url": sandbox.tune_url, "continue_at": 2}).encode())
             refused, _ = await post("/songs", json.dumps({"url": sandbox.tune_url, "continue_at": -2}).encode())
+            left_out = await post("/songs", json.dumps({"url": sandbox.tune_url}).encode())
             await sandbox.settled()
             stranger, _ = await post("/audio/kie/ref/tag", b"{}")
             path = URL(sandbox.deliveries[0].url).path
@@ -187,6 +188,7 @@ async def test_the_wsgi_app_answers_with_links(unused_tcp_port: int) -> None:
         await asyncio.to_thread(music.stop)
 
     assert (200, 2, 400, 404, 413) == (status, len(links), refused, stranger, too_long)
+    assert (400, ["continue_at: kie always needs it to extend uploaded audio"]) == left_out
     assert {200} == {delivery.status for delivery in sandbox.deliveries}
 
 
