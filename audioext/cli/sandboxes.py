@@ -106,7 +106,7 @@ def provider_settings(name: str, sandbox: Sandbox) -> Mapping[str, object]:
     quick["quiet"] = max(LEAST_QUIET_SECONDS, QUIET_FACTOR * pace.quiet / sandbox.speed)
     return {
         "api_key": sandbox.api_key,
-        "base_url": sandbox.bases["kie" if name == "kie-jobs" else name],
+        "base_url": sandbox.base_of(name),
         "webhook_key": sandbox.hmac_key,
         "pace": attrs.evolve(pace, **quick),
     }

@@ -90,6 +90,10 @@ class Sandbox(State):
         """Each API's base URL, by name."""
         return {name: f"{self.url}/{name}" for name in BUILDERS}
 
+    def base_of(self, provider: str) -> str:
+        """Return the base URL for a provider of that name; kie.ai's two are of one API."""
+        return self.bases["kie" if provider == "kie-jobs" else provider]
+
     @property
     def origins(self) -> Mapping[str, str]:
         """Each API's address without a path, by name, for clients that refuse a base with one."""

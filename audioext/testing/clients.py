@@ -146,7 +146,7 @@ class ClientFactory:
         if name not in known.NAMES:
             raise ValueError(f"there is no provider {name!r}; the sandbox has {', '.join(known.NAMES)}")
         defaults: dict[str, object] = {"limits": UNLIMITED}
-        api = "kie" if name == "kie-jobs" else name
-        if api == "kie" and self.sandbox.hmac_key is not None:
+        base_url = self.sandbox.base_of(name)
+        if base_url == self.sandbox.bases["kie"] and self.sandbox.hmac_key is not None:
             defaults["webhook_key"] = self.sandbox.hmac_key
-        return known.load(name)(self.sandbox.api_key, base_url=self.sandbox.bases[api], **{**defaults, **settings})
+        return known.load(name)(self.sandbox.api_key, base_url=base_url, **{**defaults, **settings})

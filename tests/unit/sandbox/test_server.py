@@ -14,6 +14,7 @@ import pytest
 import soundfile
 from yarl import URL
 
+from audioext import providers
 from audioext.sandbox import FaultError, MissingExtraError, Sandbox
 from tests.unit.sandbox.conftest import OpenWorld, World
 
@@ -26,6 +27,12 @@ async def test_it_describes_itself_in_json(world: World) -> None:
     assert description == msgspec.json.decode(msgspec.json.encode(description))
     assert ["kie", "sunoapi", "vidgo", "musicgpt"] == list(world.sandbox.bases) == list(world.sandbox.origins)
     assert all(base.startswith(world.sandbox.url) for base in world.sandbox.bases.values())
+
+
+async def test_each_provider_has_an_api(world: World) -> None:
+    """Every provider has the base URL of its own API; kie.ai's jobs are another door of the same one."""
+    bases = [world.sandbox.base_of(name) for name in providers.NAMES]
+    assert [world.sandbox.bases[name] for name in ("kie", "kie", "sunoapi", "vidgo", "musicgpt")] == bases
 
 
 async def test_each_api_has_a_bare_origin(world: World) -> None:
