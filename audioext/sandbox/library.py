@@ -55,7 +55,7 @@ LEAST_GAIN_SECONDS = 5.0  # a result outlasts its source by at least this
 
 
 class MissingExtraError(ImportError):
-    """The sandbox renders audio with numpy and soundfile; get them with: pip install "audioext[sandbox]"."""
+    """The sandbox needs more packages: pip install "audioext[sandbox]"."""
 
 
 @define(kw_only=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from audioext.errors import ConfigError
+from audioext.errors import ConfigError, lacks_extra
 from audioext.http.urls import without_password
 from audioext.stores.base import Store
 from audioext.stores.memory import MemoryStore
@@ -48,7 +48,7 @@ def open_store(store: str | Store | None) -> Store:
     try:
         from audioext.stores.redis import RedisStore  # noqa: PLC0415 - loads on first use
     except ImportError as error:
-        raise ConfigError('the Redis store is not installed: pip install "audioext[redis]"') from error
+        raise ConfigError(lacks_extra("the Redis store", "redis")) from error
     return RedisStore(store)
 
 

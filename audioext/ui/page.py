@@ -17,14 +17,14 @@ from aiohttp import web
 from attrs import define, field
 from yarl import URL
 
-from audioext.errors import AudioextError, ConfigError, RequestError
+from audioext.errors import AudioextError, ConfigError, RequestError, lacks_extra
 from audioext.http.urls import mask
 from audioext.webhooks.server import BOUNDS, StrangersLog, ask_later
 
 try:
     from aiohttp_sse import EventSourceResponse
 except ImportError as error:
-    raise ConfigError('the live page needs more packages: pip install "audioext[ui]"') from error
+    raise ConfigError(lacks_extra("the live page", "ui")) from error
 
 _log = logging.getLogger("audioext.ui")
 

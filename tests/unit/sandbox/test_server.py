@@ -143,7 +143,7 @@ async def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.Monke
     """Without numpy or soundfile starting fails with the command that installs them."""
     monkeypatch.setitem(sys.modules, "audioext.sandbox.audio", None)
     monkeypatch.delattr("audioext.sandbox.audio", raising=False)
-    with pytest.raises(MissingExtraError, match=r'pip install "audioext\[sandbox\]"'):
+    with pytest.raises(MissingExtraError, match=r'The sandbox needs more packages: pip install "audioext\[sandbox\]"'):
         await Sandbox().__aenter__()
 
 
