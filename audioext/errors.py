@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -34,6 +35,16 @@ def cut(text: str) -> str:
 def lacks_extra(need: str, extra: str) -> str:
     """Return the message that *need* needs *extra* installed; the CLI rewrites `pip` for the Python that runs it."""
     return f'{need} needs more packages: pip install "audioext[{extra}]"'
+
+
+_BOUND = re.compile(
+    r"error while attempting to bind on address \([^)]*\): (\[errno \d+\] )?| \(while attempting to bind [^)]*\)\)"
+)
+
+
+def why_unbound(error: OSError) -> str:
+    """Return the system's words for why nobody can listen at an address: asyncio and Python add it, and a number."""
+    return _BOUND.sub("", error.strerror or str(error))
 
 
 _VERBS = frozenset({"cannot", "has", "holds", "is", "may", "must", "needs", "says", "works"})

@@ -191,10 +191,6 @@ _IN_OPTIONS = (
     (", or mount receiver.add_to(app), or pass url= instead of file=", ", or pass a URL instead of a file"),
     (", `await song.recover()` tries it again", ""),
 )
-_BOUND = re.compile(
-    r"error while attempting to bind on address \([^)]*\): (\[errno \d+\] )?| \(while attempting to bind [^)]*\)\)"
-)
-"""What asyncio and Python add to the system's words: the address, which is in the sentence already, and a number."""
 _INSTALL = re.compile(r"""(?<!-m )pip install ["']audioext\[(\w+)\]["']""")
 _HOSTS = re.compile(r'allow_hosts=\[("[^"]*"(?:, "[^"]*")*)\]')
 _HOST = re.compile(r'"([^"]*)",?')
@@ -282,5 +278,5 @@ def _typed(words: str) -> str:
     words = clean(words)
     for of_library, typed in _IN_OPTIONS:
         words = words.replace(of_library, typed)
-    words = _INSTALL.sub(lambda found: install(found[1]), _BOUND.sub("", words))
+    words = _INSTALL.sub(lambda found: install(found[1]), words)
     return _HOSTS.sub(lambda found: _HOST.sub(lambda host: f"--allow-host {shlex.quote(host[1])}", found[1]), words)

@@ -28,7 +28,7 @@ from audioext.cli.mcp_jobs import SONGS, Balance, JobInfo, JobList, JobTasks, Sa
 from audioext.cli.options import request_fields
 from audioext.cli.screen import Screen
 from audioext.client import Client
-from audioext.errors import AudioextError, ConfigError, Problem, RequestError
+from audioext.errors import AudioextError, ConfigError, Problem, RequestError, why_unbound
 from audioext.files.formats import listen
 from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
@@ -44,7 +44,7 @@ async def serve_http(app: ASGIApp, address: tuple[str, int], screen: Screen, sto
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         listening = socket.create_server(address, family=family)
     except OSError as error:
-        message = f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}; choose another --http"
+        message = f"cannot listen on {address[0]}:{address[1]}: {why_unbound(error)}; choose another --http"
         raise ConfigError(message) from error
     with listening:
         quiet = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)

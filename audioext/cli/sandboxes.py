@@ -13,7 +13,7 @@ from attrs import field, frozen
 from audioext.cli.execution import stop_signals
 from audioext.cli.options import OUTPUT, PORT, SANDBOX, SHOWN, Command, PlayOptions
 from audioext.cli.screen import Screen, program
-from audioext.errors import ConfigError
+from audioext.errors import ConfigError, why_unbound
 from audioext.models.limits import Pace
 from audioext.sandbox import FaultError, Sandbox
 
@@ -65,9 +65,7 @@ class SandboxCommand(PlayOptions, Command):
                     screen.note(f"the live page: {url}", json={"event": "page", "url": url})
                 await stopped.wait()
         except OSError as error:
-            message = (
-                f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; choose another --host or --port"
-            )
+            message = f"cannot listen on {self.host}:{self.port}: {why_unbound(error)}; choose another --host or --port"
             raise ConfigError(message) from error
 
     def _described(self, sandbox: Sandbox) -> str:

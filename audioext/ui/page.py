@@ -17,7 +17,7 @@ from aiohttp import web
 from attrs import define, field
 from yarl import URL
 
-from audioext.errors import AudioextError, ConfigError, RequestError, lacks_extra
+from audioext.errors import AudioextError, ConfigError, RequestError, lacks_extra, why_unbound
 from audioext.http.urls import mask
 from audioext.webhooks.server import BOUNDS, StrangersLog, ask_later
 
@@ -112,7 +112,7 @@ class Page:
             try:
                 await web.TCPSite(runner, host, port).start()
             except OSError as error:
-                message = f"cannot show the page at {host}:{port}: {error.strerror or error}; choose another port"
+                message = f"cannot show the page at {host}:{port}: {why_unbound(error)}; choose another port"
                 raise ConfigError(message) from error
             yield URL.build(scheme="http", host=host, port=int(runner.addresses[0][1])).join(URL(path))
         finally:

@@ -16,7 +16,7 @@ from attrs import define, field
 from yarl import URL
 
 from audioext.clock import whole
-from audioext.errors import ConfigError, WebhookError
+from audioext.errors import ConfigError, WebhookError, why_unbound
 from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import as_data
@@ -119,7 +119,7 @@ class Receiver:
         except OSError as error:
             await self._runner.cleanup()
             self._runner = None
-            message = f"cannot listen on {host}:{port}: {error.strerror or error}; choose another `listen=`"
+            message = f"cannot listen on {host}:{port}: {why_unbound(error)}; choose another `listen=`"
             raise ConfigError(message) from error
         return int(self._runner.addresses[0][1])
 
