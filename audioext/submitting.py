@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Never, Unpack
 
-from audioext import providers
-from audioext.errors import ConfigError, Problem
+from audioext.errors import Problem
 from audioext.http.transport import Progress
 from audioext.models import checks
 from audioext.models.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Meta, Request
@@ -106,10 +105,6 @@ class Submitting:
         return await job.result(timeout=seconds)
 
     def _submitter(self) -> Submitter:
-        """Return the submitter, or raise ConfigError if the client is not open or has no provider."""
+        """Return the submitter, or raise ConfigError if the client is not open."""
         self._parts.check_open()
-        if not self._parts.settings.providers:
-            keys = dict.fromkeys(providers.load(name)().info.key_variable for name in providers.NAMES)
-            advice = f"pass one, like Client(Kie()), or set its key for from_env(): {', '.join(keys)}"
-            raise ConfigError(f"this client has no provider: {advice}")
         return self._parts.submitter

@@ -12,6 +12,7 @@ import attrs
 import msgspec
 from attrs import field, frozen
 
+from audioext import providers as known
 from audioext.errors import (
     AudioextError,
     ConfigError,
@@ -86,7 +87,9 @@ class SubmitOptions(TypedDict, total=False):
 def choose(providers: Mapping[str, Provider], name: str | None) -> Provider:
     """Return the provider of that *name*, the first one without a name, or raise ConfigError: there is none."""
     if not providers:
-        raise ConfigError("this client has no provider: pass one, like Client(Kie()); from_env() has those with a key")
+        keys = dict.fromkeys(known.load(each)().info.key_variable for each in known.NAMES)
+        advice = f"pass one, like Client(Kie()), or set its key for from_env(): {', '.join(keys)}"
+        raise ConfigError(f"this client has no provider: {advice}")
     if name is None:
         return next(iter(providers.values()))
     if not isinstance(name, str) or name not in providers:

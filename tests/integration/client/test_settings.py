@@ -224,9 +224,10 @@ async def test_an_unknown_provider_is_told() -> None:
             await client.extend(audio_id="a", model="V5", provider="vidgo")
     async with ax.Client() as client:
         keys = "KIE_API_KEY, SUNOAPI_API_KEY, VIDGO_API_KEY, MUSICGPT_API_KEY"
-        for call in (client.submit, client.run):
+        request = ax.Extend(audio_id="a", model="V5")
+        for call in (lambda: client.submit(request), lambda: client.run(request), client.credits):
             with pytest.raises(ax.ConfigError, match=rf"no provider: .*, or set its key for from_env\(\): {keys}"):
-                await call(ax.Extend(audio_id="a", model="V5"))
+                await call()
 
 
 # --- secrets and keys --------------------------------------------------------------------------------------------
