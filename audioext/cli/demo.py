@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 from attrs import field, frozen
 from cyclopts import Parameter
-from numpy.typing import NDArray
 from rich.filesize import decimal
 
 from audioext.cli.clients import open_client
@@ -25,8 +23,6 @@ from audioext.files.sources import probe
 from audioext.models.requests import Extend
 from audioext.models.results import Track
 from audioext.providers.base import FileRoute, Provider
-from audioext.sandbox import audio
-from audioext.sandbox.audio import Clip
 from audioext.ui.objects import stage_objects
 
 DEMO_SPEED = 40.0
@@ -42,12 +38,8 @@ MODEL = "V5"
 MODELLESS = frozenset({"musicgpt"})
 """Who has no model, style or title."""
 
-ALIKE_FROM = 0.9  # the same music through two lossy encoders stays above 0.97, other music below 0.5
-COMPARED_RATE_HZ = 4_000  # enough to tell music from other music, and quick
 COMPARED_SECONDS = 30.0
 LEAST_SECONDS = 0.25  # below that an encoder's own silence in front is most of what is heard
-LEAST_LOUDNESS = 1e-4  # root mean square of full scale: noise that encoders add is below
-LARGEST_SHIFT_SECONDS = 0.1  # MP3 encoders put up to 0.05 s of silence in front, twice where both are MP3
 
 NEXT = """
 Next
@@ -197,6 +189,8 @@ def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_a
 
 
 def _make_tune(path: Path) -> None:
+    from audioext.sandbox import audio  # noqa: PLC0415 - its packages are an extra
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(audio.encode(audio.tune(seed=TUNE_SEED, seconds=TUNE_SECONDS), "mp3"))
@@ -206,6 +200,8 @@ def _make_tune(path: Path) -> None:
 
 def _continue_at(source: Path) -> float:
     """Return a good second to go on from: near the end, so that most of the source is heard first."""
+    from audioext.sandbox import audio  # noqa: PLC0415 - its packages are an extra
+
     found = probe(source)
     if isinstance(found, Problem):
         raise RequestError([found])
@@ -222,37 +218,15 @@ def _continue_at(source: Path) -> float:
     return continue_at
 
 
-# --- how alike two recordings begin -----------------------------------------------------------------------------
-
-
 def compare(source: Path, track: Path, *, until: float) -> Likeness:
     """Decode both files and compare their first *until* seconds (30 at most). It blocks."""
+    from audioext.cli.likeness import begin_alike  # noqa: PLC0415 - as above
+    from audioext.sandbox import audio  # noqa: PLC0415 - as above
+
     try:
         first, second = audio.load(source.read_bytes()), audio.load(track.read_bytes())
     except ValueError as error:
         raise DownloadError([f"{track} cannot be decoded: {error}"], paths=[track]) from error
     kept = min(until, COMPARED_SECONDS, first.duration, second.duration)
-    alike = _are_alike(_beginning(first, kept), _beginning(second, kept)) if kept >= LEAST_SECONDS else None
+    alike = begin_alike(first, second, kept) if kept >= LEAST_SECONDS else None
     return Likeness(source_seconds=first.duration, track_seconds=second.duration, begins_like_it=alike)
-
-
-def _beginning(clip: Clip, kept: float) -> NDArray[np.float64]:
-    mono = clip.samples[: round(kept * clip.rate)].astype(np.float64).mean(axis=1)
-    # A box over one new sample's span keeps what is above the new rate's half from folding down.
-    width = max(1, clip.rate // COMPARED_RATE_HZ)
-    smooth = np.convolve(mono, np.full(width, 1.0 / width), mode="same")
-    times = np.arange(0.0, kept, 1.0 / COMPARED_RATE_HZ)
-    found = np.interp(times, np.arange(len(smooth)) / clip.rate, smooth)
-    return np.asarray(found - found.mean(), dtype=np.float64)
-
-
-def _are_alike(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool | None:
-    """Say whether they correlate at any small shift; `None` where the first is silent."""
-    powers = [float((each**2).sum()) for each in (first, second)]
-    if powers[0] < len(first) * LEAST_LOUDNESS**2:
-        return None
-    span = 2 * len(first)
-    correlation = np.fft.irfft(np.fft.rfft(first, span) * np.conj(np.fft.rfft(second, span)), span)
-    shift = min(len(first), round(LARGEST_SHIFT_SECONDS * COMPARED_RATE_HZ))
-    near = np.roll(correlation, shift)[: 2 * shift + 1]
-    return bool(near.max() >= ALIKE_FROM * np.sqrt(powers[0] * powers[1]) > 0)

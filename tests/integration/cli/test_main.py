@@ -72,6 +72,7 @@ def test_without_numpy_the_sandbox_says_what_to_install() -> None:
 
     assert 2 == refused.returncode
     assert 'pip install "audioext[sandbox]"' in refused.stderr
+    assert 0 == run_without("numpy soundfile", "demo", "--help").returncode
 
 
 @pytest.mark.parametrize(
