@@ -122,6 +122,8 @@ class Fetch:
         if is_late or (error.is_dead and not self.is_fresh and tries >= STALE_TRIES):
             asked = f", which asks to wait {wait:.0f} s" if error.wait else ""
             raise FlawError(f"{error}{asked}", is_dead=error.is_dead)
+        if tries == 1:
+            _log.info("%s; trying again for up to %.0f s", error, max(wait, gives_up_at - now))
         await asyncio.sleep(wait)
 
     async def _attempt(self) -> AsyncGenerator[bytes]:

@@ -151,8 +151,11 @@ async def test_a_host_that_asks_for_no_pause_gets_one(host: Host, loop_time: Loo
 
 
 @pytest.mark.parametrize(("status", "is_dead"), [(403, True), (404, True), (429, False), (503, False)])
-async def test_patience_ends(status: int, is_dead: bool, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
-    """After half a minute without a byte the last answer is told."""
+async def test_patience_ends(  # noqa: PLR0913 - each is a fixture or a case
+    status: int, is_dead: bool, host: Host, loop_time: LoopTime, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After half a minute without a byte the last answer is told; the log tells at once what is tried again."""
+    caplog.set_level("INFO", "audioext.files.fetching")
     link = host.put(PATH, gives(b"no", status=status))
 
     async def refused() -> None:
@@ -162,6 +165,9 @@ async def test_patience_ends(status: int, is_dead: bool, host: Host, loop_time: 
     _, seconds = await loop_time.run(refused(), step=1.0)
 
     assert 30 <= seconds < 60
+    assert 1 == len(caplog.messages)
+    assert caplog.messages[0].startswith(f"HTTP {status} from 127.0.0.1")
+    assert caplog.messages[0].endswith("; trying again for up to 30 s")
     host.seen.clear()
     if is_dead:
         with pytest.raises(ax.DownloadError, match="has probably expired"):
