@@ -1,4 +1,4 @@
-"""What this process knows of a job that somebody here holds: its entries, read once, and who waits for news of it."""
+"""A job in this process's memory: its entries, each decoded once, and the waiters for news of it."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from audioext.stores.base import Appended
 
 @define(eq=False, weakref_slot=True)
 class HeldJob:
-    """One job as this process knows it. The journal alone changes it, and only by what is durable."""
+    """One job as this process knows it. Only `Journal` adds entries to it."""
 
     ref: str
     provider: Provider = field(repr=False)
     readings: dict[str, Reading] = field(factory=dict, repr=False)
-    """What was seen, by the entry's id."""
+    """The decoded entries, by entry id."""
     count: int = 0
-    """How many entries the store is known to hold; all of them are among the readings."""
+    """How many entries of the job are known to be stored; all of them are in `readings`."""
     _waiters: list[asyncio.Future[bool]] = field(factory=list, repr=False)
     polled_at: float = 0.0
-    """When this process last asked for its status, in Unix seconds."""
+    """When this process last made a status call for it, in Unix seconds."""
     poll_problem: str | None = None
-    """Why that status call told nothing, `None` where it was answered."""
+    """Why that status call failed, `None` if it was answered."""
     posts: int = 0
     """How many POSTs of this job are under way in this process, or have an outcome that is not stored yet."""
     is_known: bool = False
-    """Whether its request was seen; without one it is an orphan's journal, which has no record."""
+    """Whether its request was seen. A journal without one is an orphan's, and has no record."""
     record: Record = field(init=False)
-    """What the entries mean together."""
+    """The fold of all entries; unset until `is_known`."""
 
     def read(self, entries: Iterable[Entry]) -> list[Reading]:
-        """Return the readings of *entries*, made anew only for those that were not seen, or at another time.
+        """Decode *entries*, reusing the readings of those that are known with the same time.
 
         Raises:
-            UnreadableError: the request among them is damaged, or a later release wrote it, and there is no other.
+            UnreadableError: the only request among them is damaged, or was written by a later release.
         """
         found: list[Reading] = []
         unreadable: UnreadableError | None = None
@@ -63,18 +63,18 @@ class HeldJob:
         return found
 
     def in_order(self) -> list[Reading]:
-        """Return what was seen, oldest first."""
+        """Return all readings, oldest first."""
         return sorted(self.readings.values(), key=lambda reading: (reading.entry.at, reading.entry.id))
 
     def with_readings(self, news: Iterable[Reading]) -> Record | None:
-        """Return what the record would be with *news*; nothing is changed."""
+        """Return the record as it would be with *news*, without changing the job."""
         readings = self.readings.copy()
         for reading in news:
             readings.setdefault(reading.entry.id, reading)
         return fold(self.ref, readings.values())
 
     def go_on(self, news: Iterable[Reading], record: Record, *, count: int) -> None:
-        """Take in *news* that the store took and nothing else, so that *record* follows; there are *count* entries."""
+        """Add *news* after an append that met no other entries: *record* holds, and *count* entries are stored."""
         for reading in news:
             self.readings[reading.entry.id] = reading
         self.count, self.record, self.is_known = count, record, True
@@ -82,11 +82,11 @@ class HeldJob:
             self.wake()
 
     def learn(self, news: Iterable[Reading], *, count: int) -> None:
-        """Take in what is durable now, of *count* entries in all."""
+        """Add *news* and fold again; the store has at least *count* entries."""
         changed = False
         for reading in news:
             old = self.readings.get(reading.entry.id)
-            if old is None or old.entry.at != reading.entry.at:  # what the store holds is the truth
+            if old is None or old.entry.at != reading.entry.at:  # the stored time counts
                 self.readings[reading.entry.id] = reading
                 changed = True
         self.count = max(count, self.count)
@@ -97,15 +97,15 @@ class HeldJob:
             self.wake()
 
     def as_stored(self, done: Appended, news: Sequence[Reading]) -> list[Reading]:
-        """Return what an append missed, and of *news* what the store took: what it held before keeps its time."""
+        """Return the entries that an append missed, and the *news* that were stored. Repeats keep their stored time."""
         missed = self.read(done.missed)
         if done.is_full:
-            return missed  # it was counted, and is not part of the journal
+            return missed  # the entry was only counted, and is not in the journal
         known = {reading.entry.id for reading in missed}
         return [*missed, *(reading for reading in news if reading.entry.id not in known)]
 
     def last_words(self, now: float) -> str:
-        """Return what was heard of the job last, for who waited in vain until *now* (Unix seconds)."""
+        """Describe the job's last known state, for the error of a wait that timed out at *now* (Unix seconds)."""
         record = self.record
         said = ["nothing is known of it yet" if record.stage is None else f"it is at {record.stage.name.lower()}"]
         if record.task_id is None and record.answer_problem is not None:
@@ -118,11 +118,11 @@ class HeldJob:
         elif self.polled_at:
             said.append(f"its last status call, {max(now - self.polled_at, 0.0):.0f} s ago, told nothing new")
         if record.words:
-            said.append(f"a word of it is not known: {as_data(record.words[-1])}")
+            said.append(f"the provider sent an unknown stage word: {as_data(record.words[-1])}")
         return "; ".join(said)
 
     def waiter(self) -> asyncio.Future[bool]:
-        """Return a private future that the next news ends; whoever got it gives it back with `leave`."""
+        """Return a future of its own that the next news resolves. The caller passes it to `leave` when done."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         return waiter
@@ -133,7 +133,7 @@ class HeldJob:
             self._waiters.remove(waiter)
 
     def wake(self) -> None:
-        """Let all who wait look again."""
+        """Resolve the futures of all waiters, so that they check the record again."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -142,19 +142,19 @@ class HeldJob:
 
 @frozen(kw_only=True)
 class JobContext:
-    """What a job needs of the client that handed it out."""
+    """What a `Job` needs from the client that created it."""
 
     look: Callable[[str], Awaitable[None]]
-    """Brings a job up to date with the store, or raises `StoreError`."""
+    """Update a job from the store, or raise `StoreError`."""
     look_soon: Callable[[str], None]
-    """Does so in its turn, one job after the other, and says in the log what fails."""
+    """Queue the same update; jobs are read one after the other, and failures are logged."""
     refresh: Callable[[HeldJob], Awaitable[None]]
     is_closed: Callable[[], bool]
     check_loop: Callable[[], None]
-    """Raises `ConfigError` on another loop than the client's: nobody would be woken there."""
+    """Raise `ConfigError` on any event loop but the client's: a waiter there would never be woken."""
     watch: Callable[[int], None]
-    """Called with 1 when a wait begins and with -1 when it ends."""
+    """Count waits: called with 1 when one begins and with -1 when it ends."""
     files: Callable[[HeldJob], Files]
-    """Returns what fetches the files of a job."""
+    """Return the `Files` that download a job's files."""
     clock: Clock
     wait_timeout: float

@@ -1,4 +1,4 @@
-"""The single writer: what was seen of a job is appended to its journal, durable first, and told afterwards."""
+"""The single writer of job journals: it stores new entries first, and wakes waiters once they are durable."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _log = logging.getLogger("audioext.journal")
 _ENTRY = attrgetter("entry")
 
 SECOND_LOOK_SECONDS = 2.0
-"""When somebody folds a journal again whose index its last writer could not bring up to date."""
+"""How soon a journal is folded again if its last writer had not seen all of it, so that its index may be stale."""
 RECENT_JOBS = 256
-"""So many jobs that were submitted or called back here lately are held, whether or not somebody holds them."""
+"""How many recently submitted or called-back jobs stay in memory, even if nothing else references them."""
 MAX_ROUNDS = 20
-"""How often one writer tries to bring an index up to date while others keep writing."""
+"""How often one append tries to update the index while other processes keep appending."""
 LOOK_TIMEOUT_SECONDS = 10.0
-"""How long a store that does not answer keeps somebody who waits; longer than the stores that we know are patient."""
+"""How long a waiter waits for a store that does not answer; longer than the built-in stores' own timeouts."""
 
 
 @define(kw_only=True, eq=False, repr=False)
 class Journal:
-    """Where providers' words, the store and the waiting futures meet.
+    """The jobs in this process's memory, and every append to their journals in the store.
 
-    *expire_after* (seconds) is when an open job is given up.
+    An open job expires *expire_after* seconds after its creation.
     """
 
     store: Store
@@ -62,22 +62,22 @@ class Journal:
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
     _looks: set[asyncio.Timeout] = field(factory=set, init=False)
     unstored: Unstored = field(init=False)
-    """What the store did not take yet."""
+    """Entries that could not be stored yet."""
     is_closed: bool = field(default=False, init=False)
-    """Whether every wait ends with `ClientClosedError`."""
+    """Whether the client is closed, so that every wait ends with `ClientClosedError`."""
 
     def __attrs_post_init__(self) -> None:
-        """Prepare for a store that is away."""
+        """Create the queue of entries that wait for the store."""
         self.unstored = Unstored(append=self._append_late, clock=self.clock)
 
-    # --- what is held ------------------------------------------------------------------------------------
+    # --- jobs in memory ----------------------------------------------------------------------------------
 
     def held_jobs(self) -> list[HeldJob]:
-        """Return all jobs that somebody in this process holds; any thread may ask."""
+        """Return all jobs in this process's memory. Safe to call from any thread."""
         return [held for found in self.held.valuerefs() if (held := found()) is not None]
 
     def keep(self, held: HeldJob) -> HeldJob:
-        """Hold a stored job though nobody may: more is about to be heard of it. Return the one copy that is held."""
+        """Keep a stored job in memory, since more webhooks are likely soon. Return the one copy of it in memory."""
         held = self.held.setdefault(held.ref, held)
         self._recent[held.ref] = held
         if len(self._recent) > RECENT_JOBS:
@@ -85,11 +85,11 @@ class Journal:
         return held
 
     def take_in(self, stored: Stored) -> HeldJob:
-        """Hold a job as the store has it, or bring the one that is held up to date.
+        """Load a stored job into memory, or update the copy that is there.
 
         Raises:
             ConfigError: this client does not know the job's provider.
-            UnreadableError: its request is missing among the entries.
+            UnreadableError: the entries contain no request.
         """
         held = self.held.get(stored.index.ref)
         if held is None:
@@ -99,29 +99,29 @@ class Journal:
         if not held.is_known:
             raise UnreadableError(f"job {held.ref}: the store holds its index, but not its request")
         self.held[held.ref] = held
-        if old is not None:  # else others have said what is known of it
+        if old is not None:  # otherwise the processes that appended the entries have logged them
             announce(self.counts, old, held.record)
             if old.verdict is Verdict.OPEN and held.record.is_final:
                 self.on_final(held.ref)
         return held
 
     def provider(self, name: str, ref: str) -> Provider:
-        """Return the codec of *name*, which *ref* needs.
+        """Return the provider called *name*; the error names *ref*, the job that needs it.
 
         Raises:
-            ConfigError: this client has none of that name.
+            ConfigError: this client has no provider of that name.
         """
         found = self.providers.get(name)
         if found is None:
-            message = f"job {ref} belongs to a provider named {name!r}, which this client lacks: pass it to Client(...)"
+            message = f"job {ref} needs a provider named {name!r}, which this client lacks: pass it to Client(...)"
             raise ConfigError(message)
         return found
 
     async def hold(self, ref: str, *, whole: bool = False) -> HeldJob | None:
-        """Return the job of *ref*, up to date with the store; `None` where the store holds no such job.
+        """Return the job of *ref*, up to date with the store; `None` if the store has no such job.
 
-        What the store has lost, as a server without persistence does, is given back to it. Where it holds as much
-        again since, that shows only to who reads the *whole* journal.
+        If the store lost entries, as a Redis server without persistence can, they are appended again. If it has since
+        got as many new ones, only reading the *whole* journal shows the loss.
 
         Raises:
             StoreError: the store cannot be read.
@@ -144,13 +144,13 @@ class Journal:
         return self.take_in(stored)
 
     async def hold_key(self, key: str) -> HeldJob | None:
-        """Return the job that holds *key* as `hold` does; a refusal that is not stored yet would still hold it."""
+        """Like `hold`, by *key*. Store pending entries of that key first: a refusal among them frees it."""
         await self.unstored.flush(key)
         ref = await self.store.find(key=key)
         return None if ref is None else await self.hold(ref)
 
     async def look(self, ref: str, *, whole: bool = False) -> None:
-        """Do as `hold` does for somebody who waits, who is kept neither by a store that hangs nor at the end.
+        """Like `hold`, for a waiter: neither a store that hangs nor closing the client blocks it.
 
         Raises:
             StoreError: the store cannot be read, or did not answer in time.
@@ -161,16 +161,16 @@ class Journal:
             async with limit:
                 await self.hold(ref, whole=whole)
         except TimeoutError as error:
-            raise StoreError("it did not answer") from error
+            raise StoreError("the store did not answer in time") from error
         finally:
             self._looks.discard(limit)
 
     # --- appending ---------------------------------------------------------------------------------------
 
     async def append(self, held: HeldJob, entries: Sequence[Entry] = (), *, release: bool = False) -> None:
-        """Append *entries* to the journal of a held job and bring its index up to date; then wake who waits.
+        """Append *entries* to the journal of a held job and update its index, then wake its waiters.
 
-        *release* ends a claim on its handlers.
+        *release* ends a claim on the job's handlers.
 
         Raises:
             StoreError: nothing was appended.
@@ -178,8 +178,8 @@ class Journal:
         await self.append_read(held, held.read(entries), release=release)
 
     async def append_read(self, held: HeldJob, news: Sequence[Reading], *, release: bool = False) -> None:
-        """Append entries that were read already, as `append` does."""
-        if held.ref in self.unstored.waiting:  # the index must not say more than the journal
+        """Like `append`, for entries that are decoded already."""
+        if held.ref in self.unstored.waiting:  # the index must not be ahead of the stored journal
             news = [*held.read(self.unstored.entries(held.ref)), *news]
         was_open = held.record.verdict is Verdict.OPEN
         for _ in range(MAX_ROUNDS):
@@ -198,13 +198,13 @@ class Journal:
                 release=release,
             )
             self.counts.appends.add(self.clock.monotonic() - began)
-            # A store that has seen as much and does not take the index lacks the request: it forgot, and heard since.
+            # With equal counts, only a missing request keeps the index out: the store lost entries and got new ones.
             is_orphan = done.count == known and not (done.is_taken or done.is_full or done.missed)
             if done.is_lost or is_orphan:
                 held.count = 0
                 news = [*held.readings.values(), *(each for each in news if each.entry.id not in held.readings)]
                 continue
-            release = False  # the claim has ended: another one may have begun, which is not ours to end
+            release = False  # our claim has ended; the next round must not end another process's claim
             last = held.record
             if done.is_taken and not done.missed and (known, understood) == (held.count, len(held.readings)):
                 held.go_on(news, record, count=done.count)
@@ -220,13 +220,13 @@ class Journal:
                     self.on_final(held.ref)
                 return
             news = ()
-        _log.warning("job %s: its index could not be brought up to date, since others keep writing", held.ref)
+        _log.warning("job %s: its index could not be brought up to date: other processes keep appending", held.ref)
 
     async def receive(self, ref: str, provider_name: str, reading: Reading) -> WebhookEnd:
-        """Append one webhook and return what became of it; the index of a job that nobody holds here follows behind.
+        """Append one webhook and return how it ended. If the job is not in memory, a task updates its index later.
 
         Raises:
-            WebhookError: it names another task than the job's, or one of another job (401); it is kept all the same.
+            WebhookError: it names another task than the job's, or another job's task (401). It is stored anyway.
             StoreError: nothing was appended.
         """
         held = self.held.get(ref)
@@ -254,14 +254,14 @@ class Journal:
         began, at = self.clock.monotonic(), self.clock.now() + SECOND_LOOK_SECONDS
         done = await self.store.append(ref, [reading.entry], provider=provider_name, look_at=at)
         self.counts.appends.add(self.clock.monotonic() - began)
-        held = self.held.get(ref)  # somebody may hold it by now, and there is one copy of a job
+        held = self.held.get(ref)  # it may have been loaded during the append; there is one copy of a job
         if held is None and not holds_request(done.missed):
             if done.count == 1:
-                _log.warning("a delivery for %s, whose request the store does not hold, is kept as an orphan", ref)
+                _log.warning("webhook for job %s, which is not in the store: it is kept as an orphan", ref)
             return None
         held = held or HeldJob(ref, self.provider(provider_name, ref))
         old = held.record if held.is_known else None
-        with suppress(UnreadableError):  # it is durable, which is all that its sender asks
+        with suppress(UnreadableError):  # the webhook is durable, so its sender gets a success all the same
             held.learn(held.as_stored(done, [reading]), count=done.count)
         if held.is_known:
             announce(self.counts, old, held.record, [reading])
@@ -270,11 +270,11 @@ class Journal:
         return held
 
     async def _bring_up_to_date(self, held: HeldJob) -> None:
-        with suppress(StoreError):  # then whoever claims its work does it
+        with suppress(StoreError):  # then the process that claims the job next updates it
             await self.append(held)
 
     def index(self, held: HeldJob, record: Record) -> Index:
-        """Return the index row of a held job whose journal means *record*."""
+        """Return the index row of a held job for *record*."""
         now = self.clock.now()
         poll_at = schedule.poll_at(
             record,
@@ -286,45 +286,45 @@ class Journal:
         )
         return schedule.index_of(record, now=now, poll_at=poll_at, expire_after=self.expire_after)
 
-    # --- when the store is away, or has lost what it held ------------------------------------------------
+    # --- when the store is down, or has lost entries -----------------------------------------------------
 
     async def append_sometime(self, held: HeldJob, entries: Sequence[Entry]) -> None:
-        """Append *entries* now, or as soon as the store is there again: a task may have been paid for."""
+        """Append *entries* now, or once the store is back: the task may be paid for already."""
         try:
             await self.append(held, entries)
-        except (StoreError, asyncio.CancelledError) as error:  # or closing waits no longer
+        except (StoreError, asyncio.CancelledError) as error:  # cancelled: `aclose` has stopped waiting for it
             self.append_later(held, entries)
             task, why = held.record.task_id or "unknown", str(error) or "the client is closing"
-            _log.error("job %s: what became of its POST (task %s) is not stored yet: %s", held.ref, task, why)
+            _log.error("job %s: the outcome of its POST (task %s) is not stored yet: %s", held.ref, task, why)
             if isinstance(error, asyncio.CancelledError):
                 raise
 
     def append_later(self, held: HeldJob, entries: Sequence[Entry]) -> None:
-        """Append *entries*, which the store did not take, as soon as it is there again; here they are known now."""
+        """Apply *entries* that could not be stored in memory now, and append them once the store is back."""
         old, news = held.record, held.read(entries)
         held.learn(news, count=held.count)
         announce(self.counts, old, held.record, news)
         self.unstored.add(held, entries)
 
     def disown(self, held: HeldJob, entry: Entry) -> None:
-        """Append *entry*, when the store is there again, to a new job that it may have taken without saying so."""
+        """Append *entry* once the store is back, to a new job whose `create` failed but may have been stored."""
         held.count = 0
         self.unstored.add(held, [entry])
 
     async def _append_late(self, held: HeldJob, entries: Sequence[Entry]) -> None:
         was_sent = any(entry.kind != "abandoned" for entry in self.unstored.entries(held.ref))
-        if was_sent or await self.store.read(held.ref) is not None:  # else it was never there, as `disown` says
+        if was_sent or await self.store.read(held.ref) is not None:  # else its `create` failed: see `disown`
             await self.append(held, entries)
 
     async def _give_back(self, held: HeldJob) -> None:
-        _log.error("job %s: the store has lost what it held of it; it is stored again", held.ref)
+        _log.error("job %s: the store lost entries of it; they are stored again", held.ref)
         held.count = 0
         await self.append_read(held, held.in_order())
 
     # --- closing -----------------------------------------------------------------------------------------
 
     def close_waits(self) -> None:
-        """End every wait with `ClientClosedError`, now and from now on."""
+        """End all current and later waits with `ClientClosedError`."""
         self.is_closed = True
         for limit in self._looks:
             if not limit.expired():
@@ -333,7 +333,7 @@ class Journal:
             held.wake()
 
     async def aclose(self) -> None:
-        """Try once more to store what the store did not take, and finish the indexes that follow behind."""
+        """Try once more to store pending entries, and finish pending index updates."""
         await self.unstored.aclose()
         if self._chores:
             await asyncio.wait(tuple(self._chores))

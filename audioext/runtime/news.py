@@ -1,4 +1,4 @@
-"""What is said and counted of news: one line of the log for each thing that happened to a job, with fields."""
+"""Log and count news of jobs: one line, with structured fields, for each new stage or verdict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AT = attrgetter("entry.at")
 
 
 def names(record: Record) -> dict[str, str | None]:
-    """Return what a line of the log says of a job to machines: pass it as `extra=`."""
+    """Return the structured fields of a job's log line, to be passed as `extra=`."""
     return {
         "audioext_ref": record.ref,
         "provider": record.provider,
@@ -28,10 +28,10 @@ def names(record: Record) -> dict[str, str | None]:
 def announce(
     counts: Counts, old: Record | None, new: Record, own: Iterable[Reading] = (), *, last: Record | None = None
 ) -> None:
-    """Say what *new* has that *old* had not, and count what follows from our *own* entries.
+    """Log what changed from *old* to *new*, and count the changes that our *own* entries caused.
 
-    Other processes count what follows from theirs. Where nothing was known before, what our own prove is said. *last*
-    is what was known by then, where it is not *old*: its news was said by who brought it.
+    Other processes count theirs. Without an *old* record, only changes that our own entries caused are logged. *last*
+    is the record just before *new*, if it is not *old*: changes up to it are logged already.
     """
     if old is not None and old.stage is new.stage and old.verdict is new.verdict:
         return
@@ -47,7 +47,7 @@ def announce(
         _say_stage(new)
     has_ended = new.verdict is not Verdict.OPEN and (old is None or new.verdict is not old.verdict)
     is_ours = has_ended and new.ended_at in moments
-    if is_ours and new.verdict is not Verdict.REFUSED:  # which is counted as a submit
+    if is_ours and new.verdict is not Verdict.REFUSED:  # a refusal is counted as the end of its submit
         counts.ended[provider, new.verdict] += 1
     is_news = is_ours if last is None else new.verdict is not last.verdict
     if is_said and has_ended and is_news and new.verdict is not Verdict.COMPLETE:
@@ -69,7 +69,7 @@ def _say_stage(record: Record) -> None:
 
 
 def _say_end(record: Record) -> None:
-    why = record.refusal or "no word of it in time"
+    why = record.refusal or "no answer in time"
     if record.fault is not None:
         why = record.fault.message + (f" (code {record.fault.code})" if record.fault.code is not None else "")
     _log.info(

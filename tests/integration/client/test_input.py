@@ -331,7 +331,7 @@ async def test_a_timeout_tells_a_word_that_nobody_knows(api: Api, open_client: M
     """The vendor may have a new word for an end."""
     api.is_done, api.word = False, "ARCHIVED_FOR_LATER"
     job = await (await open_client(clock=clock.clock)).extend(audio_id="x", model="V5")
-    with pytest.raises(ax.StageTimeoutError, match=r"a word of it is not known: ARCHIVED_FOR_LATER\)"):
+    with pytest.raises(ax.StageTimeoutError, match=r"the provider sent an unknown stage word: ARCHIVED_FOR_LATER\)"):
         await clock.run(job.result(timeout=60.0))
 
 
