@@ -1,24 +1,24 @@
-"""Every state rule, in one file: `fold(readings)` returns the `Record` that a job's journal means.
+"""All state rules of a job, in one file: `fold(ref, readings)` computes the `Record` from the journal's entries.
 
-1. The record is a function of the set of entries: they are sorted by time and id first, so the order and repetition of
-   their arrival cannot matter.
-2. SUBMITTED means that the task's id is known; below it the stage is `None`. A later stage implies the earlier ones.
-3. A claim of any stage, or a stream URL, proves TEXT. Only a track with an audio URL proves FIRST. COMPLETE needs its
-   claim and one playable track; where the wire has no stage word (`counts_tracks`) it is reached when every expected
-   track has audio or failed, and one has audio. A claim of COMPLETE without a playable track makes a status call due;
-   by a status it is a doubtful failure.
-4. Tracks merge as `tracks.py` says. Webhooks alone show no more of them than were asked for, playable ones first, and
-   change none after COMPLETE; more of them make a status call due. A song that is complete has a playable track.
-5. A failed track is `Track.failure`; the job fails only when every expected one did. What is doubtful counts when a
-   status call still tells of it some time later.
-6. Verdicts: OPEN < REFUSED < EXPIRED < FAILED < COMPLETE. A job may rise, as from failed to complete; facts after
-   COMPLETE still join. A refusal does not count where a webhook named a task.
-7. The id in the POST's own answer outranks one learnt by webhook, of which the earliest counts. What names another task
-   is left out.
-8. A webhook that was not authentic is left out; one that could not be read counts as soon as it can be.
-9. What handlers were told stays reached, however an entry is read later.
-10. Unknown words are kept and lose nothing.
-11. A recovery of the files changes nothing but the links of the tracks that came back, as `recovery.py` says.
+1. The record is a function of the set of entries. They are sorted by time and id first, so the order in which they
+   arrived, and repeats, make no difference.
+2. SUBMITTED means that the task id is known; before that the stage is `None`. A later stage implies the earlier ones.
+3. A claim of any stage, or a stream URL, proves TEXT. Only a track with an audio URL proves FIRST. COMPLETE needs a
+   claim and one playable track. At a provider without stage words (`counts_tracks`) it needs no claim: every expected
+   track has audio or has failed, and at least one has audio. If COMPLETE is claimed without a playable track, a webhook
+   makes a status call due, and a status answer is a doubtful failure.
+4. `tracks.py` merges tracks. Webhooks alone add no more tracks than were asked for, playable ones first; extra tracks
+   make a status call due. After COMPLETE, a webhook changes no track. A complete song has a playable track.
+5. A failed track has `Track.failure`; the job fails only when every expected track failed. A doubtful failure or claim
+   counts once a status call repeats it some time later.
+6. Verdicts: OPEN < REFUSED < EXPIRED < FAILED < COMPLETE. A verdict may rise, as from failed to complete; entries after
+   COMPLETE are still folded. A refusal does not count if a webhook named a task.
+7. The task id in the POST's answer outranks one from a webhook; of several webhooks the earliest counts. An entry that
+   names another task is ignored.
+8. A webhook that was not authentic is ignored. One that could not be decoded counts as soon as a release can decode it.
+9. A topic that handlers were called for stays reached, even if a later release decodes an entry differently.
+10. Unknown stage words are kept; they discard nothing else of an entry.
+11. A recovery of files changes only the links of the tracks that came back; see `recovery.py`.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ from audioext.state.tracks import SEEN_RANK, tracks_of
 FAILED_TOPIC = "failed"
 TOPIC_OF = {Stage.TEXT: "text", Stage.FIRST: "first", Stage.COMPLETE: "complete"}
 MAX_WORDS = 20
-"""Unknown stage words kept for people to read."""
+"""How many unknown stage words a record keeps, for people to read."""
 LONGEST_WORD = 200
 
 _NO_TRACK = Failed(reason=FailureReason.GENERATION, message="it is said to be done, without a track", is_doubtful=True)
-_SUBMITTED, _TEXT, _FIRST, _COMPLETE = Stage  # to look a member up takes 0.1 µs on Python 3.11
+_SUBMITTED, _TEXT, _FIRST, _COMPLETE = Stage  # looking up an enum member takes 0.1 µs on Python 3.11
 _SOURCE_OF: dict[Seen, Source] = {"answer": "poll", "webhook": "webhook", "poll": "poll"}
 _BY_TIME_AND_ID = attrgetter("entry.at", "entry.id")
 _NOTHING = frozenset[str]()
-"""Shared, since Python makes a new one each time."""
+"""Shared by all records, since `frozenset({})` makes a new object each time."""
 _HEARD = frozenset({"answer", "webhook", "status"})
 _Word = tuple[float, Seen]
 """When something was first seen, and where."""
 
 
 def fold(ref: str, readings: Iterable[Reading]) -> Record | None:
-    """Return the record that the entries of *ref* mean together, `None` where the request is not among them."""
+    """Return the record of job *ref* from all its entries, or `None` if the request is not among them."""
     ordered = sorted(readings, key=_BY_TIME_AND_ID)
     for begun in ordered:
         if begun.asked is not None:
@@ -68,21 +68,21 @@ def fold(ref: str, readings: Iterable[Reading]) -> Record | None:
 
 
 class _Facts:
-    """What is known after some entries; everything that a reader wants follows from it.
+    """The facts collected from the entries so far; `record` computes the result.
 
-    A plain class, whose defaults are on the class: one is made for each fold, and most facts keep their default.
+    A plain class with its defaults on the class, for speed: each fold makes one, and most facts keep their default.
     """
 
     seen_at = 0.0
     answered_at: float | None = None
     answer: SubmitOutcome | None = None
     submit: Submitted | None = None
-    """The answer, where it names a task."""
+    """The POST's answer, if it names a task."""
     called_id: str | None = None
     task_id: str | None = None
     submitted: _Word | None = None
     shown: _Word | None = None
-    """When a stage was first named or a stream shown."""
+    """When a stage was first claimed or a stream URL shown."""
     audible: _Word | None = None
     """When a playable track was first shown."""
     fault: TaskFault | None = None
@@ -101,7 +101,7 @@ class _Facts:
         self.asked = asked
         self.created_at = created_at
         self.claimed: dict[Stage, _Word] = {}
-        """When each stage was first named."""
+        """When each stage was first claimed."""
         self.sightings: list[Sighting] = []
         self.failures: list[Sighting] = []
         """The sightings that show a track's failure."""
@@ -110,7 +110,7 @@ class _Facts:
         self.runs: dict[tuple[str, str], Run] = {}
 
     def learn_task(self, ordered: Sequence[Reading]) -> None:
-        """Find out which task this is, before anything is said of it."""
+        """Find the job's task id first, since entries of other tasks are ignored."""
         is_recovering = False
         for reading in ordered:
             kind = reading.entry.kind
@@ -128,7 +128,7 @@ class _Facts:
             self.recovery = recovery_of(ordered, self.task_id)
 
     def join(self, reading: Reading) -> None:
-        """Add what one entry says of this task."""
+        """Add the facts of one entry."""
         entry = reading.entry
         if entry.kind in _HEARD:
             self.seen_at = entry.at
@@ -140,7 +140,7 @@ class _Facts:
         elif reading.handled is not None:
             self._join_handled(reading.handled, entry.at)
         elif entry.kind == "webhook" and not entry.note.startswith((REFUSED, OTHER_TASK)):
-            self.asks_at = entry.at  # it cannot be read
+            self.asks_at = entry.at  # a webhook that cannot be decoded: only a status call can tell
         elif entry.kind == "status":
             self.complaint = reading.problem or self.complaint
             self.asks_at = self.asks_at if reading.problem else None
@@ -152,7 +152,7 @@ class _Facts:
     def _join_events(self, events: Sequence[Event], seen: Seen, entry: Entry) -> None:
         at = entry.at
         if seen == "poll":
-            self.asks_at = None  # it was answered
+            self.asks_at = None  # this status answer settles the question
         for event in events:
             if event.task_id is not None and event.task_id != self.task_id:
                 return
@@ -201,7 +201,7 @@ class _Facts:
             self.words.append(word)
 
     def _see_failure(self, event: Failed, seen: Seen, entry: Entry) -> None:
-        # Of several, a status answer's words count more than a webhook's, then the later ones.
+        # Of several failures a status answer's counts more than a webhook's, then the later one.
         if not self._doubts(event, entry) and (self.fault is None or SEEN_RANK[seen] >= SEEN_RANK[self.fault_seen]):
             first_at = entry.at if self.fault is None else self.fault.at
             self.fault_seen = seen
@@ -217,7 +217,7 @@ class _Facts:
         self.runs[key] = handled.after(self.runs.get(key, Run()), at)
 
     def record(self) -> Record:
-        """Return what follows from the facts."""
+        """Compute the record from the facts."""
         reached, topics = _reached(self) if self.submitted is not None or self.told else ((), [])
         stage, last_at = (reached[-1].stage, reached[-1].at) if reached else (None, math.inf)
         answer, refusal = self.answer, self.is_abandoned
@@ -275,7 +275,7 @@ class _Facts:
 
 
 def _reached(facts: _Facts) -> tuple[tuple[Reached, ...], list[str]]:
-    """Return the stages that are proved, each with the time of its proof, and the topics of those not told yet.
+    """Return the stages reached, each with the time of its proof, and the topics of those not told yet.
 
     A later stage implies the earlier ones.
     """
@@ -297,7 +297,7 @@ def _reached(facts: _Facts) -> tuple[tuple[Reached, ...], list[str]]:
         at, seen = word
         source: Source = "implied" if proof is None else _SOURCE_OF[seen]
         if later is not None and at >= later[0]:
-            # What a later stage brought along is a word about this one only where it was named by then.
+            # Reached with a later stage: its source is `implied` unless the stage itself was claimed by then.
             at = later[0]
             named_at, _ = facts.claimed.get(stage, (math.inf, seen))
             if stage is not _SUBMITTED and named_at > at:
@@ -325,7 +325,7 @@ def _complete_proof(facts: _Facts) -> _Word | None:
 
 
 def _counted_proof(facts: _Facts) -> _Word | None:
-    """Return when the last expected track was playable or had failed; without an id, two tracks may be one."""
+    """Return when the last expected track was playable or had failed. Only ids count: without, two may be one track."""
     settled: dict[str, _Word] = {}
     for seen in facts.sightings:
         if seen.track.id is not None and (seen.track.audio_url is not None or seen.track.failure is not None):
@@ -335,7 +335,7 @@ def _counted_proof(facts: _Facts) -> _Word | None:
 
 
 def _fault_of_tracks(facts: _Facts) -> TaskFault | None:
-    """Return the failure of a job whose every expected track failed."""
+    """Return the job's failure if every expected track failed."""
     failed = {seen.track.id for seen in facts.failures if seen.track.id is not None}
     if not len(failed) >= facts.asked.expected_tracks > 0:
         return None

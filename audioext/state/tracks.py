@@ -1,9 +1,9 @@
-"""What users are shown: the tracks, whose sightings are merged and put in order, a stage's and a whole song.
+"""Merge the sightings of a job into ordered tracks, and build stages and songs from them.
 
-Sightings belong together by the track's id; one without an id belongs to every id that showed the same audio URL, else
-the URL is its key: without its query where its path ends like an audio file, since links are signed anew. For each
-field the best value wins: higher claimed stage, then a value over none, then status over webhook, then later. A link
-to a WAV file is the audio's only where no other file was shown.
+Sightings are grouped by track id. One without an id joins every id that showed the same audio URL; if there is none,
+the URL is its key. A URL that ends in an audio suffix is compared without its query, since links are signed anew. For
+each field the best sighting with a value wins: the highest claimed stage, then status over webhook, then the latest.
+A WAV link is the `audio_url` only if no other file was shown.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from audioext.models.record import Asked, Reached, Record, Seen, Sighting, Verdi
 from audioext.models.results import Files, Song, Stage, Track, build_tracks, fetched_by
 
 SEEN_RANK: dict[Seen, int] = {"answer": 0, "webhook": 1, "poll": 2}
-"""Whose word counts more where two differ: a status call is asked over our own connection."""
+"""Which sighting wins if two differ: a status answer comes over a connection that we opened ourselves."""
 
 moment = partial(datetime.fromtimestamp, tz=UTC)
 """Unix seconds as a tz-aware time."""
@@ -39,9 +39,9 @@ def tracks_of(
     cover_url: str | None = None,
     complete_at: float = math.inf,
 ) -> tuple[Track, ...]:
-    """Return the tracks that *sightings* show, in the order of *track_ids*, then of their positions, then by key.
+    """Merge *sightings* into tracks, ordered by *track_ids*, then position, then id and URL.
 
-    After *complete_at* a webhook adds what is missing, and changes nothing.
+    A webhook after *complete_at* only fills in missing fields.
     """
     if not sightings:
         return ()
@@ -73,7 +73,7 @@ def tracks_of(
 
 
 def stage_reached(record: Record, stage: Stage) -> tuple[Reached, tuple[Track, ...]] | None:
-    """Return when *stage* was reached and the tracks that were known by then, `None` if it was not."""
+    """Return when *stage* was reached and the tracks known at that time, or `None` if it was not reached."""
     reached = next((item for item in record.reached if item.stage is stage), None)
     if reached is None:
         return None
@@ -82,9 +82,9 @@ def stage_reached(record: Record, stage: Stage) -> tuple[Reached, tuple[Track, .
 
 
 def song_of(record: Record, files: Files | None = None) -> Song | None:
-    """Return the song of a complete job, with its playable tracks alone; `None` if it is not complete.
+    """Return the song of a complete job, with only its playable tracks, or `None` if it is not complete.
 
-    *files* is what fetches the files of its tracks.
+    *files* downloads the tracks' files.
     """
     if record.verdict is not Verdict.COMPLETE:
         return None
@@ -103,7 +103,7 @@ def song_of(record: Record, files: Files | None = None) -> Song | None:
 
 
 def groups(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
-    """Return the sightings of each track together, in the order in which they were given."""
+    """Group *sightings* by track, keeping their order."""
     by_id: dict[str, list[Sighting]] = {}
     nameless: list[Sighting] = []
     for sighting in sightings:
@@ -121,7 +121,7 @@ def groups(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
     by_url: dict[str, list[Sighting]] = {}
     for sighting in nameless:
         url = _file_key(sighting.track.audio_url or "")
-        # Where several ids showed one URL it belongs to each: taking it from one would erase what that knew.
+        # If several ids showed one URL, all of them get the sighting: none may lose what it showed.
         for id_ in sorted(owners.get(url, ())):
             by_id[id_].append(sighting)
         if url not in owners:
@@ -135,10 +135,10 @@ def _file_key(url: str) -> str:
 
 
 def _credible(found: list[list[Sighting]], expected: int, track_ids: Sequence[str]) -> list[list[Sighting]]:
-    """Return the tracks that an answer of the API itself showed, and the best of the others, up to what is *expected*.
+    """Return the tracks that the API itself showed, and the best from webhooks, up to *expected* playable tracks.
 
-    Whoever knows a callback URL could add tracks of his own otherwise. Only what is playable takes a place: an answer
-    may show ids without audio, and the webhook after it the files without ids, or under others.
+    Otherwise anyone who knows the callback URL could add tracks. What the API showed without audio does not count
+    towards *expected*: an answer may list ids, and a later webhook the files without ids, or under other ids.
     """
     shown = [
         any(seen.seen != "webhook" for seen in group) or any(seen.track.id in track_ids for seen in group)
@@ -153,7 +153,7 @@ def _credible(found: list[list[Sighting]], expected: int, track_ids: Sequence[st
 
 
 def _merged(found: Sequence[list[Sighting]], complete_at: float) -> list[dict[str, Any]]:
-    """Return the fields of each track's best sighting, with what only the others know."""
+    """Return the fields of each track's best sighting, with missing ones filled in from the others."""
     tracks: list[dict[str, Any]] = []
     for group in found:
         if len(group) > 1:

@@ -1,4 +1,4 @@
-"""The rules of `create` and `append`, said once for every store that holds its journals in this process."""
+"""The rules of `create` and `append`, shared by the stores that apply them in this process."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class Head(NamedTuple):
-    """What is held of a job beside its entries.
+    """The data of a job besides its entries.
 
-    `lookup` is the index that was taken last, with the due times of now. `is_known` says that the request is among the
-    entries, `held_until` when a claim on its handlers ends, `size` how many bytes the bodies have, and `changed_at`
-    when the last entry was seen.
+    `lookup` is the index accepted last, with the current due times. `is_known` is whether the entries contain the
+    request, `held_until` when a claim on its handlers ends, `entries` their number, `size` the bytes of all bodies,
+    `repeats` the entries that were only counted, and `changed_at` the time of the latest entry.
     """
 
     lookup: Index
@@ -35,15 +35,15 @@ class Head(NamedTuple):
     changed_at: float = 0.0
 
     def stored(self, entries: Iterable[Entry]) -> Stored:
-        """Return the job with some of its entries, as the store's users know it."""
+        """Return the job with *entries*, as `Store.read` returns it."""
         return Stored(index=self.lookup, count=self.entries, entries=tuple(entries), repeats=self.repeats)
 
 
 @define(eq=False, repr=False)
 class KnownJob:
-    """A job as a store holds it: its head, and its entries by their ids, in their order; SQLite holds the ids alone.
+    """A job in a store: its head, and its entries by id, in order. SQLite keeps only the ids here.
 
-    `number` is no other job's; below 0 it has none yet. `row` is what the head is in the file.
+    `number` is unique in the store; -1 until it is stored. `row` is the head as the file has it.
     """
 
     head: Head
@@ -53,10 +53,10 @@ class KnownJob:
 
 
 class Journals(ABC):
-    """All journals of a store, wherever a subclass holds them."""
+    """The journals of a store; a subclass implements how they are kept."""
 
     def _create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
-        """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
+        """Create a job, unless it exists or its account is full; see `Store.create`."""
         holder = None if index.key is None else self._holder(index.key)
         job = self._job(index.ref) or _orphan(index.ref, index.provider, entry.at)
         head = job.head
@@ -85,7 +85,7 @@ class Journals(ABC):
         look_at: float = 0.0,
         release: bool = False,
     ) -> Appended:
-        """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
+        """Append to a journal, and accept the index if the writer had seen every entry; see `Store.append`."""
         job = self._job(ref) or _orphan(ref, provider, entries[0].at if entries else 0.0)
         lookup, was_known, held_until, count, size, repeats, changed_at = job.head
         if known > count:
@@ -112,7 +112,7 @@ class Journals(ABC):
             if known < count or repeated
             else ()
         )
-        is_known = was_known or holds_request(entries)  # also where it is a repeat: a damaged row may deny it
+        is_known = was_known or holds_request(entries)  # also if it is a repeat: the job's row may be damaged
         is_taken = index is not None and is_known and known == count and not is_full
         if index is not None and (is_taken or is_known != was_known):
             if index.key is not None and index.key != lookup.key and self._holder(index.key) not in {None, ref}:
@@ -123,7 +123,7 @@ class Journals(ABC):
                 look_at if at is None else min(at, look_at) for at in (lookup.poll_at, lookup.handle_at)
             )
             lookup = msgspec.structs.replace(lookup, poll_at=poll_at, handle_at=handle_at)
-        if release and (new or not entries):  # a repeat was done before: a later claim is not its own
+        if release and (new or not entries):  # a repeated call must not end a claim that was made since
             held_until = 0.0
         if following:
             self._put(job, Head(lookup, is_known, held_until, following, size, repeats, changed_at), new.values())
@@ -140,18 +140,18 @@ class Journals(ABC):
 
     @abstractmethod
     def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
-        """Return when each submit of an account's window leaves it; see `Store.create`."""
+        """Return when each submit in the account's window leaves it; see `Store.create`."""
 
     @abstractmethod
     def _count_occupying(self, account: str, now: float) -> int: ...
 
     @abstractmethod
     def _begin(self, job: KnownJob, head: Head, request: Entry) -> None:
-        """Hold a new job: *request* comes before its orphans, which its creator is handed with the next append."""
+        """Store a new job. *request* goes before its orphans, which its creator gets as `missed` at its next append."""
 
     @abstractmethod
     def _put(self, job: KnownJob, head: Head, new: Iterable[Entry]) -> None:
-        """Hold a job as it is now, with the entries that are *new* at the end of its journal."""
+        """Store the job's new *head*, and append its *new* entries."""
 
 
 def _orphan(ref: str, provider: str, began: float) -> KnownJob:
@@ -159,14 +159,14 @@ def _orphan(ref: str, provider: str, began: float) -> KnownJob:
 
 
 def oldest_beyond(sizes: Iterable[tuple[T, int]], kept: int) -> list[T]:
-    """Return the first of those with *sizes*, as many as have to go until the others have *kept* at most."""
+    """Return the first items of *sizes*, as many as must be deleted so that the rest has at most *kept* bytes."""
     sizes = tuple(sizes)
     excess = sum(size for _, size in sizes) - kept
-    # Each goes as long as those before it do not suffice.
+    # An item must go if deleting all items before it frees too little.
     gone = accumulate((size for _, size in sizes), initial=0)
     return [item for (item, _), before in zip(sizes, gone, strict=False) if before < excess]
 
 
 def sooner(due: float | None, at: float) -> float | None:
-    """Return the earlier time; what is never due stays so."""
+    """Return the earlier of two times; `None`, never due, stays `None`."""
     return None if due is None else min(due, at)

@@ -1,6 +1,6 @@
-"""The store that lives in one process: for tests, scripts, and jobs that may be forgotten with the process.
+"""The in-memory store: for tests, scripts, and jobs that need not survive the process.
 
-Of what is held, few objects stay alive for an entry: each of them costs every garbage collection of the process.
+It keeps few objects per entry, since every object that the garbage collector tracks slows each of its runs.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _links = attrgetter("key", "task_id", "account", "answered_at", "occupies_until"
 
 
 def _dues(head: Head) -> tuple[float | None, float | None]:
-    """Return when polls can be claimed, and when handlers can."""
+    """Return when the job's poll, and when its handlers, can be claimed."""
     handle_at = head.lookup.handle_at
     return head.lookup.poll_at, None if handle_at is None else max(handle_at, head.held_until)
 
 
 def _is_too_late(head: Head, work: Work, now: float, latest: float) -> bool:
-    """Say whether a clock that was ahead must have put down *work* that is due later than *latest*."""
+    """Return whether the due time of *work* must come from a clock that was ahead, as it is later than *latest*."""
     if work == "handlers" and head.held_until > now:
         return head.held_until > latest + LONGEST_HOLD_SECONDS
     return work == "polls" or (head.lookup.handle_at or 0.0) > latest
@@ -54,7 +54,7 @@ def _is_too_late(head: Head, work: Work, now: float, latest: float) -> bool:
 
 @define(eq=False, repr=False)
 class MemoryStore(Journals):
-    """All in memory: the whole store protocol, nothing survives the process."""
+    """The whole `Store` protocol in memory. Nothing survives the process."""
 
     _users: int = field(default=0, init=False)
     _failing: str | None = field(default=None, init=False)
@@ -62,35 +62,35 @@ class MemoryStore(Journals):
     _numbers: Iterator[int] = field(factory=itertools.count, init=False)
     _secrets: dict[str, bytes] = field(factory=dict, init=False)
     _arrivals: list[KnownJob] = field(factory=list, init=False)
-    """The job of every webhook, in the order in which they came."""
+    """The job of every webhook, in order of arrival; a job is listed once for each of its webhooks."""
     _fanout: Fanout = field(factory=Fanout, init=False)
     _keys: dict[str, str] = field(factory=dict, init=False)
     _tasks: dict[tuple[str, str | None], tuple[str, ...]] = field(factory=dict, init=False)
-    """The jobs that claim a task id, the last one first to be found."""
+    """The refs of the jobs with a task id, by provider and task id; `find` returns the last one."""
     _submits: defaultdict[str, dict[str, KnownJob]] = field(factory=lambda: defaultdict(dict), init=False)
-    """The jobs that may count for the window of an account; those that no longer do leave when it is asked."""
+    """The jobs that may count for an account's submit window; `_leaving` drops those that no longer do."""
     _occupying: defaultdict[str, dict[str, KnownJob]] = field(factory=lambda: defaultdict(dict), init=False)
     _due: defaultdict[tuple[Work, str], list[tuple[float, int, KnownJob]]] = field(
         factory=lambda: defaultdict(list), init=False
     )
-    """The jobs of each provider by when work can be claimed, and by their numbers, so that no two are equal."""
+    """For each work and provider, the jobs sorted by when they can be claimed; the number makes each item unique."""
 
     async def open(self) -> None:
-        """Count one more user; memory is always there."""
+        """Count one more user."""
         self._users += 1
 
     async def aclose(self) -> None:
-        """End the streams of changes with the last user; what is held stays for the next one."""
+        """End the change streams when the last user leaves. The jobs stay for the next user."""
         self._users = max(0, self._users - 1)
         if self._users == 0:
             self._fanout.close()
 
     def fail(self, why: str | None) -> None:
-        """Raise `StoreError` from every call until `fail(None)`: for testing what your code does then."""
+        """Make every call raise `StoreError` with this message until `fail(None)`, to test how your code copes."""
         self._failing = why
 
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
-        """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
+        """Create a job, unless it exists or its account is full; see `Store.create`."""
         self._check()
         return self._create(entry, index, limits=limits, now=now)
 
@@ -105,12 +105,12 @@ class MemoryStore(Journals):
         look_at: float = 0.0,
         release: bool = False,
     ) -> Appended:
-        """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
+        """Append to a journal, and accept the index if the writer had seen every entry; see `Store.append`."""
         self._check()
         return self._append(ref, entries, provider=provider, index=index, known=known, look_at=look_at, release=release)
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
-        """Return a job with its entries after so many; see `Store.read`."""
+        """Return a job with its entries after the first *after*; see `Store.read`."""
         self._check()
         job = self._held.get(ref)
         return None if job is None else job.head.stored(tuple(job.ids.values())[after:])
@@ -121,7 +121,7 @@ class MemoryStore(Journals):
         return self._keys.get(key) if key is not None else self._tasks.get((provider, task_id), (None,))[-1]
 
     async def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
-        """Yield the jobs in the order of their creation, or against it; see `Store.jobs`."""
+        """Yield the jobs, oldest or newest first; see `Store.jobs`."""
         self._check()
         jobs = tuple(self._held.values())
         for job in reversed(jobs) if newest_first else jobs:
@@ -131,7 +131,7 @@ class MemoryStore(Journals):
     async def claim(  # noqa: PLR0913 - the protocol's
         self, work: Work, *, now: float, until: float, limit: int, providers: Providers = None, latest: float = math.inf
     ) -> tuple[str, ...]:
-        """Take jobs whose work is due; see `Store.claim`."""
+        """Claim jobs whose work is due; see `Store.claim`."""
         self._check()
         due = []
         for queue in self._queues(work, providers):
@@ -153,7 +153,7 @@ class MemoryStore(Journals):
         return min((queue[0][0] for queue in self._queues(work, providers) if queue), default=None)
 
     async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
-        """Give back what was claimed; see `Store.reschedule`."""
+        """Return a claimed job; see `Store.reschedule`."""
         self._check()
         if (job := self._held.get(ref)) is not None:
             if work == "polls":
@@ -169,15 +169,15 @@ class MemoryStore(Journals):
         webhooks = {job: [entry for entry in job.ids.values() if entry.kind == "webhook"] for job in set(jobs)}
         for job in reversed(jobs):
             index, entry = job.head.lookup, webhooks[job].pop()
-            if self._held.get(index.ref) is job:  # else it was purged meanwhile
+            if self._held.get(index.ref) is job:  # otherwise it was purged during the iteration
                 yield to_delivery(index.ref, index.provider, entry, is_orphan=not job.head.is_known)
 
     def changes(self) -> AsyncIterator[Changed | Resync]:
-        """Yield what is changed from now on; see `Store.changes`."""
+        """Yield every change from now on; see `Store.changes`."""
         return follow(self._listened_to)
 
     async def secret(self, name: str, default: bytes) -> bytes:
-        """Store a named value unless there is one; return the one that is there now."""
+        """Return the value stored under *name*, storing *default* first if there is none."""
         self._check()
         return self._secrets.setdefault(name, default)
 
@@ -189,7 +189,7 @@ class MemoryStore(Journals):
         delivery_bytes_kept: int = MAX_DELIVERY_BYTES,
         untold_before: float = math.inf,
     ) -> int:
-        """Forget what is old; see `Store.purge`."""
+        """Delete old jobs; see `Store.purge`."""
         self._check()
         count = len(self._held)
         closed = [job for job in self._held.values() if not job.head.lookup.is_open]
@@ -210,15 +210,15 @@ class MemoryStore(Journals):
         return count - len(self._held)
 
     def watch(self, *, urgent: bool) -> None:
-        """Do nothing: nobody else changes it."""
+        """Do nothing: no other process can change it."""
 
     async def warnings(self) -> tuple[str, ...]:
-        """Say that nothing survives the process."""
+        """Return a warning that nothing survives the process."""
         self._check()
-        return ("the memory store survives no restart; give store= a file or a server",)
+        return ("the memory store does not survive a restart; give store= a file or a server",)
 
     def _forget(self, job: KnownJob) -> int:
-        """Forget a job, but for what `purge` clears at its end; return how many webhooks it had."""
+        """Delete a job, except from the lists that `purge` filters at its end; return how many webhooks it had."""
         self._link(job, job.head.lookup, None)
         del self._held[job.head.lookup.ref]
         return sum(entry.kind == "webhook" for entry in job.ids.values())
@@ -240,7 +240,7 @@ class MemoryStore(Journals):
         lookup = msgspec.structs.replace(lookup, handle_at=sooner(lookup.handle_at, due))
         self._put(job, job.head._replace(lookup=lookup, held_until=until), ())
 
-    # --- what the rules ask for ------------------------------------------------------------------------------
+    # --- the methods of Journals -----------------------------------------------------------------------------
 
     def _holder(self, key: str) -> str | None:
         return self._keys.get(key)
@@ -261,7 +261,7 @@ class MemoryStore(Journals):
                 begin, span, most = index.created_at, POST_SECONDS, now + per
             if begin + span <= now:
                 del submits[ref]
-            elif begin < now + span:  # a submit that is answered now leaves after its window at the earliest
+            elif begin < now + span:  # an unanswered submit may be answered now, and then counts for the whole window
                 leaving.append(min(begin + span, most))
         return leaving
 
@@ -294,7 +294,7 @@ class MemoryStore(Journals):
             self._fanout.publish((Changed(index.ref, head.entries),))
 
     def _link(self, job: KnownJob, before: Index, index: Index | None) -> None:
-        """Let *index* lead to *job*, and what it was *before* no more."""
+        """Make *job* findable by *index* and no longer by *before*."""
         if before.key is not None and self._keys.get(before.key) == before.ref:
             del self._keys[before.key]
         task = (before.provider, before.task_id)
