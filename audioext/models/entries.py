@@ -1,4 +1,4 @@
-"""What is kept of a job: the entries of its journal, and the index row that is derived from them."""
+"""What a store keeps of a job: the entries of its journal, and the index row derived from them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ EntryKind = Literal[
     "recovery_answer",
     "recovery_status",
 ]
-"""What an entry tells.
+"""The kinds of entries.
 
-`request`: what was asked for, and the settings that the fold needs; the first entry, written before the POST.
-`answer`: the POST's HTTP answer, or why there was none. `webhook`: one delivery. `status`: a status answer that
-changed something. `handled`: a handler is done with a topic, failed, or was given up. `expired`: the job was given up
-at its deadline. `abandoned`: the POST was certainly never sent. `recovery`: the vendor is about to be asked to bring
-back files whose links died; written before that POST. `recovery_answer`: what that was answered, or why it was not.
+`request`: the request, and the settings that the fold needs; the first entry, written before the POST. `answer`: the
+POST's HTTP answer, or why there was none. `webhook`: one delivery. `status`: a status answer that changed something.
+`handled`: a handler finished a topic, failed, asked to wait, or is not called again. `expired`: the job was given up
+at its deadline. `abandoned`: the POST was certainly never sent. `recovery`: written before the POST that asks the
+vendor to restore files whose links died. `recovery_answer`: the answer to that POST, or why there was none.
 `recovery_status`: how the recovery ended, by a status call; its callback is a `webhook`.
 """
 
@@ -35,39 +35,39 @@ REFUSED = "refused"
 UNREADABLE = "unreadable"
 OTHER_TASK = "other task"
 UNCONFIRMED = "unconfirmed"
-"""The verdict that begins the note of a webhook which does not simply count: not authentic, not readable by the
-release that took it, of another task than was known then, or of no more worth than a question to the status."""
+"""What the note of a webhook begins with if it is not simply valid: it is not authentic; the release that received it
+could not decode it; it names another task than the known one; or it proves nothing and only makes a status call due."""
 
 UNSENT = "not sent"
-"""Begins the note of a recovery's answer that is none, since its POST certainly never left."""
+"""What the note of a `recovery_answer` begins with if the POST was certainly never sent."""
 
 STILL = "still"
-"""The note of a status answer that repeats what is doubtful, long enough after the first to be believed."""
+"""The note of a status answer that came long enough after a doubtful one to confirm what it repeats."""
 DONE_SECONDS = 300.0
-"""How long a status has to say that a task is done before that counts, where not all tracks are shown."""
+"""How long status calls have to report a task as done before that counts, if they do not show all tracks."""
 
 MAX_ENTRIES = 200
-"""A job's journal takes no more webhooks beyond this; real jobs have about ten entries. See `Entry.room`."""
+"""A job's journal takes no more webhooks beyond this many entries; real jobs have about ten. See `Entry.room`."""
 MAX_JOURNAL_BYTES = 8_388_608
-"""The same for the bytes of all bodies: eight of the largest webhooks."""
+"""The same limit for the bytes of all bodies: eight of the largest webhooks."""
 _STATUS_ROOM, _FAULTY_ROOM = 2.0, 0.5
 MAX_DELIVERY_BYTES = 1_073_741_824
-"""The same for all deliveries together that belong to no submitted job: a hundred thousand usual ones, of 10 kB."""
+"""The limit for all orphans together, webhooks of no submitted job: a hundred thousand typical ones of 10 kB."""
 
 POST_SECONDS = 120.0
-"""A submit whose answer is not known counts for its account this long: longer than a POST can take."""
+"""How long an unanswered submit counts towards its account's limits: longer than a POST can take."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One thing that was seen of a job.
+    """One observation of a job: a webhook, an answer, a handler's outcome.
 
-    `id` is a digest of what it says, so that the same thing seen again is the same entry. `at` is Unix seconds, when
-    it was first seen. `status` is the HTTP status of an answer or a status call, else 0. `headers` are the few that
-    matter later. `body` is the bytes as they came, with our own secrets masked. `note` is for people, and begins with
-    the verdict on a webhook that does not simply count.
+    `id` is a digest of the contents, so that a repeat is the same entry. `at` is when it was first seen, in Unix
+    seconds. `status` is the HTTP status of an answer or a status call, else 0. `headers` are the few that matter
+    later. `body` is the bytes as they arrived, with our own secrets masked. `note` is for people; that of a webhook
+    which is not simply valid begins with one of the words above.
     """
 
-    # Most of what a process holds are entries: it is no part of any circle, and the garbage collector passes it over.
+    # gc=False: most objects of a process are entries, and none is part of a reference cycle.
 
     id: str
     at: float
@@ -78,19 +78,19 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     note: str = ""
 
     def __repr__(self) -> str:
-        """Show what it is, on one line, without its headers and its body."""
+        """Show the entry on one line, without its headers and its body."""
         return f"Entry(id={self.id!r}, at={self.at!r}, kind={self.kind!r}, status={self.status}, note={self.note!r})"
 
     @property
     def size(self) -> int:
-        """How many bytes of the journal's limit it takes."""
+        """How many bytes it counts towards the journal's limit."""
         return len(self.body)
 
     @property
     def room(self) -> float:
-        """Up to how many times its limits a journal still takes this entry; without end for what we write ourselves.
+        """The multiple of its limits up to which a journal takes this entry; infinite for entries that we write.
 
-        So webhooks that cannot count keep out none that can, and no webhook keeps out a status, which we asked for.
+        Invalid webhooks can thus never crowd out valid ones, and no webhook crowds out a status answer.
         """
         if self.kind == "webhook":
             return _FAULTY_ROOM if self.note.startswith((REFUSED, UNREADABLE, OTHER_TASK)) else 1.0
@@ -106,9 +106,9 @@ def make_entry(  # noqa: PLR0913 - each is a field
     body: bytes = b"",
     note: str = "",
 ) -> Entry:
-    """Return an entry with the id that follows from what it says; `at` and `headers` are not part of that.
+    """Return an entry whose id is a digest of its kind, status, note and body, but not of `at` and `headers`.
 
-    Bytes that are no text stand in headers as halves of surrogate pairs, which no store can keep: they become "?".
+    Header bytes that are not text arrive as lone surrogates, which no store can keep; they become "?".
     """
     said = f"{kind} {status} {len(note)} {note} ".encode(errors="surrogatepass")
     id_ = hashlib.blake2b(said + body, digest_size=12).hexdigest()
@@ -120,7 +120,7 @@ def make_entry(  # noqa: PLR0913 - each is a field
 
 
 def holds_request(entries: Iterable[Entry]) -> bool:
-    """Say whether a request is among *entries*: without it a journal means nothing, and need not be read."""
+    """Return whether a request is among *entries*. A journal without one folds to nothing."""
     return any(entry.kind == "request" for entry in entries)
 
 
@@ -129,10 +129,10 @@ def _storable(text: str) -> str:
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a store can look a job up by. All of it follows from the journal; times are Unix seconds.
+    """The columns by which a store finds a job, all derived from its journal. Times are Unix seconds.
 
-    `key` is the user's, `None` where it is free again. `occupies_until` is until when the job counts among the open
-    ones of its account, 0 where it does not. `answered_at` is when its POST was answered, `None` while it is not.
+    `key` is the user's, `None` if there is none or it is free again. The job counts as open for its account's limits
+    until `occupies_until`, 0 if it does not count. `answered_at` is when the POST was answered, `None` before that.
     `poll_at` is when a status call is due, `handle_at` when handlers may have work; `None` means never.
     """
 

@@ -1,4 +1,4 @@
-"""What an answer, a status or a webhook means, in words that hold for all providers."""
+"""Decoded answers, status calls and webhooks: events with the same meaning for all providers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from audioext.models.results import FailureReason, Stage, Track
 class Submitted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The provider made a task.
 
-    `track_ids` names its tracks where the answer tells them, in order; `eta` is in seconds,
+    `track_ids` are the ids of its tracks in order, if the answer names them. `eta` is in seconds,
     `credit_estimate` in the provider's own credits.
     """
 
@@ -25,7 +25,7 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 @frozen(kw_only=True)
 class Refused:
-    """The provider certainly made no task and charged nothing; *resend* says the same POST may be sent again."""
+    """The provider certainly made no task and charged nothing. If *resend* is true, the same POST may be sent again."""
 
     error: ProviderError
     resend: bool = False
@@ -33,18 +33,18 @@ class Refused:
 
 @frozen(kw_only=True)
 class Unknown:
-    """The answer does not say whether a task was made; nothing may be resent. `reason` is for people."""
+    """The answer does not show whether a task was made, so nothing may be resent. `reason` is for people."""
 
     reason: str = field(converter=printable)
 
 
 @frozen(kw_only=True)
 class Progress:
-    """Something was seen of a task that is not its failure.
+    """News of a task other than its failure.
 
-    `claimed_stage` is the stage that the wire names, `None` where it names none; `tracks` are what was
-    shown, each with what is known of it. `word` keeps an unknown stage or status word. `ask_now` makes a
-    status call due at once. A claim that *is_doubtful* counts when a later status call is answered with it as well.
+    `claimed_stage` is the stage that the provider named, or `None`. `tracks` are the tracks that it showed, with the
+    fields that it sent. `word` keeps an unknown stage or status word. `ask_now` makes a status call due at once. A
+    claim that *is_doubtful* counts only once a later status call repeats it.
     """
 
     task_id: str | None = None
@@ -59,9 +59,9 @@ class Progress:
 
 @frozen(kw_only=True)
 class Failed:
-    """The task's own failure. `code` is the wire's text; `charged` is `None` where no page says.
+    """The task failed. `code` is the provider's own text; `charged` is `None` if no vendor page says.
 
-    One that *is_doubtful* counts when a later status call is answered with it as well.
+    A failure that *is_doubtful* counts only once a later status call repeats it.
     """
 
     task_id: str | None = None

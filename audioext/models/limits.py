@@ -1,4 +1,4 @@
-"""How much an API lets one account do, and how often a status is asked for."""
+"""The limits of an account at an API, and the pace of status calls."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ EVERY_SECONDS = 10.0
 
 @frozen(kw_only=True)
 class Limits:
-    """How much an API lets one account do.
+    """What an API allows one account.
 
     At most `submits` in every `per` seconds, at most `parallel` unfinished jobs, and at most `queries` status
     calls in every `queries_per` seconds; `None` means no limit.
 
     Raises:
-        ConfigError: one is no whole number above 0, or no time.
+        ConfigError: a count is not a whole number above 0, or a time is not a finite number of seconds above 0.
     """
 
     submits: int | None = field(default=None, validator=_count)
@@ -40,19 +40,19 @@ def _first(pace: Pace) -> float:
 
 @frozen(kw_only=True)
 class Pace:
-    """When a job's status is asked for, all in seconds.
+    """When the status of a job is polled; all times are in seconds.
 
-    Without webhooks: `first` after the submit (15, or `every` where that is given and below 10), then every `every`,
-    slower by `backoff` times each call up to `slowest`. With webhooks: `quiet` after the last word of the job, then at
-    the same pace.
+    Without webhooks: `first` after the submit (default 15, or `every` if that is below 10), then at intervals that
+    start at `every` and grow by the factor `backoff` up to `slowest`. With webhooks: `quiet` after the last news of the
+    job, then at the same pace.
 
     Raises:
-        ConfigError: one is no finite number of seconds, or `backoff` is below 1.
+        ConfigError: a time is not a finite number of seconds from 0 on, or `backoff` is below 1.
     """
 
     every: float = field(default=EVERY_SECONDS, validator=_wait)
     first: float = field(default=attrs.Factory(_first, takes_self=True), validator=_wait)
     slowest: float = field(default=30.0, validator=_wait)
     backoff: float = field(default=1.25, validator=checks.setting(checks.from_on(1)))
-    # from the first track to the last there are up to two minutes without a word
+    # Up to two minutes pass between the webhooks for the first and the last track.
     quiet: float = field(default=150.0, validator=_wait)

@@ -1,4 +1,4 @@
-"""HTML for notebooks: small pieces in which all that strangers wrote is text, and only http(s) links are links."""
+"""HTML for notebooks. Text from outside is escaped, and only http(s) URLs become links."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ COVER_PIXELS = 64
 
 
 def player(title: str, audio_url: str | None, image_url: str | None) -> str:
-    """Return a row with the cover, the title and an audio player, as far as there are links."""
+    """Return a row with the title, and with the cover and an audio player if there are links for them."""
     cover = audio = ""
     if _is_link(image_url):
         cover = (
@@ -22,7 +22,7 @@ def player(title: str, audio_url: str | None, image_url: str | None) -> str:
 
 
 def table(caption: str, rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of texts."""
+    """Return an HTML table of text cells."""
     lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f"<table><caption>{escape(caption)}</caption>{body}</table>"

@@ -1,4 +1,4 @@
-"""The frozen state of one job: what its journal folds to."""
+"""The `Record` of a job, the frozen value that its journal folds to, and its parts."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from audioext.models.requests import Operation, Request
 from audioext.models.results import FailureReason, Source, Stage, Track
 
 Seen = Literal["answer", "webhook", "poll"]
-"""Where something was seen: in the submit's own answer, in a delivery, or in a status answer."""
+"""Where something was seen: in the answer to the submit, in a webhook, or in the answer to a status call."""
 
 
 class Verdict(enum.IntEnum):
-    """Whether a job has ended, and how; a job may still rise, as from failed to complete."""
+    """Whether a job has ended, and how. A verdict may still rise, as from failed to complete."""
 
     OPEN = 0
     REFUSED = 1
-    """The submit was refused, or never left: there is no task, and nothing was charged."""
+    """The submit was refused, or never sent: there is no task, and nothing was charged."""
     EXPIRED = 2
     FAILED = 3
     COMPLETE = 4
@@ -30,10 +30,10 @@ class Verdict(enum.IntEnum):
 
 @frozen(kw_only=True)
 class Asked:
-    """What a job began with: the request, and the settings that its journal is read with. Times are in seconds.
+    """A job's request, and the settings that its journal is folded with. Times are in seconds.
 
-    `content` is a digest of what was in its file, where a key may have to tell it from another.
-    `base_url` is the API that it was submitted to. `traceparent` is the span of its submit, where somebody traces.
+    `content` is a digest of the source file, if there is a key: a later submit with the key has to match it.
+    `base_url` is the API that the job was submitted to. `traceparent` is the span of the submit, if tracing is on.
     """
 
     provider: str
@@ -54,9 +54,9 @@ class Asked:
 
 
 class Sighting(Struct, frozen=True):
-    """What one answer showed of one track while it claimed one stage; `at` is when it was first seen.
+    """One track as one webhook or answer showed it, with the stage that was claimed; `at` is when it was first seen.
 
-    `position` is the track's place in a list, from 1, 0 where it was shown alone.
+    `position` is the track's place in the list, from 1, or 0 if the track was shown alone.
     """
 
     track: Track
@@ -68,7 +68,7 @@ class Sighting(Struct, frozen=True):
 
 @frozen(kw_only=True)
 class TaskFault:
-    """A task's own failure, as it was told; `at` is when it was first seen."""
+    """The failure of a task, as the provider reported it; `at` is when it was first seen."""
 
     reason: FailureReason
     code: str | None
@@ -87,9 +87,9 @@ class Reached(Struct, frozen=True, gc=False):
 
 @frozen(kw_only=True)
 class Run:
-    """How a handler fared with one topic: how often it failed, its last error and when that was.
+    """The calls of one handler for one topic so far: how often it failed, its last error, and when it last ran.
 
-    `wait` is how long (seconds) it asked to wait when it was last called, `waits` how often it did.
+    `wait` is the delay (seconds) that it asked for in its last call, `waits` how often it asked for one.
     """
 
     failures: int = 0
@@ -102,11 +102,11 @@ class Run:
 
 @frozen(kw_only=True)
 class Recovery:
-    """The last time that a vendor was asked to bring back the files of a job. Times are Unix seconds.
+    """The latest request to a vendor to restore the files of a job. Times are Unix seconds.
 
-    `attempt` counts them from 1. `task_id` is the recovery's own. `verdict` is OPEN while it is under way, REFUSED
-    where nothing came of the POST, FAILED where no file came back, for the reason in `problem`; an open one without a
-    `task_id` may have a `problem` with its POST. `tracks` are those that came back, in the order of the job's.
+    `attempt` counts recoveries from 1. `task_id` is the recovery's own. `verdict` is OPEN while it runs, REFUSED if the
+    POST made no task, and FAILED if no file came back; `problem` says why. An open recovery without a `task_id` may
+    have a `problem` with its POST. `tracks` are the restored ones, in the order of the job's.
     """
 
     attempt: int
@@ -122,19 +122,18 @@ class Recovery:
 class Record:
     """The state of one job. All times are Unix seconds.
 
-    `seen_at` is when the provider was last heard of, `ended_at` when what proves the verdict was seen. `answer` is
-    what the submit's answer said, unless it refused; then `refusal` is what the vendor said. `tracks` are those known
-    now, in order; `sightings` are what they were made of. `fault` is why a failed job failed, `None` for every other,
-    also where it rose since. `asks_at` is when a webhook last raised a question that only a status call answers,
-    `None` where none is open. `doubted_at` is when the status first told of an end that counts only if it is told
-    again. `complaint` is the latest status call that was refused or could not be read. `recovery` is the last one of
-    its files. `handled` names the topics (stages in small letters, and `failed`) that all handlers are done with,
-    `runs` how each handler fared, by topic and name. `untold` are the topics that handlers are not done with, in the
-    order in which they are told: `failed` comes after every stage that a failed job can have, and before a late
-    COMPLETE.
+    `seen_at` is when the provider last sent an answer or a webhook, `ended_at` when the entry that proves the verdict
+    was seen. `answer` is the submit's answer, or `None` if it was a refusal; then `refusal` is the vendor's message.
+    `tracks` are the tracks known now, in order, merged from `sightings`. `fault` is why the job failed, `None` if it
+    did not, or has risen to complete since. `asks_at` is when a webhook last raised a question that only a status call
+    can answer, `None` if no question is open. `doubted_at` is when an end was first reported that counts only once a
+    status call repeats it. `complaint` is the error of the latest status call that failed or could not be decoded.
+    `recovery` is the latest recovery of its files. `handled` names the topics (stages in lower case, and `failed`) that
+    all handlers are done with; `runs` has the calls of each handler, by topic and name. `untold` are the topics that
+    handlers still have to be called for, in that order: `failed` after all earlier stages, and before a late COMPLETE.
     """
 
-    # Up to 29 fields the names of all records are kept once; with more of them a record would take 1.3 kB more.
+    # With up to 29 fields all records share one table of names; with more, each record takes 1.3 kB more.
 
     ref: str
     asked: Asked
@@ -170,7 +169,7 @@ class Record:
 
     @property
     def request(self) -> Request:
-        """What was asked for."""
+        """The request that was submitted."""
         return self.asked.request
 
     @property
@@ -180,17 +179,17 @@ class Record:
 
     @property
     def model(self) -> str | None:
-        """The model that the submit named."""
+        """The model that was submitted."""
         return self.asked.model
 
     @property
     def key(self) -> str | None:
-        """The user's own key of the submit."""
+        """The key that the user gave the submit."""
         return self.asked.key
 
     @property
     def meta(self) -> Mapping[str, object]:
-        """What the submitter noted down."""
+        """The metadata that was given to the submit."""
         return self.asked.meta
 
     @property
@@ -200,47 +199,47 @@ class Record:
 
     @property
     def webhooks(self) -> bool:
-        """Whether the provider was given an address where it can reach us."""
+        """Whether the provider was given a callback URL."""
         return self.asked.webhooks
 
     @property
     def grace(self) -> float:
-        """How long (seconds) a submit without an answer may stay without word."""
+        """How long (seconds) to wait for a sign of the task before an unanswered submit counts as unknown."""
         return self.asked.grace
 
     @property
     def track_ids(self) -> tuple[str, ...]:
-        """The ids of its tracks, in order, where the submit's answer named them."""
+        """The ids of its tracks, in order, if the submit's answer named them."""
         return self.answer.track_ids if isinstance(self.answer, Submitted) else ()
 
     @property
     def eta(self) -> float | None:
-        """How long (seconds) it was said to take."""
+        """How long (seconds) the task takes, as the submit's answer estimated."""
         return self.answer.eta if isinstance(self.answer, Submitted) else None
 
     @property
     def credit_estimate(self) -> float | None:
-        """What it was said to cost, in the provider's own credits."""
+        """What the task costs, as the submit's answer estimated, in the provider's own credits."""
         return self.answer.credit_estimate if isinstance(self.answer, Submitted) else None
 
     @property
     def answer_problem(self) -> str | None:
-        """Why the submit's answer does not tell whether a task was made."""
+        """Why the submit's answer does not show whether a task was made, `None` if it does."""
         return self.answer.reason if isinstance(self.answer, Unknown) else None
 
     @property
     def is_final(self) -> bool:
-        """Whether the job has ended; it may still rise from expired or failed to complete."""
+        """Whether the job has ended. It may still rise, from expired or failed to complete."""
         return self.verdict is not Verdict.OPEN
 
     @property
     def unknown_at(self) -> float:
-        """When the submit's outcome counts as unknown, if no task id is known by then."""
+        """When (Unix seconds) the submit's outcome counts as unknown, if no task id is known by then."""
         return self.created_at + self.asked.grace
 
     @property
     def handler_faults(self) -> tuple[str, ...]:
-        """The last errors of handlers that were given up, one line each."""
+        """The last errors of the handlers that will not be retried, one line each."""
         return tuple(
             f"{topic}: {run.error}" for (topic, _), run in sorted(self.runs.items()) if run.is_done and run.error
         )

@@ -1,4 +1,4 @@
-"""What one process has counted of its work: plain numbers that only grow, and the value that a user gets of them."""
+"""Counters of one client's work, which only grow, and `Stats`, the snapshot of them that users get."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from audioext.models.record import Verdict
 from audioext.models.results import Stage
 
 SubmitEnd = Literal["accepted", "found", "refused", "rate_limited", "unknown", "failed"]
-"""How a submit ended: with a task; with the job that its key had; refused by the vendor, or never sent; by the limits,
-theirs or ours; without word; or otherwise before anything was sent, as where the store is down."""
+"""How a submit ended. `accepted`: with a task. `found`: with the job that has its key. `refused`: by the vendor, or not
+sent. `rate_limited`: by the vendor or by us. `unknown`: a task may exist. `failed`: before the POST, as by a store."""
 WebhookEnd = Literal["applied", "repeated", "orphan", "unreadable", "refused", "put_off"]
-"""What became of a webhook. `repeated` came before, or its journal is full; `refused` is not authentic, is of another
-task, or is too big; `put_off` was answered 503, so that it comes again."""
+"""How a webhook ended. `repeated`: it was stored before, or its journal is full. `refused`: it is not authentic, names
+another task, or is too big. `put_off`: it was answered 503, so that the provider sends it again."""
 PollEnd = Literal["news", "nothing", "failed"]
-"""What a status call brought."""
+"""How a status call ended."""
 HandlerEnd = Literal["done", "retried", "given_up"]
-"""How a call of a handler ended; one that is retried failed, or asked for it."""
+"""How a handler call ended. `retried`: it failed or asked to be called later."""
 DownloadEnd = Literal["whole", "failed"]
 
 STAGE_SECONDS = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1_800.0)
-"""The bounds that tell how long tasks take: a stage comes after seconds to minutes."""
+"""Histogram bounds for stages, which come after seconds to minutes."""
 STORE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""The bounds that tell a quick store from one that is about to fail."""
+"""Histogram bounds for appends, from a fast store to one about to fail."""
 
 
 @frozen
 class Histogram:
-    """How long something took, all in seconds.
+    """A histogram of durations; `bounds` and `sum` are in seconds.
 
-    `counts` says how many took up to each of the `bounds` and longer than the one before; the last is of those that
-    took longer than all.
+    Each of `counts` is how many took at most its bound and more than the one before; the last, how many took longer
+    than all bounds.
     """
 
     bounds: tuple[float, ...]
@@ -45,66 +45,66 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """The number of durations."""
         return sum(self.counts)
 
     @property
     def mean(self) -> float:
-        """How long one took on average, 0 where there was none."""
+        """The average in seconds, 0 if there are none."""
         return self.sum / max(self.count, 1)
 
 
 @define(eq=False)
 class Durations:
-    """A histogram that grows."""
+    """A mutable histogram."""
 
     _bounds: tuple[float, ...]
     _counts: Counter[int] = field(factory=Counter, init=False)
     _sum: float = field(default=0.0, init=False)
 
     def add(self, seconds: float) -> None:
-        """Count one."""
+        """Add one duration."""
         self._counts[bisect_left(self._bounds, seconds)] += 1
         self._sum += seconds
 
     def histogram(self) -> Histogram:
-        """Return what was counted."""
+        """Return a snapshot."""
         return Histogram(self._bounds, tuple(self._counts[at] for at in range(len(self._bounds) + 1)), self._sum)
 
 
 @frozen(kw_only=True)
 class Stats:
-    """What one client has counted since it was made.
+    """The counters of one client since it was created.
 
-    The numbers of several processes on one store can be added: each counts what it did itself, and a stage or an end
-    counts where its proof was appended. What was never counted is 0.
+    The numbers of several processes on one store can be added up: each counts only its own work, and a stage or an end
+    counts in the process that appended the entry which proved it. A missing key means 0.
     """
 
     submits: Mapping[tuple[str, SubmitEnd], int]
     """Calls of submit, by provider."""
     stages: Mapping[tuple[str, Stage], Histogram]
-    """Stages reached, by provider, with the seconds since the submit; only those that were reached are in it."""
+    """Stages reached, by provider, with the seconds since the submit; stages that were never reached are missing."""
     ended: Mapping[tuple[str, Verdict], int]
-    """Jobs that are complete, failed, or were given up, by provider."""
+    """Jobs that completed, failed or expired, by provider."""
     webhooks: Mapping[tuple[str, WebhookEnd], int]
-    """Webhooks, by provider; what came to no callback path of ours is among the `answers` alone."""
+    """Webhooks, by provider. Requests to other paths than a callback's are counted only in `answers`."""
     answers: Mapping[int, int]
-    """Answers of the receiver to webhooks and to strangers, by HTTP status."""
+    """The receiver's responses to webhooks and to strangers, by HTTP status."""
     polls: Mapping[tuple[str, PollEnd], int]
     """Status calls, by provider."""
     handlers: Mapping[tuple[str, HandlerEnd], int]
-    """Calls of handlers, by topic: a stage in small letters, or `failed`."""
+    """Handler calls, by topic: a stage in lower case, or `failed`."""
     downloads: Mapping[DownloadEnd, int]
-    """Files that were fetched, or were not."""
+    """Downloads of files."""
     appends: Histogram
-    """How long the store took to make entries durable."""
+    """How long the store took for each append."""
     open_jobs: int
-    """Jobs without an end that somebody in this process holds now."""
+    """Open jobs in this process's memory now."""
 
 
 @define(eq=False, repr=False)
 class Counts:
-    """Where the parts of a client count, all on its event loop; reading is safe in any thread."""
+    """The counters that the parts of a client share. They grow on its event loop only; any thread may read them."""
 
     submits: Counter[tuple[str, SubmitEnd]] = field(factory=Counter)
     stages: defaultdict[tuple[str, Stage], Durations] = field(
@@ -118,7 +118,7 @@ class Counts:
     appends: Durations = field(factory=partial(Durations, STORE_SECONDS))
 
     def stats(self, *, open_jobs: int, answers: Mapping[int, int]) -> Stats:
-        """Return a copy, with what is counted elsewhere."""
+        """Return a snapshot, with the two numbers that are counted elsewhere."""
         return Stats(
             submits=self.submits.copy(),
             stages={key: durations.histogram() for key, durations in self.stages.copy().items()},
