@@ -1,1 +1,1 @@
-"""What runs while a client is open: waits, submits, polls and handlers, around the one writer of journals."""
+"""The parts that run while a client is open: submits, waits, polls and handlers, around one writer of journals."""

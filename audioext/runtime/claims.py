@@ -18,23 +18,23 @@ from audioext.stores.base import Store, Work
 _log = logging.getLogger("audioext.claims")
 
 IDLE_SECONDS = 1.0
-"""How long another process's work may wait unseen when nobody wakes the loop."""
+"""How long work from another process may go unnoticed if nothing wakes the loop."""
 FAR_LOOK_SECONDS = 60.0
-"""How often it looks for work that is due later than any can be: a clock was ahead when it was put down. A process
-whose clock is ahead still puts it down so again, and without a pause the two would take it from each other."""
+"""How often the loop looks for work whose due time is impossibly far ahead, set by a process whose clock was ahead. If
+that clock still is, it sets such a time again: without this pause the two processes would claim it back and forth."""
 SHORTEST_SECONDS = 0.001
-"""How long what is due and could not be claimed waits."""
+"""The shortest pause when work is due but could not be claimed."""
 STORE_DOWN_SECONDS = 1.0
 CANCEL_SECONDS = 2.0
-"""How long work that was cancelled gets to clean up."""
+"""How long cancelled work gets to clean up."""
 
 
 @define(kw_only=True, eq=False, repr=False)
 class Claims:
-    """Claims one kind of work and does it; it sleeps until work is due or somebody wakes it.
+    """Claims one kind of work and runs it. It sleeps until work is due or `wake` is called.
 
-    *hold* is how long (seconds) a claim lasts: longer than the work can take. *farthest* is how far ahead (seconds)
-    work can be put down: what is due later than that is due, since a clock was ahead then.
+    *hold* returns how long (seconds) a claim lasts: longer than the work can take. *farthest* is how far ahead
+    (seconds) work can be due: anything later was set by a clock that was ahead, and is due now.
     """
 
     work: Work
@@ -49,41 +49,41 @@ class Claims:
     _seen_at: float = field(default=-math.inf, init=False)
     _looked_far_at: float = field(default=-math.inf, init=False)
     _far: set[str] = field(factory=set, init=False)
-    """What a far look that is not over has found."""
+    """The refs that an unfinished far look has found so far."""
     _next_look: float = field(default=math.inf, init=False)
     _loop: asyncio.Task[None] | None = field(default=None, init=False)
     _outage: Outage = field(init=False)
     _faults: Outage = field(init=False)
     _unreadable: set[str] = field(factory=set, init=False)
-    """The jobs of which it was said that they cannot be read."""
+    """The jobs that were logged as unreadable."""
     _running: dict[asyncio.Task[None], str] = field(factory=dict, init=False)
     _is_draining: bool = field(default=False, init=False)
     _is_closing: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Name what may be away."""
-        self._outage = Outage(_log, f"{self.work}: the store is not there")
-        self._faults = Outage(_log, f"{self.work}: the store failed in the middle")
+        """Create the logs of outages."""
+        self._outage = Outage(_log, f"{self.work}: the store is unavailable")
+        self._faults = Outage(_log, f"{self.work}: the store failed during a job")
 
     def start(self) -> None:
-        """Begin; calling it again is harmless."""
+        """Start the loop; calling it again does nothing."""
         if self._loop is None:
             self._loop = asyncio.create_task(self._run(), name=f"audioext {self.work}")
 
     def wake(self, at: float | None = None) -> None:
-        """Look for work now; or not, if what is due *at* that time comes later than the next look."""
+        """Look for work now, unless it is due *at* a time after the next look."""
         if at is None or at < self._next_look:
             self._wake.set()
 
     async def aclose(self, *, drain: float = 0.0) -> None:
-        """Do what is due for up to *drain* seconds, then claim no more, cancel what still runs and give it back."""
+        """Run due work for up to *drain* seconds, then stop claiming, cancel running work and return its claims."""
         if self._loop is None:
             return
         if drain > 0:
             self._is_draining = True
             self._wake.set()
             await asyncio.wait([self._loop], timeout=drain)
-        self._is_closing = True  # a claim that is under way is given back, and so is not cut off
+        self._is_closing = True  # the loop is not cancelled: it returns what a running claim call gets
         self._wake.set()
         running = dict(self._running)
         for task in running:
@@ -91,7 +91,7 @@ class Claims:
         _, stubborn = await asyncio.wait([self._loop, *running], timeout=CANCEL_SECONDS)
         for task in stubborn:
             task.cancel()
-            _log.error("%s does not end when it is cancelled; it is left alone", task.get_name())
+            _log.error("%s does not end when it is cancelled; it is abandoned", task.get_name())
         with suppress(TimeoutError):
             async with asyncio.timeout(CANCEL_SECONDS):
                 await self._give_back([ref for task, ref in running.items() if task.cancelled()])
@@ -104,11 +104,11 @@ class Claims:
             try:
                 if self._is_closing:
                     return
-                # A look that nobody asked for costs the store one question, and no claim where nothing is due.
+                # A look without a wake-up costs the store one query, and a claim only if work is due.
                 left = 0.0 if was_woken or self._looks_far() else await self._left()
                 claimed = await self._claim() if left <= 0 else 0
                 if self._is_draining and not (claimed or self._running or self._wake.is_set()):
-                    return  # and nothing ended while it looked, after which more may be due
+                    return  # no work ended during the look, which could have made more due
                 if left <= 0 and not claimed:
                     left = max(await self._left(), SHORTEST_SECONDS)
                 pause = min(left, IDLE_SECONDS)
@@ -125,7 +125,7 @@ class Claims:
                 self._next_look = math.inf
 
     def _looks_far(self) -> bool:
-        """Say whether the last far look is long ago, or the clock was set back since."""
+        """Return whether a far look is due: the last one is long ago, or the clock was set back since."""
         last, self._seen_at = self._seen_at, self.clock.now()
         if self._seen_at < last:
             self._looked_far_at = -math.inf
@@ -142,7 +142,7 @@ class Claims:
         )
         if is_far and len(refs) == room and self._far.isdisjoint(refs):
             self._far.update(refs)  # there may be more
-        elif is_far:  # that is all, or another's clock put down again what was done in this look
+        elif is_far:  # all are found, or another process with a wrong clock has set them far ahead again
             self._looked_far_at = now
             self._far.clear()
         if self._is_closing:
@@ -155,7 +155,7 @@ class Claims:
         return len(refs)
 
     async def _give_back(self, refs: Sequence[str]) -> None:
-        with suppress(StoreError):  # else the claims run out by themselves
+        with suppress(StoreError):  # then the claims expire
             for ref in refs:
                 await self.store.reschedule(ref, self.work, at=self.clock.now())
 
@@ -169,14 +169,14 @@ class Claims:
         except UnreadableError as error:
             if ref not in self._unreadable:
                 self._unreadable.add(ref)
-                _log.warning("%s of job %s: it is passed over: %s", self.work, ref, error)
-        except StoreError as error:  # the claim runs out, and the work comes again
+                _log.warning("%s of job %s: it is skipped: %s", self.work, ref, error)
+        except StoreError as error:  # the claim expires, and the work is claimed again
             self._faults.note(StoreError(f"job {ref}: {error}"))
-        except Exception:  # noqa: BLE001 - a bug must not end the loop; the claim runs out and the work comes again
+        except Exception:  # noqa: BLE001 - a bug must not end the loop; the claim expires and the work is claimed again
             _log.exception("%s of job %s failed", self.work, ref)
 
     async def _left(self) -> float:
-        """Return how many seconds are left until work is due, or longer than it sleeps if none is known."""
+        """Return the seconds until work is due, or `IDLE_SECONDS` if none is, or none can be claimed now."""
         if len(self._running) >= self.concurrency or self._is_draining:
             return IDLE_SECONDS
         due = await self.store.next_due(self.work, providers=self.providers)

@@ -1,4 +1,4 @@
-"""`@client.on`: handlers are told of each (job, stage) at least once, in order, as the journal says what is left."""
+"""`@client.on`: call handlers at least once for each (job, stage), in order. The journal says which are still due."""
 
 from __future__ import annotations
 
@@ -46,27 +46,27 @@ _Call = Callable[[Job], Awaitable[None]]
 
 CLAIM_MARGIN_SECONDS = 5.0
 CATCH_UP_SECONDS = 1.0
-"""How long closing may take to let the index show what is due."""
+"""How long closing may take to bring index rows up to date, so that due handlers can be claimed."""
 CLEAN_UP_SECONDS = 2.0
-"""How long a handler that ran out of time gets to clean up."""
+"""How long a handler that timed out gets to clean up after its cancellation."""
 LONGEST_ERROR = 500
 _OBJECTS = (msgspec.inspect.DataclassType, msgspec.inspect.StructType, msgspec.inspect.TypedDictType)
-"""What `meta=` may be; an attrs class is the first kind to msgspec."""
+"""The kinds of class that `meta=` takes; msgspec reports an attrs class as a `DataclassType`."""
 MAX_WAITS = 100
-"""How often a handler may ask to be called later for one topic; after that it counts as a failure."""
+"""How often a handler may ask to be called later for one topic; after that, asking counts as a failure."""
 LONGEST_WAIT_SECONDS = 86_400.0
-"""How long such a wait is at most: an ended job is remembered for longer."""
+"""The longest such wait; ended jobs are kept for longer."""
 
 
 @define(eq=False)
 class Handling:
-    """One call of a handler; it gives keys to what the handler submits, the same ones when it is called again."""
+    """One call of a handler. It gives keys to the handler's submits, the same ones when the handler is called again."""
 
     name: str
     _counts: Counter[str] = field(factory=Counter, init=False)
 
     def key(self, provider: str, request: Request, content: str | None) -> str:
-        """Return the key of a request that is submitted now; a file counts by its *content*, wherever it lies."""
+        """Return the key for a submit of *request* now. A file counts by the digest of its *content*, not its path."""
         asked = request if content is None else attrs.evolve(request, file=Path(content))
         digest = hashlib.sha256(repr((provider, asked)).encode(errors="surrogatepass")).hexdigest()[:24]
         self._counts[digest] += 1
@@ -74,7 +74,7 @@ class Handling:
 
 
 HANDLING: ContextVar[Handling | None] = ContextVar("HANDLING", default=None)
-"""What the running code is called for, if a handler runs it."""
+"""The handler call that the current task belongs to, if any."""
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -85,16 +85,16 @@ class Handlers:
     timeout: float
     concurrency: int
     providers: Sequence[str] | None = None
-    """Those whose jobs can be read here: the handler work of others is left to whoever can."""
+    """The providers whose jobs this client can decode; handlers of other jobs are left to other processes."""
     job: Callable[[HeldJob], Job]
-    """Returns the handle of a job."""
+    """Return the handle of a job."""
     claims: Claims = field(init=False)
     _by_topic: dict[str, list[tuple[str, _Call]]] = field(factory=dict, init=False)
-    """The name of each handler, and what calls it."""
+    """The name and the call of each handler, by topic."""
     _is_started: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Make the loop."""
+        """Create the claim loop."""
         self.claims = Claims(
             work="handlers",
             store=self.journal.store,
@@ -107,41 +107,41 @@ class Handlers:
         )
 
     def on(self, stage: Stage, meta: type[_M] | None = None) -> Callable[[_Handler], _Handler]:
-        """Return what registers a handler of each job's event of *stage*, and of its meta as an object of that class.
+        """Return a decorator for handlers of *stage*; with *meta*, they also get the job's meta as that class.
 
         Raises:
-            ConfigError: handlers are not told of that stage, or *meta* cannot be read; or later, no async function.
+            ConfigError: *stage* has no handlers, or *meta* cannot be decoded; by the decorator, not an async function.
         """
-        if not isinstance(stage, Stage) or stage not in TOPIC_OF:  # at SUBMITTED the submit itself returned
-            message = f"handlers are told of TEXT, FIRST and COMPLETE, not {stage!r}; use @client.on(ax.Stage.COMPLETE)"
+        if not isinstance(stage, Stage) or stage not in TOPIC_OF:  # SUBMITTED has none: the submit returns then
+            message = f"handlers are for TEXT, FIRST and COMPLETE, not {stage!r}; use @client.on(ax.Stage.COMPLETE)"
             raise ConfigError(message)
         return partial(self._add, TOPIC_OF[stage], lambda job: job.event(stage), _reader(meta), _arguments(meta))
 
     def on_failure(self, meta: type[_M] | None = None) -> Callable[[_Handler], _Handler]:
-        """Return what registers a handler of each job's failure, as `on` does."""
+        """Return a decorator for handlers of failures; *meta* is as for `on`."""
         return partial(self._add, FAILED_TOPIC, lambda job: job.failure, _reader(meta), _arguments(meta))
 
     @property
     def are_any(self) -> bool:
-        """Whether there is a handler."""
+        """Whether any handler is registered."""
         return bool(self._by_topic)
 
     def start(self) -> None:
-        """Begin to work, if there is a handler; one that is added later starts the work then."""
+        """Start the claim loop if there is a handler; otherwise the first one that is added starts it."""
         self._is_started = True
         if self._by_topic:
             self.claims.start()
 
     async def aclose(self, *, drain: float) -> None:
-        """Finish what is due within *drain* seconds; what is cancelled then runs again later."""
+        """Run due handlers for up to *drain* seconds; those that are cancelled then run again later."""
         if drain > 0 and self._by_topic:
-            with suppress(StoreError, TimeoutError):  # then they run again later
+            with suppress(StoreError, TimeoutError):  # then those handlers run later
                 async with asyncio.timeout(CATCH_UP_SECONDS):
                     await self._catch_up()
         await self.claims.aclose(drain=drain)
 
     async def _catch_up(self) -> None:
-        """Let the index show what this process knows to be due: another one's writing may still be behind."""
+        """Update the index of held jobs whose handlers are due, since another process's index may be stale."""
         now = self.journal.clock.now()
         for held in self.journal.held_jobs():
             due = handle_at(held.record, now)
@@ -156,12 +156,12 @@ class Handlers:
         arguments: int,
         handler: _Handler,
     ) -> _Handler:
-        """Call *handler* with what *look* finds in a job; a failure is gone where the job rose to complete since."""
+        """Register *handler* for what *look* finds in a job: no failure if the job has risen to complete since."""
         function = handler.func if isinstance(handler, partial) else handler
         if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)):
             raise ConfigError(f"a handler must be an async function (async def), not {handler!r}")
         try:
-            with suppress(ValueError):  # compiled code may not tell what it takes
+            with suppress(ValueError):  # compiled code may have no signature
                 inspect.signature(handler).bind(*[topic] * arguments)
         except TypeError as error:
             given = "what happened" if arguments == 1 else "what happened, and with the job's meta"
@@ -185,38 +185,38 @@ class Handlers:
         return (self.timeout + CLEAN_UP_SECONDS) * most + CLAIM_MARGIN_SECONDS
 
     async def _work(self, ref: str) -> None:
-        """Tell one topic of a claimed job, then give the claim back; the next topic is claimed anew."""
+        """Call the handlers of one topic of a claimed job, then end the claim; the next topic is claimed anew."""
         held = await self.journal.hold(ref)
         if held is None:
             return
         now = self.journal.clock.now()
-        due = handle_at(held.record, now)  # a second look may come while handlers that failed still wait
+        due = handle_at(held.record, now)  # a stale index can make the job due before failed handlers are
         entries: list[Entry] = []
         release = True
         try:
             if due is not None and due <= now:
                 await self._tell(held, held.record.untold[0], entries)
-        except Exception:  # a bug of ours: nothing was counted, so the claim is what keeps it from coming at once
+        except Exception:  # a bug of ours, and no failure was counted: only the claim prevents an immediate retry
             release = False
             raise
-        finally:  # also when it is cut off: those that were done by then are not called again
+        finally:  # also on cancellation, so that handlers that are done are not called again
             try:
                 await self.journal.append(held, entries, release=release)
             except StoreError as error:
                 if not entries:
                     raise
-                _log.warning("job %s: what handlers did is not stored yet: %s", held.ref, error)
+                _log.warning("job %s: the outcome of its handlers is not stored yet: %s", held.ref, error)
                 self.journal.append_later(held, entries)
         self.claims.wake()  # the next topic of this job may be due now
 
     async def _tell(self, held: HeldJob, topic: str, entries: list[Entry]) -> None:
-        """Call the handlers of *topic* that are not done with it, and add to *entries* how each fared."""
+        """Call the handlers of *topic* that are not done with it, and add an entry for each outcome to *entries*."""
         is_over = True
         for name, call in self._by_topic.get(topic, []):
             run = held.record.runs.get((topic, name), Run())
             if run.is_done:
                 continue
-            if again_at(run, now := self.journal.clock.now()) > now:  # it waits longer than its neighbours
+            if again_at(run, now := self.journal.clock.now()) > now:  # the topic is due for other handlers only
                 is_over = False
                 continue
             handled = self._judge(held.record, topic, name, run, await self._call(held, topic, name, call))
@@ -225,18 +225,18 @@ class Handlers:
             end: HandlerEnd = "retried" if not handled.is_over else "given_up" if handled.failure else "done"
             self.journal.counts.handlers[topic, end] += 1
         if is_over:
-            # Where all of them succeeded at once, one entry says it for all.
+            # One entry for the topic replaces those of the handlers that just succeeded.
             entries[:] = [entry for entry in entries if b'"failure":0' not in entry.body]
             entries.append(self._entry(Handled(topic)))
 
     def _judge(self, record: Record, topic: str, name: str, run: Run, error: BaseException | None) -> Handled:
-        """Return how a call fared that ended with *error*, and say so in the log."""
+        """Log the outcome of a call that raised *error*, if any, and return it."""
         if error is None:
             return Handled(topic, name)
         ref, named = record.ref, names(record)
         wait, waits = asked_wait(error), run.waits + 1
         if wait is None and self.journal.is_closed and isinstance(error, (ConfigError, ClientClosedError)):
-            wait = RETRY_SECONDS  # it failed because we close
+            wait = RETRY_SECONDS  # it failed only because the client is closing
         if wait is not None and waits <= MAX_WAITS:
             wait = min(wait, LONGEST_WAIT_SECONDS)
             _log.info("job %s: handler %s of %s is called again in %g s", ref, name, topic, wait, extra=named)
@@ -251,18 +251,18 @@ class Handlers:
         return Handled(topic, name, failure, _said(error), is_over)
 
     async def _call(self, held: HeldJob, topic: str, name: str, call: _Call) -> BaseException | None:
-        """Call one handler in a task of its own, whose end is its own affair; return what it raised."""
+        """Call one handler in its own task, and return what it raised or `None`."""
 
         async def handle() -> None:
             HANDLING.set(Handling(f"{held.ref}:{topic}:{name}"))
             with tracing.span(f"handler {topic}", held.record):
                 try:
                     await call(self.job(held))
-                except SystemExit as error:  # else the process ends, and does so again whenever it begins
+                except SystemExit as error:  # otherwise the process would exit, and again after each restart
                     raise RuntimeError(f"it called sys.exit({error.code!r:.40})") from error
 
         task = asyncio.create_task(handle())
-        # What it raises once nobody waits for it any more is no news.
+        # Retrieve a late exception, so that asyncio does not log it as never retrieved.
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             await asyncio.wait([task], timeout=self.timeout)
@@ -282,7 +282,7 @@ class Handlers:
 
 
 def _said(error: BaseException) -> str:
-    """Return what *error* says, which may quote strangers; what fails here would be called again without end."""
+    """Return *error* as printable text, never raising: its message may quote strangers, and its `__str__` may fail."""
     try:
         text = f"{type(error).__name__}: {error}"
     except BaseException:  # noqa: BLE001 - its own `__str__` is the user's
@@ -296,7 +296,7 @@ def _arguments(meta: type[object] | None) -> int:
 
 
 def _reader(meta: type[_M] | None) -> Callable[[Job], tuple[_M, ...]]:
-    """Return what makes an object of class *meta* of a job's, or nothing where there is no class."""
+    """Return a function that decodes a job's meta as class *meta*, in a tuple; the tuple is empty without a class."""
     if meta is None:
         return lambda _: ()
     try:
@@ -311,6 +311,6 @@ def _reader(meta: type[_M] | None) -> Callable[[Job], tuple[_M, ...]]:
         try:
             return (msgspec.convert(job.meta, meta),)
         except msgspec.ValidationError as error:
-            raise GiveUp(f"the meta of job {job.ref} is no {meta.__name__}: {error}") from error
+            raise GiveUp(f"the meta of job {job.ref} is not a valid {meta.__name__}: {error}") from error
 
     return read

@@ -1,4 +1,4 @@
-"""The live handle of a job: what a user awaits, iterates and asks."""
+"""The handle of a job, which users await and iterate, and the events and errors that it produces."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TOLD_STAGES = (Stage.TEXT, Stage.FIRST, Stage.COMPLETE)
 
 
 class SubmitUnknownError(AudioextError):
-    """No word of the task within the grace period: the POST may have landed, so nothing was resent.
+    """Nothing was heard of the task within the grace period. The POST may have arrived, so nothing was resent.
 
     Look at the provider's own task list before you submit again. The job can still be adopted: a late
     callback completes it, and a later `await job` then returns the song.
     """
 
     def __init__(self, message: str, *, job: Job) -> None:
-        """Keep the *job*, whose `ref` leads back to it from any process."""
+        """Keep the *job*; any process can find it again by its `ref`."""
         self.job = job
         super().__init__(message)
 
@@ -37,13 +37,13 @@ class JobError(AudioextError):
     """A wait for a job ended without its result; `job` can be awaited again."""
 
     def __init__(self, message: str, *, job: Job) -> None:
-        """Keep the *job*, whose `ref` leads back to it from any process."""
+        """Keep the *job*; any process can find it again by its `ref`."""
         self.job = job
         super().__init__(message)
 
 
 class JobFailedError(JobError):
-    """The provider gave the task up; `reason`, `code` and `charged` say why and what it cost."""
+    """The task failed at the provider; `reason` and `code` say why, `charged` whether it cost anything."""
 
     def __init__(  # noqa: PLR0913 - one keyword for each fact a caller may branch on
         self,
@@ -55,7 +55,7 @@ class JobFailedError(JobError):
         charged: bool | None,
         tracks: Sequence[Track] = (),
     ) -> None:
-        """Keep the facts of the failure, and the tracks that were known by then."""
+        """Keep the details of the failure, and the tracks known so far."""
         self.reason = reason
         self.code = code
         self.charged = charged
@@ -64,27 +64,27 @@ class JobFailedError(JobError):
 
 
 class StageTimeoutError(JobError, TimeoutError):
-    """The stage was not reached in time; the job lives on, await it again or ask `job.refresh()`."""
+    """The stage was not reached in time. The job goes on: await it again, or call `job.refresh()`."""
 
 
 class JobExpiredError(StageTimeoutError):
-    """The job was given up at its deadline; a late callback still completes it."""
+    """The job expired at its deadline. A late callback can still complete it."""
 
 
 class ClientClosedError(JobError):
-    """The client was closed during the wait; the job lives on in the store, open a client there again."""
+    """The client was closed during the wait. The job goes on in the store: open a client there and await it again."""
 
 
 class StageWait:
-    """An awaitable that can be awaited any number of times: the `StageEvent` of one stage."""
+    """An awaitable for the `StageEvent` of one stage, which can be awaited any number of times."""
 
     def __init__(self, job: Job, stage: Stage) -> None:
-        """Wait for *stage* of *job* whenever this is awaited."""
+        """Bind *job* and *stage*; awaiting starts a new wait each time."""
         self._job = job
         self._stage = stage
 
     def __await__(self) -> Generator[object, None, StageEvent]:
-        """Wait until the stage is reached; see `Job.wait` for what is raised."""
+        """Wait until the stage is reached. It raises what `Job.wait` does."""
         return self._job.wait(self._stage).__await__()
 
     def __repr__(self) -> str:
@@ -93,23 +93,23 @@ class StageWait:
 
 
 class Job(JobFacts):
-    """A submitted task, to be awaited: `await job` returns its `Song`.
+    """The handle of a submitted task: `await job` returns its `Song`.
 
-    Awaiting, iterating, `text`, `first` and `complete` can be used any number of times and by any number of
-    waiters; each wait is private, so that cancelling one disturbs nobody, least of all the task. Two handles of one
-    job are equal. `is_new` says that the call which returned this handle submitted the job, rather than found it.
+    It can be awaited and iterated, also by `text`, `first` and `complete`, any number of times and by any number of
+    waiters. Each wait is its own: cancelling one affects neither the others nor the task. Two handles of one job are
+    equal. `is_new` is true if the call that returned this handle submitted the job, and did not find an existing one.
     """
 
     __slots__ = ("is_new",)
 
     def __init__(self, held: HeldJob, context: JobContext, *, is_new: bool = False) -> None:
-        """Hold the job; clients make jobs, users get them."""
+        """Create a handle; only clients do this."""
         super().__init__(held, context)
         self.is_new = is_new
 
     @property
     def failure(self) -> Failure | None:
-        """Why the job failed, `None` if it did not."""
+        """The failure of the job, `None` if it did not fail."""
         record = self.record
         fault = record.fault
         return (
@@ -131,7 +131,7 @@ class Job(JobFacts):
         )
 
     def event(self, stage: Stage) -> StageEvent | None:
-        """Return the event of *stage* with the tracks that were known when it was reached, `None` if it was not."""
+        """Return the event of *stage* with the tracks known when it was reached, or `None` if it was not reached."""
         record = self.record
         found = stage_reached(record, stage)
         return (
@@ -166,23 +166,23 @@ class Job(JobFacts):
         return StageWait(self, Stage.COMPLETE)
 
     async def wait(self, stage: Stage = Stage.COMPLETE, *, timeout: float | None = None) -> StageEvent:  # noqa: ASYNC109 - a private wait is ended, never the job
-        """Return the event of *stage* as soon as it is reached, in at most *timeout* seconds.
+        """Wait up to *timeout* seconds until *stage* is reached, and return its event.
 
         The default for *timeout* is the client's `wait_timeout`.
 
         Raises:
-            JobFailedError: the provider gave the task up before that stage.
-            StageTimeoutError: it was not reached in time; the job lives on.
-            SubmitUnknownError: there was no word of the task within the grace period.
+            JobFailedError: the task failed before that stage.
+            StageTimeoutError: the stage was not reached in time; the job goes on.
+            SubmitUnknownError: nothing was heard of the task within the grace period.
             ClientClosedError: the client was closed.
-            RequestError: *timeout* is no finite number above 0, or *stage* no stage.
+            RequestError: *timeout* is not a finite number above 0, or *stage* is not a `Stage`.
         """
         if not isinstance(stage, Stage):
             raise RequestError([Problem("stage", f"must be one like Stage.FIRST, not {shown(stage)}")], is_submit=False)
         return await until(self, self.event, stage, self._deadline(timeout))
 
     async def result(self, *, timeout: float | None = None) -> Song:  # noqa: ASYNC109 - as above
-        """Return the song, in at most *timeout* seconds; `await job` does the same with the default.
+        """Wait up to *timeout* seconds for the song and return it; `await job` does the same with the default.
 
         Raises:
             AudioextError: as `wait` does.
@@ -194,22 +194,22 @@ class Job(JobFacts):
         return self.result().__await__()
 
     def __aiter__(self) -> AsyncIterator[StageEvent]:
-        """Iterate over TEXT, FIRST and COMPLETE, from the beginning, then end or raise like `result`."""
+        """Yield the events of TEXT, FIRST and COMPLETE as they are reached, past ones first; raise what `wait` does."""
         return self._events(self._deadline(None))
 
     async def refresh(self) -> Job:
-        """Ask the provider for the status now, whatever the pace, and return this job.
+        """Make a status call now, whatever the pace, and return this job.
 
         Raises:
-            ProviderError: the call was refused; the job lives on.
-            DecodeError: the answer cannot be read.
-            SubmitUnknownError: the task's id is not known, so there is nothing to ask for.
+            ProviderError: the call failed; the job goes on.
+            DecodeError: the answer could not be decoded.
+            SubmitUnknownError: the task id is not known, so no status call can be made.
             ClientClosedError: the client was closed.
         """
         self._context.check_loop()
         if self._context.is_closed():
             raise self._closed()
-        with suppress(StoreError):  # which was said, once for all who wait
+        with suppress(StoreError):  # it is logged, once for all waiters
             await self._context.look(self.ref)
         if self.record.task_id is None:
             raise SubmitUnknownError(_unknown_text(self), job=self)
@@ -265,7 +265,7 @@ class Job(JobFacts):
 
 @frozen(kw_only=True, repr=False)
 class StageEvent:
-    """A stage was reached: the tracks known at that moment, how it was learnt and when (tz-aware)."""
+    """A stage was reached: the tracks known at that time, how it became known, and when (timezone-aware)."""
 
     stage: Stage
     tracks: tuple[Track, ...]
@@ -279,7 +279,7 @@ class StageEvent:
 
     @property
     def job(self) -> Job:
-        """The job, which goes on: to be awaited, refreshed, or asked what is known now.
+        """The job, for its current state, or to await or refresh it.
 
         Raises:
             ConfigError: this event was not made by a client.
@@ -288,18 +288,18 @@ class StageEvent:
 
     @property
     def is_latest(self) -> bool:
-        """Whether nothing later is known by now: neither a later stage nor a failure."""
+        """Whether this is still the latest news: neither a later stage nor a failure is known."""
         job = self.job
         return job.verdict is not Verdict.FAILED and (job.stage is None or job.stage <= self.stage)
 
     def __repr__(self) -> str:
-        """Show the stage, its job and what it brought, on one line."""
+        """Show the stage, its job, its source and the number of tracks, on one line."""
         return f"<StageEvent {self.stage.name} of {self.ref} by {self.source}, {len(self.tracks)} tracks>"
 
 
 @frozen(kw_only=True)
 class Failure:
-    """A task failed: why, in the provider's words and in ours, and what happened to the money."""
+    """A task failed: `reason`, the provider's `code` and `message`, and whether it was `charged`."""
 
     reason: FailureReason
     code: str | None
@@ -331,9 +331,9 @@ def _made(value: object, job: Job | None) -> Job:
 
 def _unknown_text(job: Job) -> str:
     record = job.record
-    heard = f"no word of its task within {record.grace:g} s" if record.webhooks else "its POST got no readable answer"
+    heard = f"no sign of its task within {record.grace:g} s" if record.webhooks else "its POST got no readable answer"
     why = f" ({record.answer_problem})" if record.answer_problem else ""
     return (
-        f"job {job.ref}: {heard}{why}, so nobody knows whether the POST landed at {job.provider}; nothing was resent,"
+        f"job {job.ref}: {heard}{why}, so it is unknown whether the POST reached {job.provider}; nothing was resent:"
         " look there before you submit again"
     )

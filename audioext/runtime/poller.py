@@ -1,4 +1,4 @@
-"""Asks about jobs gone quiet: one process at a time, at each provider's pace, to the deadline."""
+"""Polls the status of quiet jobs: one process per job at a time, at the provider's pace, until the deadline."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ _log = logging.getLogger("audioext.poller")
 
 CLAIM_MARGIN_SECONDS = 5.0
 BELIEVED_AFTER = 4.0
-"""A doubtful failure is believed when a status call still tells of it after so many of the longest pauses."""
+"""A doubtful end is believed if a status call still reports it after this many times the pace's longest interval."""
 CONCURRENT_POLLS = 16
 SILENCE_SECONDS = 3_600.0
-"""How often the log says at most that webhooks stay away."""
+"""The shortest time between two warnings that webhooks do not arrive."""
 LONG_JOURNAL = 40
-"""A journal of so many entries notes of an open job no more complaints, and links that are signed anew, which differ
-with each call: it keeps room for what the task shows."""
+"""From this many entries on, an open job's journal takes no more failed status calls and re-signed links, which differ
+with each call: this keeps room for real progress."""
 
 
 @define(kw_only=True, eq=False, repr=False)
 class Poller:
-    """Makes status calls and appends what they say that is new. *timeout* (seconds) bounds a call."""
+    """Makes status calls and appends the answers that bring news. *timeout* (seconds) bounds one call."""
 
     journal: Journal
     transport: Transport
     providers: Mapping[str, Provider]
     timeout: float
     public_url: URL | None = None
-    """Where providers reach us, once that is known."""
+    """The base URL at which providers reach us, once it is known."""
     claims: Claims = field(init=False)
     _steady: SteadyTime = field(init=False)
     _silence_said_at: float = field(default=-math.inf, init=False)
     _limiters: dict[str, Limiter] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Make the loop; only jobs of providers whose key is known here are asked about."""
+        """Create the claim loop; it polls only jobs of providers that have a key here."""
         self._steady = SteadyTime(self.journal.clock)
         askable = tuple(name for name, provider in self.providers.items() if provider.info.has_key)
         self.claims = Claims(
@@ -73,23 +73,23 @@ class Poller:
         )
 
     def start(self) -> None:
-        """Begin, if there is somebody to ask."""
+        """Start the claim loop, if any provider has a key."""
         self._steady.now()
         if self.claims.providers:
             self.claims.start()
 
     async def aclose(self) -> None:
-        """Stop asking; a call that is under way is cancelled, and its job asked about later."""
+        """Stop polling. A running call is cancelled, and its job is polled later."""
         await self.claims.aclose()
         for limiter in self._limiters.values():
             limiter.close()
 
     async def ask(self, held: HeldJob) -> None:
-        """Make one status call for a held job and append what is new in it; it raises what `Job.refresh` does."""
+        """Make one status call for a held job and append any news. It raises what `Job.refresh` does."""
         provider, at = choose(self.providers, held.record.provider), self.journal.clock.now()
-        # Before the call: what is asked during it is asked again. A question may have a time ahead of our clock.
+        # Set before the call, so that a question raised during it is asked again. Its time may be ahead of our clock.
         if not held.polled_at:
-            held.poll_problem = "it was not answered yet"
+            held.poll_problem = "it has not been answered yet"
         held.polled_at = max(at, held.record.asks_at or 0.0)
         name, counts = provider.info.name, self.journal.counts.polls
         try:
@@ -105,7 +105,7 @@ class Poller:
             _log.info("job %s at %s: a status call brought news", held.ref, name, extra=names(held.record))
 
     async def _ask(self, held: HeldJob, provider: Provider, at: float) -> bool:
-        """Append what a status call says, and return whether it is new."""
+        """Make the call, append its answer if it is news, and return whether it is."""
         response = await self._call(held, provider)
         doubted_at = held.record.doubted_at
         is_old = doubted_at is not None and at - doubted_at >= BELIEVED_AFTER * held.provider.info.pace.slowest
@@ -117,7 +117,7 @@ class Poller:
         return is_news
 
     async def credits(self, name: str | None) -> float:
-        """Return the balance at the provider of that *name*, the first one without; see `Client.credits`."""
+        """Return the balance at the provider called *name*, or at the first one if `None`; see `Client.credits`."""
         provider = choose(self.providers, name)
         info = provider.info
         if not isinstance(provider, Credits):
@@ -132,11 +132,11 @@ class Poller:
 
     async def _call(self, held: HeldJob, provider: Provider) -> HttpResponse:
         try:
-            # All of it has to be over before the claim is: its turn, three tries to connect, and the call.
+            # The wait for a permit, three tries to connect and the call must all end before the claim does.
             async with asyncio.timeout(self.timeout), self._limiter(provider).permit(timeout=self.timeout):
                 return await self.transport.send(provider.build_status(held.record), timeout=self.timeout)
         except (TimeoutError, NotSentError, BrokenError) as error:
-            why = str(error) or f"the status call was not over within {self.timeout:g} s"
+            why = str(error) or f"the status call did not finish within {self.timeout:g} s"
             raise ProviderDownError(why, provider=provider.info.name, retryable=True, charged=False) from error
 
     def _limiter(self, provider: Provider) -> Limiter:
@@ -151,13 +151,13 @@ class Poller:
             return
         asks_at = held.record.asks_at
         if held.record.is_final and (asks_at is None or asks_at <= held.polled_at):
-            await self.journal.append(held)  # its index is behind
+            await self.journal.append(held)  # only its index was stale
             return
         age = self._steady.now() - held.record.created_at
-        # A job is given up on a last word of its provider; where that is silent, only after as long again.
+        # A job expires only after a last answered status call; without an answer it gets as long again.
         is_over = age >= self.journal.expire_after
         if held.record.task_id is not None:
-            _log.debug("job %s: its status is asked for: %s", ref, _why(held, self.journal.clock.now()))
+            _log.debug("job %s: polling its status: %s", ref, _why(held, self.journal.clock.now()))
             before = held.record
             try:
                 await self.ask(held)
@@ -172,7 +172,7 @@ class Poller:
             await self.journal.append(held)
 
     def _note_silence(self, held: HeldJob, before: Record) -> None:
-        """Say it, now and then, where a poll found what a webhook should have told."""
+        """Warn now and then that a poll found news which a webhook should have brought."""
         record, now = held.record, self.journal.clock.monotonic()
         is_told = not record.webhooks or any(reading.entry.kind == "webhook" for reading in held.readings.values())
         is_news = (record.stage, record.verdict) != (before.stage, before.verdict)
@@ -190,18 +190,18 @@ class Poller:
 
 
 def _why(held: HeldJob, now: float) -> str:
-    """Return why the status of a job is due, for people."""
+    """Return why the status of a job is due, for the log."""
     record = held.record
     if record.asks_at is not None and record.asks_at > held.polled_at:
         return "a webhook raised a question"
     if held.polled_at >= record.seen_at:
         return f"the last call, {now - held.polled_at:.0f} s ago, told nothing new"
-    silence = f"no word of it for {now - max(record.seen_at, record.created_at):.0f} s"
-    return silence if record.webhooks else f"{silence}, and nobody can call us"
+    silence = f"no news of it for {now - max(record.seen_at, record.created_at):.0f} s"
+    return silence if record.webhooks else f"{silence}, and it has no callback URL"
 
 
 def _is_news(held: HeldJob, reading: Reading) -> bool:
-    """Say whether a status answer changes anything that a reader can see."""
+    """Return whether a status answer changes anything that users can see."""
     old = held.record
     new = held.with_readings([reading])
     if new is None:
@@ -212,6 +212,6 @@ def _is_news(held: HeldJob, reading: Reading) -> bool:
 
 
 def _gist(record: Record) -> object:
-    """Return what a status call is made for, which no vendor can change with each call."""
+    """Return the parts of a record that a status call is for, and that do not differ with each call."""
     shown = sorted((track.audio_url is None, track.failure is None) for track in record.tracks)
     return record.stage, record.verdict, record.doubted_at, shown

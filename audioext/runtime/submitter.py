@@ -1,4 +1,4 @@
-"""The submit: checked, its file brought along, durable, then one POST and its answer."""
+"""Submits: check the request, provide its file, store the job, then send one POST and store its answer."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ _log = logging.getLogger("audioext.submit")
 SUBMIT_TIMEOUT_SECONDS = 60.0
 MAX_RESENDS = 4
 RESEND_SECONDS = 5.0
-"""How long a submit waits after a refusal that allows another; doubled with each, unless the answer says how long."""
+"""How long a submit waits before it resends after a refusal; doubled each time, unless the answer has a Retry-After."""
 POLL_GRACE_SECONDS = SUBMIT_TIMEOUT_SECONDS + 15.0
-"""Where nobody can call us, other processes know after this that the POST told nothing; this one knows at once."""
+"""Without a callback URL, other processes count an unanswered POST as unknown after this; this one does at once."""
 SHORTEST_SECRET = 8
 _UNSENT = "the client was closed before this submit was sent; nothing was paid"
 
 
 @define(kw_only=True, eq=False, repr=False)
 class Submitter:
-    """Sends orders; each ref is POSTed once, and again under a new one only after an answer that cost nothing.
+    """Sends orders. Each ref is POSTed once; a resend gets a new ref, and follows only a refusal that cost nothing.
 
-    A submit runs in a task of its own, so that a caller who is cancelled cancels none.
+    A submit runs in its own task, so that cancelling the caller does not cancel it.
     """
 
     journal: Journal
@@ -67,33 +67,33 @@ class Submitter:
     permit_timeout: float
     context: JobContext
     public_url: URL | None = None
-    """Where providers reach us, once that is known."""
+    """The base URL at which providers reach us, once it is known."""
     secret: bytes = b""
-    """What signs the callback URLs."""
+    """The key that signs the callback URLs."""
     _under_way: dict[asyncio.Task[object] | None, HeldJob | None] = field(factory=dict, init=False)
-    """The submits, each with the job of the POST that it began last."""
+    """The running submits, each with the job of its latest POST, `None` before one."""
     _idle: set[asyncio.Task[object] | None] = field(factory=set, init=False)
-    """Those that wait and have sent nothing: closing cancels them."""
+    """The submits that wait and have sent nothing: `aclose` cancels them."""
     _by_key: dict[str | None, tuple[Order, list[asyncio.Future[Job]]]] = field(factory=dict, init=False)
     _served: dict[str, tuple[HeldJob, str]] = field(factory=dict, init=False)
-    """The jobs whose file we serve, each with its offer."""
+    """The jobs whose file we serve, by ref, each with its offer."""
     _closing: asyncio.Event = field(factory=asyncio.Event, init=False)
 
     async def submit(self, request: Request, problems: Sequence[Problem] = (), **options: Unpack[SubmitOptions]) -> Job:
-        """Submit *request* in a task that is not cancelled with us; calls with one key share it.
+        """Submit *request* in a task that survives the caller's cancellation; concurrent calls with one key share it.
 
-        The outcome of the job may be unknown, but it is never lost. *problems* were found before. It raises what
-        `Client.submit` does, RateLimitError where there was no room in time, and SubmitUnknownError where closing the
-        client cut the POST off.
+        The outcome of the POST may be unknown, but the job is never lost. *problems* are those found so far. Raises
+        what `Client.submit` does: RateLimitError if there was no room in time, and SubmitUnknownError if closing the
+        client cut off the POST.
         """
         order = await draw_up(request, problems, self.providers, self.sources, **options)
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Job] = loop.create_future()
         if (sharing := self._by_key.get(order.key)) is not None:
-            self.sources.release(order.request)  # that of the first one goes out
+            self.sources.release(order.request)  # the first call's file is sent
             refuse_other(order, "under way", sharing[0])
             sharing[1].append(waiter)
-        elif self._closing.is_set():  # a task that is cancelled before its first step would tell nobody
+        elif self._closing.is_set():  # a task cancelled before its first step would never resolve the waiter
             self.sources.release(order.request)
             raise ConfigError(_UNSENT)
         else:
@@ -101,16 +101,16 @@ class Submitter:
             if order.key is not None:
                 self._by_key[order.key] = (order, waiters)
             task = loop.create_task(self._run(order, waiters), name="audioext submit")
-            self._under_way.setdefault(task, None)  # where tasks begin eagerly it may have sent by now
+            self._under_way.setdefault(task, None)  # an eager task may have set its job already
             task.add_done_callback(self._under_way.pop)
         return await waiter
 
     def callback(self, provider: str, ref: str) -> URL | None:
-        """Return the callback URL of a job, `None` where nobody can call us."""
+        """Return the callback URL of a job, or `None` if we have no reachable URL."""
         return None if self.public_url is None else callback_url(self.public_url, self.secret, provider, ref)
 
     def finish(self, ref: str) -> None:
-        """Let go of what a job held while it ran: its file, and its part of the account's limits."""
+        """Release the job's file, and let submits that wait for room in its account try again."""
         held, offer = self._served.pop(ref, (None, None))
         if held is not None:
             self.sources.release(held.record.request, offer)
@@ -118,29 +118,29 @@ class Submitter:
             account.freed.set()
 
     async def aclose(self) -> None:
-        """Cancel what was not sent; let a POST that is under way have its answer, and store it."""
+        """Cancel submits that have sent nothing, and wait until the answers of running POSTs are stored."""
         self._closing.set()
         for task in filter(None, self._idle):
             task.cancel()
-        for account in self.accounts.values():  # who is about to be told to wait for room
+        for account in self.accounts.values():  # wake submits that are about to wait for room
             account.freed.set()
-        while self._under_way:  # a recovery may begin its POST meanwhile
+        while self._under_way:  # a recovery may start its POST in the meantime
             await asyncio.wait([*filter(None, self._under_way)])
 
     async def see_through(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do *work*, another POST, to its end even where the caller is cancelled, as closing does with submits."""
+        """Run *work*, another POST, to its end even if the caller is cancelled; `aclose` waits for it too."""
         task: asyncio.Task[Any] = asyncio.create_task(work)
         self._under_way[task] = None
         task.add_done_callback(self._under_way.pop)
         await asyncio.shield(task)
 
     def cut_off(self) -> None:
-        """Wait for no answer any more: what is still under way stays unknown until its callback comes."""
+        """Cancel running POSTs: the outcome of each stays unknown until its webhook arrives."""
         for task in filter(None, self._under_way):
             task.cancel()
 
     async def _run(self, order: Order, waiters: list[asyncio.Future[Job]]) -> None:
-        """Submit, and tell those who wait; who was cancelled meanwhile waits no more."""
+        """Submit *order*, and resolve the waiters that were not cancelled."""
         name = order.provider.info.name
         outcome: HeldJob | Exception
         try:
@@ -150,7 +150,7 @@ class Submitter:
                     tracing.note(outcome.record)
         except asyncio.CancelledError:
             outcome = self._cut_off()
-        except Exception as error:  # noqa: BLE001 - it is for those who wait
+        except Exception as error:  # noqa: BLE001 - it is raised in the waiters
             outcome = error
         is_new = self._under_way.get(asyncio.current_task()) is outcome
         self._by_key.pop(order.key, None)
@@ -165,7 +165,7 @@ class Submitter:
                 waiter.set_exception(outcome)
             else:
                 waiter.set_result(Job(outcome, self.context, is_new=is_new))
-                is_new = False  # the others found it
+                is_new = False  # the job is new to one waiter only
 
     async def _submit(self, order: Order) -> HeldJob:
         is_served = False
@@ -184,11 +184,11 @@ class Submitter:
             is_served = held.ref in self._served
             return held
         finally:
-            if order.request.file is not None and not is_served:  # else it is the job's now
+            if order.request.file is not None and not is_served:  # a served file is released with the job
                 self.sources.release(order.request)
 
     async def _submit_to(self, order: Order) -> HeldJob:
-        """Submit to the first provider of *order*; where there is another one, a refusal is not waited out."""
+        """Submit to the first provider of *order*. After a refusal, resend only if there is no fallback to go on to."""
         request, offer, held = order.request, None, None
         try:
             if request.file is not None or request.rehost:
@@ -205,7 +205,7 @@ class Submitter:
                 wait = RESEND_SECONDS * 2**resends if asked is None else asked
                 if order.fallback or not refused.resend or resends == MAX_RESENDS or wait > self.permit_timeout:
                     raise error
-                # closing ends the pause, and the refusal is what is told
+                # Closing ends the pause, and the caller gets the refusal.
                 await self.journal.clock.wait_for(self._closing, wait)
                 if self._closing.is_set():
                     raise error
@@ -215,14 +215,14 @@ class Submitter:
                 self.sources.offers.withdraw(offer)
 
     async def _attempt(self, order: Order, request: Request, offer: str | None) -> tuple[HeldJob, Refused | None]:
-        """Make one POST as soon as the account has room; return its job, and the answer if that refuses it."""
+        """Send one POST as soon as the account has room; return its job, and the refusal if it was refused."""
         for _ in range(MAX_RESENDS + 1):
             if (held := await self._create(order)) is not None:
                 break
             if (found := await self._find(order)) is not None:
                 return found, None
-        else:  # as where a server dropped the job, and not its key
-            raise StoreError(f"the job that has the key {order.key!r} cannot be found: take another key")
+        else:  # for example, a server has dropped the job but not its key
+            raise StoreError(f"the job that has the key {order.key!r} cannot be found: use another key")
         self._under_way[asyncio.current_task()] = held
         if offer is not None:
             self._served[held.ref] = (held, offer)
@@ -237,11 +237,11 @@ class Submitter:
             return held, None
         refused = self._conclude(held, entry)
         if refused is not None:
-            self._under_way[asyncio.current_task()] = None  # closing before it is sent again costs nothing
+            self._under_way[asyncio.current_task()] = None  # closing before the resend costs nothing
         return held, refused
 
     async def _create(self, order: Order) -> HeldJob | None:
-        """Store a new job as soon as the account has room; return `None` where another one has its key."""
+        """Store a new job as soon as the account has room; return `None` if another job has its key."""
         provider, clock = order.provider, self.journal.clock
         ref = mint_id(clock.now())
         asked = asked_of(order, grace=None if self.public_url is not None else POLL_GRACE_SECONDS)
@@ -250,29 +250,29 @@ class Submitter:
         def make() -> tuple[Entry, Index]:
             self._check_open()
             entry = make_entry("request", clock.now(), body=body, note=order.note)
-            record = Record(ref=ref, asked=asked, created_at=entry.at)  # what a request folds to
+            record = Record(ref=ref, asked=asked, created_at=entry.at)  # the fold of a request alone
             fresh.go_on([Reading(entry, asked=asked)], record, count=1)
             return entry, self.journal.index(fresh, record)
 
         try:
             account = self.accounts[asked.provider]
             created = await account.create(make, timeout=self.permit_timeout, waiting=self._waiting)
-        except StoreError:  # it may be stored all the same, and would hold its key as if it had been sent
-            why = "the store did not say that it took the job; nothing was sent"
+        except StoreError:  # it may be stored anyway, and would then hold its key as if it had been sent
+            why = "the store did not confirm the job; nothing was sent"
             self.journal.disown(fresh, make_entry("abandoned", clock.now(), note=why))
             raise
-        if isinstance(created, Existing) and created.ref != ref:  # its own ref: a create that was sent again
+        if isinstance(created, Existing) and created.ref != ref:  # its own ref means that the engine retried the create
             return None
-        return self.journal.keep(fresh)  # not before: what is held is given back to a store
+        return self.journal.keep(fresh)  # not earlier: jobs in memory are appended to a store that lacks them
 
     async def _post(self, provider: Provider, request: Request, ref: str) -> Entry:
-        """Send the POST of *ref* and return its answer, or why there was none; it never raises."""
+        """Send the POST of *ref*; return the entry of its answer, or of why there is none. Never raises."""
         clock, callback = self.journal.clock, self.callback(provider.info.name, ref)
         try:
             built = provider.build_submit(request, callback)
-        except Exception as error:  # noqa: BLE001 - a provider's bug, or a name that it cannot write
+        except Exception as error:  # noqa: BLE001 - a provider's bug, or a file name that it cannot encode
             _log.exception("job %s: the submit could not be built", ref)
-            why = f"the request could not be put into words ({type(error).__name__}); nothing was sent"
+            why = f"the request could not be built ({type(error).__name__}); nothing was sent"
             return make_entry("abandoned", clock.now(), note=why)
         try:
             response = await self.transport.send(built, timeout=SUBMIT_TIMEOUT_SECONDS)
@@ -280,7 +280,7 @@ class Submitter:
             return make_entry("abandoned", clock.now(), status=1, note=str(error))
         except BrokenError as error:
             return make_entry("answer", clock.now(), note=str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, bytes may have left
+        except Exception as error:  # noqa: BLE001 - any error, since bytes may have been sent
             _log.exception("job %s: the submit broke off", ref)
             return make_entry("answer", clock.now(), note=f"the submit broke off with {type(error).__name__}")
         return answer_entry(response, clock.now(), secrets_sent(provider, callback))
@@ -288,7 +288,7 @@ class Submitter:
     def _conclude(self, held: HeldJob, entry: Entry) -> Refused | None:
         record = held.record
         if record.verdict is Verdict.REFUSED:
-            self._served.pop(held.ref, None)  # its file may be offered again with the next try
+            self._served.pop(held.ref, None)  # a resend may offer the same file
             self.finish(held.ref)
             outcome = held.readings[entry.id].outcome
             return outcome if isinstance(outcome, Refused) else Refused(error=unsent_error(record, entry))
@@ -299,11 +299,11 @@ class Submitter:
         return None
 
     async def _find(self, order: Order) -> HeldJob | None:
-        """Return the job that has the key of *order*, if there is one."""
+        """Return the job that has the key of *order*, or `None`."""
         with self._waiting():
             held = None if order.key is None else await self.journal.hold_key(order.key)
         if held is not None and held.record.verdict is Verdict.REFUSED:
-            await self.journal.append(held)  # whoever heard of it may have died before its key was free
+            await self.journal.append(held)  # free the key: the process that got the refusal may have died before
             return None
         if held is not None:
             asked = held.record.asked
@@ -316,7 +316,7 @@ class Submitter:
 
     @contextmanager
     def _waiting(self) -> Generator[None]:
-        """Mark the running task as one that closing may cancel, unless it was closed before: it has sent nothing."""
+        """Let `aclose` cancel the current task within the block, since it has sent nothing; raise if closed already."""
         self._check_open()
         task = asyncio.current_task()
         self._idle.add(task)
@@ -332,12 +332,12 @@ class Submitter:
         if sent.record.task_id is not None:
             return sent
         name = sent.provider.info.name
-        message = f"job {sent.ref}: its POST was cut off, so nobody knows whether it landed at {name}"
+        message = f"job {sent.ref}: its POST was cut off, so it is unknown whether it reached {name}"
         return SubmitUnknownError(message, job=Job(sent, self.context))
 
 
 def secrets_sent(provider: Provider, callback: URL | None) -> list[str]:
-    """Return what a provider was sent and may quote in an error, and what we show and store must not hold."""
+    """Return the secrets that a provider was sent and may quote in an answer: never show or store them."""
     key = getattr(provider, "api_key", None) or ""
     tag = [] if callback is None else [callback.raw_path.rpartition("/")[2]]
     return [*tag, key] if len(key) >= SHORTEST_SECRET else tag

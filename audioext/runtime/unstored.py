@@ -1,4 +1,4 @@
-"""What became of a POST and is not stored yet: tried again until the store takes it, since a task may be paid for."""
+"""Entries that could not be stored, retried until the store takes them, since a task may be paid for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 
 @define(kw_only=True, eq=False, repr=False)
 class Unstored:
-    """Entries that the store did not take, by job; until it does, these jobs count as being posted."""
+    """The entries that wait for the store, by job. Until they are stored, `HeldJob.posts` counts them."""
 
     append: Callable[[HeldJob, Sequence[Entry]], Awaitable[None]]
     clock: Clock
@@ -34,14 +34,14 @@ class Unstored:
     _is_closing: bool = field(default=False, init=False)
 
     def add(self, held: HeldJob, entries: Sequence[Entry]) -> None:
-        """Append *entries* as soon as the store is there again."""
+        """Append *entries* as soon as the store is back."""
         if held.ref not in self.waiting:
             held.posts += 1
         self.waiting[held.ref] = (held, (*self.entries(held.ref), *entries))
-        self._pause = FIRST_PAUSE_SECONDS  # what is new is not kept waiting by what fails for long
+        self._pause = FIRST_PAUSE_SECONDS  # new entries must not wait for the long pause of old failures
         self._again.set()
         caller = asyncio.current_task()
-        if caller is None or not caller.cancelling():  # else we are about to close, and do it then
+        if caller is None or not caller.cancelling():  # cancelled: the client is closing, and `aclose` starts it
             self._start()
 
     def _start(self) -> None:
@@ -49,15 +49,15 @@ class Unstored:
             self._task = asyncio.create_task(self._persist(), name="audioext persist")
 
     def entries(self, ref: str) -> Sequence[Entry]:
-        """Return what is not stored of a job; whoever appends something else to it takes that along."""
+        """Return the job's entries that are not stored yet; any other append to the job has to include them."""
         _, entries = self.waiting.get(ref, (None, ()))
         return entries
 
     async def flush(self, key: str | None = None) -> None:
-        """Try all now, or those of the jobs that have this *key*; one that fails keeps no other.
+        """Try to store all entries now, or only those of jobs that may have this *key*. One failure stops no other.
 
         Raises:
-            StoreError: the store still does not take some of them.
+            StoreError: some still could not be stored.
         """
         chosen = [
             (ref, waiting)
@@ -78,7 +78,7 @@ class Unstored:
             held.wake()
 
     def wake(self) -> None:
-        """Try now, and not only when the pause is over."""
+        """Try again now, without waiting for the pause to end."""
         self._again.set()
 
     async def aclose(self) -> None:
@@ -89,11 +89,11 @@ class Unstored:
         if self._task is not None:
             try:
                 await asyncio.wait([self._task])
-            finally:  # also where nobody waits for a store that hangs
+            finally:  # also if this wait is cancelled because the store hangs
                 self._task.cancel()
 
     async def _persist(self) -> None:
-        outage = Outage(_log, "what became of a POST is still not stored")
+        outage = Outage(_log, "the outcome of a POST is not stored yet")
         while self.waiting:
             is_last = self._is_closing
             self._again.clear()
@@ -103,7 +103,7 @@ class Unstored:
                 outage.note(error)
                 if is_last:
                     return
-                if self._is_closing:  # since this try began
+                if self._is_closing:  # closing began during this try: make one more
                     continue
                 pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE_SECONDS)
                 await self.clock.wait_for(self._again, pause)

@@ -1,4 +1,4 @@
-"""One private wait for news of a job: woken by what this process hears, and looking at the truth now and then."""
+"""A single wait on a job: news in this process wakes it, and it reads the store now and then."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from audioext.runtime.held import HeldJob, JobContext
 _T = TypeVar("_T")
 
 LOOK_SECONDS = 60.0
-"""How long a wait relies on being woken before it reads the truth itself."""
+"""How long a wait relies on being woken before it reads the store itself."""
 
 
 class Awaited(Protocol):
-    """What a wait needs of the handle of a job."""
+    """What a wait needs from a job's handle."""
 
     _held: HeldJob
     _context: JobContext
 
     def _raise_if_over(self) -> None:
-        """Raise what ends the wait without its result."""
+        """Raise the error that ends the wait, if the job or the client has ended."""
         ...
 
     def _given_up(self, stage: Stage, deadline: float) -> Exception:
-        """Return the error of a wait that ended without a word."""
+        """Return the error of a wait that reached its *deadline*, or of a submit that counts as unknown."""
         ...
 
 
 async def until(job: Awaited, look: Callable[[Stage], _T | None], stage: Stage, deadline: float) -> _T:
-    """Return what *look* says of *stage* as soon as that is something; *deadline* is of the monotonic clock."""
+    """Wait until `look(stage)` is not `None` and return it; *deadline* is on the monotonic clock."""
     held, context = job._held, job._context  # noqa: SLF001 - the handle is a part of this package
     clock = context.clock
     context.check_loop()
@@ -40,7 +40,7 @@ async def until(job: Awaited, look: Callable[[Stage], _T | None], stage: Stage, 
     context.watch(1)
     try:
         if held.record.is_final:
-            await _look(held, context)  # it may have risen since
+            await _look(held, context)  # its verdict may have risen since
         else:
             context.look_soon(held.ref)
         while True:
@@ -62,7 +62,7 @@ async def until(job: Awaited, look: Callable[[Stage], _T | None], stage: Stage, 
                     held.leave(waiter)
                 if is_news:
                     continue
-            # Nobody spoke: read the truth, now and then and once more before giving up.
+            # No news woke us: read the store, and once more before giving up.
             is_last = ends_at <= clock.monotonic()
             await _look(held, context)
     finally:
@@ -70,8 +70,8 @@ async def until(job: Awaited, look: Callable[[Stage], _T | None], stage: Stage, 
 
 
 async def _look(held: HeldJob, context: JobContext) -> None:
-    """Look at the truth; while the store is down, waits go on with what is known."""
-    with suppress(StoreError):  # which was said, once for all who wait
+    """Update the job from the store; while the store is down, the wait goes on with what is known."""
+    with suppress(StoreError):  # it is logged, once for all waiters
         await context.look(held.ref)
 
 
@@ -79,5 +79,5 @@ def _unknown_at(held: HeldJob, context: JobContext, now: float) -> float:
     if held.record.task_id is not None or held.posts:
         return float("inf")
     if not held.record.webhooks and held.record.answer_problem is not None:
-        return now  # nobody will ever call
+        return now  # without a callback URL no webhook can come
     return now + (held.record.unknown_at - context.clock.now())

@@ -122,7 +122,7 @@ async def test_each_call_and_each_decision_is_a_line_for_who_looks_closely(
         r"GET 127\.0\.0\.1/\S+/record-info: 200 in \d+\.\d{3} s",
         r"GET a file at 127\.0\.0\.1: 200 in \d+\.\d{3} s",
         rf"a webhook of kie for job {song.ref} was repeated",
-        r"job \w+: its status is asked for: no word of it for \d+ s, and nobody can call us",
+        r"job \w+: polling its status: no news of it for \d+ s, and it has no callback URL",
     ):
         assert [] != [text for text in said if re.fullmatch(words, text)], words
     tags = {URL(str(sent["callBackUrl"])).name for sent in sandbox.submits if "callBackUrl" in sent}

@@ -87,7 +87,7 @@ async def test_an_unreadable_job_is_said_once_and_keeps_no_other(
     await claims.aclose()
 
     assert ["good"] == done
-    assert 1 == caplog.text.count("polls of job bad: it is passed over")
+    assert 1 == caplog.text.count("polls of job bad: it is skipped")
 
 
 def _nothing_due(job: Stored) -> Index:
@@ -110,7 +110,7 @@ async def test_a_store_that_fails_in_the_middle_is_said_once(
     await claims.aclose()
 
     (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "polls: the store failed in the middle, trying again: job job0: the disk is full" == line
+    assert "polls: the store failed during a job, trying again: job job0: the disk is full" == line
 
 
 async def test_a_bug_of_a_store_does_not_end_the_loop(store: MemoryStore) -> None:

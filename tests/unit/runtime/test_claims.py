@@ -204,7 +204,7 @@ async def test_a_store_that_is_away_is_tried_again(
     await loop.aclose()
 
     assert ["a"] == worker.refs
-    assert ["handlers: the store is not there, trying again: away"] == [caplog.records[0].getMessage()]
+    assert ["handlers: the store is unavailable, trying again: away"] == [caplog.records[0].getMessage()]
     assert "that is over" in caplog.text
 
 

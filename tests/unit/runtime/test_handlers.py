@@ -698,7 +698,7 @@ class Meta(TypedDict):
 @pytest.mark.parametrize("stage", [Stage.SUBMITTED, "complete", 4, None])
 def test_handlers_are_told_of_three_stages(here: Process, stage: object) -> None:
     """SUBMITTED, and what is no stage, is refused when the handler is registered."""
-    with pytest.raises(ConfigError, match="handlers are told of TEXT, FIRST and COMPLETE"):
+    with pytest.raises(ConfigError, match="handlers are for TEXT, FIRST and COMPLETE"):
         make(here).on(stage)(never)  # type: ignore[arg-type]  # that is what is tested
 
 
