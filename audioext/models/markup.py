@@ -1,4 +1,4 @@
-"""HTML for notebooks. Text from outside is escaped, and only http(s) URLs become links."""
+"""HTML for notebooks, in which text from outside is escaped and only http(s) URLs become links."""
 
 from __future__ import annotations
 

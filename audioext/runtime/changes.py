@@ -1,4 +1,4 @@
-"""Follows what other processes append: held jobs are brought up to date, one by one, and workers are woken."""
+"""Follows the appends of other processes: updates held jobs, one by one, and wakes the handlers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STORE_DOWN_SECONDS = 1.0
 
 @define(kw_only=True, eq=False, repr=False)
 class Changes:
-    """One task notes the store's changes, another reads what they are about; what it could not read it reads again."""
+    """One task collects the store's changes; another reads the changed jobs, and retries those that it cannot read."""
 
     store: Store
     journal: Journal
@@ -30,30 +30,30 @@ class Changes:
     on_change: Callable[[], None]
     """Called after each change, since handlers may have work."""
     on_resync: Callable[[], Awaitable[None]]
-    """Called where the store may have lost what it held, again until it raises no `StoreError`."""
+    """Called when the store may have lost data, and again until it does not raise."""
     _unread: dict[str, bool] = field(factory=dict, init=False)
-    """What is to be read again, and whether all of it, since the store may have lost a part."""
+    """The refs to read, each with whether to read the whole journal, since the store may have lost a part."""
     _looks: deque[str] = field(factory=deque, init=False)
-    """What somebody began to wait for."""
+    """The refs of jobs for which a wait has begun."""
     _is_resync: bool = field(default=False, init=False)
     _news: asyncio.Event = field(factory=asyncio.Event, init=False)
     _tasks: Sequence[asyncio.Task[None]] = field(default=(), init=False)
     outage: Outage = field(factory=lambda: Outage(_log, "the store could not be read, and waits go on"), init=False)
 
     def start(self) -> None:
-        """Begin."""
+        """Start both tasks."""
         self._tasks = [
             asyncio.create_task(self._follow(), name="audioext changes"),
             asyncio.create_task(self._catch_up(), name="audioext catching up"),
         ]
 
     def look_soon(self, ref: str) -> None:
-        """Bring a held job up to date with the store in its turn, after those of which there is news."""
+        """Queue an update of a held job from the store, after the jobs that have changed."""
         self._looks.append(ref)
         self._news.set()
 
     async def aclose(self) -> None:
-        """End."""
+        """Cancel both tasks."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -63,15 +63,15 @@ class Changes:
             changes = self.store.changes()
             first = asyncio.ensure_future(anext(changes))
             try:
-                # It listens from its first step on, so what is read after that misses nothing.
+                # The stream listens from its first step on, so reads after that step miss no change.
                 await asyncio.sleep(0)
                 self._note(RESYNC)
                 self._note(await first)
                 async for change in changes:
                     self._note(change)
             except StopAsyncIteration:
-                return  # the store was closed before anything happened
-            except Exception as error:  # noqa: BLE001 - a bug of a store must not leave all who wait deaf
+                return  # the store was closed before the first change
+            except Exception as error:  # noqa: BLE001 - after a bug of a store, waiters must still be woken
                 self.outage.note(error)
             else:
                 return  # the store was closed
@@ -103,7 +103,7 @@ class Changes:
                 self._news.set()
 
     async def _read_all(self) -> bool:
-        """Read each job again that a change was about, and return whether all could be read: one keeps no other."""
+        """Read all changed jobs, and return whether all could be read. One failure does not stop the others."""
         is_over = True
         if self._is_resync:
             self._is_resync = False
@@ -120,15 +120,15 @@ class Changes:
         return is_over
 
     async def _read(self, ref: str, *, whole: bool) -> bool:
-        """Read a job if it is held, and return whether that could be done; else it is read again."""
+        """Read a job if it is held, and return whether that worked; if it did not, the job is queued again."""
         if self.journal.held.get(ref) is None:
             return True
         try:
             await self.journal.look(ref, whole=whole)
-        except Exception as error:  # noqa: BLE001 - a bug of a store or a provider must not leave all who wait deaf
+        except Exception as error:  # noqa: BLE001 - after a bug of a store or a provider, waiters must still be woken
             if isinstance(error, StoreError) and not isinstance(error, UnreadableError):
                 self._unread[ref] = whole or self._unread.get(ref, False)
                 self.outage.note(error)
                 return False
-            _log.warning("job %s: what changed cannot be read: %r", ref, error)  # its own affair
+            _log.warning("job %s: its changes cannot be read: %r", ref, error)  # a retry would fail again
         return True

@@ -1,4 +1,4 @@
-"""What a handle of a job says of it without waiting: where it came from, and how far it is."""
+"""The synchronous half of a job's handle: its origin and its current state."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from audioext.runtime.held import HeldJob, JobContext
 
 
 class JobFacts:
-    """The half of a `Job` that waits for nothing. Two handles of one job are equal."""
+    """The properties of a `Job` that need no waiting. Two handles of one job are equal."""
 
     __slots__ = ("__weakref__", "_context", "_held")
 
     def __init__(self, held: HeldJob, context: JobContext) -> None:
-        """Hold the job."""
+        """Keep the job and its context."""
         self._held = held
         self._context = context
 
     def __eq__(self, other: object) -> bool:
-        """Say whether *other* is a handle of the same job."""
+        """Return whether *other* is a handle of the same job."""
         return isinstance(other, JobFacts) and self._held.ref == other._held.ref
 
     def __hash__(self) -> int:
@@ -32,7 +32,7 @@ class JobFacts:
 
     @property
     def ref(self) -> str:
-        """Our public id of the job, safe to print and to store."""
+        """The public id of the job, which is safe to print and to store."""
         return self._held.ref
 
     @property
@@ -47,17 +47,17 @@ class JobFacts:
 
     @property
     def task_id(self) -> str | None:
-        """The provider's id of the task, once it is known."""
+        """The provider's id of the task, `None` until it is known."""
         return self.record.task_id
 
     @property
     def request(self) -> Request:
-        """What was asked for."""
+        """The request that was submitted."""
         return self.record.request
 
     @property
     def meta(self) -> Mapping[str, object]:
-        """What the submitter noted down."""
+        """The metadata that was given to the submit."""
         return self.record.meta
 
     @property
@@ -82,7 +82,7 @@ class JobFacts:
 
     @property
     def created_at(self) -> datetime:
-        """When the job was made, before its POST (tz-aware)."""
+        """When the job was created, before its POST (timezone-aware)."""
         return datetime.fromtimestamp(self.record.created_at, UTC)
 
     def __repr__(self) -> str:
@@ -91,11 +91,11 @@ class JobFacts:
         return f"<Job {self.ref} {self.provider} {stage} {self.verdict.name}>"
 
     def _repr_html_(self) -> str:
-        """Show the stages in a notebook, each with the time that it took."""
+        """Show the stages in a notebook, each with its time since the submit."""
         record = self.record
         rows: list[tuple[str, str, str]] = []
         for item in record.reached:
-            # A job is submitted by the POST's own answer, unless a webhook was quicker to name the task.
+            # SUBMITTED comes from the POST's answer, so its source is shown only if a webhook was first.
             source = "" if item.stage is Stage.SUBMITTED and item.source != "webhook" else item.source
             rows.append((item.stage.name.lower(), f"{item.at - record.created_at:.1f} s", source))
         fault = record.fault.message if record.fault is not None else record.refusal

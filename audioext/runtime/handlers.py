@@ -1,4 +1,4 @@
-"""`@client.on`: call handlers at least once for each (job, stage), in order. The journal says which are still due."""
+"""`@client.on`: call handlers at least once for each (job, stage), in order, until the journal shows all as done."""
 
 from __future__ import annotations
 

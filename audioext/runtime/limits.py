@@ -1,8 +1,7 @@
-"""Client-side rate limits: how many calls an API may have in any window, and how many open jobs an account.
+"""Client-side limits: calls per window of an API, and submits and open jobs of an account.
 
-A leaky bucket lets twice its capacity through in one window, so the window here slides over the calls
-themselves, and a call counts until its window has passed since its *end*: however long it took to arrive,
-the provider never sees more than it allows.
+A leaky bucket can let twice its capacity through in one window. Here the window slides, and a call counts until a
+window after its *end*: however long it took to arrive, the provider never sees more calls than it allows.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from audioext.models.limits import Limits
 from audioext.stores.base import Created, Existing, Full, Store
 
 LOOK_SECONDS = 1.0
-"""How long the end of another process's job may stay unseen."""
+"""How long the end of another process's job may go unnoticed."""
 LEAST_PAUSE_SECONDS = 0.001
 
 
 @define(eq=False, repr=False)
 class Limiter:
-    """So many calls of this process in any window, first come, first served."""
+    """At most *calls* of this process in any window of *per* seconds, first come, first served."""
 
     calls: int | None
     per: float
@@ -35,15 +34,15 @@ class Limiter:
     _timers: set[asyncio.TimerHandle | asyncio.Task[None]] = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Make the permits."""
+        """Create the permits."""
         self._permits = None if self.calls is None else asyncio.Semaphore(self.calls)
 
     @asynccontextmanager
     async def permit(self, *, timeout: float) -> AsyncGenerator[None]:  # noqa: ASYNC109 - the queue is ours to end
-        """Hold a permit for one call; it may take up to *timeout* seconds to come.
+        """Hold a permit for one call within the block, after waiting up to *timeout* seconds for it.
 
         Raises:
-            TimeoutError: it did not come in time.
+            TimeoutError: there was no permit in time.
         """
         if self._permits is None:
             yield
@@ -56,12 +55,12 @@ class Limiter:
             self._give_back(self._permits, self.clock.monotonic() + self.per)
 
     def close(self) -> None:
-        """Let go of the timers."""
+        """Cancel the timers."""
         for timer in self._timers:
             timer.cancel()
 
     def _give_back(self, permits: asyncio.Semaphore, at: float) -> None:
-        """Give one back *at* that time of the monotonic clock, not a moment before: timers may come early."""
+        """Release a permit *at* that monotonic time and never before: timers may fire early."""
         left = at - self.clock.monotonic()
         if left <= 0:
             permits.release()
@@ -77,7 +76,7 @@ class Limiter:
 
 @define(eq=False, repr=False)
 class Account:
-    """The submits of one account that wait here for their turn; the store counts those of all processes."""
+    """The queue of one account's submits in this process; the store counts the submits of all processes."""
 
     name: str
     limits: Limits
@@ -95,10 +94,10 @@ class Account:
         timeout: float,  # noqa: ASYNC109 - the queue is ours to end
         waiting: Callable[[], AbstractContextManager[object]],
     ) -> Created | Existing:
-        """Store what *make* returns as soon as the account has room, in at most *timeout* seconds.
+        """Store the job that *make* returns as soon as the account has room, within *timeout* seconds.
 
-        It is made anew with each try, so that its time is right. While we wait for a try *waiting* holds. It raises
-        RateLimitError where there was no room in time, and nothing was stored.
+        Each try calls *make* again, so that the job's time is right. Every wait runs within `waiting()`. Raises
+        RateLimitError if there was no room in time; then nothing was stored.
         """
         ends_at = self.clock.monotonic() + timeout
         if not self._waiting and not isinstance(outcome := await self._try(make), Full):
@@ -120,7 +119,7 @@ class Account:
             finally:
                 self._turn.release()
         except TimeoutError as error:
-            message = f"no permit within {timeout:g} s: too many submits wait; nothing was sent"
+            message = f"no permit within {timeout:g} s: too many submits are waiting; nothing was sent"
             raise RateLimitError(message, provider=self.name) from error
         finally:
             self._waiting -= 1

@@ -1,4 +1,4 @@
-"""What goes on while a client is open: old jobs are forgotten now and then, and deliveries where many came."""
+"""Purges the store while a client is open: old jobs every hour, and orphaned webhooks earlier if many arrive."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from audioext.stores.base import Store
 _log = logging.getLogger("audioext.maintenance")
 
 FIRST_PURGE_SECONDS = 600.0
-"""After a long absence handlers are told of what happened before the old jobs are forgotten."""
+"""The delay of the first purge: after a long downtime, handlers are called for old jobs before those are deleted."""
 PURGE_EVERY_SECONDS = 3_600.0
 UNTOLD_SECONDS = 3_600.0
 """A job whose handlers were due within this stays; one that was due longer may have none that will ever be told."""
 EARLY_SHARE = 8
-"""Deliveries for no submitted job are bounded at once when this process took an eighth of what is kept of them."""
+"""Orphans are purged early once this process has received an eighth of `delivery_bytes_kept` of them."""
 
 
 @define(kw_only=True, eq=False)
 class Housekeeping:
-    """Purges the store; *keep* is how long (seconds) an ended job is remembered after its last entry.
+    """Purges the store; *keep* is how long (seconds) an ended job is kept after its last entry.
 
-    Every process looks at what it took itself: so many processes that take deliveries for no job at full speed keep
-    so many eighths more of `delivery_bytes_kept` than that.
+    Each process counts only the orphans that it received itself. Under a flood of them, n processes can therefore keep
+    n eighths of `delivery_bytes_kept` more than that.
     """
 
     store: Store
@@ -40,14 +40,14 @@ class Housekeeping:
     _is_early: asyncio.Event = field(factory=asyncio.Event, init=False)
 
     def note_orphan(self, size: int) -> None:
-        """Count the bytes of a delivery for no submitted job."""
+        """Count the bytes of an orphan: a webhook of no submitted job."""
         self._taken += size
         if self._taken >= max(self.delivery_bytes_kept // EARLY_SHARE, MAX_JOURNAL_BYTES):
             self._taken = 0
             self._is_early.set()
 
     async def run(self) -> None:
-        """Purge the store for ever."""
+        """Purge the store until cancelled."""
         clock, steady = self.clock, SteadyTime(self.clock)
         steady.now()
         due = clock.monotonic() + FIRST_PURGE_SECONDS
@@ -66,5 +66,5 @@ class Housekeeping:
                     delivery_bytes_kept=self.delivery_bytes_kept,
                     untold_before=now - UNTOLD_SECONDS,
                 )
-            except Exception:  # noqa: BLE001 - housekeeping must not end; it comes again in an hour
+            except Exception:  # noqa: BLE001 - purging must go on; the next try is in an hour
                 _log.warning("old jobs could not be purged", exc_info=True)

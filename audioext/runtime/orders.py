@@ -1,4 +1,4 @@
-"""One call of submit: what is asked for, all that is wrong with it, and what may be asked for under one key."""
+"""The arguments of one submit: checked together, and compared with those of the job that has the key already."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _log = logging.getLogger("audioext.submit")
 
 MAX_KEY_LENGTH = 512
 MAX_META_BYTES = 1_048_576
-"""Of JSON: a job's journal has to take it, and all that is heard of the job."""
+"""The size of `meta` as JSON: a job's journal has to hold it along with everything else about the job."""
 _OURS = frozenset({"provider", "source_duration", "rehost"})
-"""Fields that change nothing of what is asked for."""
+"""Fields that do not change what the provider generates."""
 
 
 @frozen(kw_only=True)
 class Order:
-    """One call of submit: what is asked for, of whom, and what to note down with it."""
+    """One submit: the request, the provider, and what to store with the job."""
 
     request: Request
     provider: Provider
@@ -57,16 +57,16 @@ class Order:
     meta: Mapping[str, object] = field(factory=dict)
     progress: Progress | None = None
     fallback: tuple[Provider, ...] = ()
-    """Who is asked next, where those before certainly made no task."""
+    """The providers to try next, if those before certainly made no task."""
     tried: tuple[Provider, ...] = ()
-    """Who was asked before."""
+    """The providers that were tried before."""
     note: str = ""
-    """What they said, for the journal."""
+    """Their errors, for the journal."""
     content: str | None = None
-    """A digest of what is in the request's file, where there is a key and the file can be read."""
+    """A digest of the request's file, if there is a key and the file can be read."""
 
     def after(self, error: ProviderError) -> Order:
-        """Return the order for the next provider, since *error* says that this one made no task."""
+        """Return the order for the next provider, after *error* from this one, which made no task."""
         job = "" if error.ref is None else f" job {error.ref}"
         said = f"{self.note}; " if self.note else ""
         note = f"{said}{self.provider.info.name} refused{job}: {cut(error.message)}"
@@ -85,7 +85,7 @@ class SubmitOptions(TypedDict, total=False):
 
 
 def choose(providers: Mapping[str, Provider], name: str | None) -> Provider:
-    """Return the provider of that *name*, the first one without a name, or raise ConfigError: there is none."""
+    """Return the provider called *name*, or the first one if `None`; raise ConfigError if there is none."""
     if not providers:
         keys = dict.fromkeys(known.load(each)().info.key_variable for each in known.NAMES)
         advice = f"pass one, like Client(Kie()), or set its key for from_env(): {', '.join(keys)}"
@@ -109,7 +109,7 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each thing that can be sai
     meta: Meta | None = None,
     progress: Progress | None = None,
 ) -> Order:
-    """Return the order of a submit, or refuse all that is wrong with it, *problems* among it, at once."""
+    """Return the order of a submit, or raise all that is wrong with it at once, *problems* included."""
     found = [*problems]
     if not isinstance(request, (Extend, AddInstrumental)):
         wanted = "must be a request, like Extend(...) or AddInstrumental(...)"
@@ -121,14 +121,14 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each thing that can be sai
         others = tuple(other for name in dict.fromkeys(names) if (other := choose(providers, name)) is not chosen)
         bound = [name for name in ("audio_id", "persona_id") if others and name in request.given()]
         found += [
-            Problem("fallback", f"cannot go on with {name}, which its own provider alone knows") for name in bound
+            Problem("fallback", f"cannot be used with {name}, which only its own provider knows") for name in bound
         ]
     if request.file is not None:
         request, wrong = await sources.look(request)
         found += wrong
     handling = HANDLING.get() if key is None else None
     if request.file is not None and request.path is not None and (key is not None or handling is not None):
-        with suppress(OSError, ValueError):  # then it is refused, with all that is wrong
+        with suppress(OSError, ValueError):  # `check_order` reports a file that cannot be read
             content = await asyncio.to_thread(fingerprint, request.path)
     if handling is not None:
         key = handling.key(chosen.info.name, request, content)
@@ -149,19 +149,19 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each thing that can be sai
 
 
 def _plain(meta: Meta, found: list[Problem]) -> dict[str, object]:
-    """Return *meta* as it comes back from a store, plain JSON; add to *found* what is wrong with it."""
+    """Return *meta* as plain JSON, as a store returns it; add what is wrong with it to *found*."""
     try:
         body = msgspec.json.encode(dict(meta) if isinstance(meta, Mapping) else meta)
         if len(body) <= MAX_META_BYTES:
             return msgspec.json.decode(body, type=dict[str, object])
-        found.append(Problem("meta", f"must be at most {MAX_META_BYTES} bytes of JSON: keep what is large elsewhere"))
+        found.append(Problem("meta", f"must be at most {MAX_META_BYTES} bytes of JSON: keep large data elsewhere"))
     except (TypeError, ValueError, RecursionError) as error:
-        found.append(Problem("meta", f"must be a dict of JSON values, or become one: {cut(str(error))}"))
+        found.append(Problem("meta", f"must be a dict of JSON values, or an object with JSON fields: {cut(str(error))}"))
     return {}
 
 
 def check_order(order: Order, found: Sequence[Problem], sources: Sources) -> None:
-    """Refuse what is wrong with *order* for any who may get it, and what was *found* wrong before, all at once."""
+    """Raise all that is wrong with *order* at any of its providers, and what was *found* before, at once."""
     request = order.request
     checked: dict[Problem, str] = dict.fromkeys((*request.problems(), *found), order.provider.info.name)
     missing = []
@@ -185,21 +185,21 @@ def check_order(order: Order, found: Sequence[Problem], sources: Sources) -> Non
     for provider in () if request.file is None else (order.provider, *order.fallback):
         if sources.serves(request, provider) and sources.public_url() is None:
             message = (
-                f"{provider.info.name} takes audio by URL only, and nobody could ask this process for the file: give "
+                f"{provider.info.name} takes audio by URL only, and it cannot fetch the file from this process: give "
                 "public_url= and listen=, or mount receiver.add_to(app), or pass url= instead of file="
             )
             raise UnsupportedError(message)
 
 
 def unsent_error(record: Record, entry: Entry) -> ProviderError:
-    """Return the error of a POST that was certainly never sent, as *entry* tells."""
+    """Return the error of a POST that was certainly never sent, from its `abandoned` *entry*."""
     if entry.status:  # no connection
         return ProviderDownError(entry.note, provider=record.provider, retryable=True, charged=False)
     return ProviderError(entry.note, provider=record.provider, charged=False)
 
 
 def asked_of(order: Order, *, grace: float | None) -> Asked:
-    """Return what a job begins with; *grace* (seconds) is the shorter one of those whom nobody can call."""
+    """Return what a job's first entry stores. *grace* (seconds) is given if there is no callback URL."""
     info, request = order.provider.info, order.request
     outputs = request.num_outputs if isinstance(request, Extend) else None
     return Asked(
@@ -230,7 +230,7 @@ _ENDS: tuple[tuple[type[Exception], SubmitEnd], ...] = (
 
 
 def end_of(outcome: Record | Exception, *, is_new: bool) -> SubmitEnd:
-    """Return how a submit ended: with the record of its job, which may have been there before, or without one."""
+    """Return how a submit ended, by the record of its job, which *is_new* or existed before, or by its exception."""
     if isinstance(outcome, Exception):
         return next(end for kind, end in _ENDS if isinstance(outcome, kind))
     if not is_new:
@@ -239,7 +239,7 @@ def end_of(outcome: Record | Exception, *, is_new: bool) -> SubmitEnd:
 
 
 def refuse_other(order: Order, ref: str, held: Order) -> None:
-    """Refuse what asks for something else than *held*, which has its key; what a provider adds does not count."""
+    """Raise if *order* asks for something else than *held*, which has its key. Defaults of a provider do not count."""
     chain = {provider.info.name: provider for provider in (*order.tried, order.provider, *order.fallback)}
     if held.provider.info.name not in chain:
         differing = ["provider"]
@@ -257,7 +257,7 @@ def refuse_other(order: Order, ref: str, held: Order) -> None:
 
 
 def _wanted(order: Order, *, by_content: bool) -> dict[str, object]:
-    """Return what a request asks for; *by_content* a file is what is in it, since it may lie elsewhere by now."""
+    """Return what a request asks for, by field. *by_content* compares a file by its digest, since it may have moved."""
     wanted = {name: value for name, value in order.request.given().items() if name not in _OURS}
     if by_content:
         wanted["file"] = order.content
@@ -265,7 +265,7 @@ def _wanted(order: Order, *, by_content: bool) -> dict[str, object]:
 
 
 def _sent(order: Order) -> object:
-    """Return what the provider would be sent, which has its defaults, or `None` where that cannot be said."""
+    """Return what the provider would be sent, defaults included, or `None` if that cannot be computed."""
     request = order.request
     if request.file is not None:
         fields = {name: value for name, value in request.given().items() if name != "file"}

@@ -1,6 +1,6 @@
-"""Results that last: a job's files by links that live, from its status, and from its vendor's recovery of files.
+"""Downloads of a job's files, with fresh links for dead ones from a status call, then from the vendor's recovery.
 
-A recovery is journaled before its POST. Whoever finds one under way, in this process or after a crash, waits for it.
+A recovery is journaled before its POST. Any process that finds one running, even after a crash, waits for it.
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ from audioext.state.tracks import song_of
 _log = logging.getLogger("audioext.recovery")
 
 FRESH_SECONDS = 600.0
-"""A link that was shown so lately may not be there yet; an older one that looks dead is."""
+"""How long a new link that fails may just not be ready yet; an older one is dead."""
 POLL_SECONDS = 2.0
-"""Between two status calls: docs.sunoapi.org/suno-api/get-recovery-audio-details, read 2026-11-26."""
+"""The pause between status calls: docs.sunoapi.org/suno-api/get-recovery-audio-details, read 2026-11-26."""
 UNANSWERED_SECONDS = 900.0
-"""How long a recovery whose POST has no known answer counts as under way, where its callback can reach us."""
+"""How long a recovery whose POST was not answered counts as running, if we have a callback URL."""
 UNREACHED_SECONDS = POLL_GRACE_SECONDS
-"""The same where nobody can call us."""
+"""The same without a callback URL."""
 _TAKEN_BY = "taken-by"
 
 
 @define(kw_only=True, eq=False, repr=False)
 class Recoveries:
-    """Has vendors bring back files; *timeout* (seconds) bounds that."""
+    """Runs vendors' recoveries of files; *timeout* (seconds) bounds the wait for one."""
 
     journal: Journal
     poller: Poller
     submitter: Submitter
-    """Knows where vendors call us back."""
+    """Used for its callback URLs, and to finish POSTs when the client closes."""
     downloader: Downloader
     timeout: float
     _running: dict[str, asyncio.Task[HeldJob]] = field(factory=dict, init=False)
 
     async def recover(self, ref: str, *, by_hand: bool) -> HeldJob:
-        """Return a job whose files its vendor brought back; all who ask at the same time share one recovery.
+        """Return a job after its vendor has restored its files; concurrent callers share one recovery.
 
-        A new one is made *by_hand*, or where none was made yet, was refused, or brought links that have died since.
-        It raises what `Song.recover` does.
+        A new one is made if there was none, or the last was refused or lost, or its links have died since; *by_hand*
+        whenever the last has ended. Raises what `Song.recover` does.
         """
         task = self._running.get(ref)
         if task is None:
@@ -77,7 +77,7 @@ class Recoveries:
             raise DownloadError([message]) from None
 
     async def aclose(self) -> None:
-        """Stop waiting; what was sent is in the journals."""
+        """Stop waiting. Recoveries that were sent are in the journals."""
         running = tuple(self._running.values())
         for task in running:
             task.cancel()
@@ -86,15 +86,15 @@ class Recoveries:
     def _ended(self, ref: str, task: asyncio.Task[HeldJob]) -> None:
         self._running.pop(ref, None)
         if not task.cancelled():
-            task.exception()  # whoever waits gets it; where nobody does any more it is no news
+            task.exception()  # waiters get it; without any, asyncio must not log it as never retrieved
 
     async def hold(self, ref: str) -> HeldJob:
-        """Return a job, up to date with the store, or raise ConfigError or DownloadError: nobody can be asked."""
+        """Return a job, up to date with the store, or raise ConfigError: client closed, or DownloadError: job purged."""
         if self.journal.is_closed:
             raise ConfigError("the client is not open: for fresh links await the job again on an open one")
         held = await self.journal.hold(ref)
         if held is None:
-            raise DownloadError([f"the store holds job {ref} no longer, so nobody can be asked for fresh links"])
+            raise DownloadError([f"job {ref} is no longer in the store, so no fresh links can be requested"])
         return held
 
     # --- a recovery --------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ class Recoveries:
         raise DownloadError([f"the recovery of its files {how}: {recovery.problem}"])
 
     def _begins(self, recovery: Recovery | None, *, by_hand: bool) -> bool:
-        """Say whether a new one may be made: never while one is under way, and only once by itself."""
+        """Return whether to begin a new recovery: never while one is running, and automatically only once."""
         if recovery is None or recovery.verdict is Verdict.REFUSED:
             return True
         if recovery.verdict is Verdict.OPEN:
@@ -128,20 +128,20 @@ class Recoveries:
         return self.submitter.public_url is not None
 
     def _is_lost(self, recovery: Recovery) -> bool:
-        """Say whether nobody will hear of it any more: its id is not known, and no callback came."""
+        """Return whether a recovery has no known id and its callback is overdue, so that its end cannot be known."""
         seconds = UNANSWERED_SECONDS if self._is_reachable else UNREACHED_SECONDS
         return recovery.task_id is None and self.journal.clock.now() >= recovery.begun_at + seconds
 
     async def _begin(self, held: HeldJob, provider: Recovers, task_id: str) -> None:
-        """Send the POST of the next attempt, unless another process wrote it down first."""
+        """Send the POST of the next attempt, unless another process journaled that attempt first."""
         attempt = 1 if held.record.recovery is None else held.record.recovery.attempt + 1
         mine = secrets.token_hex(8)
-        note = f"attempt {attempt}"  # which makes it one entry, whoever writes it
+        note = f"attempt {attempt}"  # the same note makes the same entry, whichever process appends it
         entry = make_entry("recovery", self.journal.clock.now(), headers={_TAKEN_BY: mine}, note=note)
         await self.journal.append(held, [entry])
         if held.readings[entry.id].entry.headers.get(_TAKEN_BY) != mine:
             return
-        _log.info("job %s: its links have died, and its vendor is asked to bring the files back", held.ref)
+        _log.info("job %s: its links have died; asking its vendor to restore the files", held.ref)
         request = provider.build_recovery(task_id, self.submitter.callback(held.record.provider, held.ref))
         await self.submitter.see_through(self._post(held, request, note))
 
@@ -150,7 +150,7 @@ class Recoveries:
         await self.journal.append_sometime(held, [said])
 
     async def _wait(self, held: HeldJob, provider: Recovers) -> Recovery | None:
-        """Return the recovery that is under way when it has ended, `None` where nobody will hear of it any more."""
+        """Wait until the running recovery has ended, and return it, or `None` if it is lost."""
         deadline = self.journal.clock.monotonic() + self.timeout
         pause = min(POLL_SECONDS, held.provider.info.pace.every)
         while True:
@@ -158,7 +158,7 @@ class Recoveries:
             try:
                 await self._bearing(held, self.journal.look(held.ref))
                 recovery = held.record.recovery
-                assert recovery is not None  # noqa: S101 - it was begun
+                assert recovery is not None  # noqa: S101 - its entry is in the journal
                 if recovery.verdict is not Verdict.OPEN:
                     return recovery
                 why = f" ({recovery.problem})" if recovery.problem else ""
@@ -169,13 +169,13 @@ class Recoveries:
                 elif self._is_lost(recovery):
                     return None
                 elif recovery.problem and not self._is_reachable:
-                    raise DownloadError([f"nothing is heard of the recovery of its files{why}; save it again later"])
+                    raise DownloadError([f"the recovery of its files has no known task{why}; save it again later"])
                 await self.journal.clock.wait(waiter, pause)
             finally:
                 held.leave(waiter)
 
     async def _bearing(self, held: HeldJob, work: Awaitable[None]) -> None:
-        """Do *work*; while the store is away a wait goes on with what is known."""
+        """Await *work*; while the store is down, log that and go on with what is known."""
         try:
             await work
         except StoreError as error:
@@ -200,7 +200,7 @@ class Recoveries:
         note: str,
         timeout: float,  # noqa: ASYNC109 - the transport's own
     ) -> Entry:
-        """Make a call and return what came of it; it never raises."""
+        """Make a call, and return the entry of its answer, or of why there is none."""
         try:
             response = await self.poller.transport.send(request, timeout=timeout)
         except (NotSentError, BrokenError) as error:
@@ -214,7 +214,7 @@ class Recoveries:
 
 @frozen
 class JobFiles:
-    """What the song and the tracks of job *ref*, which was submitted to *api*, are fetched by."""
+    """The `Files` of one job: downloads for its song and tracks. *api* is the base URL that it was submitted to."""
 
     _recoveries: Recoveries
     _ref: str
@@ -222,7 +222,7 @@ class JobFiles:
 
     @contextmanager
     def _counted(self, files: int) -> Generator[None]:
-        """Count that many as fetched within the block, but for those that are not."""
+        """Count the *files* that the block downloads as whole or failed."""
         counts = self._recoveries.journal.counts.downloads
         try:
             yield
@@ -233,7 +233,7 @@ class JobFiles:
         counts["whole"] += files
 
     def _links(self) -> Links:
-        """Return what is known of the job's links, and the ways to such as live."""
+        """Return how fresh the job's links are, and the ways to replace dead ones."""
         journal = self._recoveries.journal
         held, is_fresh = journal.held.get(self._ref), True
         if held is not None and held.record.reached:
@@ -251,7 +251,7 @@ class JobFiles:
                 await self._recoveries.poller.ask(held)
                 found = _living(held, dead)
         except AudioextError as error:
-            return [f"its status tells no fresh link: {error}"] * len(dead)
+            return [f"its status gives no fresh link: {error}"] * len(dead)
         return [track or "its status shows the same link" for track in found]
 
     async def _by_recovery(self, dead: Sequence[Track]) -> list[Track | str]:
@@ -259,7 +259,7 @@ class JobFiles:
             held = await self._recoveries.recover(self._ref, by_hand=False)
         except AudioextError as error:
             return [str(error)] * len(dead)
-        return [track or "its recovery brought no other link" for track in _living(held, dead)]
+        return [track or "its recovery gave no other link" for track in _living(held, dead)]
 
     async def read(self, track: Track) -> bytes:
         """Return the file of *track*."""
@@ -267,11 +267,11 @@ class JobFiles:
             return await self._recoveries.downloader.read(track, self._links())
 
     async def cover(self, track: Track) -> bytes:
-        """Return the picture on the cover of *track*."""
+        """Return the cover image of *track*."""
         return await self._recoveries.downloader.cover(track, self._links())
 
     async def stream(self, track: Track) -> AsyncGenerator[bytes]:
-        """Yield the file of *track* as it comes."""
+        """Yield the file of *track* in chunks as they arrive."""
         with self._counted(1):
             async with aclosing(self._recoveries.downloader.stream(track, self._links())) as chunks:
                 async for chunk in chunks:
@@ -286,7 +286,7 @@ class JobFiles:
             return await save(song, folder, overwrite=overwrite, progress=progress, links=self._links())
 
     async def recover(self) -> Song:
-        """Return the job's song with files that its vendor brought back."""
+        """Return the job's song with the files that its vendor restored."""
         held = await self._recoveries.recover(self._ref, by_hand=True)
         song = song_of(held.record, self)
         if song is None:
@@ -295,7 +295,7 @@ class JobFiles:
 
 
 def _living(held: HeldJob, dead: Sequence[Track]) -> list[Track | None]:
-    """Return, for each of the *dead* tracks, the job's own one where its link is another."""
+    """Return, for each of the *dead* tracks, the job's current one if it has another link, else `None`."""
     found: list[Track | None] = []
     for track in dead:
         same = (each for each in held.record.tracks if each.id == track.id and each.position == track.position)

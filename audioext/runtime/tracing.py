@@ -1,7 +1,7 @@
-"""OpenTelemetry spans, where the program has loaded its API: one trace a job, from its submit to its last handler.
+"""OpenTelemetry spans, if the program has loaded its API: one trace per job, from the submit to the last handler.
 
-The journal keeps the submit's span as W3C writes it (`traceparent`, www.w3.org/TR/trace-context, read 2026-11-26), so
-that what another process does, or this one after a restart, belongs to the same trace.
+The journal stores the submit's span as a W3C `traceparent` (www.w3.org/TR/trace-context, read 2026-11-26), so that
+the work of other processes, and of this one after a restart, belongs to the same trace.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ API = "opentelemetry.trace"
 """Nobody can collect spans who has not loaded this module, and we load it for nobody."""
 _NO_SPAN = nullcontext()
 Kind = Literal["CLIENT", "CONSUMER", "INTERNAL"]
-"""What a span is to others, as OpenTelemetry calls it."""
+"""The names of OpenTelemetry's span kinds."""
 
 
 def span(name: str, record: Record | None = None, *, kind: Kind = "INTERNAL") -> AbstractContextManager[object]:
-    """Return a span that is current within its block: of the trace of *record*, or of the caller's where it is new.
+    """Return a context manager of a span in the trace of *record*, or in the caller's trace without a record.
 
-    Its block is given `None` where nobody collects spans.
+    The block gets the span, or `None` if the API is not loaded.
     """
     return _span(name, record, kind) if API in sys.modules else _NO_SPAN
 
 
 def note(record: Record) -> None:
-    """Add to the current span, which is ours, what is known of its job by now."""
+    """Add what is known of *record*'s job by now to the current span, which must be ours."""
     _api().get_current_span().set_attributes(_attributes(record))
 
 
 def webhook(record: Record, *, verdict: str, began: float, ended: float) -> None:
-    """Add a span to the trace of *record* for a webhook that was taken from *began* to *ended* (Unix seconds).
+    """Add a span to the trace of *record* for a webhook that was handled from *began* to *ended* (Unix seconds).
 
-    It is linked to what is current: the span that a server of the user's has of its request.
+    It links to the current span, if any: that of the user's own server for the request.
     """
     trace = _api()
     current = trace.get_current_span()
@@ -54,7 +54,7 @@ def webhook(record: Record, *, verdict: str, began: float, ended: float) -> None
 
 
 def traceparent() -> str | None:
-    """Return what tells others of the current span, `None` where there is none."""
+    """Return the `traceparent` of the current span, or `None` if there is none."""
     if API not in sys.modules:
         return None
     carrier: dict[str, str] = {}
@@ -70,7 +70,7 @@ def _span(name: str, record: Record | None, kind: Kind) -> Generator[object]:
         context=_context(record),
         kind=trace.SpanKind[kind],
         attributes=_attributes(record),
-        record_exception=False,  # by itself it would raise what the error's own `__str__` does, in place of the error
+        record_exception=False,  # OpenTelemetry's own would raise what the error's `__str__` raises, instead of the error
         set_status_on_exception=False,
     ) as made:
         try:
@@ -89,8 +89,8 @@ def _attributes(record: Record | None) -> dict[str, str]:
     return {f"audioext.{name.removeprefix('audioext_')}": value for name, value in known.items() if value is not None}
 
 
-def _context(record: Record | None) -> Any:  # noqa: ANN401 - a type of the API, which is not loaded for it
-    """Return the context of the submit of *record*, `None` for the current one."""
+def _context(record: Record | None) -> Any:  # noqa: ANN401 - a type of the API, which may not be loaded
+    """Return the context of the submit of *record*, or `None`, the current one, without a record."""
     if record is None:
         return None
     from opentelemetry.context import Context  # noqa: PLC0415 - as above

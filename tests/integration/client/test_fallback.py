@@ -157,7 +157,7 @@ async def test_what_one_provider_alone_knows_does_not_travel(
 ) -> None:
     """An id of a track or a persona is refused with a fallback, before anything is spent."""
     request = ax.Extend(model="V5", **bound)
-    with pytest.raises(ax.RequestError, match="fallback: cannot go on with") as refused:
+    with pytest.raises(ax.RequestError, match="fallback: cannot be used with") as refused:
         await client.submit(request, fallback=("second",))
     await client.submit(request, fallback=("kie",))  # itself alone
 

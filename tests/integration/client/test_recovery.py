@@ -132,7 +132,7 @@ async def test_who_cannot_be_called_asks_anew_when_an_answer_was_lost(
     expired.script("lose_response*1")
 
     for _ in range(2):
-        with pytest.raises(ax.DownloadError, match="nothing is heard of the recovery"):
+        with pytest.raises(ax.DownloadError, match="recovery of its files has no known task"):
             await song.save(tmp_path)
         assert RECOVERED == operations(expired)
     await clock.advance(UNREACHED_SECONDS)
@@ -197,7 +197,7 @@ async def test_links_that_came_back_and_died_again_are_recovered_again(
         api.recovered = recovered({"id": "a", "audio_url": host.put("/back.mp3", gives()), "status": "success"})
         await song.save(tmp_path)
         host.put("/back.mp3", gives(b"", status=410))
-        with pytest.raises(ax.DownloadError, match="its recovery brought no other link"):
+        with pytest.raises(ax.DownloadError, match="its recovery gave no other link"):
             await (await (await client.job(song.ref)).result()).save(tmp_path)
         assert 1 == len(api.recoveries)
         api.recovered = recovered({"id": "a", "audio_url": host.put("/again.mp3", gives()), "status": "success"})

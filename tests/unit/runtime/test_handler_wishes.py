@@ -354,7 +354,7 @@ async def test_meta_that_does_not_fit_is_given_up_with_a_reason(
 
     assert [] == seen
     (fault,) = held.record.handler_faults
-    assert fault.startswith(f"text: GiveUp: the meta of job {REF} is no DataclassChat: ")
+    assert fault.startswith(f"text: GiveUp: the meta of job {REF} is not a valid DataclassChat: ")
     assert "chat" in fault
 
 
