@@ -37,7 +37,7 @@ RECENT_JOBS = 256
 MAX_ROUNDS = 20
 """How often one append tries to update the index while other processes keep appending."""
 LOOK_TIMEOUT_SECONDS = 10.0
-"""How long a waiter waits for a store that does not answer; longer than the built-in stores' own timeouts."""
+"""How long a waiter waits for a store that does not answer; no shorter than the built-in stores' default timeouts."""
 
 
 @define(kw_only=True, eq=False, repr=False)

@@ -128,7 +128,7 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each thing that can be sai
         found += wrong
     handling = HANDLING.get() if key is None else None
     if request.file is not None and request.path is not None and (key is not None or handling is not None):
-        with suppress(OSError, ValueError):  # `check_order` reports a file that cannot be read
+        with suppress(OSError, ValueError):  # the checks below report a file that cannot be read
             content = await asyncio.to_thread(fingerprint, request.path)
     if handling is not None:
         key = handling.key(chosen.info.name, request, content)
@@ -156,7 +156,7 @@ def _plain(meta: Meta, found: list[Problem]) -> dict[str, object]:
             return msgspec.json.decode(body, type=dict[str, object])
         found.append(Problem("meta", f"must be at most {MAX_META_BYTES} bytes of JSON: keep large data elsewhere"))
     except (TypeError, ValueError, RecursionError) as error:
-        found.append(Problem("meta", f"must be a dict of JSON values, or an object with JSON fields: {cut(str(error))}"))
+        found.append(Problem("meta", f"must be a dict or an object with JSON values: {cut(str(error))}"))
     return {}
 
 

@@ -89,7 +89,7 @@ class Recoveries:
             task.exception()  # waiters get it; without any, asyncio must not log it as never retrieved
 
     async def hold(self, ref: str) -> HeldJob:
-        """Return a job, up to date with the store, or raise ConfigError: client closed, or DownloadError: job purged."""
+        """Return a job, up to date with the store, or raise ConfigError: closed, or DownloadError: no such job."""
         if self.journal.is_closed:
             raise ConfigError("the client is not open: for fresh links await the job again on an open one")
         held = await self.journal.hold(ref)

@@ -70,7 +70,7 @@ def _span(name: str, record: Record | None, kind: Kind) -> Generator[object]:
         context=_context(record),
         kind=trace.SpanKind[kind],
         attributes=_attributes(record),
-        record_exception=False,  # OpenTelemetry's own would raise what the error's `__str__` raises, instead of the error
+        record_exception=False,  # its own recording would raise what the error's `__str__` does, instead of the error
         set_status_on_exception=False,
     ) as made:
         try:

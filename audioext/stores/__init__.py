@@ -1,4 +1,4 @@
-"""Where journals live, and the index that is derived from them; a store knows no state rule."""
+"""The stores of journals and their index rows, none of which knows a state rule."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _REDIS_SCHEMES = {"redis", "rediss", "valkey", "valkeys", "unix"}
 
 
 def open_store(store: str | Store | None) -> Store:
-    """Return the store of a URL, or the store itself; it is opened later. Back ends load on first use.
+    """Return the store for a URL, not yet opened; a store object is returned as it is. Back ends load on first use.
 
     `None` and `memory://` give a `MemoryStore`. `sqlite:///jobs.db` is relative to the working folder,
-    `sqlite:////var/lib/jobs.db` is absolute; `?synchronous=full` survives a power loss as well. `redis://` and its
-    kin are explained in `audioext.stores.redis.RedisStore`.
+    `sqlite:////var/lib/jobs.db` is absolute; with `?synchronous=full` it also survives a power loss. For `redis://`
+    and similar URLs see `audioext.stores.redis.RedisStore`.
 
     Raises:
-        ConfigError: the URL has no known form, or its back end is not installed.
+        ConfigError: the URL is not valid, or its back end is not installed.
     """
     if store is None:
         return MemoryStore()
     if not isinstance(store, str):
         if not hasattr(store, "append"):
-            raise ConfigError(f"store {store!r} is no store; use an object with the store protocol, or {FORMS}")
+            raise ConfigError(f"{store!r} is not a store; use an object with the Store protocol, or {FORMS}")
         return store
     try:
         parts = urlsplit(store)
-    except ValueError:  # which repeats the host, and the password before it
-        raise ConfigError(f"the store's URL is none; use {FORMS}") from None
+    except ValueError:  # its message quotes the host with the password
+        raise ConfigError(f"the store's URL is not a valid URL; use {FORMS}") from None
     if store in {"memory://", "memory:"}:
         return MemoryStore()
     if parts.scheme == "sqlite":
@@ -59,12 +59,12 @@ def _sqlite(url: str, parts: SplitResult) -> Store:
     named = without_password(url)
     if parts.netloc or not url.startswith("sqlite:///") or not path or parts.fragment:
         raise ConfigError(
-            f"store {named!r} names no file: sqlite: takes three slashes and a path (# in it is %23); use {FORMS}"
+            f"store {named!r} names no file: sqlite: takes three slashes and a path (write # as %23); use {FORMS}"
         )
     if path.startswith(":memory:"):
-        raise ConfigError(f"a SQLite store is a file, since processes share it; use {FORMS}")
+        raise ConfigError(f"a SQLite store must be a file, since processes share it; use {FORMS}")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     synchronous = options.pop("synchronous", "normal").lower()
     if options or synchronous not in {"normal", "full"}:
-        raise ConfigError(f"store {named!r} may say ?synchronous=normal or full, nothing else; use {FORMS}")
+        raise ConfigError(f"store {named!r} takes ?synchronous=normal or full and nothing else; use {FORMS}")
     return SqliteStore(path, synchronous="full" if synchronous == "full" else "normal")

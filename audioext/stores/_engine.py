@@ -1,4 +1,4 @@
-"""What stores share: those who listen to changes, listings by pages, and one engine for all users of a store."""
+"""Shared by all stores: change listeners, paged listings, and one engine for all users of a store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from audioext.errors import StoreError
 from audioext.stores.base import RESYNC, Changed, Resync
 
 MAX_BACKLOG = 10_000
-"""Changes that a listener may be behind before it has to look at everything again."""
+"""How many changes a listener may be behind before it gets a `RESYNC` instead."""
 
 B = TypeVar("B")
 T = TypeVar("T")
@@ -21,13 +21,13 @@ T = TypeVar("T")
 
 @define(eq=False)
 class Fanout:
-    """One stream of changes in, any number of listeners out; all of it on one event loop."""
+    """Passes one stream of changes on to any number of listeners; all of it on one event loop."""
 
     listeners: dict[asyncio.Queue[Changed | Resync | None], None] = field(factory=dict, init=False)
-    """In the order in which they came, so that the same run wakes them in the same order."""
+    """The listeners' queues; a dict, since it keeps their order and so makes a run repeatable."""
 
     def publish(self, changes: Collection[Changed | Resync]) -> None:
-        """Hand *changes* to every listener; one that is far behind gets a `RESYNC` in their place."""
+        """Queue *changes* for every listener; one that is too far behind gets a `RESYNC` instead of its backlog."""
         for backlog in self.listeners:
             is_behind = backlog.qsize() + len(changes) > MAX_BACKLOG
             while is_behind and not backlog.empty():
@@ -36,13 +36,13 @@ class Fanout:
                 backlog.put_nowait(change)
 
     def close(self) -> None:
-        """End the streams of those who listen now, after what they were handed."""
+        """End the streams of all current listeners, after their queued changes."""
         for backlog in self.listeners:
             backlog.put_nowait(None)
 
 
 async def follow(find: Callable[[], Fanout]) -> AsyncGenerator[Changed | Resync]:
-    """Yield what the fanout that *find* returns publishes from this first step on, until it is closed."""
+    """Yield what the fanout that *find* returns publishes, from the first step on until it is closed."""
     fanout = find()
     backlog = asyncio.Queue[Changed | Resync | None]()
     fanout.listeners[backlog] = None
@@ -54,7 +54,7 @@ async def follow(find: Callable[[], Fanout]) -> AsyncGenerator[Changed | Resync]
 
 
 async def paged(read: Callable[[B], Awaitable[Sequence[tuple[B, T | None]]]], start: B) -> AsyncGenerator[T]:
-    """Yield what is on each page but `None`; what stands before the last item of one page is where the next begins."""
+    """Yield the items of all pages but `None`. A page is (position, item) pairs; the last position starts the next."""
     while page := await read(start):
         for _, item in page:
             if item is not None:
@@ -63,7 +63,7 @@ async def paged(read: Callable[[B], Awaitable[Sequence[tuple[B, T | None]]]], st
 
 
 class Engine(Protocol):
-    """What is open of a store while it has users; `start` makes it ready and listens."""
+    """The open resources of a store while it has users; `start` opens them and begins to listen for changes."""
 
     @property
     def fanout(self) -> Fanout: ...
@@ -76,17 +76,17 @@ E = TypeVar("E", bound=Engine)
 
 @define(eq=False)
 class EngineStore(ABC, Generic[E]):
-    """The part of `Store` that is the same for every engine which processes share."""
+    """The part of `Store` that is the same for every engine that several processes can share."""
 
     _engine: E | None = field(default=None, init=False, repr=False)
     _users: int = field(default=0, init=False, repr=False)
     _opening: asyncio.Lock = field(factory=asyncio.Lock, init=False, repr=False)
 
     async def open(self) -> None:
-        """Open it for one more user; see `Store.open`.
+        """Open the store for one more user; see `Store.open`.
 
         Raises:
-            StoreError: it is not there, cannot be used, or belongs to another program or release.
+            StoreError: it cannot be reached or used, or belongs to another program or release.
         """
         async with self._opening:  # two clients may open it at once
             if self._engine is None:
@@ -100,7 +100,7 @@ class EngineStore(ABC, Generic[E]):
             self._users += 1
 
     async def aclose(self) -> None:
-        """Finish what was accepted and let go of the engine, with the last user; one more is harmless."""
+        """Finish accepted work and close the engine when the last user leaves; an extra call does nothing."""
         self._users = max(0, self._users - 1)
         engine = self._engine
         if engine is not None and self._users == 0:
@@ -108,12 +108,12 @@ class EngineStore(ABC, Generic[E]):
             await _close(engine)
 
     def changes(self) -> AsyncIterator[Changed | Resync]:
-        """Yield what is changed from now on, by any process; see `Store.changes`."""
+        """Yield every change from now on, by any process; see `Store.changes`."""
         return follow(lambda: self._opened().fanout)
 
     @abstractmethod
     def _make(self) -> E:
-        """Return an engine that is to be started."""
+        """Return a new engine, not yet started."""
 
     def _opened(self) -> E:
         if self._engine is None:
@@ -122,5 +122,5 @@ class EngineStore(ABC, Generic[E]):
 
 
 async def _close(engine: Engine) -> None:
-    """Let go of all that *engine* has, even if the caller is cancelled."""
+    """Close *engine* completely, even if the caller is cancelled."""
     await asyncio.shield(asyncio.ensure_future(engine.aclose()))

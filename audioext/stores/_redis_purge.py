@@ -1,4 +1,4 @@
-"""The scripts behind `purge`: whatever leads to a job goes with it, in one step."""
+"""The scripts behind `purge`, which delete a job together with everything that refers to it, in one step."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Final
 from audioext.stores._redis_scripts import INDEX, make_script
 
 _FORGET = """
--- Forget all that leads to a job; whether it was there.
+-- Delete a job and everything that refers to it; return whether it was there.
 local function forget(ref, held)
   local is_whole, first, last = pcall(struct.unpack, FACTS, held[1] or '')
-  if not is_whole then first, last = 0, MAX_ENTRIES end  -- an expired or damaged one may have had so many
+  if not is_whole then first, last = 0, MAX_ENTRIES end  -- if expired or damaged, it may have had that many
   local webhooks = {}
   for number = first, last do webhooks[#webhooks + 1] = ref .. ' ' .. number end
   for at = 1, #webhooks, MOST_WORDS do
@@ -29,7 +29,7 @@ end
 """
 
 _ORPHAN = """
--- The bytes of a journal without a request; nil: it is none.
+-- The bytes of an orphans' journal, or nil if the journal has a request.
 local function orphan_size(held)
   local is_whole, _, _, is_known, _, size = pcall(struct.unpack, FACTS, held or '')
   return is_whole and is_known == 0 and size or nil
@@ -84,7 +84,7 @@ PURGE_ORPHANS: Final = make_script(
 local went = 0
 for _, ref in ipairs(ARGV) do
   local held = redis.pcall('HMGET', base .. 'job:' .. ref, 'm', 'i')
-  if orphan_size(held[1]) then went = went + forget(ref, held) end  -- else its request came meanwhile
+  if orphan_size(held[1]) then went = went + forget(ref, held) end  -- otherwise its request has come
 end
 return went
 """,

@@ -1,39 +1,38 @@
-"""What happens at the server in one step: each script is atomic, and harmless when it is sent again.
+"""The layout of the data in Redis, and the scripts that read and claim, each atomic and safe to repeat.
 
-All keys share one hash tag, so they are one slot of a cluster. A call names two: `{p}:meta`, which leads it to the
-slot's node, and `{p}:`, which begins all names and is never there, so that a node from which keys go to another one
-by one refuses the call before the script runs. Scripts build the other names, where the pages below want them named:
-that would cost time, and often the script alone knows which it needs. With `{p}` for the tag, there are:
+All keys share one hash tag, and so one slot of a cluster. A call names two keys: `{p}:meta`, which leads it to the
+slot's node, and `{p}:`, the prefix of all names. That key never exists, so a node that is migrating the slot key by key
+refuses the call before the script runs. The scripts build the other names. The pages below ask to pass all of them, but
+that would cost time, and often only the script knows which it needs. With `{p}` for the tag, the keys are:
 
     {p}:meta             hash: the layout's version, and the numbers last given to a job and to a webhook
     {p}:changes          stream: a field COUNT with the value REF of every create and append
-    {p}:job:REF          hash: `m` what scripts must know, `i` the index, `u` until when handlers hold it, and the
+    {p}:job:REF          hash: `m` the facts that scripts need, `i` the index, `u` until when handlers hold it, and the
                          entries by number (0 is a request that came by `create`)
     {p}:jobs, :open      sorted sets of refs by the job's number
     {p}:closed           sorted set of the refs that are not open, by the time of their newest entry
     {p}:webhooks         sorted set of "REF NUMBER", by the webhook's own number
     {p}:polls:PROVIDER, :handlers:PROVIDER    sorted sets of refs by when they can be claimed
     {p}:occupied:ACCOUNT    sorted set of refs by until when they count as open for the limits
-    {p}:submits:ACCOUNT     sorted set of refs by when they were answered, else by minus when they were created
-    {p}:key:KEY          the ref that holds the key
+    {p}:submits:ACCOUNT     sorted set of refs by when they were answered, or by minus the time of their creation
+    {p}:key:KEY          the ref of the job that has the key
     {p}:task:LENGTH:PROVIDER:TASK    list of the refs with this task id, the newest last
     {p}:secret:NAME      a named value
     {p}:providers        set of the providers that ever had a job
 
-`m` is packed as `FACTS` says: the numbers of the first and the last entry, whether the request is known, whether the
-job is open, the bytes of all bodies, the repeats, the time of the newest entry, when handlers may have work (-1:
-never), who created it, and whether it is among the polls; the ids of the entries follow in their order, each with a
-blank behind it. No script reads an entry: what it must know of a new one comes beside it. A call that writes says
-all numbers in one argument, packed as `JOB` says: the time to live, when polls and handlers are due (-1: never), how
-many entries the writer has seen, when to look again, and whether a claim ends; then for each entry as `HEAD` says: its
-time, the bytes of its body, its room (`Entry.room`), a letter for its kind, and its id.
+`m` is packed in the format `FACTS`: the numbers of the first and the last entry, whether the request is known, whether
+the job is open, the bytes of all bodies, the repeats, the time of the newest entry, when handlers may have work (-1:
+never), the id of the call that created the job, and whether it is in the polls. The ids of the entries follow in order,
+each with a trailing space. No script decodes an entry: the facts that it needs are passed beside the entry. A writing
+call passes all numbers in one argument. It begins in the format `JOB`: the time to live, when polls and handlers are
+due (-1: never), how many entries the writer has seen, when to look again, and whether a claim ends. Each entry follows
+in the format `HEAD`: its time, the bytes of its body, its room (`Entry.room`), a letter for its kind, and its id.
 
-The first write of a script is one that the engine may refuse (no memory, no disk), so that nothing is half applied.
-What costs time in a script is, in this order: a call, a large argument, an answer that is a list, a closure, and a
-number that becomes text.
+The first write of each script is one that the engine can refuse (no memory, no disk), so that nothing is half applied.
+A script's costs, the greatest first: a call, a large argument, a list as answer, a closure, a number turned into text.
 
 Redis' own pages, read 2026-11-21: redis.io/docs/latest/develop/interact/programmability/eval-intro (effects,
-atomicity) and /develop/reference/cluster-spec (hash tags). Valkey's are the same in this.
+atomicity) and /develop/reference/cluster-spec (hash tags). Valkey's pages agree.
 """
 
 from __future__ import annotations
@@ -58,18 +57,18 @@ Word = str | bytes | int | float
 LAYOUT = 5
 """Release 0.1 wrote layout 1 under the same name, and refuses this one."""
 MAX_CHANGES = 10_000
-"""About so many changes stay in the stream; who is further behind looks at everything again."""
+"""About how many changes the stream keeps; a listener that is further behind gets a `RESYNC`."""
 ID_SIZE = 25
-"""Bytes of an entry's id with its blank; a digest is always as long."""
+"""The bytes of an entry's id, a digest of fixed length, with its trailing space."""
 FACTS = ">I4I4BBdI4ddc8B"
 HEAD = f">dI4dc1c{ID_SIZE}"
 JOB = ">I4ddI4dB"
 MOST_WORDS = 4_000
 """Words that a script says at most in one call, fields and values alike: Lua unpacks no list of 8,000."""
 IS_TAKEN, IS_LOST, IS_FULL, FLAGS = 1, 2, 4, 8
-"""An append answers with `FLAGS` times the count of entries, plus what is true of these."""
+"""An append returns `FLAGS` times the number of entries, plus those of the other values that apply."""
 
-# --- entries and indexes as they lie in Redis, and back -----------------------------------------------------
+# --- conversion of entries and indexes ----------------------------------------------------------------------
 
 _FACTS, _HEAD, _JOB = (struct.Struct(re.sub(r"c(\d+)", r"\1s", each.replace("I4", "I"))) for each in (FACTS, HEAD, JOB))
 _LETTERS = {"request": b"r", "webhook": b"w", "status": b"s"}
@@ -91,7 +90,7 @@ def call_words(  # noqa: PLR0913 - each is a part of the call
     look_at: float = 0.0,
     release: bool = False,
 ) -> list[str | bytes]:
-    """Return what scripts must know to write: whose job, its index (empty: none), all numbers, and the entries."""
+    """Return the arguments of a writing script: ref, provider, index (empty: none), all numbers, and the entries."""
     stored, poll_at, handle_at = b"", None, None
     if index is not None:
         stored = _storable(_encode, _Row(*_values(index)))
@@ -106,7 +105,7 @@ def call_words(  # noqa: PLR0913 - each is a part of the call
 
 
 def load_appended(answer: int, *missed: bytes) -> Appended:
-    """Return what an append did."""
+    """Return the outcome of an append from the script's answer."""
     return Appended(
         count=answer // FLAGS,
         missed=tuple(map(load_entry, missed)),
@@ -126,15 +125,15 @@ def load_stored(ref: str, facts: bytes, index: bytes, poll_at: bytes, *entries: 
 
 
 def pack(*words: Word) -> bytes:
-    """Return a command as it is sent, packed by hiredis: that is much faster than the driver's own way."""
-    return _storable(pack_command, words)  # type: ignore[arg-type]  # its stub knows commands of one word alone
+    """Return a command in wire format, packed by hiredis, which is much faster than the driver itself."""
+    return _storable(pack_command, words)  # type: ignore[arg-type]  # its stub has only commands of one word
 
 
 def _storable(encode: Callable[[T], bytes], value: T) -> bytes:
     try:
         return encode(value)
     except UnicodeEncodeError as error:
-        raise StoreError(f"what is no Unicode cannot be stored: {error}") from error
+        raise StoreError(f"text that is not valid Unicode cannot be stored: {error}") from error
 
 
 # --- scripts ------------------------------------------------------------------------------------------------
@@ -149,7 +148,7 @@ local LAYOUT, POST_SECONDS, LONGEST_HOLD_SECONDS = '{LAYOUT}', {POST_SECONDS}, {
 """
 
 _DUES = """
--- The sets of when work is due: those of all providers, or of those that are named from *at* on.
+-- The names of the sets of due times: of all providers, or of those in ARGV from *at* on.
 local function dues(work, at)
   local names = ARGV[at] == 'all' and call('SMEMBERS', base .. 'providers') or {unpack(ARGV, at + 1)}
   for number, name in ipairs(names) do names[number] = base .. work .. ':' .. name end
@@ -158,12 +157,12 @@ end
 """
 
 INDEX = """
--- The names of what leads to a job by its key and by its task id, false where it has none.
+-- The names of the keys that lead to a job by its key and by its task id, each false if it has none.
 local function names_of(index)
   local task = index.task_id and base .. 'task:' .. #index.provider .. ':' .. index.provider .. ':' .. index.task_id
   return index.key and base .. 'key:' .. index.key or false, task or false
 end
--- The same, and what counts for its account; what *other* says as well is left as it is.
+-- Add those, and the job in the sets of its account, except what *other* has as well; `unlink` removes them.
 local function link(index, ref, other)
   local key, task = names_of(index)
   local other_key, other_task = names_of(other)
@@ -190,14 +189,14 @@ end
 
 
 class Script(NamedTuple):
-    """A script, and the digest by which the server may know it already."""
+    """A script, and its digest, by which EVALSHA runs it if the server has it cached."""
 
     text: str
     digest: str
 
 
 def make_script(*parts: str) -> Script:
-    """Return the script that *parts* make."""
+    """Return a script of the common constants and *parts*."""
     text = "".join((_COMMON, *parts))
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
@@ -232,7 +231,7 @@ CLAIM: Final = make_script(
     _DUES,
     """
 local work, now, til, limit, latest = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
--- Whether a clock that was ahead put it down.
+-- Whether the due time must come from a clock that was ahead.
 local function is_too_late(ref)
   if work == 'polls' then return true end
   local held = redis.pcall('HMGET', base .. 'job:' .. ref, 'm', 'u')
@@ -258,7 +257,7 @@ for at = 1, math.min(limit, #found) do
     call('ZREM', due, ref)
   else
     call('ZADD', due, til, ref)
-    if there == 1 then  -- else no job of ours lies there: it keeps no other
+    if there == 1 then  -- otherwise the key is not a job of ours, and must not block the others
       if work == 'handlers' then call('HSET', base .. 'job:' .. ref, 'u', til) end
       claimed[#claimed + 1] = ref
     end

@@ -1,7 +1,7 @@
-"""The way to the server: who it is, and how what is asked travels there together, again after a lost answer.
+"""The connection to the server: finding it, pipelining calls to it, and repeating those that were not answered.
 
-One connection sends all that waits in one write. Every call is harmless when it is sent again (see `_redis_scripts`),
-so what was not answered is repeated on a new connection, for as long as the store's patience lasts.
+One connection sends all waiting calls in one write. Every call is safe to repeat (see `_redis_scripts`), so calls
+without an answer are sent again on a new connection, for as long as the store's patience lasts.
 """
 
 from __future__ import annotations
@@ -36,75 +36,75 @@ NO_SERVER = (
 )
 MAX_SECONDS = 100 * 365 * 86_400
 TRIES = 3
-"""Connections that a call may try within the store's patience: a mute one must not use up all of it."""
+"""How many connections a call can try within the store's patience: a silent one must not use up all of it."""
 MAX_BATCH = 500
-"""Calls at most that are sent before the first of them is answered, so that none waits long for the others."""
+"""The most calls that are sent before the first of them is answered, so that none waits long for the others."""
 MAX_BATCH_BYTES = 1_048_576
-"""About so much is sent in one write."""
+"""About the most bytes in one write."""
 ANSWERS_A_LOOK = 16
-"""Answers after each of which the clock is looked at, and what waits is sent."""
+"""After this many answers the timeout is renewed, and waiting calls are sent."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 0.5
 _STARTS = (faults.BusyLoadingError, faults.ReadOnlyError)
 _NOT_NOW = (*_STARTS, faults.TryAgainError, faults.ClusterDownError, faults.AskError)
-"""What a server answers that starts, fails over, or gave its slot away; it did nothing."""
+"""Errors of a server that is starting, failing over, or has handed over its slot; it has executed nothing."""
 _LOST = (faults.ConnectionError, faults.TimeoutError, OSError, *_NOT_NOW)
-"""What means that the right server was not reached, or did not answer; trying again may help."""
+"""Errors that mean that the right server was not reached, or did not answer; a retry may help."""
 _REFUSED = (faults.AuthenticationError, faults.AuthorizationError)
 _DEFAULTS = {"prefix": "audioext", "patience": "5", "ttl": str(30 * 86_400)}
-"""What the query of a URL may say beside what the driver knows."""
+"""Our own query parameters of the URL, with their defaults; all others are the driver's."""
 
 
 @frozen(kw_only=True)
 class Address:
-    """A store's URL, taken apart. `connection` makes one, and may hold a password; `shown` never does."""
+    """The parts of a store's URL. `connection` makes a connection and may hold a password; `shown` never does."""
 
     shown: str
     prefix: str
     keys: tuple[str, str]
-    """Those that every script is called with."""
+    """The two keys that every script is called with."""
     ttl: int
     patience: float
     silence: float
-    """How long (seconds) one connection may be mute."""
+    """How long (seconds) one connection may be silent."""
     connection: partial[AbstractConnection] = field(repr=False)
 
 
 def read_url(url: str) -> Address:
-    """Return what *url* says.
+    """Parse *url*.
 
     Raises:
-        ConfigError: it names no server, or asks for something in no known way.
+        ConfigError: it names no server, or has a part or a parameter that is not valid.
     """
     try:
         parts = urlsplit(url)
         server = parts.hostname and f"{parts.hostname}:{parts.port or 6379}"
-    except ValueError:  # which repeats the host, and the password before it
+    except ValueError:  # its message quotes the host with the password
         raise ConfigError(NO_SERVER) from None
     shown = parts.path if parts.scheme == "unix" else server
     if not shown:
         raise ConfigError(NO_SERVER)
     if parts.scheme != "unix" and parts.path.strip("/") and not parts.path[1:].isdigit():
-        raise ConfigError("the store's URL ends with the number of a database, like redis://host:6379/0")
+        raise ConfigError("the store's URL must end with the number of a database, like redis://host:6379/0")
     query = _DEFAULTS | dict(parse_qsl(parts.query, keep_blank_values=True))
     prefix = query["prefix"]
     if not prefix or set("{}") & set(prefix):
-        raise ConfigError(f"the store's URL may say ?prefix= and a word without braces, not {prefix!r}")
+        raise ConfigError(f"?prefix= in the store's URL must be a word without braces, not {prefix!r}")
     patience, ttl = _seconds("patience", query["patience"]), math.ceil(_seconds("ttl", query["ttl"]))
     try:
         options: dict[str, Any] = {**parse_url(re.sub("^valkey", "redis", url))}
         kind: type[AbstractConnection] = options.pop("connection_class", Connection)
         options = {name: value for name, value in options.items() if name not in _DEFAULTS} | {
-            "protocol": 2,  # what all servers speak, whatever the driver prefers
+            "protocol": 2,  # all servers support it, whatever the driver prefers
             "decode_responses": False,
-            "socket_timeout": None,  # who waits for answers bounds it
+            "socket_timeout": None,  # `_exchange` has its own timeout
             "socket_connect_timeout": patience,
-            "retry": Retry(NoBackoff(), 0),  # we try again, with all that waits
+            "retry": Retry(NoBackoff(), 0),  # the pipe retries all waiting calls itself
         }
-        kind(**options)  # which knows all that it is asked for
+        kind(**options)  # raises TypeError for an unknown option
     except (ValueError, TypeError) as error:
         raise ConfigError(
-            f"the store's URL asks for what neither audioext (prefix, patience, ttl) nor its driver knows: {error}"
+            f"the store's URL has a parameter that neither audioext (prefix, patience, ttl) nor redis-py takes: {error}"
         ) from error
     return Address(
         shown=shown,
@@ -123,7 +123,7 @@ def _seconds(name: str, text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= MAX_SECONDS:
-        raise ConfigError(f"the store's URL may say ?{name}= and seconds above 0, up to {MAX_SECONDS}, not {text!r}")
+        raise ConfigError(f"?{name}= in the store's URL must be seconds above 0, up to {MAX_SECONDS}, not {text!r}")
     return seconds
 
 
@@ -145,18 +145,18 @@ class _Call:
 
 @define(eq=False, repr=False)
 class Pipe:
-    """Sends calls in their order, again while the server is not there, until they fail when patience ends."""
+    """Sends calls in order, and retries them while the server is unavailable, until the store's patience ends."""
 
     address: Address
     turn: int = field(default=0, init=False)
-    """Counts the connections that were made."""
+    """How many connections were made."""
     _nodes: list[_Node] = field(factory=list, init=False)
-    """All of a cluster that were ever heard of, the one with our slot first."""
+    """All known nodes of a cluster, the one with our slot first."""
     _waiting: deque[_Call] = field(factory=deque, init=False)
     _sent: deque[_Call] = field(factory=deque, init=False)
-    """Those that wait for their answers, in their order."""
+    """The calls that wait for their answers, in order."""
     _again: list[_Call] = field(factory=list, init=False)
-    """Those that were answered, but not done; nothing more is sent before them."""
+    """The calls that were answered but not executed; they are sent before any others."""
     _sender: asyncio.Task[None] | None = field(default=None, init=False)
     _connection: AbstractConnection | None = field(default=None, init=False)
     _tried_at: float = field(default=0.0, init=False)
@@ -168,14 +168,14 @@ class Pipe:
         return f"{{{self.address.prefix}}}:{':'.join(words)}"
 
     def do(self, script: Script, *arguments: Word) -> asyncio.Future[Any]:
-        """Have one of our scripts run: by its digest, and in full where the server does not know it; see `run`."""
+        """Run one of our scripts, by its digest or, if the server does not know that, by its text; see `run`."""
         keys = self.address.keys
         return self.run("EVALSHA", script.digest, len(keys), *keys, *arguments, script=script)
 
     def run(self, *words: Word, script: Script | None = None) -> asyncio.Future[Any]:
-        """Have one command done, and return its future; cancelling it disturbs no other."""
+        """Queue one command, and return the future of its answer; cancelling that does not affect other calls."""
         if asyncio.get_running_loop() is not self._loop:
-            raise StoreError("the store was opened in another event loop or process: open one of its own in each")
+            raise StoreError("the store was opened in another event loop or process: open a separate store in each")
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append(_Call(words, pack(*words), future, script))
         if self._sender is None:
@@ -188,7 +188,7 @@ class Pipe:
         await self._disconnect()
 
     async def _send_all(self) -> None:
-        """Send what waits, until nothing does."""
+        """Send waiting calls until there are none."""
         pause = FIRST_PAUSE_SECONDS
         while any(not call.future.done() for call in self._waiting):
             self._tried_at = self._loop.time()
@@ -197,7 +197,7 @@ class Pipe:
                     self._connection = await self.connect()
                     self.turn += 1
                 await self._exchange(self._connection)
-            except Exception as error:  # noqa: BLE001 - whatever the driver raises, those who wait must hear of it
+            except Exception as error:  # noqa: BLE001 - whatever the driver raises, the callers must get it
                 await self._disconnect()
                 self._again += self._sent
                 self._sent.clear()
@@ -215,7 +215,7 @@ class Pipe:
             self._connection = None
 
     async def _exchange(self, connection: AbstractConnection) -> None:
-        """Hand out answers until nothing waits; in between send what came to wait, so that the server has work."""
+        """Deliver answers until no call is left; send new calls in between, to keep the server busy."""
         later: Exception | None = None
         async with asyncio.timeout(None) as bound:
             for number in itertools.count():
@@ -224,7 +224,7 @@ class Pipe:
                     bound.reschedule(self._tried_at + self.address.silence)
                     if number and later is None:
                         self._lost_since = None
-                        await asyncio.sleep(0)  # who was answered may ask for more
+                        await asyncio.sleep(0)  # callers that got an answer may make more calls
                     if not self._sent:
                         self._send_again()
                         if later is not None:
@@ -236,11 +236,11 @@ class Pipe:
                 later = await self._hear(connection) or later
 
     async def _hear(self, connection: AbstractConnection) -> Exception | None:
-        """Hand out one answer, and return why a later try is to be made where that is the answer."""
+        """Deliver one answer. If the server cannot execute the call now, queue it again and return the error."""
         call, later = self._sent[0], None
         try:
             call.answer(await connection.read_response())
-        except faults.NoScriptError:  # the server does not know it (any more)
+        except faults.NoScriptError:  # the server does not know the script (any more)
             if call.script is not None:
                 call.packed = pack("EVAL", call.script.text, *call.words[2:])
                 self._again.append(call)
@@ -257,25 +257,25 @@ class Pipe:
         self._again.clear()
 
     def _batch(self) -> bytes:
-        """Return what is to be sent next, of what waits."""
+        """Take the next calls from the queue, and return them packed."""
         batch: list[bytes] = []
         room = MAX_BATCH_BYTES
         while self._waiting and len(self._sent) < MAX_BATCH and room > 0:
             call = self._waiting.popleft()
-            if not call.future.done():  # else its caller was cancelled
+            if not call.future.done():  # otherwise its caller was cancelled
                 self._sent.append(call)
                 batch.append(call.packed)
                 room -= len(call.packed)
         return b"".join(batch)
 
     def _lose(self, error: Exception, seconds: float) -> None:
-        """Let all who wait know, if no further try may help within the store's patience."""
+        """Fail all waiting calls, unless a retry within the store's patience may help."""
         # The driver may wrap a refusal as a lost connection.
         is_refusal = isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED)
         if isinstance(error, _LOST) and seconds < self.address.patience and not is_refusal:
             _log.info("%s: trying again: %s", self.address.shown, error)
             return
-        what = "refused the connection, check the name and password in its URL" if is_refusal else "is not there"
+        what = "refused the connection, check the name and password in its URL" if is_refusal else "is unavailable"
         for call in self._waiting:
             call.answer(self._failure(what, error))
         self._waiting.clear()
@@ -286,11 +286,11 @@ class Pipe:
         return failure
 
     async def connect(self) -> AbstractConnection:
-        """Return a new connection to whoever has the slot of our keys by now."""
+        """Return a new connection to the node that has the slot of our keys now."""
         options = self.address.connection.keywords
         if "host" not in options:
             return await self._open()
-        failure: Exception = faults.ConnectionError("no node is there")
+        failure: Exception = faults.ConnectionError("no node can be reached")
         for node in (*self._nodes, (str(options["host"]), int(options.get("port", 6379)))):
             try:
                 return await self._reach(node)
@@ -299,20 +299,20 @@ class Pipe:
         raise failure
 
     async def _reach(self, node: _Node) -> AbstractConnection:
-        """Return a connection to the master of our slot, as *node* knows it; one that is in no cluster is its own."""
+        """Return a connection to the master of our slot according to *node*, or to *node* if there is no cluster."""
         connection = await self._open(*node)
         try:
             async with asyncio.timeout(self.address.silence):
                 await connection.send_command("CLUSTER", "SLOTS")
                 ranges: Any = await connection.read_response()
-        except faults.ResponseError:  # it has no such support, or does not let us ask
+        except faults.ResponseError:  # it has no cluster support, or does not permit the command
             return connection
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
         slot = key_slot(self.address.prefix.encode())
         ranges.sort(key=lambda found: not found[0] <= slot <= found[1])
-        # A node that does not know its own name leaves it to whoever reached it.
+        # A node that does not know its own name leaves the host empty: it is the one that we reached.
         known = [((host or b"").decode() or node[0], int(port)) for _, _, *of in ranges for host, port, *_ in of]
         self._nodes = known or [node]
         if self._nodes[0] == node:
@@ -323,5 +323,5 @@ class Pipe:
     async def _open(self, *node: str | int) -> AbstractConnection:
         connection = self.address.connection(**dict(zip(("host", "port"), node, strict=False)))
         async with asyncio.timeout(self.address.silence):
-            await connection.connect()  # type: ignore[no-untyped-call]  # the driver leaves its result out
+            await connection.connect()  # type: ignore[no-untyped-call]  # the driver does not annotate its result
         return connection

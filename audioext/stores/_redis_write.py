@@ -1,4 +1,4 @@
-"""The scripts behind `create` and `append`: everything that changes with a new entry changes in one step."""
+"""The scripts behind `create` and `append`, which apply everything that a new entry changes in one step."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if is_used then
     old = was_known == 1 and cmsgpack.unpack(held_index)
     is_open = new.is_open and 1 or 0
     local holder = new.key and call('GET', base .. 'key:' .. new.key)
-    if holder and holder ~= ref then  -- another job took it while it was free
+    if holder and holder ~= ref then  -- another job took the key while it was free
       new.key = nil
       following = cmsgpack.pack(new)
     end
@@ -89,7 +89,7 @@ if new or is_open ~= was_open or (is_open == 0 and is_changed) then
     if old then unlink(old, ref, new) end
     link(new, ref, old or {})
   end
-  if is_open ~= was_open or is_open == 0 then  -- open jobs never expire, others do
+  if is_open ~= was_open or is_open == 0 then  -- closed jobs expire, open ones never do
     for _, name in ipairs({job, names_of(new or cmsgpack.unpack(following))}) do
       if name then call(unpack(is_open == 1 and {'PERSIST', name} or {'EXPIRE', name, ttl})) end
     end
@@ -133,13 +133,13 @@ end
 
 local seen_at, bytes, _, _, id = struct.unpack(HEAD, ARGV[4], head_at)
 first, is_known, size, newest, creator = 0, 1, size + bytes, math.max(newest, seen_at), by
-ids = id .. ids  -- what came before its request stays behind it
+ids = id .. ids  -- the request goes before its orphans
 fields = {0, ARGV[5]}
 local is_taken, began = true, 0
 """,
     _STORE,
     """
--- Forget submits that no purge reaches, since their jobs expired.
+-- Remove submits of expired jobs, which no purge reaches.
 local old_enough = now - math.max(per, POST_SECONDS) - ttl
 call('ZREMRANGEBYSCORE', submitted, -old_enough, old_enough)
 return {'created'}
@@ -175,7 +175,7 @@ for at = ENTRIES, #ARGV do
   end
 end
 ids = ids .. table.concat(added)
--- It holds fewer than the writer has seen, or its request is lost, unless that came now.
+-- The server lost entries: it has fewer than the writer has seen, or no request, and none came in this call.
 if known > count or (index ~= '' and is_known == 0 and known > 0) then
   return FLAGS * count + IS_LOST
 end
@@ -191,7 +191,7 @@ if known < count or again then
     for number = 1, #entries do answer[#answer + 1] = entries[number] end
   end
 end
-if #ARGV >= ENTRIES and not fields[1] then is_released = false end  -- it was done before: a later claim is not its own
+if #ARGV >= ENTRIES and not fields[1] then is_released = false end  -- a repeated call must not end a later claim
 local is_taken = index ~= '' and is_known == 1 and known == count and not is_full
 """,
     _STORE,

@@ -1,4 +1,4 @@
-"""The SQLite file: how either driver opens it, which schema it has, and what its faults mean.
+"""The SQLite file: opening it with either driver, its schema, and errors that say what to do.
 
 SQLite's own pages, read 2026-11-24: sqlite.org/wal.html, /pragma.html, /rescode.html.
 """
@@ -21,10 +21,10 @@ from attrs import define, field
 from audioext.errors import StoreError, UnreadableError, cut
 
 Driver = Literal["sqlite3", "apsw"]
-"""Python's own module; apsw brings its own, newer SQLite."""
+"""`sqlite3` is Python's own module; apsw has its own, newer SQLite."""
 Synchronous = Literal["normal", "full"]
 Connection = sqlite3.Connection
-"""apsw's own does what we ask of it in the same way."""
+"""An apsw connection has the same methods, as far as we use them."""
 Row = tuple[Any, ...]
 
 _CACHED_STATEMENTS = 256
@@ -34,7 +34,7 @@ APPLICATION_ID: Final = 0x61786A62
 SCHEMA_VERSION: Final = 3
 """Release 0.1 wrote 1 and 2."""
 SCHEMA: Final = (
-    # The account is NULL while the request is not known. held_until is when a claim on handlers ends.
+    # account is NULL while the request is unknown. held_until is when a claim on handlers ends.
     """CREATE TABLE jobs (
         id INTEGER PRIMARY KEY, ref TEXT NOT NULL UNIQUE, provider TEXT NOT NULL, account TEXT,
         created_at REAL NOT NULL, key TEXT, task_id TEXT, answered_at REAL, is_open INTEGER NOT NULL,
@@ -48,7 +48,7 @@ SCHEMA: Final = (
     "CREATE INDEX jobs_answered ON jobs (account, answered_at) WHERE answered_at IS NOT NULL",
     "CREATE INDEX jobs_unanswered ON jobs (account, created_at) WHERE answered_at IS NULL",
     "CREATE INDEX jobs_closed ON jobs (changed_at) WHERE is_open = 0",
-    # Ids grow with time and are never given twice, since purge keeps the newest row: they are the cursor of changes.
+    # Ids grow and are never reused, since purge keeps the newest row: they are the cursor of the change stream.
     """CREATE TABLE entries (
         id INTEGER PRIMARY KEY, job INTEGER NOT NULL, said TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL,
         status INTEGER NOT NULL, headers TEXT, note TEXT NOT NULL, body BLOB NOT NULL)""",
@@ -60,14 +60,14 @@ SCHEMA: Final = (
 
 CACHE_KIB = 8192
 WAL_KEPT_BYTES = 16 * 1024 * 1024
-"""A log that grew larger is cut back to this once it is empty."""
+"""A larger write-ahead log is truncated to this size once it is empty."""
 RETRY_SECONDS = 0.01
 PRIVATE: Final = 0o600
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _REFUSED = "{name} refused"
 _FAULTS: Final = {
-    **dict.fromkeys(_BUSY, "{name} was locked by another process for {wait:g} s: end what holds it and try again"),
+    **dict.fromkeys(_BUSY, "{name} was locked by another process for {wait:g} s: end that process and try again"),
     **dict.fromkeys(
         (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH),
         "{name} cannot be written: check the permissions of the file, of the -wal and -shm files beside it, of its "
@@ -77,13 +77,13 @@ _FAULTS: Final = {
         (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB),
         "{name} is damaged or not a SQLite database: restore it from a backup, or move it away",
     ),
-    sqlite3.SQLITE_FULL: "there is no room left for {name}: free some disk space",
-    sqlite3.SQLITE_IOERR: "the disk failed under {name}: check its space, its quota and its health",
+    sqlite3.SQLITE_FULL: "there is no space left for {name}: free some disk space",
+    sqlite3.SQLITE_IOERR: "reading or writing {name} failed: check the disk's space, its quota and its health",
     sqlite3.SQLITE_CANTOPEN: "{name} cannot be opened: check the permissions of the file and its folder",
     sqlite3.SQLITE_NOMEM: _REFUSED,
     sqlite3.SQLITE_PROTOCOL: _REFUSED,
 }
-"""What the file's or the disk's own faults mean: every statement of the moment would meet them."""
+"""Messages for faults of the file or the disk, which every statement of a batch would meet."""
 
 
 def default_driver() -> Driver:
@@ -91,7 +91,7 @@ def default_driver() -> Driver:
 
 
 def primary_code(error: BaseException) -> int | None:
-    """Return SQLite's primary result code of *error*, `None` if it has none."""
+    """Return the primary SQLite result code of *error*, or `None` if it has none."""
     code = getattr(error, "sqlite_errorcode", getattr(error, "result", None))
     return code & 0xFF if isinstance(code, int) else None
 
@@ -102,7 +102,7 @@ def is_engine_fault(error: BaseException) -> bool:
 
 @define
 class DatabaseFile:
-    """Where the file is, absolutely, and how it is used; `busy_timeout` is in seconds."""
+    """The absolute path of the file, and how to open it. `busy_timeout` is in seconds."""
 
     path: Path
     driver: Driver
@@ -111,20 +111,20 @@ class DatabaseFile:
     _device_and_number: tuple[int, int] | None = field(default=None, init=False)
 
     def check(self) -> None:
-        """Make sure that the file that was made ready is still where it was."""
+        """Raise `StoreError` unless the file that was opened first is still in its place."""
         try:
             found = os.lstat(self.path)
         except OSError:
-            problem = "was deleted or moved: put it back, nothing was stored since"
+            problem = "was deleted or moved: put it back, nothing has been stored since"
         else:
-            # Opened while it is empty, SQLite would throw the log away with all that is in it.
+            # If SQLite opened an empty file, it would delete the log with everything in it.
             if (found.st_dev, found.st_ino) == self._device_and_number and found.st_size > 0:
                 return
-            problem = "was emptied or replaced: put it back, or open the store anew"
+            problem = "was emptied or replaced: put it back, or reopen the store"
         raise StoreError(f"the SQLite file {self.path} {problem}")
 
     def connect(self, *, read_only: bool) -> Connection:
-        """Return a connection; the first of all makes the file and its tables if there are none."""
+        """Return a connection; the first one creates the file and its tables if needed."""
         is_first = self._device_and_number is None
         if is_first:
             self._make_private()
@@ -133,11 +133,11 @@ class DatabaseFile:
         connection = self._open("rwc" if is_first else "rw")
         try:
             if is_first:
-                self._version(connection)  # another program's file is left as it is
+                self._version(connection)  # raises before it changes another program's file
             self._set_up(connection)
             if is_first:
-                connection.execute("BEGIN IMMEDIATE")  # fails here, not at the first append, if it cannot be written
-                if self._version(connection) == 0:  # asked again: another process may have been first
+                connection.execute("BEGIN IMMEDIATE")  # a read-only file fails here, not at the first append
+                if self._version(connection) == 0:  # asked again, since another process may have been first
                     for statement in SCHEMA:
                         connection.execute(statement)
                 connection.execute("COMMIT")
@@ -147,17 +147,17 @@ class DatabaseFile:
             if read_only:
                 connection.execute("PRAGMA query_only = ON")
         except BaseException:
-            with suppress(Exception):  # it may be the fault that made it useless
+            with suppress(Exception):  # the fault may have broken the connection, too
                 connection.close()
             raise
         return connection
 
     def _make_private(self) -> None:
-        """Make the file if there is none, and nobody else's: it holds the secret that signs callback URLs.
+        """Create the file if needed, and make it private: it holds the secret that signs callback URLs.
 
-        What its owner lets a group do stays. It is never opened here: closing it would drop SQLite's own locks.
+        Permissions that its owner gave a group stay. An existing file is never opened: closing it drops SQLite's locks.
         """
-        with suppress(OSError):  # SQLite says why it cannot be made
+        with suppress(OSError):  # SQLite's own error says why it cannot be created
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))
         mode: int | None = None
         for path in (self.path, Path(f"{self.path}-wal"), Path(f"{self.path}-shm")):
@@ -166,23 +166,23 @@ class DatabaseFile:
             except OSError:
                 continue
             if stat.S_ISLNK(found.st_mode):
-                raise StoreError(f"the SQLite file {path} is a symbolic link: name the file that it leads to")
+                raise StoreError(f"the SQLite file {path} is a symbolic link: name the file that it points to")
             if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
                 raise StoreError(f"{path} is a device or a pipe, not a SQLite file: name another file")
             old = stat.S_IMODE(found.st_mode)
             if mode is None:
                 is_open = old & stat.S_IWOTH or (old & stat.S_IWGRP and not found.st_size)
                 mode = PRIVATE if is_open else old
-            if mode == old or not hasattr(os, "geteuid"):  # Windows, where a mode says nothing of others
+            if mode == old or not hasattr(os, "geteuid"):  # on Windows the mode does not cover other users
                 continue
             if found.st_uid == os.geteuid():
-                with suppress(OSError):  # a disk without permissions
+                with suppress(OSError):  # a file system without permissions
                     path.chmod(mode)
             elif old & stat.S_IWOTH:
-                raise StoreError(f"anybody may write {path}, which is another user's: name another file")
+                raise StoreError(f"anybody may write {path}, which belongs to another user: name another file")
 
     def explain(self, error: BaseException) -> StoreError:
-        """Return *error* as a sentence that says what to do."""
+        """Return *error* as a `StoreError` whose message says what to do."""
         if isinstance(error, StoreError):
             return type(error)(str(error))
         if isinstance(error, ValueError) and not isinstance(error, UnicodeEncodeError):
@@ -194,15 +194,15 @@ class DatabaseFile:
                 text = f"the folder {self.path.parent} of the SQLite file does not exist: make it"
             elif code == sqlite3.SQLITE_CANTOPEN and self.path.is_dir():
                 text = f"{self.path} is a folder, not a SQLite file: name a file in it"
-        except OSError as reason:  # a name that is too long, or a folder that may not be entered
+        except OSError as reason:  # the name is too long, or a folder may not be entered
             text = f"the SQLite file {cut(str(self.path))} cannot be looked at: {reason.strerror}"
         return StoreError(f"{text} ({error})")
 
     def _open(self, mode: Literal["rw", "rwc"]) -> Connection:
-        # Two leading slashes, which POSIX allows, would name a host.
+        # POSIX allows two leading slashes, but in a URI they would begin a host name.
         uri = f"file:{quote(re.sub('^//+', '/', str(self.path)))}?mode={mode}"
         if self.driver == "apsw":
-            import apsw  # noqa: PLC0415 - loads where it is chosen
+            import apsw  # noqa: PLC0415 - an optional extra
 
             flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
             connection = apsw.Connection(uri, flags=flags, statementcachesize=_CACHED_STATEMENTS)
@@ -214,7 +214,7 @@ class DatabaseFile:
 
     def _version(self, connection: Connection) -> int:
         """Return the schema version of the file, 0 for an empty one."""
-        # One statement sees one state, whatever another process makes of the file meanwhile.
+        # A single statement sees one state, even if another process is creating the tables.
         (found,) = connection.execute(
             "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
             "FROM pragma_user_version, pragma_application_id"
@@ -227,25 +227,25 @@ class DatabaseFile:
         elif version < SCHEMA_VERSION:
             what = "was written by audioext 0.1: open it with 0.1 until its jobs are done, or name a new file"
         else:
-            what = f"is of a newer release (schema {version}, this one reads {SCHEMA_VERSION}): update audioext"
+            what = f"is from a newer release (schema {version}, this one reads {SCHEMA_VERSION}): update audioext"
         raise StoreError(f"the SQLite file {self.path} {what}")
 
     def _set_up(self, connection: Connection) -> None:
         if self._switch_to_log(connection) != "wal":
-            raise StoreError(f"the disk of {self.path} cannot hold a shared SQLite file: use a local disk")
-        # The writer moves what is in the log between two batches.
+            raise StoreError(f"the disk of {self.path} does not support a shared SQLite file: use a local disk")
+        # No automatic checkpoints: the writer thread checkpoints between batches.
         settings = f"synchronous={self.synchronous} wal_autocheckpoint=0 journal_size_limit={WAL_KEPT_BYTES}"
         for setting in (*settings.split(), f"cache_size=-{CACHE_KIB}"):
             connection.execute(f"PRAGMA {setting}").fetchall()
 
     def _switch_to_log(self, connection: Connection) -> object:
-        """Return the journal mode, which should be the write-ahead log."""
+        """Switch to the write-ahead log, and return the journal mode that SQLite reports."""
         deadline = time.monotonic() + self.busy_timeout
         while True:
             try:
                 return connection.execute("PRAGMA journal_mode = WAL").fetchall()[0][0]
             except Exception as error:
-                # The switch of a new file takes a lock that SQLite's own busy timeout does not wait for.
+                # Switching a new file takes a lock that SQLite's busy timeout does not cover.
                 if primary_code(error) not in _BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(RETRY_SECONDS)

@@ -1,8 +1,8 @@
-"""The rows of the two tables, and the values that they stand for.
+"""Conversion between the rows of the two tables and the values of the package.
 
-Texts are read as bytes, in columns of numbers as well, where damage can put them: one that is no UTF-8 is the trouble
-of whoever needs it, not of the statement, which would fail for all rows. Many rows are converted in one call, which is
-much quicker than one by one; a `ValueError` says that one of them is damaged.
+Texts are read as bytes, even in number columns, where damage can put them. Text that is not UTF-8 then fails only the
+conversion of its own row, and not the whole statement. Rows are converted many at a time, which is much faster; a
+`ValueError` means that one of them is damaged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _log = logging.getLogger("audioext.stores.sqlite")
 
 _LOOKUP = Index.__struct_fields__
 COLUMNS = (*_LOOKUP, *Head._fields[2:])
-"""Of a job beside its id; the account is `NULL` while its request is not in the journal."""
+"""The columns of a job except its id. The account is NULL while the request is not in the journal."""
 _ENTRY = ("said", *Entry.__struct_fields__[1:])
 _TEXTS = {"ref", "provider", "account", "key", "task_id", "said", "kind", "headers", "note"}
 
@@ -38,11 +38,11 @@ def _bytes(name: str) -> str:
     return f"iif(typeof({name}) = 'text', {'NULL' if name == 'body' else f'CAST({name} AS BLOB)'}, {name})"
 
 
-# All of these are our own names.
+# The names in these statements are all our own.
 SELECT_JOB = f"SELECT id, {_selected(COLUMNS)} FROM jobs"  # noqa: S608 - see above
 JOURNAL = f"SELECT {_selected(_ENTRY)} FROM entries WHERE job = ? ORDER BY id LIMIT -1 OFFSET ?"  # noqa: S608 - see above
 JOURNALS = f"SELECT job, {_selected(_ENTRY)} FROM entries WHERE job IN ({{}}) ORDER BY job, id"  # noqa: S608 - see above
-# CROSS JOIN: the table on its left is the one that is gone through.
+# CROSS JOIN makes SQLite scan the table on its left.
 DELIVERIES = f"SELECT entries.id, CAST(ref AS BLOB), CAST(provider AS BLOB), account IS NULL, {_selected(_ENTRY)} FROM"
 OF_ALL = "entries CROSS JOIN jobs ON jobs.id = entries.job WHERE kind = 'webhook'"
 OF_ONE = "jobs CROSS JOIN entries ON jobs.id = entries.job WHERE kind = 'webhook' AND ref = ?"
@@ -101,7 +101,7 @@ def _plain_entry(row: Row) -> dict[str, object]:
 
 
 def to_jobs(rows: Sequence[Row], entries: Sequence[Row]) -> list[Stored | None]:
-    """Return the jobs in *rows*, whose *entries* begin with the job's id; those that cannot be read are `None`."""
+    """Return the jobs of *rows*, with `None` for unreadable ones; each row of *entries* begins with the job's id."""
     try:
         heads = to_heads(rows)
         journals: dict[int, list[Entry]] = {row[0]: [] for row in rows}
@@ -126,4 +126,4 @@ def to_delivery_or_none(row: Row) -> Delivery | None:
 
 def _pass_over(what: str, row: Row, error: ValueError) -> None:
     ref = ascii(row[1].decode(errors="replace"))[1:-1]
-    _log.warning("%s %s is passed over: it cannot be read: %s", what, ref, error)
+    _log.warning("%s %s is skipped: it cannot be read: %s", what, ref, error)

@@ -1,6 +1,6 @@
-"""The journals as rows of a SQLite file, and what a connection knows of them: each job is read once, then written.
+"""The journals as rows of a SQLite file, with a cache per connection, so that a job is read once and then only written.
 
-What was read stays known unless another connection has written since (sqlite.org/pragma.html#pragma_data_version).
+The cache is valid until another connection writes (sqlite.org/pragma.html#pragma_data_version).
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ Bindings = Sequence[object] | Mapping[str, object]
 _log = logging.getLogger("audioext.stores.sqlite")
 
 MAX_KNOWN = 5_000
-"""Jobs of which a connection knows what it read; beyond that it begins anew."""
+"""How many jobs a connection caches before it clears the cache."""
 ABOVE_ALL = 9e307
-"""In a damaged row a text may stand for a time: it is above every number."""
+"""Greater than any time. A damaged row can have a text as its time, and SQLite sorts texts above all numbers."""
 
 NEWEST = "SELECT coalesce(max(id), 0) FROM entries"
 _LEAVING = """SELECT answered_at + :per FROM jobs
@@ -56,16 +56,16 @@ _OCCUPYING = """SELECT count(*) FROM jobs
     WHERE account = ? AND occupies_until > ? AND occupies_until > 0 AND occupies_until < ?"""
 
 PAGE_JOBS = 256
-"""Jobs that are listed, or purged, in one step, so that nobody waits long for it."""
+"""How many jobs one step lists or purges, so that other work does not wait long."""
 MOST_LEAVING = 2_000
-"""Jobs of which one step looks whether they are to go."""
+"""How many jobs one step checks for purging."""
 _ENTRIES = "CAST(entries AS INTEGER)"
 PAGE_BYTES = 8 * 1024 * 1024
-"""A page of jobs ends where their bodies exceed this size."""
+"""A page of jobs ends when their bodies exceed this size."""
 _SIZE = 1 + COLUMNS.index("size")
 PAGE_DELIVERIES = 64
 LAST = 2**63 - 1
-"""No entry has a greater id."""
+"""The greatest id that SQLite can assign."""
 
 _COLUMN: dict[Work, str] = {"polls": "poll_at", "handlers": "handle_at"}
 _DUE: dict[Work, str] = {"polls": "poll_at", "handlers": "max(handle_at, held_until)"}
@@ -74,7 +74,7 @@ _IS_TOO_LATE: dict[Work, str] = {
     "handlers": "max(handle_at, held_until) > :latest AND "
     f"(held_until <= :now AND handle_at > :latest OR held_until > :latest + {LONGEST_HOLD_SECONDS})",
 }
-"""A clock that was ahead put it down."""
+"""Whether the due time must come from a clock that was ahead."""
 _CLAIM: dict[Work, str] = {
     "polls": "UPDATE jobs SET poll_at = :until WHERE id = :id",
     "handlers": "UPDATE jobs SET handle_at = min(handle_at, :now), held_until = :until WHERE id = :id",
@@ -87,7 +87,7 @@ _GIVE_BACK: dict[Work, str] = {
 
 @define(eq=False)
 class Session(Journals):
-    """Runs the statements of one connection."""
+    """The store's methods, run on one connection."""
 
     create = Journals._create  # noqa: SLF001 - its own, here and below
     append = Journals._append  # noqa: SLF001 - see above
@@ -96,7 +96,7 @@ class Session(Journals):
     _jobs: dict[str, KnownJob | None] = field(factory=dict, init=False)
     _version: object = field(default=None, init=False)
     execute: Callable[..., object] = field(init=False)
-    """Runs a statement without rows: on one cursor, since each new one costs as much as a small change."""
+    """Run a statement that returns no rows, on a shared cursor: a new one costs as much as a small update."""
 
     def __attrs_post_init__(self) -> None:
         self.execute = self.connection.cursor().execute
@@ -105,7 +105,7 @@ class Session(Journals):
         return self.connection.execute(sql, bindings).fetchall()
 
     def know(self, refs: Collection[str]) -> None:
-        """Begin a batch of works on the jobs of *refs*, which are read in one go where they are not known."""
+        """Prepare a batch of work on the jobs of *refs*: read those that are not cached in one query."""
         version = self.rows("PRAGMA data_version")
         if version != self._version or len(self._jobs) > MAX_KNOWN:
             self.forget_known()
@@ -167,10 +167,10 @@ class Session(Journals):
             execute(INSERT_ENTRY, entry_row(job.number, entry))
             job.ids[entry.id] = None
 
-    # --- what the store is asked for -----------------------------------------------------------------------
+    # --- the methods of Store ------------------------------------------------------------------------------
 
     def read(self, ref: str, *, after: int = 0) -> Stored | None:
-        """Return a job with its entries after so many; see `Store.read`."""
+        """Return a job with its entries after the first *after*; see `Store.read`."""
         try:
             for row in self.rows(f"{SELECT_JOB} WHERE ref = ?", (ref,)):
                 return to_heads([row])[0].stored(to_entries(self.rows(JOURNAL, (row[0], after))))
@@ -186,7 +186,7 @@ class Session(Journals):
         return next((ref for (ref,) in self.rows(newest, (task_id, provider))), None)
 
     def page(self, last: int, *, is_open: bool | None, newest_first: bool) -> list[tuple[int, Stored | None]]:
-        """Return some of the jobs that follow the id *last*, with their ids; those that cannot be read are `None`."""
+        """Return the next page of jobs after the id *last*, each with its id; unreadable ones are `None`."""
         which = "account IS NOT NULL" if is_open is None else f"account IS NOT NULL AND is_open = {is_open:d}"
         way = f"id < ? AND {which} ORDER BY id DESC" if newest_first else f"id > ? AND {which} ORDER BY id"
         rows = self.rows(f"{SELECT_JOB} WHERE {way} LIMIT ?", (last, PAGE_JOBS))
@@ -196,7 +196,7 @@ class Session(Journals):
         return list(zip(ids, to_jobs(rows, self.rows(JOURNALS.format(", ".join("?" * len(ids))), ids)), strict=True))
 
     def deliveries(self, before: int, *, ref: str | None) -> list[tuple[int, Delivery | None]]:
-        """Return some of the webhooks with ids below *before*, newest first; those that cannot be read are `None`."""
+        """Return a page of webhooks with ids below *before*, newest first; unreadable ones are `None`."""
         of, given = (OF_ALL, ()) if ref is None else (OF_ONE, (ref,))
         query = f"{DELIVERIES} {of} AND entries.id < ? ORDER BY entries.id DESC LIMIT ?"
         rows = self.rows(query, (*given, before, PAGE_DELIVERIES))
@@ -205,7 +205,7 @@ class Session(Journals):
     def claim(  # noqa: PLR0913 - the protocol's
         self, work: Work, *, now: float, until: float, limit: int, providers: Providers = None, latest: float = math.inf
     ) -> tuple[str, ...]:
-        """Take jobs whose work is due; see `Store.claim`."""
+        """Claim jobs whose work is due; see `Store.claim`."""
         given = {"now": now, "latest": latest, "limit": limit}
         jobs = self._due_jobs(work, f"{_DUE[work]} <= :now", providers, given)
         if latest < math.inf and len(jobs) < limit:
@@ -223,7 +223,7 @@ class Session(Journals):
         return jobs[0][0] if jobs else None
 
     def _due_jobs(self, work: Work, which: str, providers: Providers, given: dict[str, Any]) -> list[Row]:
-        """Return when the first jobs are due, their ids and refs; each provider by itself, since its index says it."""
+        """Return (due, id, ref) of the first due jobs; one query per provider, so that each can use the index."""
         due, ref = f"CAST({_DUE[work]} AS REAL)", "CAST(ref AS BLOB)"
         select = f"SELECT {due}, id, {ref} FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {which}"  # noqa: S608 - see above
         first = f"ORDER BY {_DUE[work]}, id LIMIT :limit"
@@ -234,32 +234,32 @@ class Session(Journals):
         return sorted(rows, key=itemgetter(0))
 
     def reschedule(self, ref: str, work: Work, *, at: float) -> None:
-        """Give back what was claimed; see `Store.reschedule`."""
+        """Return a claimed job; see `Store.reschedule`."""
         self.execute(_GIVE_BACK[work], (at, ref))
         self._jobs.pop(ref, None)
 
     def secret(self, name: str, default: bytes) -> bytes:
-        """Store a named value unless there is one; return the one that is there now."""
+        """Return the value stored under *name*, storing *default* first if there is none."""
         self.execute("INSERT OR IGNORE INTO secrets (name, value) VALUES (?, ?)", (name, default))
         value: bytes = self.rows("SELECT value FROM secrets WHERE name = ?", (name,))[0][0]
         return value
 
     def surplus(self, kept: int) -> int:
-        """Return how many webhooks the journals hold above those that may be *kept*; 0 or less: at least none."""
+        """Return how many webhooks exceed those that may be *kept*, or 0 or less if none does."""
         ((most,),) = self.rows("SELECT coalesce(sum(entries), 0) FROM jobs")
-        if most > kept:  # else there is no need to go through all bodies
+        if most > kept:  # otherwise there is no need to scan all entries
             ((most,),) = self.rows("SELECT count(*) FROM entries WHERE kind = 'webhook'")
         return int(most - kept)
 
     def orphans(self, bytes_kept: int) -> list[Row]:
-        """Return the journals without a request that are to go, as `leaving` does."""
+        """Return the orphans' journals to delete, in the form that `leaving` returns."""
         sizes = f"SELECT id, {_ENTRIES}, CAST(size AS INTEGER) FROM jobs WHERE account IS NULL AND is_open = 0"  # noqa: S608 - see above
         return oldest_beyond(((row[:2], row[2]) for row in self.rows(f"{sizes} ORDER BY changed_at")), bytes_kept)
 
     def leaving(self, before: float, deliveries_kept: int, untold_before: float) -> list[Row]:
-        """Return some jobs that are to go, longest silent first: their ids, and how many entries they have.
+        """Return (id, number of entries) of some jobs to delete, those with the oldest last entry first.
 
-        All of it is seen at one moment: of processes that purge at the same time none takes more than the others.
+        It reads a single state, so that processes that purge at the same time choose the same jobs.
         """
         surplus = self.surplus(deliveries_kept)
         closed = self.connection.execute(
@@ -278,7 +278,7 @@ class Session(Journals):
         return found
 
     def forget(self, jobs: Sequence[Row]) -> int:
-        """Forget those of *jobs* of which nothing was heard since they were to go, and return how many."""
+        """Delete those of *jobs* that have no new entry since they were chosen, and return how many."""
         same = f"SELECT id FROM jobs WHERE id = ? AND is_open = 0 AND {_ENTRIES} = ?"  # noqa: S608 - see above
         went = [row for job in jobs for row in self.rows(same, job)]
         ((newest,),) = self.rows(NEWEST)
@@ -286,14 +286,14 @@ class Session(Journals):
         self.connection.executemany("DELETE FROM jobs WHERE id = ?", went)
         self.forget_known()
         if self.rows(NEWEST)[0][0] != newest:
-            # Ids are never given twice: a row of no job stays where the newest one was.
+            # Keep a row of no job at the newest id, so that no id is reused.
             self.execute("DELETE FROM entries WHERE job = 0")
             columns = "id, job, said, at, kind, status, note, body"
             self.execute(f"INSERT INTO entries ({columns}) VALUES (?, 0, '', 0, 'purged', 0, '', '')", (newest,))  # noqa: S608 - see above
         return len(went)
 
 
-@cache  # of the few sets of columns that change together; an index whose columns are not named is not touched
+@cache  # few sets of columns change together; SQLite updates only the indexes of the columns that are named
 def _update(differs: tuple[bool, ...]) -> str:
     names = ", ".join(f"{name} = ?" for name in compress(COLUMNS, differs))
     return f"UPDATE jobs SET {names} WHERE id = ?"  # noqa: S608 - see above

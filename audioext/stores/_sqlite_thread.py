@@ -1,4 +1,4 @@
-"""The threads of a SQLite store: one commits in batches what the loop asks for, one reads and watches the file."""
+"""The two threads of a SQLite store: one writes in batches, the other reads and watches the file for changes."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_BATCH = 500
-"""Works of one transaction at most, so that none waits long for the others."""
+"""The most calls in one transaction, so that none waits long for the others."""
 FAULT_PAUSE_SECONDS = 0.05
 CHECKPOINT_SECONDS = 1.0
-"""How long an append may be in the log alone; with `synchronous=normal` a power loss can take it until then."""
+"""How long an append may be only in the log; until then, `synchronous=normal` can lose it at a power failure."""
 CHECKPOINT_WORKS = 250
-"""So many works are moved out of the log at once, which takes about 12 ms, half of it the disk's two waits."""
+"""After this many calls the log is checkpointed, which takes about 12 ms, half of it for the disk's two syncs."""
 URGENT_SECONDS = 0.002
-"""How often the file is looked at while somebody waits for a change; a look without one takes some microseconds."""
+"""How often the file is checked while there are waiters; a check that finds no change takes some microseconds."""
 CALM_SECONDS = 0.05
 MAX_ROWS = 1000
-"""Entries of one look; if there were more, the next look follows at once."""
+"""The most entries that one check reads; if there are more, the next check follows at once."""
 
 _NEWER = """SELECT entries.id, CAST(ref AS BLOB), entries FROM entries JOIN jobs ON jobs.id = entries.job
     WHERE entries.id > ? ORDER BY entries.id LIMIT ?"""
 _UP_TO = "SELECT id, CAST(said AS BLOB) FROM entries WHERE id <= ? ORDER BY id DESC LIMIT 1"
 
 _Item = tuple["asyncio.Future[Any]", Callable[..., Any], Sequence[Any], Mapping[str, Any]]
-"""Who waits, what is to be done, and with what."""
+"""A call: the future of its caller, the function, and its arguments."""
 
 
 @define(eq=False)
 class FileThread(ABC):
-    """One batch at a time, each a transaction of a connection that is made anew after a fault.
+    """A thread that runs calls in batches, one transaction each, and reconnects after a fault.
 
-    While a batch is worked at the next one gathers. A work that fails is alone in failing.
+    While one batch runs, the next one collects. A call that fails does not fail the others in its batch.
     """
 
     is_writer: ClassVar[bool] = False
@@ -54,12 +54,12 @@ class FileThread(ABC):
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
     _waiting: deque[_Item] = field(factory=deque, init=False)
     _wake: threading.Lock = field(factory=threading.Lock, init=False)
-    """Released by who wakes the thread: half the work of an event."""
+    """Released to wake the thread: half the cost of a `threading.Event`."""
     _is_closing: bool = field(default=False, init=False)
     _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
     _thread: threading.Thread = field(init=False)
     _session: Session | None = field(default=None, init=False)
-    """Only the thread touches it."""
+    """Only the thread may use it."""
 
     def __attrs_post_init__(self) -> None:
         self._wake.acquire()
@@ -68,22 +68,22 @@ class FileThread(ABC):
         self._thread.start()
 
     def run(self, work: Callable[Concatenate[Session, P], T], *given: P.args, **named: P.kwargs) -> asyncio.Future[T]:
-        """Have *work* done with the next batch; cancelling the future disturbs no other."""
+        """Queue *work* for the next batch, and return its future; cancelling that does not affect other calls."""
         future: asyncio.Future[T] = self._loop.create_future()
         self._waiting.append((future, work, given, named))
-        if len(self._waiting) == 1:  # else the thread has yet to come for the others
-            self._loop.call_soon(self.wake)  # soon: what the loop is about to do may join the batch
+        if len(self._waiting) == 1:  # otherwise the thread is about to take the others
+            self._loop.call_soon(self.wake)  # not at once, so that more calls can join the batch
         return future
 
     async def aclose(self) -> None:
-        """Finish what was accepted, close the connection, end the thread."""
+        """Finish queued calls, close the connection, and end the thread."""
         self._is_closing = True
         self.wake()
         await self._ended.wait()
         self._thread.join()
 
     def wake(self) -> None:
-        with suppress(RuntimeError):  # it is about to
+        with suppress(RuntimeError):  # the lock is released already: the thread is about to wake
             self._wake.release()
 
     def _deliver(self, batch: list[_Item], outcomes: list[object]) -> None:
@@ -99,17 +99,17 @@ class FileThread(ABC):
 
     @abstractmethod
     def _between(self, works: int) -> float:
-        """Do what is done before and after each batch of so many works; return how long to pause, below 0 for ever."""
+        """Run between batches, after one of *works* calls; return the seconds to pause, below 0 for no limit."""
 
     def _main(self) -> None:
         pause, works = -1.0, 0
-        with suppress(RuntimeError):  # the loop was closed before the store: nobody is left to hear of it
+        with suppress(RuntimeError):  # the event loop was closed before the store, so no caller is left
             while self._waiting or works or not self._is_closing:
                 if not self._waiting:
                     self._wake.acquire(timeout=pause)
                 try:
                     pause = self._between(works)
-                except Exception:  # noqa: BLE001 - nobody waits for it, and it is done again
+                except Exception:  # noqa: BLE001 - no caller waits for it, and it is retried
                     pause = FAULT_PAUSE_SECONDS
                     self._drop()
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
@@ -131,22 +131,22 @@ class FileThread(ABC):
 
     def _drop(self) -> None:
         if self._session is not None:
-            with suppress(Exception):  # it may be the fault that made it useless
+            with suppress(Exception):  # the fault may have broken the connection, too
                 self._session.connection.close()
             self._session = None
 
     def _outcomes(self, batch: list[_Item]) -> list[object]:
         try:
             return self._transact(self._connected(), batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
+        except Exception as error:  # noqa: BLE001 - it is raised in the callers
             if is_engine_fault(error):
                 self._drop()
-            elif len(batch) > 1:  # one of them is at fault
+            elif len(batch) > 1:  # one call is at fault: run each by itself
                 return [outcome for item in batch for outcome in self._outcomes([item])]
             return [self.file.explain(error) for _ in batch]
 
     def _transact(self, session: Session, batch: list[_Item]) -> list[object]:
-        """Do all works in one transaction, or none of them."""
+        """Run all calls of *batch* in one transaction, or none."""
         try:
             session.execute("BEGIN IMMEDIATE" if self.is_writer else "BEGIN")
             if self.is_writer:
@@ -155,42 +155,41 @@ class FileThread(ABC):
             session.execute("COMMIT")
         except BaseException:
             session.forget_known()
-            with suppress(Exception):  # the fault may have ended the transaction, or kept it from its beginning
+            with suppress(Exception):  # the fault may have ended the transaction, or there may be none
                 session.execute("ROLLBACK")
             raise
-        self.file.check()  # what was committed into a file that is gone is not stored
+        self.file.check()  # a commit into a deleted file is lost
         return outcomes
 
 
 @define(eq=False)
 class Reader(FileThread):
-    """Publishes what any process appended since its last look, by row id, between its batches.
+    """The reading thread; between its batches it publishes what any process has appended, by row id.
 
-    The entry that was seen last must still be there, else the file was emptied and may have been filled again: then
-    everything is looked at.
+    If the entry that it saw last is gone, the file was emptied and perhaps filled again: then it publishes a `RESYNC`.
     """
 
     urgent: int = field(default=0, init=False)
-    """How many wait for a change."""
+    """How many clients have waiters."""
     fanout: Fanout = field(factory=Fanout, init=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
     _cursor: int | None = field(default=None, init=False)
-    """The id from which on it looks; without one it does not."""
+    """The id of the last entry seen; `None` until `watch` was called."""
     _seen: tuple[Session, object] | None = field(default=None, init=False)
     _last: list[Row] = field(factory=list, init=False)
-    """The entry that was seen last, as a list of one row."""
+    """The last entry seen, as a list of one row."""
 
     def look_soon(self) -> None:
-        """Look at what was committed, at many commits at once since another thread is to look."""
+        """Check for commits after a short delay, so that one check covers several commits."""
         if not self.urgent and (self._timer is None or self._timer.when() < self._loop.time()):
             self._timer = self._loop.call_later(URGENT_SECONDS, self.wake)
 
     def watch(self, session: Session) -> None:
-        """Look from now on: a work of its own."""
+        """Publish changes from now on; call it by `run`."""
         ((self._cursor,),) = session.rows(NEWEST)
 
     def _between(self, works: int) -> float:  # noqa: ARG002 - as its sibling
-        """Read the next entries, if anybody committed anything; return when to look again."""
+        """Publish new entries, if there was any commit; return the seconds until the next check."""
         pause = URGENT_SECONDS if self.urgent else CALM_SECONDS
         if self._cursor is None:
             return pause
@@ -199,9 +198,9 @@ class Reader(FileThread):
         if seen == self._seen:
             return pause
         cursor, changes = self._cursor, list[Changed | Resync]()
-        session.execute("BEGIN")  # one state for all that is read; where it fails the connection is dropped
+        session.execute("BEGIN")  # all reads see one state; after a fault the connection is dropped
         for id_, said in self._last:
-            # A purge leaves an empty row where the newest one was.
+            # A purge leaves an empty row in place of the newest one.
             if session.rows(_UP_TO, (id_,)) not in ([(id_, said)], [(id_, b"")]):
                 cursor = min(cursor, session.rows(NEWEST)[0][0])
                 changes.append(RESYNC)
@@ -216,15 +215,15 @@ class Reader(FileThread):
         self._cursor, self._last = cursor, last
         if len(rows) == MAX_ROWS:
             return 0.0
-        self._seen = seen  # read before the rows, so that what came in between is read with the next look
+        self._seen = seen  # was read before the rows, so that a commit in between is found by the next check
         return pause
 
 
 @define(eq=False)
 class Writer(FileThread):
-    """What is open of a file while it has users: this thread, and its reader.
+    """The open resources of a file while it has users: this writing thread, and its reader.
 
-    It moves what the log holds into the file between its batches: no commit of this process can meet it.
+    It checkpoints the log between its batches, when no commit of this process can get in the way.
     """
 
     is_writer = True
@@ -241,13 +240,13 @@ class Writer(FileThread):
         return self.reader.fanout
 
     async def start(self) -> None:
-        """Make the file ready, and listen to changes."""
+        """Create the file if needed, and begin to publish changes."""
         await self.reader.run(self.reader.watch)
 
     async def aclose(self) -> None:
-        """Finish what was accepted, and end both threads."""
+        """Finish queued calls, and end both threads."""
         await self.reader.aclose()
-        await super().aclose()  # last, so that it leaves no log behind
+        await super().aclose()  # the last connection to close removes the log
         self.fanout.close()
 
     def _deliver(self, batch: list[_Item], outcomes: list[object]) -> None:
@@ -255,7 +254,7 @@ class Writer(FileThread):
         super()._deliver(batch, outcomes)
 
     def _between(self, works: int) -> float:
-        """Checkpoint if enough was logged, or long enough ago; return how long to wait for that."""
+        """Checkpoint if enough calls, or enough time, have passed; return the seconds until it is due, or -1."""
         now = time.monotonic()
         if not self._logged:
             self._due = now + CHECKPOINT_SECONDS

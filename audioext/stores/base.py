@@ -1,7 +1,7 @@
-"""What every store does: it keeps journals, an index row for each, and a stream of changes; it knows no state rule.
+"""The `Store` protocol: journals, an index row for each, and a stream of changes, without any state rule.
 
-The two ideas: an append cannot conflict, since an entry's id says what it is; and an index row is taken only from a
-writer that had seen every entry, so that it can never be wrong for long.
+Two ideas: appends cannot conflict, since an entry's id is a digest of its contents; and an index row is accepted only
+from a writer that had seen every entry, so that it is never wrong for long.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ from audioext.models.entries import MAX_DELIVERY_BYTES, OTHER_TASK, REFUSED, UNR
 from audioext.models.limits import Limits
 
 Work = Literal["polls", "handlers"]
-"""What is claimed: status calls that are due, and jobs whose handlers may have work."""
+"""The kinds of work that are claimed: due status calls, and jobs whose handlers may have work."""
 
 Providers = Sequence[str] | None
-"""Whose jobs are claimed: only those of these providers, or all."""
+"""The providers whose jobs are claimed; `None` means all."""
 
 LONGEST_HOLD_SECONDS = 86_400.0
-"""A claim on handlers that holds a job longer than this, by our clock, was made by one that was ahead."""
+"""No claim on handlers lasts this long: one that seems to was made by a process whose clock was ahead of ours."""
 
 DeliveryVerdict = Literal["applied", "orphan", "refused", "unreadable"]
-"""What became of a webhook; exact repeats of one are only counted."""
+"""How a stored webhook ended; exact repeats are only counted."""
 
 
 @frozen
 class Created:
-    """The job is stored, and counts for its account."""
+    """The job is stored, and counts towards its account's limits."""
 
 
 @frozen
 class Existing:
-    """The key, or the ref itself, has this job already; nothing was stored."""
+    """A job with the same key or ref exists already; nothing was stored."""
 
     ref: str
 
 
 @frozen
 class Full:
-    """The account's limits are reached, perhaps until then (Unix seconds); nothing was stored."""
+    """The account's limits are reached, and may have room again at `until` (Unix seconds); nothing was stored."""
 
     until: float
 
 
 @frozen(kw_only=True)
 class Appended:
-    """What an append did.
+    """The outcome of an append.
 
-    `count` is how many entries the journal holds now. `missed` are entries that the caller had not seen, and those it
-    sent that were there before, as they are stored. `is_taken` says whether the index was taken. `is_lost` says that
-    the store holds fewer entries than the caller has seen: it lost some, nothing was stored, and all of them are to be
-    appended again with `known=0`. `is_full` says that the journal's limit kept an entry out.
+    `count` is how many entries the journal has now. `missed` are the stored entries that the caller had not seen, and
+    the stored versions of those it sent again. `is_taken` is whether the index was accepted. `is_lost` means that the
+    store has fewer entries than the caller has seen: it lost some, nothing was stored, and the caller must append all
+    of them again with `known=0`. `is_full` means that the journal's limit kept an entry out.
     """
 
     count: int
@@ -66,9 +66,9 @@ class Appended:
 
 @frozen(kw_only=True)
 class Stored:
-    """A job as the store holds it: its index, how many entries it has, and those that were asked for, oldest first.
+    """A stored job: its index, how many entries it has, and the entries that were requested, in journal order.
 
-    `repeats` counts the deliveries that came again, or that the journal's limit kept out.
+    `repeats` counts the webhooks and statuses that came again, or that the journal's limit kept out.
     """
 
     index: Index
@@ -81,8 +81,8 @@ class Stored:
 class Delivery:
     """One webhook as it arrived: an entry of kind `webhook`, with the job that its tag names.
 
-    `id` is unique in its store. `received_at` is Unix seconds. `headers` hold what is needed to verify the body again,
-    never a key. `note` says more about the verdict.
+    `id` is unique in its store. `received_at` is in Unix seconds. `headers` are those needed to verify the body again,
+    never a key. `note` explains the verdict.
     """
 
     id: str
@@ -96,12 +96,12 @@ class Delivery:
 
     @property
     def path(self) -> str:
-        """The path under which it arrived, with its tag masked."""
+        """The path of its URL, with the tag masked."""
         return f"/{self.provider}/{self.ref}/***"
 
 
 def to_delivery(ref: str, provider: str, entry: Entry, *, is_orphan: bool) -> Delivery:
-    """Return the delivery that *entry* of the journal of *ref* is."""
+    """Return *entry* of the journal of *ref* as a delivery."""
     verdict: DeliveryVerdict = "orphan" if is_orphan else "applied"
     if entry.note.startswith(UNREADABLE):
         verdict = "unreadable"
@@ -121,7 +121,7 @@ def to_delivery(ref: str, provider: str, entry: Entry, *, is_orphan: bool) -> De
 
 @frozen
 class Changed:
-    """The journal of `ref` holds `count` entries now."""
+    """The journal of `ref` has `count` entries now."""
 
     ref: str
     count: int
@@ -129,38 +129,38 @@ class Changed:
 
 @frozen
 class Resync:
-    """The stream of changes had a gap: read the truth of everything that is being awaited."""
+    """The stream of changes had a gap: read all awaited jobs again."""
 
 
 RESYNC = Resync()
 
 
 class Store(Protocol):
-    """The journals of all jobs. Every method may raise `StoreError`, and then nothing was half applied.
+    """The journals of all jobs. Every method may raise `StoreError`, and then nothing was applied in part.
 
-    A store is opened by its client and closed by it; where several clients of a process share one, each does, and the
-    last one closes it for good. Times are Unix seconds and come in as arguments: a store reads no clock. All methods
-    are safe under concurrent calls, from any number of clients that share the same engine, and may be called again.
+    Each client opens and closes its store. Clients in one process can share a store: each opens and closes it, and the
+    last one to leave really closes it. Times are Unix seconds and come in as arguments: a store reads no clock. All
+    methods are safe to call concurrently, from any number of clients on the same engine, and safe to repeat.
     """
 
     async def open(self) -> None:
-        """Connect and make ready, once for every user; each is matched by one `aclose`.
+        """Connect and get ready. Each user calls it once, and `aclose` once to match.
 
         Raises:
-            StoreError: the engine is not there, or holds what release 0.1 wrote.
+            StoreError: the engine cannot be reached, or has data of release 0.1.
         """
 
     async def aclose(self) -> None:
-        """Finish what was accepted, then let go of everything, with the last user; one more is harmless."""
+        """Finish accepted work and release everything when the last user leaves; an extra call does nothing."""
 
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
-        """Begin a journal with *entry*, unless the index's key or ref exists or its account is full at *now*.
+        """Create a job with *entry*, unless the index's key or ref exists or its account is full at *now*.
 
-        In one atomic step it looks for the key, then counts. Open jobs of the account: those whose `occupies_until`
-        is above *now*. Submits of the window: those answered within `per` seconds of *now* (on either side, since
-        clocks differ), and those without an answer that were created within `POST_SECONDS` of *now*. `Full.until` is
-        when the first of the submits can leave the window, or one second from *now* where only a job's end helps.
-        What a journal without a request holds already comes after *entry*.
+        In one atomic step it looks for the key, then counts the account's open jobs and recent submits. A job is open
+        while its `occupies_until` is above *now*. A submit counts if it was answered within `per` seconds of *now* (on
+        either side, since clocks differ), or if it has no answer and was created within `POST_SECONDS` of *now*.
+        `Full.until` is when the first submit can leave the window, or one second from *now* if only the end of a job
+        makes room. *entry* goes before any orphans that the journal has already.
         """
         ...
 
@@ -175,73 +175,73 @@ class Store(Protocol):
         look_at: float = 0.0,
         release: bool = False,
     ) -> Appended:
-        """Append to the journal of *ref*, in one atomic step, and take *index* if its writer had seen every entry.
+        """Append to the journal of *ref*, in one atomic step, and accept *index* if its writer had seen every entry.
 
-        *known* is how many entries the writer has seen. An entry whose id is there is a repeat: it is not appended
-        again (a repeated webhook or status is counted). Entries that the writer had not seen come back as `missed`;
-        then, or without an *index*, the old index stays and, if anything was appended, both `poll_at` and `handle_at`
-        are moved to *look_at* where they are later or not set, so that somebody folds the journal again. A job that
-        the store does not hold gets a journal without a request, which only `read` and `deliveries` show, until its
-        request is appended. Webhooks and statuses beyond their part of `MAX_ENTRIES` or `MAX_JOURNAL_BYTES`
-        (`Entry.room`) are counted, not kept; an index that rests on them is not taken. Where another job holds its key,
-        an index is taken without it. *release* ends a claim on the job's handlers, whether or not the index is taken;
-        where all *entries* are repeats it ends none: the call was made before, and a later claim may be somebody's.
+        *known* is how many entries the writer has seen. An entry whose id exists is a repeat: it is not appended again
+        (a repeated webhook or status is counted). Entries that the writer had not seen come back as `missed`. In that
+        case, or without an *index*, the old index stays. If anything was appended, its `poll_at` and `handle_at` then
+        move to *look_at* unless they are earlier, so that a process folds the journal again. An unknown *ref* gets a
+        journal without a request, which only `read` and `deliveries` show until its request is appended. Webhooks and
+        statuses beyond their part of `MAX_ENTRIES` or `MAX_JOURNAL_BYTES` (`Entry.room`) are counted but not kept, and
+        an index that includes them is not accepted. If another job has the index's key, it is accepted without the key.
+        *release* ends a claim on the job's handlers, whether or not the index is accepted. If all *entries* are repeats
+        it ends none: the call is itself a repeat, and the claim may be another process's.
         """
         ...
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
-        """Return the job of *ref* with its entries from the one *after* that many on, or `None`."""
+        """Return the job of *ref* without its first *after* entries, or `None` if there is no such job."""
         ...
 
     async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
-        """Return the ref of the job that holds *key*, or of the one with *task_id* at *provider*, or `None`."""
+        """Return the ref of the job that has *key*, or of the newest with *task_id* at *provider*, or `None`."""
         ...
 
     def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
-        """Yield all jobs whose request is known, the oldest first or the newest, only open or closed ones where asked.
+        """Yield all jobs whose request is known, oldest or newest first; *is_open* selects open or closed ones.
 
-        Jobs that come or go meanwhile may or may not be seen; none is seen twice.
+        Jobs that are created or purged meanwhile may or may not be seen; none is seen twice.
         """
         ...
 
     async def claim(  # noqa: PLR0913 - one atomic step has this many parts
         self, work: Work, *, now: float, until: float, limit: int, providers: Providers = None, latest: float = math.inf
     ) -> tuple[str, ...]:
-        """Take up to *limit* jobs whose *work* is due at *now* until *until*, and return their refs.
+        """Claim up to *limit* jobs whose *work* is due at *now*, until *until*, and return their refs.
 
-        The most overdue come first; only jobs of *providers* where given. A claim on polls moves `poll_at` to *until*.
-        A claim on handlers leaves `handle_at` as it is and holds the job until *until*, unless it is released: what
-        else is appended meanwhile neither ends nor doubles it. What was claimed by somebody who died, or who was
-        cancelled, comes again at *until*. What is due later than *latest* is due as well: it was put down by a clock
-        that was ahead. A hold counts for `LONGEST_HOLD_SECONDS` more.
+        The most overdue come first; *providers* restricts them. A claim on polls moves `poll_at` to *until*. A claim on
+        handlers leaves `handle_at` as it is and holds the job until *until*, unless it is released earlier: other
+        appends neither end nor double it. If the claiming process dies or is cancelled, the job is due again at
+        *until*. Work due later than *latest* is claimed as well, since it was scheduled by a clock that was ahead; but
+        a hold counts until it ends more than `LONGEST_HOLD_SECONDS` after *latest*.
         """
         ...
 
     async def next_due(self, work: Work, *, providers: Providers = None) -> float | None:
-        """Return when *work* can be claimed next, `None` if never; only of *providers* where given."""
+        """Return when *work* can be claimed next, or `None` if none is scheduled; *providers* restricts it."""
         ...
 
     async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
-        """Give back what was claimed: it is due at *at*, or sooner where it was due sooner; a hold on it ends.
+        """Return a claimed job: its work is due at *at* unless it was due sooner, and a hold on it ends.
 
-        What is not due at all any more stays so.
+        Work that is no longer scheduled stays unscheduled.
         """
 
     def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
-        """Yield all webhooks, newest first, of one *ref* where given; those of journals without a request too."""
+        """Yield all webhooks, orphans included, newest first; *ref* restricts them to one job."""
         ...
 
     def changes(self) -> AsyncIterator[Changed | Resync]:
-        """Yield what every create and append from now on changed, by any process, or `RESYNC` after a gap.
+        """Yield a change for every create and append from now on, by any process, or `RESYNC` after a gap.
 
-        It ends when the store is closed. Iteration starts listening at its first step: what is stored after an answer
-        that this store gave to a later question is yielded, or a `RESYNC` in its place. A store that cannot tell when
-        it began to listen yields `RESYNC` first. Only what appends an entry is a change, an index alone is none.
+        It ends when the store is closed. Listening starts at the first step: once a later call to this store has been
+        answered, every further change is yielded, or a `RESYNC` in its place. A store that cannot tell when it began to
+        listen yields `RESYNC` first. Only a new entry is a change; a new index alone is not.
         """
         ...
 
     async def secret(self, name: str, default: bytes) -> bytes:
-        """Store *default* under *name* unless there is a value; return the value that is there now."""
+        """Return the value stored under *name*, storing *default* first if there is none."""
         ...
 
     async def purge(
@@ -252,21 +252,21 @@ class Store(Protocol):
         delivery_bytes_kept: int = MAX_DELIVERY_BYTES,
         untold_before: float = math.inf,
     ) -> int:
-        """Forget the jobs that are not open and whose last entry is older than *before*; return how many went.
+        """Delete the closed jobs whose last entry is older than *before*, and return how many were deleted.
 
-        While journals without a request hold more bytes of bodies than *delivery_bytes_kept*, it forgets such ones; and
-        while all hold more webhooks than *deliveries_kept*, further jobs that are not open: each time those whose last
-        entry is oldest first. A job whose handlers can be claimed, or are held, at *untold_before* or later stays.
+        It also deletes orphans until the bodies of the rest have at most *delivery_bytes_kept* bytes, and more closed
+        jobs until at most *deliveries_kept* webhooks are left. The jobs whose last entry is oldest go first. A job
+        stays if its handlers can be claimed, or are held, at *untold_before* or later.
         """
         ...
 
     def watch(self, *, urgent: bool) -> None:
-        """Look for other processes' changes as soon as can be while *urgent*, since somebody waits for one."""
+        """Look for changes more often while any client is *urgent*: set at its first wait, cleared after its last."""
 
     async def warnings(self) -> tuple[str, ...]:
-        """Reach the engine, and return what its settings put at risk, a sentence each.
+        """Contact the engine, and return a sentence for each risk in its settings.
 
         Raises:
-            StoreError: it is not there.
+            StoreError: it cannot be reached.
         """
         ...

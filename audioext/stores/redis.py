@@ -1,4 +1,4 @@
-"""The store on Redis or Valkey: the truth for any number of listeners and workers, on one server or a cluster.
+"""The store on Redis or Valkey, one server or a cluster, shared by any number of processes on any machines.
 
 Nothing here blocks the event loop. An append costs one round trip; see `_redis_server` and `_redis_scripts`.
 """
@@ -31,37 +31,37 @@ T = TypeVar("T")
 
 _log = logging.getLogger("audioext.stores.redis")
 _DAMAGED = ("WRONGTYPE", "Error running script", "user_script", "@user_script")
-"""What a fault of a key or of a script begins with; a server that takes no commands now says another word first."""
+"""What an error about a damaged key or a failing script begins with; other errors concern the server as a whole."""
 
 
 @define(eq=False)
 class RedisStore(EngineStore[OpenServer]):
-    """The whole store protocol on Redis or Valkey, which any number of machines may share.
+    """The whole `Store` protocol on Redis or Valkey, which any number of machines may share.
 
     *url* is `redis://user:password@host:6379/0`, `rediss://` with TLS, `valkey://`, `valkeys://`, or
-    `unix:///path/to/socket`; a node of a cluster is recognised. Its query may say `prefix=` (of all keys, `audioext`),
-    `patience=` (seconds, 5: how long a call waits for a server that is not there), and `ttl=` (seconds, 30 days: what
-    is not open is forgotten by the server itself then, should no client run that purges).
+    `unix:///path/to/socket`; the node of a cluster is recognised. Its query takes `prefix=` (of all keys, default
+    `audioext`), `patience=` (how many seconds a call waits for an unavailable server, default 5), and `ttl=` (after how
+    many seconds the server itself deletes a closed job if no client runs to purge it, default 30 days).
 
-    What an append survives is the server's own policy: with `appendonly yes`, `appendfsync always` survives a power
-    loss and `everysec` may lose the last second; without it a restart of the server loses what came after its last
-    snapshot. `warnings` says so.
+    What an append survives depends on the server. With `appendonly yes`, `appendfsync always` survives a power loss and
+    `everysec` may lose the last second; without it, a restart of the server loses everything since its last snapshot.
+    `warnings` reports such risks.
 
     Raises:
-        ConfigError: the URL names no server, or asks for something in no known way.
+        ConfigError: the URL names no server, or has a part or a parameter that is not valid.
     """
 
     url: str = field(repr=False)
     _address: Address = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Read the URL; nothing is connected yet."""
+        """Parse the URL, without connecting yet."""
         self._address = read_url(self.url)
 
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
-        """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
+        """Create a job, unless it exists or its account is full; see `Store.create`."""
         counts = ("" if limit is None else limit for limit in (limits.submits, limits.parallel))
-        call = secrets.token_bytes(8)  # tells one that is sent again from another one
+        call = secrets.token_bytes(8)  # so that the script recognises a repeat of this call
         words = scripts.call_words(index.ref, index.provider, index, [entry], ttl=self._address.ttl)
         outcome, *word = await self._pipe.do(CREATE, *words, call, now, limits.per, *counts)
         if outcome == b"existing":
@@ -79,7 +79,7 @@ class RedisStore(EngineStore[OpenServer]):
         look_at: float = 0.0,
         release: bool = False,
     ) -> Appended:
-        """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
+        """Append to a journal, and accept the index if the writer had seen every entry; see `Store.append`."""
         words = scripts.call_words(
             ref, provider, index, entries, ttl=self._address.ttl, known=known, look_at=look_at, release=release
         )
@@ -90,7 +90,7 @@ class RedisStore(EngineStore[OpenServer]):
             raise UnreadableError(f"job {ref} cannot be read: {error}") from error
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
-        """Return a job with its entries after so many; see `Store.read`."""
+        """Return a job with its entries after the first *after*; see `Store.read`."""
         found = await self._read(ref, after)
         return None if found is None else found[0]
 
@@ -102,10 +102,10 @@ class RedisStore(EngineStore[OpenServer]):
         else:
             words = ("task", str(len(provider.encode())), provider, task_id or "")
             ref = await pipe.run("LINDEX", pipe.key(*words), -1)
-        return None if ref is None else ref.decode(errors="replace")  # a damaged one names no job
+        return None if ref is None else ref.decode(errors="replace")  # a damaged ref matches no job
 
     def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
-        """Yield the jobs in the order of their creation, or against it, read page by page; see `Store.jobs`."""
+        """Yield the jobs, oldest or newest first, reading them page by page; see `Store.jobs`."""
 
         async def read(ref: str) -> Stored | None:
             stored = await self.read(ref)
@@ -117,7 +117,7 @@ class RedisStore(EngineStore[OpenServer]):
     async def claim(  # noqa: PLR0913 - the protocol's
         self, work: Work, *, now: float, until: float, limit: int, providers: Providers = None, latest: float = math.inf
     ) -> tuple[str, ...]:
-        """Take jobs whose work is due; see `Store.claim`."""
+        """Claim jobs whose work is due; see `Store.claim`."""
         names = ("all",) if providers is None else ("", *providers)
         refs = await self._pipe.do(scripts.CLAIM, work, now, until, limit, latest, *names)
         return tuple(ref.decode(errors="replace") for ref in refs)
@@ -128,11 +128,11 @@ class RedisStore(EngineStore[OpenServer]):
         return None if at is None else float(at)
 
     async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
-        """Give back what was claimed; see `Store.reschedule`."""
+        """Return a claimed job; see `Store.reschedule`."""
         await self._pipe.do(scripts.RESCHEDULE, ref, work, at)
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
-        """Yield the webhooks, newest first, read page by page."""
+        """Yield the webhooks, newest first, reading them page by page."""
 
         async def read(place: str) -> Delivery | None:
             of, _, number = place.rpartition(" ")
@@ -146,7 +146,7 @@ class RedisStore(EngineStore[OpenServer]):
             yield delivery
 
     async def secret(self, name: str, default: bytes) -> bytes:
-        """Store a named value unless there is one; return the one that is there now."""
+        """Return the value stored under *name*, storing *default* first if there is none."""
         held: bytes | None = await self._pipe.run("SET", self._pipe.key("secret", name), default, "NX", "GET")
         return default if held is None else held
 
@@ -158,30 +158,30 @@ class RedisStore(EngineStore[OpenServer]):
         delivery_bytes_kept: int = MAX_DELIVERY_BYTES,
         untold_before: float = math.inf,
     ) -> int:
-        """Forget what is old, in portions between which others are served; see `Store.purge`."""
+        """Delete old jobs in steps, so that other calls can run in between; see `Store.purge`."""
         orphans = await self._opened().purge_orphans(delivery_bytes_kept)
         return orphans + await self._opened().purge(before, deliveries_kept, untold_before)
 
     def watch(self, *, urgent: bool) -> None:
-        """Do nothing: changes are always heard at once."""
+        """Do nothing: changes always arrive at once."""
 
     async def warnings(self) -> tuple[str, ...]:
-        """Reach the server; return what its persistence does not survive."""
+        """Contact the server, and return the risks of its persistence settings."""
         pipe = self._pipe
         try:
             info = await pipe.run("INFO", "persistence", "memory")
         except StoreError as error:
             if not isinstance(error.__cause__, ResponseError):
                 raise
-            return ("the server does not tell this user how it persists: let it run INFO, or make sure yourself",)
+            return ("this user may not see how the server persists: permit INFO, or check its settings yourself",)
         policy = []
-        with suppress(StoreError):  # a hosted one does not tell
+        with suppress(StoreError):  # hosted servers do not permit CONFIG
             policy = await pipe.run("CONFIG", "GET", "appendfsync")
         facts = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
         return tuple(_find_risks(facts, policy[1].decode() if policy else ""))
 
     def _paged(self, name: str, read: Callable[[str], Awaitable[T | None]], *, newest_first: bool) -> AsyncIterator[T]:
-        """Yield what the members of a sorted set stand for."""
+        """Yield what *read* returns for each member of a sorted set, except `None`."""
         command, first, last = "ZRANGEBYSCORE", "-inf", "+inf"
         if newest_first:
             command, first, last = "ZREVRANGEBYSCORE", last, first
@@ -195,11 +195,11 @@ class RedisStore(EngineStore[OpenServer]):
         return paged(page, first)
 
     async def _read(self, ref: str, after: int = 0, *number: str) -> tuple[Stored, bool] | None:
-        """Return a job and whether its request is known, with its entries after so many, or with one by *number*."""
+        """Return a job, with its entries after *after* or only that of *number*, and whether its request is known."""
         try:
             found: list[Any] | None = await self._pipe.do(scripts.READ, ref, after, *number)
             return None if found is None else scripts.load_stored(ref, *found)
-        except (StoreError, ValueError, TypeError, struct.error) as error:  # msgspec's are ValueErrors
+        except (StoreError, ValueError, TypeError, struct.error) as error:  # msgspec's errors are ValueErrors
             said = str(error.__cause__ or error).removeprefix("ERR ")
             if isinstance(error, StoreError) and not said.startswith(_DAMAGED):
                 raise
@@ -217,7 +217,7 @@ async def _or_none(reading: Awaitable[T]) -> T | None:
     try:
         return await reading
     except UnreadableError as error:
-        _log.warning("it is passed over: %s", error)
+        _log.warning("skipped: %s", error)
         return None
 
 
@@ -232,11 +232,11 @@ def _deliveries(found: tuple[Stored, bool] | None) -> Iterator[Delivery]:
 def _find_risks(facts: Mapping[str, str], policy: str) -> Iterator[str]:
     if facts.get("aof_enabled") != "1":
         yield (
-            "appendonly is off: a restart of the server loses what came after its last snapshot; "
+            "appendonly is off: a restart of the server loses everything since its last snapshot; "
             "set `appendonly yes` with `appendfsync always` or `everysec`"
         )
     elif policy not in {"", "always", "everysec"}:
         yield f"appendfsync is {policy}: a crash of the machine loses more than the last second"
     eviction = facts.get("maxmemory_policy", "noeviction")
     if facts.get("maxmemory", "0") != "0" and eviction != "noeviction":
-        yield f"maxmemory_policy is {eviction}: a full server forgets jobs; set noeviction"
+        yield f"maxmemory_policy is {eviction}: a full server deletes jobs; set noeviction"

@@ -1,6 +1,6 @@
-"""The store in one SQLite file: durable, shared by the processes of one machine, committed in groups.
+"""The store in one SQLite file: durable, shared by the processes of one machine, committed in batches.
 
-Its methods are those of `_sqlite_session`, which threads call: nothing here blocks the event loop.
+Its methods run those of `_sqlite_session` on threads, so that nothing blocks the event loop.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BUSY_TIMEOUT_SECONDS = 10.0
-"""How long an append waits for another process's; then the provider is asked to come again."""
+"""How long an append waits for other processes' appends; after that a webhook is answered 503, to be sent again."""
 
 
 def _method(
     work: Callable[Concatenate[Session, P], T], *, writes: bool
 ) -> Callable[Concatenate[SqliteStore, P], CoroutineType[Any, Any, T]]:
-    """Return the method that has *work* done by a thread."""
+    """Return the method that runs *work* on a thread."""
 
     @wraps(work)
     async def method(store: SqliteStore, /, *given: P.args, **named: P.kwargs) -> T:
@@ -48,11 +48,11 @@ def _method(
 class SqliteStore(EngineStore[Writer]):
     """The whole store protocol on one SQLite file, which several processes of one machine may share.
 
-    *path* is relative to the working folder. *synchronous* `"normal"` survives a crash of the process at any
-    instant, and loses at most about the last second when the machine loses its power; `"full"` waits for the
-    disk with every group of appends and loses nothing then either. *busy_timeout* (seconds) is how long an
-    append waits for one of another process. *driver* is apsw where it is installed, else Python's own sqlite3; do not
-    open the file with another copy of SQLite in the same process: closing it would drop the locks of this one.
+    *path* is relative to the working folder. *synchronous* `"normal"` survives a crash of the process at any moment,
+    but a power failure can lose about the last second; `"full"` waits for the disk with every batch of appends and
+    loses nothing then either. *busy_timeout* (seconds) is how long an append waits for one of another process.
+    *driver* is apsw if it is installed, else Python's own sqlite3. Do not open the file with another copy of SQLite in
+    the same process: closing that one would drop this one's locks.
     """
 
     path: str | PathLike[str]
@@ -70,12 +70,12 @@ class SqliteStore(EngineStore[Writer]):
     next_due = _method(Session.next_due, writes=False)
 
     def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
-        """Yield the jobs in the order of their creation, or against it, read page by page; see `Store.jobs`."""
+        """Yield the jobs, oldest or newest first, reading them page by page; see `Store.jobs`."""
         page = partial(Session.page, is_open=is_open, newest_first=newest_first)
         return paged(lambda last: self._opened().reader.run(page, last), LAST if newest_first else 0)
 
     def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
-        """Yield the webhooks, newest first, read page by page."""
+        """Yield the webhooks, newest first, reading them page by page."""
         return paged(lambda before: self._opened().reader.run(Session.deliveries, before, ref=ref), LAST)
 
     async def purge(
@@ -86,10 +86,10 @@ class SqliteStore(EngineStore[Writer]):
         delivery_bytes_kept: int = MAX_DELIVERY_BYTES,
         untold_before: float = math.inf,
     ) -> int:
-        """Forget what is old, in steps between which appends go on; see `Store.purge`."""
+        """Delete old jobs in steps, so that appends can run in between; see `Store.purge`."""
         forgotten = await self._forget(await self._opened().reader.run(Session.orphans, delivery_bytes_kept))
         went = leave = MOST_LEAVING
-        while went and leave == MOST_LEAVING:  # else that was all, or others purge as well
+        while went and leave == MOST_LEAVING:  # otherwise those were all, or another process purges, too
             leaving = await self._opened().reader.run(Session.leaving, before, deliveries_kept, untold_before)
             leave, went = len(leaving), await self._forget(leaving)
             forgotten += went
@@ -100,20 +100,20 @@ class SqliteStore(EngineStore[Writer]):
         return sum([await self._opened().run(Session.forget, page) for page in pages])
 
     def watch(self, *, urgent: bool) -> None:
-        """Look for the appends of other processes every 2 ms while somebody waits, else every 50 ms."""
+        """Look for the appends of other processes every 2 ms while there are waiters, otherwise every 50 ms."""
         if self._engine is not None:
             reader = self._engine.reader
             reader.urgent = max(0, reader.urgent + (1 if urgent else -1))
             reader.wake()
 
     async def warnings(self) -> tuple[str, ...]:
-        """Reach the file, and name an SQLite with a known fault; see `Store.warnings`."""
-        # The table makes it reach the file.
+        """Read the file, and warn of a SQLite version with a known bug; see `Store.warnings`."""
+        # The query names a table so that SQLite has to read the file.
         version = "SELECT sqlite_version() FROM sqlite_master LIMIT 1"
         ((number,),) = await self._opened().reader.run(Session.rows, version)
         if not has_reset_bug(number):
             return ()
-        fault = "may lose commits where processes share a file (sqlite.org/wal.html#walresetbug)"
+        fault = "may lose commits if processes share a file (sqlite.org/wal.html#walresetbug)"
         return (f'SQLite {number} {fault}: install a newer one with pip install "audioext[sqlite]"',)
 
     def _make(self) -> Writer:
@@ -121,9 +121,9 @@ class SqliteStore(EngineStore[Writer]):
 
 
 def has_reset_bug(version: str) -> bool:
-    """Whether an SQLite of *version* can lose commits when two processes write and checkpoint at the same instant.
+    """Return whether SQLite *version* can lose commits when two processes write and checkpoint at the same instant.
 
-    https://sqlite.org/wal.html#walresetbug, read 2026-11-24: 3.7.0 to 3.51.2, mended in 3.44.6 and 3.50.7 as well.
+    https://sqlite.org/wal.html#walresetbug, read 2026-11-24: 3.7.0 to 3.51.2, fixed in 3.44.6 and 3.50.7 as well.
     """
     major, minor, patch, *_ = (*map(int, version.split(".")), 0)
     number = (major, minor, patch)

@@ -35,7 +35,7 @@ def test_an_unknown_url_lists_the_forms(url: str) -> None:
 
 def test_what_is_no_store_is_refused() -> None:
     """An object without the store protocol is refused before it is used."""
-    with pytest.raises(ConfigError, match="3 is no store"):
+    with pytest.raises(ConfigError, match="3 is not a store"):
         open_store(3)  # type: ignore[arg-type]  # what a user may do
 
 

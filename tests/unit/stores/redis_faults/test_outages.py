@@ -105,7 +105,7 @@ async def test_a_server_that_is_not_there_is_an_error(reach: Reach, relay: Relay
     store = await reach(patience=1.0)
     relay.turn(mode)
 
-    with pytest.raises(StoreError, match=f"127.0.0.1:{relay.port} is not there"):
+    with pytest.raises(StoreError, match=f"127.0.0.1:{relay.port} is unavailable"):
         await create(store)
     outcomes = await asyncio.gather(*(store.read("ref") for _ in range(20)), return_exceptions=True)
     assert {StoreError} == {type(outcome) for outcome in outcomes}
@@ -156,7 +156,7 @@ async def test_a_wrong_password_is_said_at_once(tmp_path: Path) -> None:
 
 async def test_a_server_that_is_not_there_cannot_be_opened(unused_tcp_port: int) -> None:
     """`open` says so after the store's patience."""
-    with pytest.raises(StoreError, match="is not there"):
+    with pytest.raises(StoreError, match="is unavailable"):
         await RedisStore(f"redis://127.0.0.1:{unused_tcp_port}?patience=0.1").open()
 
 
