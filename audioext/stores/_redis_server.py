@@ -89,7 +89,7 @@ def read_url(url: str) -> Address:
     query = _DEFAULTS | dict(parse_qsl(parts.query, keep_blank_values=True))
     prefix = query["prefix"]
     if not prefix or set("{}") & set(prefix):
-        raise ConfigError(f"?prefix= in the store's URL must be a word without braces, not {prefix!r}")
+        raise ConfigError(f"the store's URL needs a word without braces after ?prefix=, not {prefix!r}")
     patience, ttl = _seconds("patience", query["patience"]), math.ceil(_seconds("ttl", query["ttl"]))
     try:
         options: dict[str, Any] = {**parse_url(re.sub("^valkey", "redis", url))}
@@ -123,7 +123,7 @@ def _seconds(name: str, text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= MAX_SECONDS:
-        raise ConfigError(f"?{name}= in the store's URL must be seconds above 0, up to {MAX_SECONDS}, not {text!r}")
+        raise ConfigError(f"the store's URL needs seconds above 0, up to {MAX_SECONDS}, after ?{name}=, not {text!r}")
     return seconds
 
 

@@ -387,4 +387,4 @@ async def test_another_loops_store_refuses(local: Local) -> None:
             asyncio.run(read())
         return str(caught.value)
 
-    assert "open one" in await asyncio.to_thread(ask)
+    assert "open a separate store" in await asyncio.to_thread(ask)

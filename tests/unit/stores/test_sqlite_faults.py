@@ -87,7 +87,7 @@ async def test_a_full_disk(store: SqliteStore) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    assert "check its space" in said or "free some disk space" in said
+    assert "check the disk's space" in said or "free some disk space" in said
     assert count == (await held(store)).count
     assert Appended(count=count + 1) == await store.append("ref", [make_webhook(0)], provider="kie", known=count)
 
