@@ -1,4 +1,4 @@
-"""Time as an argument: what reads a clock, sleeps or rolls a die does so here, so that tests can set all three."""
+"""Time and randomness as an argument: all clocks, sleeps and jitter come from here, so that tests can replace them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 _T = TypeVar("_T")
 
 STEADY_SECONDS = 900.0
-"""How long a clock that was set ahead has to show its new time before that is believed."""
+"""How long a clock that was set ahead has to show its new time before that counts."""
 _REF_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letter looks like another
 _PAIRS = [first + second for first in _REF_ALPHABET for second in _REF_ALPHABET]
 _REF_RANDOM_LETTERS = 15
@@ -26,10 +26,10 @@ _LETTER_OF_BYTE = (_REF_ALPHABET * 8).encode()  # each of the 32 letters for 8 o
 
 @frozen
 class Clock:
-    """Where the time comes from.
+    """The source of time for a client.
 
-    `now` is Unix seconds, `monotonic` seconds that never go back, `jitter` a number from 0 to 1. Whatever waits for
-    time to pass waits with `sleep`, so a clock of your own can jump.
+    `now` returns Unix seconds, `monotonic` seconds that never go back, `jitter` a number from 0 to 1. Everything that
+    waits for time to pass uses `sleep`, so your own clock can jump ahead.
     """
 
     now: Callable[[], float] = time.time
@@ -38,7 +38,7 @@ class Clock:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     def call_later(self, seconds: float, call: Callable[[], object]) -> asyncio.TimerHandle | asyncio.Task[None]:
-        """Call it after so many seconds, unless what is returned is cancelled before."""
+        """Call *call* after *seconds*, unless the returned handle or task is cancelled before."""
         if self.sleep is asyncio.sleep:  # a timer is smaller and cheaper than a task
             return asyncio.get_running_loop().call_later(seconds, call)
         return asyncio.create_task(self._call_at(self.monotonic() + seconds, call))
@@ -48,11 +48,11 @@ class Clock:
         call()
 
     def end(self, waiter: asyncio.Future[bool], seconds: float) -> asyncio.TimerHandle | asyncio.Task[None]:
-        """End *waiter* with `False` after so many seconds, unless what is returned is cancelled before."""
+        """Resolve *waiter* with `False` after *seconds*, unless the returned handle or task is cancelled before."""
         return self.call_later(seconds, partial(_end, waiter))
 
     async def wait(self, waiter: asyncio.Future[bool], seconds: float) -> bool:
-        """Return the result of *waiter*, which nobody else awaits, or `False` when *seconds* have passed first."""
+        """Return the result of *waiter*, or `False` after *seconds*. Nothing else may await it."""
         timer = self.end(waiter, seconds)
         try:
             return await waiter
@@ -60,7 +60,7 @@ class Clock:
             timer.cancel()
 
     async def wait_for(self, event: asyncio.Event, seconds: float) -> None:
-        """Wait until *event* is set, or *seconds* have passed."""
+        """Wait until *event* is set or *seconds* have passed."""
         with suppress(TimeoutError):
             async with asyncio.timeout(None) as limit:
                 timer = self.call_later(seconds, partial(limit.reschedule, 0.0))
@@ -72,14 +72,14 @@ class Clock:
 
 @define
 class SteadyTime:
-    """The time by which things are old: what a clock that was set ahead shows counts when it is shown again, later."""
+    """A time for measuring age: a jump of the clock ahead counts only once the clock shows it again, later."""
 
     clock: Clock
     _offsets: tuple[float, ...] = field(default=(math.inf,), init=False)
     _noted_at: float = field(default=-math.inf, init=False)
 
     def now(self) -> float:
-        """Return Unix seconds; a first call notes what the clock shows now."""
+        """Return Unix seconds. The first call notes the offset of the clock."""
         at = self.clock.monotonic()
         offset = self.clock.now() - at
         if at >= self._noted_at + STEADY_SECONDS:
@@ -93,7 +93,7 @@ def _end(waiter: asyncio.Future[bool]) -> None:
 
 
 async def whole(work: Awaitable[_T]) -> _T:
-    """Await *work*, to its end even where the caller is cancelled, who then knows what it has done."""
+    """Await *work* to its end even if the caller is cancelled; raise the cancellation only after that."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
@@ -103,8 +103,8 @@ async def whole(work: Awaitable[_T]) -> _T:
 
 
 def mint_id(now: float) -> str:
-    """Return a new public id: 24 letters that sort by time, of which 75 bits are random."""
-    # The dice come as letters: one by one they would take most of the time of an id.
+    """Return a new public id: 24 letters and digits that sort by time, with 75 random bits."""
+    # All random bytes are translated in one call: one by one they would take most of the time.
     dice = secrets.token_bytes(_REF_RANDOM_LETTERS).translate(_LETTER_OF_BYTE).decode("ascii")
     time_ = int(now * 1000)
     pairs = (_PAIRS[time_ >> 30 & 1023], _PAIRS[time_ >> 20 & 1023], _PAIRS[time_ >> 10 & 1023], _PAIRS[time_ & 1023])

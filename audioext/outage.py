@@ -1,4 +1,4 @@
-"""What the log says of something that is away: that it is, now and then that it still is, and that it is back."""
+"""Log messages about an outage: when it begins, now and then while it lasts, and when it is over."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import time
 from attrs import define, field
 
 REPEAT_SECONDS = 30.0
-"""A log that repeats itself with each attempt hides everything else."""
+"""The shortest time between two warnings: one for each attempt would hide everything else in the log."""
 
 
 @define(eq=False)
 class Outage:
-    """One thing's absences; *what* begins each line."""
+    """The outages of one service; each message begins with *what*."""
 
     log: logging.Logger
     what: str
@@ -22,7 +22,7 @@ class Outage:
     _said_at: float = field(default=-math.inf, init=False)
 
     def note(self, error: BaseException) -> None:
-        """Say that it is away, unless that was said lately."""
+        """Log *error* as a warning, or at debug level if the last warning was recent."""
         now, level = time.monotonic(), logging.DEBUG
         self._since = min(self._since, now)
         if now - self._said_at >= REPEAT_SECONDS:
@@ -30,7 +30,7 @@ class Outage:
         self.log.log(level, "%s, trying again: %s", self.what, error)
 
     def over(self) -> None:
-        """Say that it is back, if it was away."""
+        """Log that the outage is over, if there was one."""
         if self._since < math.inf:
-            self.log.warning("%s: that is over, after %.1f s", self.what, time.monotonic() - self._since)
+            self.log.warning("%s: recovered after %.1f s", self.what, time.monotonic() - self._since)
             self._since, self._said_at = math.inf, -math.inf

@@ -1,1 +1,1 @@
-"""The values that everything else speaks of: requests, results, records, entries and events."""
+"""The plain values that all other parts use: requests, results, records, entries and events."""

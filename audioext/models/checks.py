@@ -1,4 +1,4 @@
-"""What a single value of a request may be: each check returns what is wrong with it, or `None`."""
+"""Checks of single values of requests and settings: each returns what is wrong with a value, or `None`."""
 
 from __future__ import annotations
 
@@ -27,42 +27,42 @@ LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 LONGEST_NAME = 40
 LONGEST_TEXT = 100_000
-"""Characters of one field: far above every API's own limit, and all fields together leave room in a job's journal."""
+"""The most characters in a field: far above every API's limit, and all fields together still fit into a journal."""
 
 Check = Callable[[object], str | None]
-"""Returns what is wrong with a value that was given, or `None`."""
+"""Return what is wrong with a given value, or `None`."""
 
 
 def text(value: object) -> str | None:
-    """Refuse what is no text, or cannot be sent."""
+    """Refuse anything but text that can be sent."""
     if not isinstance(value, str):
         return f"must be text, not {shown(value)}"
     if len(value) > LONGEST_TEXT:
         return f"must have at most {LONGEST_TEXT} characters"
     if value.isascii() or not LONE_SURROGATE.search(value):
         return None
-    return "holds half of a surrogate pair, which no API can be sent"
+    return "has a lone surrogate (half of a surrogate pair), which cannot be sent"
 
 
 def full_text(value: object) -> str | None:
-    """Refuse what is no text, or an empty one."""
+    """Refuse anything but non-empty text."""
     return "must not be empty" if value == "" else text(value)
 
 
 def audio_id(value: object) -> str | None:
-    """Refuse what is no id, such as an address."""
+    """Refuse anything but an id, such as a URL."""
     if isinstance(value, str) and "://" in value:
-        return f"is an address: give it as url=, not {shown(value)}"
+        return f"is a URL: give it as url=, not {shown(value)}"
     return full_text(value)
 
 
 def model(value: object) -> str | None:
-    """Refuse what names no model."""
-    return "must not be empty; leave it out where the provider has a default" if value == "" else text(value)
+    """Refuse anything but the name of a model."""
+    return "must not be empty; leave it out if the provider has a default" if value == "" else text(value)
 
 
 def url(value: object) -> str | None:
-    """Refuse what is no address of audio."""
+    """Refuse anything but the URL of audio."""
     if (complaint := text(value)) is not None or not isinstance(value, str):
         return complaint
     try:
@@ -74,38 +74,38 @@ def url(value: object) -> str | None:
 
 
 def file(value: object) -> str | None:
-    """Refuse what is no path, no bytes and no binary file object."""
+    """Refuse anything but a path, bytes or a binary file object."""
     if isinstance(value, Path):
-        # A path folds the slashes of an address into one.
+        # `Path` collapses the two slashes of a URL into one.
         scheme = re.match(r"([a-z][a-z0-9+.-]+):/", str(value), re.IGNORECASE)
         if scheme is None:
             return None
         advice = "give it as url=" if scheme[1].lower() in URL_SCHEMES else "give a path, or the bytes"
-        return f"is an address: {advice}, not {shown(str(value))}"
+        return f"is a URL: {advice}, not {shown(str(value))}"
     if isinstance(value, bytes):
         return None
     read = getattr(value, "read", None)
     if isinstance(value, type) or not callable(read):
         return f"must be a path, bytes or a binary file object, not {shown(value)}"
     if inspect.iscoroutinefunction(read):
-        return f"must be read first where reading is async: give the bytes, not {shown(value)}"
+        return f"has an async read(): read it first and give the bytes, not {shown(value)}"
     return "must be opened as bytes (mode 'rb'), not as text" if isinstance(value, io.TextIOBase) else None
 
 
 def is_number(value: object, *, above: float) -> TypeGuard[int | float]:
-    """Say whether *value* is a finite number above *above*."""
+    """Return whether *value* is a finite number greater than *above*."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     return above < value < math.inf and value <= sys.float_info.max  # an int may be greater than any float
 
 
 def must_be(words: str, is_good: Callable[[object], bool]) -> Check:
-    """Return what refuses all that is not good, and says in *words* what is."""
+    """Return a check that refuses values for which *is_good* is false; *words* describes the good ones."""
     return lambda value: None if is_good(value) else f"must be {words}, not {shown(value)}"
 
 
 def one_of(words: str, choices: Sequence[object]) -> Check:
-    """Return what refuses all but *choices*, which are of one type."""
+    """Return a check that refuses all but *choices*, which have one type; *words* describes them."""
     kind = type(choices[0])
     is_bool = kind is bool
     return must_be(
@@ -127,7 +127,7 @@ def seconds(value: object) -> str | None:
 
 
 def weight(value: object) -> str | None:
-    """Refuse what is no number from 0 to 1 in steps of 0.01."""
+    """Refuse anything but a number from 0 to 1 in steps of 0.01."""
     if not (is_number(value, above=-1) and 0 <= value <= 1):
         return f"must be a number from 0 to 1, not {shown(value)}"
     if not math.isclose(value * WEIGHT_STEPS, round(value * WEIGHT_STEPS), abs_tol=1e-6):
@@ -136,14 +136,14 @@ def weight(value: object) -> str | None:
 
 
 def bounded(timeout: object) -> float:
-    """Return the *timeout* of a call if it is a finite number of seconds above 0, or raise RequestError: it is none."""
+    """Return *timeout* if it is a finite number of seconds above 0, or raise `RequestError`."""
     if not is_number(timeout, above=0):
         raise RequestError([Problem("timeout", f"{seconds(timeout)}")], is_submit=False)
     return timeout
 
 
 def refuse_unknown(owner: str, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Let through what is among the *known* names, or raise TypeError: *owner* has no such *kind*."""
+    """Raise TypeError if a *given* name is not among the *known* ones, which *owner* has as its *kind*."""
     unknown = sorted({*given}.difference(known))
     if unknown:
         near = get_close_matches(unknown[0][:LONGEST_NAME], known, n=1)
@@ -152,18 +152,18 @@ def refuse_unknown(owner: str, kind: str, given: Iterable[str], known: Iterable[
 
 
 def refuse_unnamed(owner: str, given: Sequence[object], sources: Iterable[str]) -> None:
-    """Let through no arguments, or raise TypeError: *owner* takes keywords alone, its source by one of *sources*."""
+    """Raise TypeError for *given* positional arguments: *owner* takes only keywords, such as those of *sources*."""
     if given:
         names = " or ".join(f"{name}=" for name in sources)
         raise TypeError(f"{owner} takes its arguments by name: give the source as {names}, not {shown(given[0])} alone")
 
 
 def name_what_was_meant(kind: type, what: str, *, sources: Iterable[str] | None = None) -> None:
-    """Let an attrs class that is made with a name that it has not say which was meant; *what* its names are called.
+    """Make attrs class *kind* suggest the closest name for an unknown keyword; *what* is its word for a name.
 
-    One with *sources* takes keywords alone.
+    A class with *sources* takes keyword arguments only.
     """
-    made: Callable[..., None] = kind.__init__  # type: ignore[misc]  # the class's own, which attrs has just made
+    made: Callable[..., None] = kind.__init__  # type: ignore[misc]  # the class's own, which attrs has just generated
     known = frozenset(each.alias for each in attrs.fields(kind) if each.init and each.alias is not None)
 
     @functools.wraps(made)
@@ -181,7 +181,7 @@ def name_what_was_meant(kind: type, what: str, *, sources: Iterable[str] | None 
 
 
 def setting(check: Check, *, optional: bool = False) -> Callable[[object, attrs.Attribute[Any], Any], None]:
-    """Return a validator that raises ConfigError, with the setting's name, for a value that *check* refuses."""
+    """Return an attrs validator that raises ConfigError, with the setting's name, for a value that *check* refuses."""
 
     def validate(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         complaint = None if optional and value is None else check(value)
@@ -192,17 +192,17 @@ def setting(check: Check, *, optional: bool = False) -> Callable[[object, attrs.
 
 
 def from_on(least: float) -> Check:
-    """Return what refuses all but finite numbers from *least* on."""
+    """Return a check that refuses all but finite numbers from *least* on."""
     words = f"a finite number from {least:g} on"
     return must_be(words, lambda value: is_number(value, above=least - 1) and value >= least)
 
 
 def whole_from(least: int) -> Check:
-    """Return what refuses all but whole numbers from *least* on."""
+    """Return a check that refuses all but whole numbers from *least* on."""
     words = f"a whole number from {least} on"
     return must_be(words, lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least)
 
 
 def made_as(kind: type, how: str) -> Check:
-    """Return what refuses all but a *kind*, and says *how* one is made."""
+    """Return a check that refuses all but instances of *kind*; *how* says how to make one."""
     return must_be(how, lambda value: isinstance(value, kind))

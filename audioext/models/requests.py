@@ -1,7 +1,7 @@
-"""What a user asks for: frozen values, validated on construction, all problems at once.
+"""The requests that users submit: frozen values, validated on construction, with all problems reported at once.
 
 A field is declared once, in `_Request`, `Extend` or `AddInstrumental`, together with the check of its value. The
-`…Options` say the same to type checkers, for keyword arguments; a test keeps them equal.
+`…Options` declare the same fields for type checkers, as keyword arguments; a test keeps them equal.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from audioext.models.checks import Check
 VocalGender = Literal["m", "f", "male", "female", "neutral"]
 PersonaModel = Literal["style_persona", "voice_persona"]
 AudioFile = str | PathLike[str] | bytes | BinaryIO
-"""A path, the bytes, or a binary file object, which is read from where it stands when the request is submitted."""
+"""A path, the bytes, or a binary file object, which is read from its current position at the submit."""
 
 
 class DataclassObject(Protocol):
@@ -36,14 +36,14 @@ class DataclassObject(Protocol):
 
 
 Meta = Mapping[str, object] | DataclassObject | attrs.AttrsInstance | msgspec.Struct
-"""What is noted down with a submit: JSON of yours, as a dict or as an object whose fields are JSON."""
+"""Your own JSON that is stored with a submit, as a dict or as an object whose fields are JSON."""
 
 CUSTOM_FIELDS = ("prompt", "style", "title", "continue_at")
-"""What custom mode needs; given by themselves they ask for it."""
+"""The fields of custom mode; giving one of them selects it."""
 
 
 class Operation(enum.StrEnum):
-    """What a task does, whatever a provider calls it."""
+    """What a task does, under the same name at all providers."""
 
     EXTEND = "extend"
     UPLOAD_EXTEND = "upload_extend"
@@ -96,7 +96,7 @@ class InstrumentalOptions(RequestOptions, total=False):
 
 
 def _given(check: Check) -> Any:  # noqa: ANN401 - as attrs' own field(), so that the annotation beside it counts
-    """Return a field that may be left out, with the check of its value."""
+    """Return an optional field with the check of its value."""
     return field(default=None, metadata={"check": check})
 
 
@@ -104,7 +104,7 @@ def _given(check: Check) -> Any:  # noqa: ANN401 - as attrs' own field(), so tha
 
 
 def _file(value: AudioFile | None) -> Path | bytes | BinaryIO | None:
-    """Turn a path-like into a `Path` and buffers into bytes; anything else is left for `problems` to complain about."""
+    """Turn a path-like into a `Path` and buffers into bytes; `problems` reports anything that is not valid."""
     if isinstance(value, (str, PathLike)) and value != "":
         return Path(fspath(value))
     return bytes(value) if isinstance(value, (bytearray, memoryview)) else cast("None", value)
@@ -112,7 +112,7 @@ def _file(value: AudioFile | None) -> Path | bytes | BinaryIO | None:
 
 @frozen(kw_only=True)
 class _Request:
-    """What the two requests share: a source, a model, and the weights. `None` means not given."""
+    """The fields that both requests have. `None` means not given."""
 
     SOURCES: ClassVar[tuple[str, ...]] = ("audio_id", "url", "file")
 
@@ -138,22 +138,22 @@ class _Request:
 
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
-        """Answer a misspelt field with the one that was meant."""
+        """Make a misspelt field raise an error that suggests the right one."""
         checks.name_what_was_meant(cls, "field", sources=cls.SOURCES)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a request that no provider could take."""
+        """Raise `RequestError` for a request that no provider could take."""
         if self._problems:
             raise RequestError(self._problems)
 
     @classmethod
     def draft(cls, **fields: object) -> Self:
-        """Return a request that is not refused yet, or raise TypeError: a field has no such name."""
+        """Return a request without validating its values; raise TypeError for an unknown field."""
         _, defaults, _ = _fields(cast("type", cls))
         if not fields.keys() <= defaults.keys():
             checks.refuse_unknown(cls.__name__, "field", fields, defaults)
         request = object.__new__(cls)
-        put = object.__setattr__.__get__(request)  # looked up once, it takes a third of the time
+        put = object.__setattr__.__get__(request)  # a single lookup, which makes this three times as fast
         for name, value in {**defaults, **fields}.items():
             put(name, value)
         if "file" in fields:
@@ -162,15 +162,15 @@ class _Request:
 
     @property
     def path(self) -> Path | None:
-        """Where the local file lies, once it does: bytes and file objects are put there by the submit."""
+        """The path of the local file; `None` for bytes and file objects until the submit has written them to a file."""
         return self.file if isinstance(self.file, Path) else None
 
     def problems(self) -> tuple[Problem, ...]:
-        """Return all that is wrong with this request whichever provider takes it."""
+        """Return everything that is wrong with this request at any provider."""
         return self._problems
 
     def given(self) -> dict[str, object]:
-        """Return the fields that were given, by name: all but `None`, and `rehost` where it is `True`."""
+        """Return the fields that were given, by name: those that are not `None`, and `rehost` only if `True`."""
         return self._given.copy()
 
     @cached_property
@@ -207,13 +207,13 @@ class Extend(_Request):
     """Continue a piece of music from `continue_at` seconds on.
 
     The source is one of `audio_id` (a track that the provider made), `url` (public audio) or `file` (a local path,
-    bytes, or a binary file object). `model` is required except at MusicGPT. Times are in seconds, the weights 0 to 1 in
-    steps of 0.01. `custom` overrides what is derived from the other fields: whether the provider is asked to use the
-    given prompt, style and title, or to inherit the source's. `source_duration` (seconds) lets limits on the source be
-    checked before anything is sent; a local file's duration is read from the file.
+    bytes, or a binary file object). `model` is required except at MusicGPT. Times are in seconds; weights are 0 to 1 in
+    steps of 0.01. `custom` says whether the provider uses the given prompt, style and title, or the source's; by
+    default this follows from the other fields. `source_duration` (seconds) allows limits on the source to be checked
+    before anything is sent; the duration of a local file is read from the file.
 
     Raises:
-        RequestError: all that is wrong with it, at once.
+        RequestError: the request is not valid; it lists all problems.
     """
 
     audio_id: str | None = _given(checks.audio_id)
@@ -231,18 +231,18 @@ class Extend(_Request):
 
     @cached_property
     def operation(self) -> Operation:
-        """Whether a provider's own track is continued, or audio from elsewhere."""
+        """`EXTEND` for a track of the provider (`audio_id`), `UPLOAD_EXTEND` for other audio."""
         return Operation.EXTEND if self.audio_id is not None else Operation.UPLOAD_EXTEND
 
     @cached_property
     def custom_fields(self) -> tuple[str, ...]:
-        """The given fields that ask for custom mode: by id any of four, for uploaded audio style or title."""
+        """The given fields that select custom mode: any of `CUSTOM_FIELDS` with `audio_id`, else style or title."""
         asking = CUSTOM_FIELDS if self.audio_id is not None else ("style", "title")
         return tuple(filter(self._given.__contains__, asking))
 
     @cached_property
     def is_custom(self) -> bool:
-        """Whether the given parameters are used (`True`) or the source's are inherited; `custom` overrides."""
+        """Whether the given parameters are used (`True`) or the source's are inherited. `custom` overrides it."""
         return bool(self.custom_fields) if self.custom is None else self.custom
 
     def _find_problems(self) -> list[Problem]:
@@ -259,13 +259,13 @@ class Extend(_Request):
 
 @frozen(kw_only=True)
 class AddInstrumental(_Request):
-    """Give a vocal or a melody an accompaniment.
+    """Add an accompaniment to vocals or a melody.
 
     The source is `url` (public audio) or `file` (a local path, bytes, or a binary file object). `title`, `tags` (wanted
-    styles) and `negative_tags` (unwanted ones; may be empty) are required. The weights are 0 to 1 in steps of 0.01.
+    styles) and `negative_tags` (unwanted ones; may be empty) are required. Weights are 0 to 1 in steps of 0.01.
 
     Raises:
-        RequestError: all that is wrong with it, at once.
+        RequestError: the request is not valid; it lists all problems.
     """
 
     SOURCES: ClassVar[tuple[str, ...]] = ("url", "file")
@@ -287,7 +287,7 @@ Request = Extend | AddInstrumental
 
 @cache
 def _fields(kind: type) -> tuple[dict[str, Check], dict[str, object], Callable[[object], tuple[object, ...]]]:
-    """Return the check of each field, its default, and what reads all fields at once."""
+    """Return the check and the default of each field by name, and a getter of all values at once."""
     fields = attrs.fields(kind)
     by_name: dict[str, Check] = {each.name: each.metadata["check"] for each in fields}
     return by_name, {each.name: each.default for each in fields}, attrgetter(*by_name)

@@ -1,4 +1,4 @@
-"""What a user gets back: stages, tracks and songs, as frozen values."""
+"""The results that users get: stages, tracks and songs, as frozen values."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from audioext.models import markup
 from audioext.models.requests import Extend, ExtendOptions
 
 Source = Literal["webhook", "poll", "implied"]
-"""How a stage became known; `implied` means that a later stage was seen first."""
+"""How a stage became known. `implied`: a later stage was seen first."""
 
 SaveProgress = Callable[[Path, int, int | None], None]
-"""Called with the path, the bytes so far and the bytes in all."""
+"""Called with the path, the bytes so far, and the total bytes or `None` if unknown."""
 
 
 class Stage(enum.IntEnum):
@@ -32,7 +32,7 @@ class Stage(enum.IntEnum):
 
 
 class FailureReason(enum.StrEnum):
-    """Why a task failed, in words that hold for all providers."""
+    """Why a task failed, with the same meaning at all providers."""
 
     CONTENT = "content"
     SOURCE = "source"
@@ -51,18 +51,18 @@ class TimedLine:
 
 
 class Files(Protocol):
-    """Fetches the files of one job; see the methods of `Track` and `Song`."""
+    """Downloads the files of one job; see the methods of `Track` and `Song`."""
 
     def read(self, track: Track) -> Awaitable[bytes]:
         """Return the file of *track*."""
         ...
 
     def cover(self, track: Track) -> Awaitable[bytes]:
-        """Return the picture on the cover of *track*."""
+        """Return the cover image of *track*."""
         ...
 
     def stream(self, track: Track) -> AsyncIterator[bytes]:
-        """Yield the file of *track* as it comes."""
+        """Yield the file of *track* in chunks as they arrive."""
         ...
 
     def save(
@@ -72,19 +72,19 @@ class Files(Protocol):
         ...
 
     def recover(self) -> Awaitable[Song]:
-        """Return the job's song with files that its vendor brought back."""
+        """Return the job's song with the files that its vendor restored."""
         ...
 
 
 @frozen(
     kw_only=True, slots=False, repr=False
-)  # what fetches its file is kept beside its fields, and is no part of the value
+)  # `_files` is stored in `__dict__` beside the fields, and is not part of the value
 class Track:
     """One track of a song.
 
-    Every field that a provider did not send is `None`. `duration` is in seconds; `created_at` and
-    `expires_at` are tz-aware. `position` is its place, from 1. `failure` is the provider's word on a track
-    that did not come about. `provider` and `model` are those that the task was submitted with.
+    Fields that the provider did not send are `None`. `duration` is in seconds; `created_at` and `expires_at`
+    are timezone-aware. `position` is its place in the song, from 1. `failure` is the provider's message if
+    the track could not be made. `provider` and `model` are those that the task was submitted with.
     """
 
     id: str | None = None
@@ -122,38 +122,38 @@ class Track:
         return markup.player(_named(self), self.audio_url or self.stream_url, self.image_url)
 
     async def read(self) -> bytes:
-        """Return the whole audio file, checked as `Song.save` does.
+        """Download and return the whole audio file, with the checks of `Song.save`.
 
         Raises:
-            DownloadError: there is none yet, it is gone or empty, or what came is not (all of) the audio.
+            DownloadError: there is no file yet, it is gone or empty, or it is not audio or not complete.
             ConfigError: this track was not made by a client.
         """
         return await _fetcher(self).read(self)
 
     async def cover(self) -> bytes:
-        """Return the picture on its cover (PNG, JPEG, GIF or WebP).
+        """Download and return the cover image (PNG, JPEG, GIF or WebP).
 
         Raises:
-            DownloadError: there is none, its link has died, or what came is no picture.
+            DownloadError: there is no cover, its link has died, or it is not an image.
             ConfigError: this track was not made by a client.
         """
         return await _fetcher(self).cover(self)
 
     def stream(self) -> AsyncIterator[bytes]:
-        """Iterate over the audio file as it comes, for those who send it on; a transfer that breaks goes on.
+        """Yield the audio file in chunks as they arrive, to pass it on. A transfer that breaks off is resumed.
 
-        That it begins like audio is checked before the first chunk; its duration is not.
+        The first bytes are checked to be audio before the first chunk; the duration is not checked.
 
         Raises:
-            DownloadError: there is none yet, it is gone or empty, or not audio.
+            DownloadError: there is no file yet, it is gone or empty, or it is not audio.
             ConfigError: this track was not made by a client.
         """
         return _fetcher(self).stream(self)
 
     def extend(self, **options: Unpack[ExtendOptions]) -> Extend:
-        """Return a request that continues this track at its own provider, with the model it was made with.
+        """Return a request that continues this track at its provider, with the model of its task.
 
-        Without an id, or at a provider that extends by URL only, the track's audio URL is the source.
+        The source is the track's id, or its audio URL if it has no id or the provider extends by URL only.
 
         Raises:
             RequestError: the options are not valid, or the track has neither an id nor an audio URL.
@@ -181,7 +181,7 @@ def _named(track: Track) -> str:
 
 
 def fetched_by(files: Files | None, tracks: Iterable[Track]) -> tuple[Track, ...]:
-    """Return the same tracks with what fetches their files; clients do this."""
+    """Return copies of *tracks* that download by *files*; clients do this."""
     found = []
     for track in tracks:
         fields = vars(track).copy()
@@ -202,9 +202,9 @@ def build_tracks(tracks: Iterable[dict[str, Any]]) -> tuple[Track, ...]:
 
 @frozen(kw_only=True, repr=False)
 class Song:
-    """The result of a complete job: its playable tracks first to last, and what is known of the task.
+    """The result of a complete job: its playable tracks in order, and the details of the task.
 
-    `source_name` is the name of the file that was the source, without its suffix, where it is known.
+    `source_name` is the name of the source file without its suffix, or `None` if it is not known.
     """
 
     ref: str
@@ -232,15 +232,15 @@ class Song:
         overwrite: bool = False,
         progress: SaveProgress | None = None,
     ) -> tuple[Path, ...]:
-        """Stream every playable track into *folder* (made if missing) and return the paths, one a track.
+        """Download every playable track into *folder* (created if missing) and return the paths, one per track.
 
-        A file appears only when it is whole, audio, and as long as its track; its suffix follows its bytes. Names come
-        from titles, else from the source, made safe. Each call fetches the links, though the files may be there: a file
-        with the same bytes stays the one, and where other files have the names all tracks get one number. It works
-        after the client was closed, too. `progress(path, bytes_so_far, bytes_in_all)` is called as bytes arrive.
+        A file appears only when it is complete, audio, and as long as its track; its bytes determine its suffix. Names
+        come from the titles, or else from the source, made safe. Each call downloads again: a file with the same bytes
+        is kept, and if other files have the names, all tracks get the same number in theirs. It also works after the
+        client was closed. `progress(path, bytes_so_far, bytes_in_all)` is called as bytes arrive.
 
-        A link that has died is asked for again, from the vendor's status call and then from its recovery, where it
-        has one: that may take minutes, and needs an open client.
+        A dead link is replaced by one from the vendor's status call or, if it has that, from its recovery of files,
+        which can take minutes. This needs an open client.
 
         Raises:
             DownloadError: a file is gone, empty, not audio or cut short, or the same track came twice.
@@ -249,20 +249,20 @@ class Song:
         return await _fetcher(self).save(self, Path(folder), overwrite=overwrite, progress=progress)
 
     async def recover(self) -> Song:
-        """Have the vendor bring its files back, and return the song with the new links; `save` does it by itself.
+        """Make the vendor restore the files, and return the song with the new links; `save` does this by itself.
 
-        A recovery that is under way is waited for; else a new one is made, even where one failed before.
+        It waits for a recovery that is running, or else starts a new one, even if one failed before.
 
         Raises:
             UnsupportedError: the vendor has no recovery.
-            DownloadError: nothing came back, or not in time.
-            ConfigError: this song was not made by a client, or that is not open.
+            DownloadError: no file was restored, or not in time.
+            ConfigError: this song was not made by a client, or that client is not open.
         """
         return await _fetcher(self).recover()
 
 
 def _fetcher(value: Track | Song) -> Files:
-    files = value._files  # noqa: SLF001 - it is this module's
+    files = value._files  # noqa: SLF001 - a class of this module
     if files is None:
         raise ConfigError(f"this {type(value).__name__} was not made by a client, so it has nothing to download with")
     return files

@@ -135,7 +135,7 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each thing that can be sai
     if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_LENGTH):
         found.append(Problem("key", f"must be text of 1 to {MAX_KEY_LENGTH} characters"))
     elif key is not None and LONE_SURROGATE.search(key):
-        found.append(Problem("key", "holds half of a surrogate pair, which no store can keep"))
+        found.append(Problem("key", "has a lone surrogate (half of a surrogate pair), which cannot be stored"))
     noted = {} if meta is None else _plain(meta, found)
     order = Order(
         request=request, provider=chosen, fallback=others, key=key, meta=noted, progress=progress, content=content

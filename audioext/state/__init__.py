@@ -1,1 +1,1 @@
-"""What a journal means, as pure functions."""
+"""Pure functions that compute a job's state from its journal."""

@@ -1,4 +1,4 @@
-"""What one entry of a journal means, made once: the codec's events, a submit's outcome, or why it cannot be read."""
+"""Decodes single journal entries into readings: a provider's events, the outcome of a submit, or a problem."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _KEPT_HEADERS = ("content-type", "retry-after", "date")
 
 @frozen
 class Handled:
-    """The body of a `handled` entry: how one handler fared with a topic, or all of them where *handler* is empty."""
+    """The body of a `handled` entry: a handler's outcome for a topic; an empty *handler* means that all are done."""
 
     topic: str
     handler: str = ""
     failure: int = 0
-    """Which failure of this handler it is, from 1; 0 where it is done."""
+    """The number of this failure of the handler, from 1; 0 if it did not fail."""
     error: str = ""
     is_over: bool = True
     """Whether the handler is not called again for this topic."""
     wait: float = 0.0
-    """How long (seconds) it asked to wait, without having failed."""
+    """How long (seconds) the handler asked to wait, which is no failure."""
     waits: int = 0
-    """Which such wait of this handler it is, from 1."""
+    """The number of this wait of the handler, from 1; 0 if it did not ask for one."""
 
     def after(self, old: Run, at: float) -> Run:
-        """Return how the handler has fared with the topic by then, where *old* was so before."""
+        """Return the handler's `Run` after this outcome *at* that time, from its *old* one."""
         return Run(
             failures=max(old.failures, self.failure),
             last_at=at,
@@ -48,7 +48,7 @@ class Handled:
 
 
 class Reading(Struct, frozen=True):
-    """One entry, read: what it means, or why it cannot be read. It is made once for each entry."""
+    """A decoded entry: its meaning, or why it cannot be decoded. Each entry is decoded once."""
 
     entry: Entry
     asked: Asked | None = None
@@ -56,18 +56,18 @@ class Reading(Struct, frozen=True):
     events: tuple[Event, ...] = ()
     handled: Handled | None = None
     recovery: tuple[Event, ...] = ()
-    """What it means for the recovery of the job's files, which is a task of its own."""
+    """The events of the recovery of the job's files, which is a separate task."""
     problem: str = ""
-    """Why a status call or a webhook tells nothing of the task."""
+    """Why the entry has no events, for example because it could not be decoded."""
     task_id: str | None = None
-    """The task that a webhook names first, `None` where it names none."""
+    """The first task id that a webhook names, or `None`."""
 
 
 def read(entry: Entry, provider: Provider) -> Reading:
-    """Return what *entry* means, by the codec of its job's *provider*.
+    """Decode *entry* with the *provider* of its job.
 
     Raises:
-        StoreError: it is a request that is damaged, or was written by a later release; nothing else raises.
+        UnreadableError: *entry* is a request that is damaged or was written by a later release; nothing else raises.
     """
     if entry.kind == "webhook":
         return read_webhook(entry, provider)
@@ -83,14 +83,14 @@ def read(entry: Entry, provider: Provider) -> Reading:
 
 
 def answer_entry(response: HttpResponse, at: float, secrets: Sequence[str]) -> Entry:
-    """Return the entry of a POST's answer, in which *secrets* are masked."""
+    """Return the entry of a POST's answer, with *secrets* masked."""
     body = masked(response.body, secrets)
     headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
     return make_entry("answer", at, status=response.status, headers=headers, body=body)
 
 
 def masked(body: bytes, secrets: Iterable[str]) -> bytes:
-    """Return *body* without *secrets*, which a vendor may quote."""
+    """Return *body* with *secrets* masked, since a vendor may quote them."""
     for secret in secrets:
         body = body.replace(secret.encode(), b"***")
     return body
@@ -107,7 +107,7 @@ def read_webhook(entry: Entry, provider: Provider) -> Reading:
     except Exception as error:  # noqa: BLE001 - a custom provider's bug must not answer a provider with 500 for ever
         return Reading(entry, problem=as_data(f"parse_webhook raised {type(error).__name__}: {error}"))
     if entry.note.startswith(UNCONFIRMED):
-        # The task that it names counts all the same: without its id no status call can be made.
+        # Its task id still counts: without one, no status call could be made.
         events = tuple([Progress(task_id=event.task_id, ask_now=True) for event in events])
     for event in events:
         if event.task_id:
@@ -154,7 +154,7 @@ def _read_recovery(entry: Entry, provider: Provider) -> Reading:
 def _read_handled(entry: Entry) -> Reading:
     try:
         return Reading(entry, handled=msgspec.json.decode(entry.body, type=Handled))
-    except ValueError as error:  # msgspec's own errors are; then its handler is called again, which loses nothing
+    except ValueError as error:  # msgspec's errors, too; the handler is called again, which loses nothing
         return Reading(entry, problem=as_data(str(error)))
 
 

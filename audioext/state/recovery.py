@@ -1,8 +1,8 @@
-"""What a journal tells of the recovery of files whose links died: pure functions of its entries.
+"""The state of recoveries, which restore files whose links died, as pure functions of a journal's entries.
 
-A recovery begins with an entry that is written before its POST, so that two processes do not send two. It is a task of
-its own, with an id of its own, which its answer names, or else the first webhook after its beginning that names another
-task than the job's. It changes nothing of the job but the links of the tracks that came back.
+A recovery begins with an entry that is written before its POST, so that two processes never send two. It is a separate
+task with its own id, which comes from its answer, or else from the first webhook after its beginning that names another
+task than the job's. It changes only the links of the tracks that came back.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from audioext.state.tracks import moment
 
 
 def recovery_of(ordered: Sequence[Reading], task_id: str | None) -> Recovery | None:
-    """Return the last recovery in a journal whose own task is *task_id*, `None` where there is none."""
+    """Return the last recovery in the journal of a job with *task_id*, or `None` if there is none."""
     beginnings = [reading.entry for reading in ordered if reading.entry.kind == "recovery"]
     if not beginnings:
         return None
-    # Notes tell what belongs to which attempt, and not the time: several clocks may have written it.
+    # The notes say which entries belong to which attempt. Times do not, since several clocks may have written them.
     begun = max(beginnings, key=lambda entry: (len(entry.note), entry.note))
     found = Recovery(attempt=len(beginnings), begun_at=begun.at)
     for reading in ordered:
@@ -40,12 +40,12 @@ def recovery_of(ordered: Sequence[Reading], task_id: str | None) -> Recovery | N
 
 
 def status_note(recovery_id: str | None) -> str:
-    """Return the note of a status answer, by which its recovery is known."""
+    """Return the note of a `recovery_status` entry, which names its recovery."""
     return f"of {recovery_id}"
 
 
 def is_other_task(record: Record, named: str, owner: str | None) -> bool:
-    """Say whether a webhook that names the task *named*, of the job *owner* if of any, is not about *record*'s job."""
+    """Return whether a webhook for task *named*, which belongs to the job *owner* if any, is not for *record*'s job."""
     if record.task_id is None:
         return owner is not None
     recovery = record.recovery
@@ -56,7 +56,7 @@ def is_other_task(record: Record, named: str, owner: str | None) -> bool:
 
 
 def with_recovered(tracks: Sequence[Track], recovery: Recovery, retention: float | None) -> tuple[Track, ...]:
-    """Return a job's *tracks* with the links that came back: by id, or by place where the ids are the vendor's own."""
+    """Return a job's *tracks* with their restored links, matched by id, or by position if no id matches."""
     if recovery.verdict is not Verdict.COMPLETE:
         return tuple(tracks)
     by_id = {track.id: track for track in recovery.tracks}
@@ -85,13 +85,13 @@ def _called_back(found: Recovery, reading: Reading, task_id: str | None) -> Reco
     named = reading.task_id
     if named is None or named == task_id or found.task_id not in {None, named}:
         return found
-    if found.task_id is None and reading.entry.at < found.begun_at:  # of an attempt before this one
+    if found.task_id is None and reading.entry.at < found.begun_at:  # it belongs to an earlier attempt
         return found
     return _ended(evolve(found, task_id=named), reading.events, reading.entry.at)
 
 
 def _ended(found: Recovery, events: Sequence[Event], at: float) -> Recovery:
-    """Return *found* with how it ended; what came back once is not taken back."""
+    """Return *found* with its end. A complete recovery stays complete."""
     if found.verdict is Verdict.COMPLETE:
         return found
     tracks = tuple(track for event in events if isinstance(event, Progress) for track in event.tracks)

@@ -178,7 +178,7 @@ def test_what_is_no_file_says_what_to_give(file: Any, says: str) -> None:
 def test_an_address_is_no_audio_id() -> None:
     """Its field is named before a provider is asked for a track that nobody made."""
     (problem,) = ax.Extend.draft(audio_id="https://x.test/a.mp3").problems()
-    assert ("audio_id", "is an address: give it as url=, not 'https://x.test/a.mp3'") == (
+    assert ("audio_id", "is a URL: give it as url=, not 'https://x.test/a.mp3'") == (
         problem.field,
         problem.message,
     )

@@ -28,7 +28,7 @@ def test_an_absence_is_said_when_it_begins_now_and_then_and_when_it_ends(
 
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert 4 * ["the store is not there, trying again: refused"] == lines[:-1]
-    assert "the store is not there: that is over, after 93.0 s" == lines[-1]
+    assert "the store is not there: recovered after 93.0 s" == lines[-1]
 
 
 def test_each_absence_is_said_anew(caplog: pytest.LogCaptureFixture) -> None:
