@@ -79,7 +79,7 @@ async def test_an_outage_is_one_line_for_each_who_is_kept_from_something(caplog:
     assert 1 == sum("waits go on" in line for line in failing)
     assert 1 == sum("not ready" in line for line in failing)
     assert len(failing) <= 6
-    assert 1 == caplog.text.count("deliveries are put off with 503: that is over")
+    assert 1 == caplog.text.count("deliveries are put off with 503: recovered after")
 
 
 async def test_a_file_that_was_emptied_is_given_back_what_it_lost(tmp_path: Path) -> None:

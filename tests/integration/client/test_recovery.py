@@ -263,7 +263,7 @@ async def test_a_client_without_the_provider_says_so(
 
     async with ax.Client(store=store) as reader:
         song = await (await reader.job(ref)).result()
-        with pytest.raises(ax.DownloadError, match=r"status tells no.*: this client has no provider: pass one"):
+        with pytest.raises(ax.DownloadError, match=r"status gives no.*: this client has no provider: pass one"):
             await song.save(tmp_path)
 
 

@@ -144,7 +144,7 @@ async def test_what_could_not_be_read_is_read_again(
         for each in caplog.records
         if each.levelno >= logging.WARNING
     )
-    assert "that is over" in caplog.text
+    assert "recovered after" in caplog.text
 
 
 async def test_other_changes_are_read_after_one_that_failed(here: Process, there: Process, follower: Follower) -> None:

@@ -205,7 +205,7 @@ async def test_a_store_that_is_away_is_tried_again(
 
     assert ["a"] == worker.refs
     assert ["handlers: the store is unavailable, trying again: away"] == [caplog.records[0].getMessage()]
-    assert "that is over" in caplog.text
+    assert "recovered after" in caplog.text
 
 
 @pytest.mark.parametrize("error", [StoreError("away"), ZeroDivisionError()])
