@@ -50,7 +50,7 @@ def full_text(value: object) -> str | None:
 
 
 def audio_id(value: object) -> str | None:
-    """Refuse anything but an id, such as a URL."""
+    """Refuse anything but an id, and say where a URL belongs."""
     if isinstance(value, str) and "://" in value:
         return f"is a URL: give it as url=, not {shown(value)}"
     return full_text(value)
