@@ -122,7 +122,7 @@ flag = one_of("True or False", (True, False))
 
 
 def seconds(value: object) -> str | None:
-    """Refuse what is no finite number of seconds above 0."""
+    """Refuse anything but a finite number of seconds above 0."""
     return None if is_number(value, above=0) else f"must be a finite number of seconds above 0, not {shown(value)}"
 
 

@@ -57,7 +57,7 @@ class Journal:
     on_orphan: Callable[[int], None] = field(default=lambda _: None)
     counts: Counts = field(factory=Counts, init=False)
     held: WeakValueDictionary[str, HeldJob] = field(factory=WeakValueDictionary, init=False)
-    """The jobs that somebody in this process holds, by ref."""
+    """The known jobs in this process's memory, by ref."""
     _recent: OrderedDict[str, HeldJob] = field(factory=OrderedDict, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
     _looks: set[asyncio.Timeout] = field(factory=set, init=False)

@@ -85,7 +85,7 @@ class Account:
     _waiting: int = field(default=0, init=False)
     _turn: asyncio.Lock = field(factory=asyncio.Lock, init=False)
     freed: asyncio.Event = field(factory=asyncio.Event, init=False)
-    """Set when a job has ended, so that a waiting submit looks for room."""
+    """Set when a job has ended, so that the first waiting submit tries again."""
 
     async def create(
         self,

@@ -16,7 +16,7 @@ from audioext.runtime.news import names
 from audioext.version import __version__
 
 API = "opentelemetry.trace"
-"""Nobody can collect spans who has not loaded this module, and we load it for nobody."""
+"""Spans are collected only if the program has loaded this module; we never load it first."""
 _NO_SPAN = nullcontext()
 Kind = Literal["CLIENT", "CONSUMER", "INTERNAL"]
 """The names of OpenTelemetry's span kinds."""

@@ -27,7 +27,7 @@ class Unstored:
     append: Callable[[HeldJob, Sequence[Entry]], Awaitable[None]]
     clock: Clock
     waiting: dict[str, tuple[HeldJob, Sequence[Entry]]] = field(factory=dict, init=False)
-    """The jobs that have some, by ref."""
+    """The jobs with such entries, by ref."""
     _task: asyncio.Task[None] | None = field(default=None, init=False)
     _again: asyncio.Event = field(factory=asyncio.Event, init=False)
     _pause: float = field(default=FIRST_PAUSE_SECONDS, init=False)

@@ -275,7 +275,7 @@ class _Facts:
 
 
 def _reached(facts: _Facts) -> tuple[tuple[Reached, ...], list[str]]:
-    """Return the stages reached, each with the time of its proof, and the topics of those not told yet.
+    """Return the stages reached, each with the time of its proof, and the topics that handlers still have to get.
 
     A later stage implies the earlier ones.
     """

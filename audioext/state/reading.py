@@ -97,7 +97,7 @@ def masked(body: bytes, secrets: Iterable[str]) -> bytes:
 
 
 def read_webhook(entry: Entry, provider: Provider) -> Reading:
-    """Return what a webhook means, as `read` does."""
+    """Decode a webhook, as `read` does."""
     if entry.note.startswith(REFUSED):
         return Reading(entry, problem=entry.note)
     try:

@@ -26,7 +26,7 @@ SEEN_RANK: dict[Seen, int] = {"answer": 0, "webhook": 1, "poll": 2}
 """Which sighting wins if two differ: a status answer comes over a connection that we opened ourselves."""
 
 moment = partial(datetime.fromtimestamp, tz=UTC)
-"""Unix seconds as a tz-aware time."""
+"""Convert Unix seconds to a timezone-aware UTC datetime."""
 _AUDIO_SUFFIXES = tuple(AUDIO_TYPES)
 _AUDIO_URL = operator.attrgetter("audio_url")
 
