@@ -174,7 +174,7 @@ class Record:
 
     @property
     def operation(self) -> Operation:
-        """What the task does."""
+        """The kind of task that was submitted."""
         return self.asked.request.operation
 
     @property

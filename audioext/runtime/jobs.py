@@ -165,7 +165,7 @@ class Job(JobFacts):
         """Await it for the event of `Stage.COMPLETE`."""
         return StageWait(self, Stage.COMPLETE)
 
-    async def wait(self, stage: Stage = Stage.COMPLETE, *, timeout: float | None = None) -> StageEvent:  # noqa: ASYNC109 - a private wait is ended, never the job
+    async def wait(self, stage: Stage = Stage.COMPLETE, *, timeout: float | None = None) -> StageEvent:  # noqa: ASYNC109 - it ends this wait, never the job
         """Wait up to *timeout* seconds until *stage* is reached, and return its event.
 
         The default for *timeout* is the client's `wait_timeout`.

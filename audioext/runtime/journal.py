@@ -120,8 +120,8 @@ class Journal:
     async def hold(self, ref: str, *, whole: bool = False) -> HeldJob | None:
         """Return the job of *ref*, up to date with the store; `None` if the store has no such job.
 
-        If the store lost entries, as a Redis server without persistence can, they are appended again. If it has since
-        got as many new ones, only reading the *whole* journal shows the loss.
+        Entries of an open job that the store lost, as a Redis server without persistence can, are appended again. If it
+        has got as many new ones since, only reading the *whole* journal shows the loss.
 
         Raises:
             StoreError: the store cannot be read.

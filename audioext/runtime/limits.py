@@ -38,7 +38,7 @@ class Limiter:
         self._permits = None if self.calls is None else asyncio.Semaphore(self.calls)
 
     @asynccontextmanager
-    async def permit(self, *, timeout: float) -> AsyncGenerator[None]:  # noqa: ASYNC109 - the queue is ours to end
+    async def permit(self, *, timeout: float) -> AsyncGenerator[None]:  # noqa: ASYNC109 - it ends the wait, not the call
         """Hold a permit for one call within the block, after waiting up to *timeout* seconds for it.
 
         Raises:
@@ -91,7 +91,7 @@ class Account:
         self,
         make: Callable[[], tuple[Entry, Index]],
         *,
-        timeout: float,  # noqa: ASYNC109 - the queue is ours to end
+        timeout: float,  # noqa: ASYNC109 - it ends the wait, not a try
         waiting: Callable[[], AbstractContextManager[object]],
     ) -> Created | Existing:
         """Store the job that *make* returns as soon as the account has room, within *timeout* seconds.

@@ -97,7 +97,7 @@ def choose(providers: Mapping[str, Provider], name: str | None) -> Provider:
     return providers[name]
 
 
-async def draw_up(  # noqa: PLR0913 - one keyword for each thing that can be said of a submit
+async def draw_up(  # noqa: PLR0913 - one keyword for each option of a submit
     request: Request,
     problems: Sequence[Problem],
     providers: Mapping[str, Provider],
@@ -273,6 +273,6 @@ def _sent(order: Order) -> object:
     try:
         built = order.provider.build_submit(request, None)
         body = None if built.body is None else msgspec.json.decode(built.body)
-    except Exception:  # noqa: BLE001 - a provider's bug, or a body that is no JSON: then the fields alone count
+    except Exception:  # noqa: BLE001 - a provider's bug, or a body that is not JSON: then only the fields are compared
         return None
     return built.url, body, built.parts

@@ -198,7 +198,7 @@ class Recoveries:
         request: HttpRequest,
         *,
         note: str,
-        timeout: float,  # noqa: ASYNC109 - the transport's own
+        timeout: float,  # noqa: ASYNC109 - passed on to the transport
     ) -> Entry:
         """Make a call, and return the entry of its answer, or of why there is none."""
         try:

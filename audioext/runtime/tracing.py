@@ -100,7 +100,7 @@ def _context(record: Record | None) -> Any:  # noqa: ANN401 - a type of the API,
 
 
 def _api() -> Any:  # noqa: ANN401 - as above
-    from opentelemetry import trace  # noqa: PLC0415 - only where it was loaded by others
+    from opentelemetry import trace  # noqa: PLC0415 - only after the program has loaded it
 
     return trace
 

@@ -104,7 +104,7 @@ def read_webhook(entry: Entry, provider: Provider) -> Reading:
         events = provider.parse_webhook(entry.body)
     except AudioextError as error:
         return Reading(entry, problem=as_data(str(error)))
-    except Exception as error:  # noqa: BLE001 - a custom provider's bug must not answer a provider with 500 for ever
+    except Exception as error:  # noqa: BLE001 - a bug of a custom provider must not answer its webhooks with 500 for ever
         return Reading(entry, problem=as_data(f"parse_webhook raised {type(error).__name__}: {error}"))
     if entry.note.startswith(UNCONFIRMED):
         # Its task id still counts: without one, no status call could be made.
@@ -130,7 +130,7 @@ def _read_answer(entry: Entry, provider: Provider) -> SubmitOutcome:
         return Unknown(reason=as_data(entry.note))
     try:
         return provider.parse_submit(_response(entry))
-    except Exception as error:  # noqa: BLE001 - a custom provider's bug must not lose a task that was paid for
+    except Exception as error:  # noqa: BLE001 - a bug of a custom provider must not lose a task that was paid for
         return Unknown(reason=f"parse_submit raised {type(error).__name__}")
 
 

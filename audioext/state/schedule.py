@@ -72,7 +72,7 @@ def farthest(paces: Iterable[Pace]) -> float:
     return max(FARTHEST_SECONDS, (1 + JITTER_SHARE) * max(waits, default=0.0)) + SLACK_SECONDS
 
 
-def poll_at(  # noqa: PLR0913 - each is a fact of its own
+def poll_at(  # noqa: PLR0913 - the result depends on all of them
     record: Record,
     *,
     pace: Pace,

@@ -116,7 +116,7 @@ class Journals(ABC):
         is_taken = index is not None and is_known and known == count and not is_full
         if index is not None and (is_taken or is_known != was_known):
             if index.key is not None and index.key != lookup.key and self._holder(index.key) not in {None, ref}:
-                index = msgspec.structs.replace(index, key=None)  # another job took it while it was free
+                index = msgspec.structs.replace(index, key=None)  # another job took the key while it was free
             lookup = index
         if new and is_known and not is_taken:
             poll_at, handle_at = (

@@ -89,7 +89,7 @@ _GIVE_BACK: dict[Work, str] = {
 class Session(Journals):
     """The store's methods, run on one connection."""
 
-    create = Journals._create  # noqa: SLF001 - its own, here and below
+    create = Journals._create  # noqa: SLF001 - the base class's own
     append = Journals._append  # noqa: SLF001 - see above
 
     connection: Connection

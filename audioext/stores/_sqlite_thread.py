@@ -188,7 +188,7 @@ class Reader(FileThread):
         """Publish changes from now on; call it by `run`."""
         ((self._cursor,),) = session.rows(NEWEST)
 
-    def _between(self, works: int) -> float:  # noqa: ARG002 - as its sibling
+    def _between(self, works: int) -> float:  # noqa: ARG002 - part of the signature
         """Publish new entries, if there was any commit; return the seconds until the next check."""
         pause = URGENT_SECONDS if self.urgent else CALM_SECONDS
         if self._cursor is None:

@@ -86,7 +86,7 @@ class RedisStore(EngineStore[OpenServer]):
         answer = await self._pipe.do(APPEND, *words)
         try:
             return scripts.load_appended(*answer) if isinstance(answer, list) else scripts.load_appended(answer)
-        except (ValueError, TypeError, struct.error) as error:  # as in `_read`
+        except (ValueError, TypeError, struct.error) as error:  # msgspec's errors are ValueErrors
             raise UnreadableError(f"job {ref} cannot be read: {error}") from error
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
