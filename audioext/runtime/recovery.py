@@ -35,7 +35,7 @@ from audioext.state.tracks import song_of
 _log = logging.getLogger("audioext.recovery")
 
 FRESH_SECONDS = 600.0
-"""How long a new link that fails may just not be ready yet; an older one is dead."""
+"""A link younger than this that fails may just not be ready yet; an older one is dead."""
 POLL_SECONDS = 2.0
 """The pause between status calls: docs.sunoapi.org/suno-api/get-recovery-audio-details, read 2026-11-26."""
 UNANSWERED_SECONDS = 900.0

@@ -45,7 +45,7 @@ _log = logging.getLogger("audioext.submit")
 SUBMIT_TIMEOUT_SECONDS = 60.0
 MAX_RESENDS = 4
 RESEND_SECONDS = 5.0
-"""How long a submit waits before it resends after a refusal; doubled each time, unless the answer has a Retry-After."""
+"""How long a submit waits before it resends after a refusal; doubled each time, unless the answer says how long."""
 POLL_GRACE_SECONDS = SUBMIT_TIMEOUT_SECONDS + 15.0
 """Without a callback URL, other processes count an unanswered POST as unknown after this; this one does at once."""
 SHORTEST_SECRET = 8
