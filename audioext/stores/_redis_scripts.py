@@ -64,7 +64,7 @@ FACTS = ">I4I4BBdI4ddc8B"
 HEAD = f">dI4dc1c{ID_SIZE}"
 JOB = ">I4ddI4dB"
 MOST_WORDS = 4_000
-"""Words that a script says at most in one call, fields and values alike: Lua unpacks no list of 8,000."""
+"""The most arguments of one call in a script, fields and values alike: Lua cannot unpack a list of 8,000."""
 IS_TAKEN, IS_LOST, IS_FULL, FLAGS = 1, 2, 4, 8
 """An append returns `FLAGS` times the number of entries, plus those of the other values that apply."""
 
