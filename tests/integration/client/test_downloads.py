@@ -26,6 +26,7 @@ from tests.support.sounds import MP3, OTHER_MP3, WAV, mp4
 
 STALE = Links(is_fresh=False)
 PATH = "/f/1.mp3"
+REST, OTHER_REST = f"bytes 6000-{len(MP3) - 1}/{len(MP3)}", b"x" * (len(MP3) - 6_000)
 
 
 def song_of(
@@ -282,6 +283,26 @@ async def test_two_files_are_never_mixed(other: bytes, host: Host, loop_time: Lo
         await loop_time.run(save(song_of(link), tmp_path))
 
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (breaks(after=6_000, ETag='"v1"'), gives(OTHER_REST, status=206, Content_Range=REST, ETag='"v2"')),
+        (
+            breaks(after=6_000, Last_Modified="Thu"),
+            gives(OTHER_REST, status=206, Content_Range=REST, Last_Modified="Fri"),
+        ),
+    ],
+)
+async def test_a_part_of_another_version_is_not_taken(
+    first: Answer, second: Answer, host: Host, loop_time: LoopTime, tmp_path: Path
+) -> None:
+    """A host that gives the asked range of a file that changed has not heeded If-Range."""
+    (path,), _ = await loop_time.run(save(song_of(host.put(PATH, first, second, gives())), tmp_path))
+
+    assert MP3 == path.read_bytes()
+    assert [None, "bytes=6000-", None] == host.header("Range")
 
 
 @pytest.mark.parametrize("end", [len(MP3), 5_000])
