@@ -167,9 +167,9 @@ class Fetch:
             if validator is not None:
                 headers["If-Range"] = validator
         limits = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=IDLE_SECONDS)
-        link = self.link
+        url = wire_url(self.link)
         for _ in range(MAX_REDIRECTS + 1):
-            url, began = wire_url(link), asyncio.get_running_loop().time()
+            began = asyncio.get_running_loop().time()
             await self.check(url)
             response = await self.session.get(
                 url, headers=headers, allow_redirects=False, timeout=limits, raise_for_status=False
@@ -180,7 +180,7 @@ class Fetch:
             if response.status not in _REDIRECTS or location is None:
                 return response
             response.close()
-            link = urljoin(str(url), location.strip())
+            url = _target(url, location)
         raise FlawError(f"{wire_host(self.link)} redirects more than {MAX_REDIRECTS} times")
 
     def _begin(self, response: aiohttp.ClientResponse) -> int:
@@ -238,6 +238,15 @@ class Fetch:
     def _check_size(self, size: int) -> None:
         if size > self.max_bytes:
             raise FlawError(f"longer than {self.max_bytes} bytes")
+
+
+def _target(url: URL, location: str) -> URL:
+    """Return where the redirect at *url* leads, or raise FlawError: to nothing that can be asked for."""
+    try:
+        return wire_url(urljoin(str(url), location.strip()))
+    except ValueError as error:
+        where = as_data(location, longest=LONGEST_VALUE)
+        raise FlawError(f"{url.host} redirects to {where!r}, which cannot be asked for") from error
 
 
 def wire_host(link: str) -> str:

@@ -109,7 +109,11 @@ async def test_all_redirects_are_followed_to_another_host(status: int, host: Hos
 
 @pytest.mark.parametrize(
     ("location", "says"),
-    [(PATH, "redirects more than 10 times"), ("file:///etc/passwd", "cannot be asked for"), ("http://[", "cannot be")],
+    [
+        (PATH, "redirects more than 10 times"),
+        ("file:///etc/passwd", "redirects to 'file:///etc/passwd', which cannot be asked for"),
+        ("http://[", "redirects to .*, which cannot be asked for"),
+    ],
 )
 async def test_a_redirect_that_leads_nowhere_is_told(location: str, says: str, host: Host, tmp_path: Path) -> None:
     """A circle ends, and nothing but http is followed."""
