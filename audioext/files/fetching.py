@@ -171,6 +171,8 @@ class Fetch:
         for _ in range(MAX_REDIRECTS + 1):
             began = asyncio.get_running_loop().time()
             await self.check(url)
+            if self.session.closed:
+                raise FlawError("the session= of this client was closed before this call: give one that stays open")
             response = await self.session.get(
                 url, headers=headers, allow_redirects=False, timeout=limits, raise_for_status=False
             )

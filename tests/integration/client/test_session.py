@@ -226,6 +226,20 @@ async def test_a_session_that_was_closed_sends_nothing(api: Api) -> None:
     assert [] == api.posts
 
 
+async def test_a_session_that_was_closed_fetches_nothing(
+    api: Api, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """A song that is saved later says that too, in words of ours."""
+    async with ax.Client(far_kie(), session=session, allow_hosts=["http://files.test"]) as client:
+        song = await client.run(ax.Extend(audio_id="x", model="V5"))
+        await session.close()
+        with pytest.raises(ax.DownloadError, match="session= of this client was closed before this call"):
+            await song.save(tmp_path)
+        with pytest.raises(ax.DownloadError, match="session= of this client was closed before this call"):
+            await song.tracks[0].read()
+    assert ["task-1"] == api.made
+
+
 async def test_a_session_that_cannot_be_used_is_refused(api: Api) -> None:
     """What is no session, is closed, or has a password of its own is refused when the client is made."""
     with warnings.catch_warnings():
