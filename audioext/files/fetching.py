@@ -148,6 +148,8 @@ class Fetch:
                         yield chunk
                 if skip or (self.total is not None and self.position < self.total):
                     raise _AgainError(f"{host} sent {self.position} bytes, and no more")
+                if not self.position and self.is_fresh:
+                    raise _AgainError("the file is empty")
             finally:
                 response.close()
         except (aiohttp.InvalidURL, ValueError) as error:

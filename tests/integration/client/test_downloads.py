@@ -136,6 +136,20 @@ async def test_a_fresh_link_is_tried_again(status: int, host: Host, loop_time: L
     assert 7.5 <= seconds < 30  # 0.5, 1, 2, 4
 
 
+async def test_a_fresh_file_may_be_empty_at_first(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """It is made before its bytes come; one that stays empty is told, and an older one at once."""
+    (path,), _ = await loop_time.run(save(song_of(host.put(PATH, gives(b""), gives())), tmp_path))
+    assert MP3 == path.read_bytes()
+
+    async def refused(links: Links) -> None:
+        with pytest.raises(ax.DownloadError, match="the file is empty"):
+            await save(song_of(host.put(PATH, gives(b""))), tmp_path, links=links)
+
+    for links, least in ((FRESH_LINKS, 30), (STALE, 0)):
+        _, seconds = await loop_time.run(refused(links), step=1.0)
+        assert least <= seconds < least + 30
+
+
 async def test_retry_after_is_kept(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
     """A host that says when is asked then, though that is later than we would wait by ourselves (issue 8, S16)."""
     link = host.put(PATH, gives(b"slow", status=429, Retry_After="100"), gives())
@@ -399,7 +413,6 @@ async def test_the_suffix_follows_the_bytes(data: bytes, suffix: str, host: Host
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (gives(b""), "the file is empty"),
         (gives(b"x"), "is text, 'x', not audio"),
         (gives(b"<html>gone</html>"), "a page or an error text"),
         (gives(b"\x89PNG\r\n\x1a\n" + bytes(99)), "a picture"),
