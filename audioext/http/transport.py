@@ -102,7 +102,8 @@ class Transport:
             connector=self.connector(resolver),
             trust_env=self.trust_env,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
+            # No API gets any. A host of files may want one back that it set in a redirect; they end with the session.
+            cookie_jar=aiohttp.DummyCookieJar() if resolver is None else aiohttp.CookieJar(),
             auto_decompress=True,
         )
 

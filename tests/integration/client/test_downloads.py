@@ -15,10 +15,12 @@ import pytest
 from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
 import audioext as ax
 from audioext.files.downloads import FRESH_LINKS, Downloader, Links
 from audioext.files.fetching import STALE_TRIES
+from audioext.files.hosts import LinkRules, hosts_of_api
 from audioext.http.transport import Transport
 from tests.support.clock import LoopTime
 from tests.support.hosts import LOOPBACK, Answer, Host, breaks, gives, serve_host
@@ -105,6 +107,20 @@ async def test_all_redirects_are_followed_to_another_host(status: int, host: Hos
 
         assert MP3 == path.read_bytes()
         assert [None, "bytes=5000-"] == storage.header("Range")
+
+
+async def test_a_cookie_of_a_redirect_goes_back_to_its_host_alone(host: Host, tmp_path: Path) -> None:
+    """Some hosts set one on the way to a file and refuse who does not bring it; the next call begins without."""
+    named, rules = host.url.replace("127.0.0.1", "localhost"), LinkRules(opened=frozenset(hosts_of_api(URL(host.url))))
+    asked = gives(b"", status=302, Location=f"{named}/2.mp3", Set_Cookie="pass=1; Path=/")
+    host.put("/1.mp3", asked)
+    host.put("/2.mp3", gives(b"", status=302, Location=f"{host.url}/3.mp3"))
+    host.put("/3.mp3", gives())
+
+    for _ in range(2):
+        await Downloader(rules=rules, transport=Transport()).save(song_of(f"{named}/1.mp3"), tmp_path)
+
+    assert [None, "pass=1", None] * 2 == host.header("Cookie")
 
 
 @pytest.mark.parametrize(
