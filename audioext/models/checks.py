@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 import attrs
+from yarl import URL
 
 from audioext.errors import ConfigError, Problem, RequestError, cut, shown
 
@@ -67,7 +68,7 @@ def url(value: object) -> str | None:
         return complaint
     try:
         parts = urlsplit(value)
-        good = parts.scheme in URL_SCHEMES and bool(parts.hostname) and not re.search(r"\s", value)
+        good = parts.scheme in URL_SCHEMES and bool(parts.hostname and URL(value)) and not re.search(r"\s", value)
     except ValueError:
         good = False
     return None if good else f"must be an http(s) URL, not {shown(value)}"
