@@ -12,7 +12,7 @@ signed where a webhook key is set up at https://kie.ai/settings.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from attrs import evolve, field, frozen
@@ -89,11 +89,12 @@ ROUTE = suno_vendor(
 
 def to_webhook_keys(value: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the webhook keys in *value*, or raise ConfigError: none, one, or several for a rotation."""
-    keys = () if value is None else (value,) if isinstance(value, str) else tuple(value)
-    # Half a surrogate pair has no UTF-8 bytes to sign with.
-    if not all(isinstance(key, str) and key and not checks.LONE_SURROGATE.search(key) for key in keys):
+    is_one = isinstance(value, (str, bytes)) or not isinstance(value, Iterable)
+    keys = () if value is None else (value,) if is_one else tuple(value)
+    # Half a surrogate pair has no UTF-8 bytes to sign with; a line break comes along when a key is read from a file.
+    if not all(isinstance(key, str) and key.strip() and not checks.LONE_SURROGATE.search(key) for key in keys):
         raise ConfigError("webhook_key must be text, or several texts for a rotation, and none may be empty")
-    return keys
+    return tuple(key.strip() for key in keys)
 
 
 @frozen
