@@ -38,6 +38,8 @@ from audioext.webhooks.receiver import Receiver
 
 _log = logging.getLogger("audioext.client")
 
+_is_job = checks.made_as(Job, "a job, as client.job(ref) returns it")
+
 _StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)
 _FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
 _MetaT = TypeVar("_MetaT")
@@ -192,12 +194,12 @@ class Client(Submitting):
         The oldest comes first, or the newest where *newest_first* says so.
 
         Raises:
-            RequestError: *open* is none of True, False and None.
+            RequestError: *open* is none of True, False and None, or *meta* no mapping.
         """
         self._parts.check_open()
-        complaint = None if open is None else checks.flag(open)
-        if complaint is not None:
-            raise RequestError([Problem("open", complaint)], is_submit=False)
+        checks.refuse_wrong(
+            open=None if open is None else checks.flag(open), meta=None if meta is None else checks.mapping(meta)
+        )
         wanted = dict(meta or {})
         way = {"newest_first": True} if newest_first else {}  # which a store of the user's own may not know
         async for stored in self.store.jobs(is_open=open, **way):
@@ -273,8 +275,10 @@ class Client(Submitting):
 
         Raises:
             ConfigError: the client is not open, or has no `public_url`.
+            RequestError: *job* is none.
         """
         self._parts.check_open()
+        checks.refuse_wrong(job=_is_job(job))
         return self.receiver.endpoint.watching.url(self.public_url, job.ref)
 
     # --- handlers ----------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ import io
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
@@ -115,6 +116,7 @@ def one_of(words: str, choices: Sequence[object]) -> Check:
     )
 
 
+mapping = must_be('a mapping like {"chat": 42}', lambda value: isinstance(value, Mapping))
 seconds = must_be("a finite number of seconds above 0", lambda value: is_number(value, above=0))
 gender = one_of(f"one of {', '.join(GENDERS)}", GENDERS)
 persona_model = one_of(f"one of {', '.join(PERSONA_MODELS)}", PERSONA_MODELS)
@@ -130,6 +132,26 @@ def weight(value: object) -> str | None:
     if not math.isclose(value * WEIGHT_STEPS, round(value * WEIGHT_STEPS), abs_tol=1e-6):
         return f"must have at most two decimals (steps of 0.01), not {shown(value)}"
     return None
+
+
+def folder(value: object) -> str | None:
+    """Refuse what names no folder."""
+    is_path = isinstance(value, str) or (isinstance(value, PathLike) and isinstance(value.__fspath__(), str))
+    return None if is_path else f"must be the path of a folder, not {shown(value)}"
+
+
+def progress(value: object) -> str | None:
+    """Refuse what cannot be called as bytes come."""
+    if value is None or (callable(value) and not inspect.iscoroutinefunction(value)):
+        return None
+    return f"must be a function that is called and not awaited (def), not {shown(value)}"
+
+
+def refuse_wrong(**complaints: str | None) -> None:
+    """Let a call through, or raise RequestError: there are *complaints* about its arguments."""
+    problems = [Problem(name, complaint) for name, complaint in complaints.items() if complaint is not None]
+    if problems:
+        raise RequestError(problems, is_submit=False)
 
 
 def bounded(timeout: object) -> float:

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, Protocol, Unpack
 from attrs import field, frozen
 
 from audioext.errors import ConfigError, RequestError, shown
-from audioext.models import markup
+from audioext.models import checks, markup
 from audioext.models.requests import Extend, ExtendOptions
 
 Source = Literal["webhook", "poll", "implied"]
@@ -243,7 +243,11 @@ class Song:
         Raises:
             DownloadError: a file is gone, empty, not audio or cut short, or the same track came twice.
             ConfigError: this song was not made by a client.
+            RequestError: an argument is none; nothing was fetched.
         """
+        checks.refuse_wrong(
+            folder=checks.folder(folder), overwrite=checks.flag(overwrite), progress=checks.progress(progress)
+        )
         return await _fetcher(self).save(self, Path(folder), overwrite=overwrite, progress=progress)
 
     async def recover(self) -> Song:

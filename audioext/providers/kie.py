@@ -90,11 +90,12 @@ ROUTE = suno_vendor(
 def to_webhook_keys(value: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the webhook keys in *value*, or raise ConfigError: none, one, or several for a rotation."""
     is_one = isinstance(value, (str, bytes)) or not isinstance(value, Iterable)
-    keys = () if value is None else (value,) if is_one else tuple(value)
+    given: tuple[object, ...] = () if value is None else (value,) if is_one else tuple(value)
     # Half a surrogate pair has no UTF-8 bytes to sign with; a line break comes along when a key is read from a file.
-    if not all(isinstance(key, str) and key.strip() and not checks.LONE_SURROGATE.search(key) for key in keys):
+    keys = [key.strip() for key in given if isinstance(key, str) and not checks.LONE_SURROGATE.search(key)]
+    if len(keys) < len(given) or not all(keys):
         raise ConfigError("webhook_key must be text, or several texts for a rotation, and none may be empty")
-    return tuple(key.strip() for key in keys)
+    return tuple(keys)
 
 
 @frozen
