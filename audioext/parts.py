@@ -105,7 +105,6 @@ class Parts:
                 patience=settings.download_patience,
                 timeout=settings.download_timeout,
             ),
-            check_loop=self.check_loop,
             timeout=settings.wait_timeout,
         )
         self.journal.on_poll, self.journal.on_work = self.poller.claims.wake, wake

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Generator, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -54,8 +54,6 @@ class Recoveries:
     submitter: Submitter
     """Knows where vendors call us back."""
     downloader: Downloader
-    check_loop: Callable[[], None]
-    """Raises ConfigError on another loop than the client's, whose parts cannot be used there."""
     timeout: float
     _running: dict[str, asyncio.Task[HeldJob]] = field(factory=dict, init=False)
 
@@ -65,7 +63,7 @@ class Recoveries:
         A new one is made *by_hand*, or where none was made yet, was refused, or brought links that have died since.
         It raises what `Song.recover` does.
         """
-        self.check_loop()
+        self.submitter.context.check_loop()
         task = self._running.get(ref)
         if task is None:
             task = asyncio.create_task(self._recover(ref, by_hand=by_hand), name=f"audioext recovery of {ref}")
@@ -93,7 +91,7 @@ class Recoveries:
 
     async def hold(self, ref: str) -> HeldJob:
         """Return a job, up to date with the store, or raise ConfigError or DownloadError: nobody can be asked."""
-        self.check_loop()
+        self.submitter.context.check_loop()
         if self.journal.is_closed:
             raise ConfigError("the client is not open: for fresh links await the job again on an open one")
         held = await self.journal.hold(ref)
