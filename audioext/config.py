@@ -83,12 +83,12 @@ def read_public_url(value: str | URL | None) -> URL | None:
     """Return the public URL, an absolute http(s) one without query, without a trailing slash."""
     if value is None:
         return None
-    text = str(value)
+    text = str(value).strip()  # a blank comes along when it is pasted, and would end up in the host's name
     try:
         url = URL(text.replace("{port}", "0"))  # which no public URL can have
     except ValueError:
         url = URL()
-    if url.scheme not in {"http", "https"} or not url.host or url.query_string or url.fragment:
+    if url.scheme not in {"http", "https"} or " " in (url.host or " ") or url.query_string or url.fragment:
         what = shown(without_password(text))
         raise ConfigError(f"public_url must look like https://hooks.example.org/audio, not {what}")
     return url.with_path(url.path.rstrip("/"))

@@ -57,6 +57,7 @@ def test_a_misspelt_setting_is_a_type_error() -> None:
     ("arguments", "says"),
     [
         ({"public_url": "hooks.test"}, "public_url must look like"),
+        ({"public_url": "https://hooks test"}, "public_url must look like"),
         ({"public_url": "https://hooks.test/a?b=c"}, "public_url must look like"),
         ({"public_url": "http://x.test:{port}/a", "listen": None}, "listen="),
         ({"listen": "nowhere"}, "listen must look like"),
@@ -85,6 +86,15 @@ def test_settings_that_cannot_work_are_refused(arguments: dict[str, object], say
     """The message names the setting."""
     with pytest.raises(ax.ConfigError, match=says):
         ax.Client(ax.Kie("key"), **arguments)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_blanks_around_an_address_are_none_of_it() -> None:
+    """They come along when it is pasted; within it, it is no address."""
+    client = ax.Client(public_url=" https://hooks.test/a ", listen=None)
+    assert "https://hooks.test/a" == str(client.public_url)
+    assert "https://api.test/kie" == str(ax.Kie("key", base_url=" https://api.test/kie/ \n").base_url)
+    with pytest.raises(ax.ConfigError, match="base_url must be like"):
+        ax.Kie("key", base_url="https://api .test")
 
 
 NO_NUMBERS = (float("nan"), float("inf"), float("-inf"), -1, True, "5", [5])
