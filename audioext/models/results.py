@@ -210,7 +210,7 @@ class Song:
     task_id: str | None
     tracks: tuple[Track, ...]
     credits: float | None = None
-    meta: Mapping[str, object] = field(factory=dict)
+    meta: Mapping[str, object] = field(factory=dict, hash=False)
     source_name: str | None = None
     _files: Files | None = field(default=None, eq=False, alias="files")
 
@@ -266,5 +266,6 @@ class Song:
 def _fetcher(value: Track | Song) -> Files:
     files = value._files  # noqa: SLF001 - it is this module's
     if files is None:
-        raise ConfigError(f"this {type(value).__name__} was not made by a client, so it has nothing to download with")
+        what = f"this {type(value).__name__} was not made by a client, or was pickled"
+        raise ConfigError(f"{what}, so it has nothing to download with: await `client.job(ref)` for one that has")
     return files

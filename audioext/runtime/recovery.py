@@ -222,6 +222,14 @@ class JobFiles:
     _ref: str
     _api: str | None
 
+    def __deepcopy__(self, memo: dict[int, object]) -> JobFiles:
+        """Return the same: a copy of a song is fetched by the client of the song."""
+        return self
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Be nothing in another process, which has not this client: a song is a value there."""
+        return type(None), ()
+
     @contextmanager
     def _counted(self, files: int) -> Generator[None]:
         """Count that many as fetched within the block, but for those that are not."""
