@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
@@ -74,7 +75,19 @@ def _is_seen(letter: str) -> bool:
     return letter.isprintable() or unicodedata.category(letter) == "Zs"  # a blank of another width
 
 
-class AudioextError(Exception):
+class _Whole(Exception):  # noqa: N818 - what errors and wishes share
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be copied and pickled with every fact: Python would make it anew from its text alone."""
+        return _made_again, (type(self), self.args), vars(self)
+
+
+def _made_again(kind: type[Exception], args: tuple[object, ...]) -> Exception:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
+
+
+class AudioextError(_Whole):
     """Something went wrong in audioext; catch this to catch all of its errors."""
 
     def __init__(self, message: str | None = None) -> None:
@@ -233,7 +246,7 @@ class UnreadableError(StoreError):
     """The store holds a job that cannot be read: it is damaged, or a later release wrote it; all others go on."""
 
 
-class RetryLater(Exception):  # noqa: N818 - it is a wish, not an error
+class RetryLater(_Whole):
     """Raise it in a handler to be called again after so many *seconds*, which counts as no failure."""
 
     def __init__(self, seconds: float, reason: str = "") -> None:
