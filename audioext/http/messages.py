@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 from attrs import field, frozen
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -40,7 +41,8 @@ def _as_given(value: Headers | Iterable[tuple[object, object]]) -> CIMultiDictPr
     if isinstance(value, (CIMultiDict, CIMultiDictProxy)):
         return _headers(value)
     found = CIMultiDict[str]()
-    for name, given in value.items() if hasattr(value, "items") else value or ():
+    pairs: Any = value or ()
+    for name, given in pairs.items() if hasattr(pairs, "items") else pairs:
         for each in given if isinstance(given, (list, tuple)) else (given,):
             found.add(_text(name), _text(each))
     return CIMultiDictProxy(found)

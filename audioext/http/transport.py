@@ -103,8 +103,8 @@ class Transport:
             connector=self.connector(resolver),
             trust_env=self.trust_env,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS),
-            # No API gets any. A host of files may want one back that it set in a redirect; they end with the session.
-            cookie_jar=aiohttp.DummyCookieJar() if resolver is None else aiohttp.CookieJar(),
+            # No API gets any. A host of files, which may be an address, may want one back that it set in a redirect.
+            cookie_jar=aiohttp.DummyCookieJar() if resolver is None else aiohttp.CookieJar(unsafe=True),
             auto_decompress=True,
         )
 
