@@ -38,6 +38,8 @@ from audioext.webhooks.receiver import Receiver
 
 _log = logging.getLogger("audioext.client")
 
+_is_job = checks.made_as(Job, "a job, as client.job(ref) returns it")
+
 _StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)
 _FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
 _MetaT = TypeVar("_MetaT")
@@ -193,12 +195,12 @@ class Client(Submitting):
         The oldest comes first, or the newest with *newest_first*.
 
         Raises:
-            RequestError: *open* is not True, False or None.
+            RequestError: *open* is not True, False or None, or *meta* is not a mapping.
         """
         self._parts.check_open()
-        complaint = None if open is None else checks.flag(open)
-        if complaint is not None:
-            raise RequestError([Problem("open", complaint)], is_submit=False)
+        checks.refuse_wrong(
+            open=None if open is None else checks.flag(open), meta=None if meta is None else checks.mapping(meta)
+        )
         wanted = dict(meta or {})
         way = {"newest_first": True} if newest_first else {}  # a user's own store may not have it
         async for stored in self.store.jobs(is_open=open, **way):
@@ -274,8 +276,10 @@ class Client(Submitting):
 
         Raises:
             ConfigError: the client is not open, or has no `public_url`.
+            RequestError: *job* is none.
         """
         self._parts.check_open()
+        checks.refuse_wrong(job=_is_job(job))
         return self.receiver.endpoint.watching.url(self.public_url, job.ref)
 
     # --- handlers ----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from audioext import providers
 from audioext.clock import Clock
 from audioext.errors import ConfigError, cut, lacks_extra, shown
 from audioext.files.hosts import LinkRules, is_public, read_link_rules
+from audioext.http.transport import lacks_proxy
 from audioext.http.urls import CHECK_SEGMENT, FILES_SEGMENT, without_password
 from audioext.models import checks
 from audioext.models.entries import MAX_DELIVERY_BYTES
@@ -82,12 +83,12 @@ def read_public_url(value: str | URL | None) -> URL | None:
     """Return the public URL without a trailing slash; it must be absolute http(s), without query or fragment."""
     if value is None:
         return None
-    text = str(value)
+    text = str(value).strip()  # a blank comes along when it is pasted, and would end up in the host's name
     try:
         url = URL(text.replace("{port}", "0"))  # no public URL can have port 0
     except ValueError:
         url = URL()
-    if url.scheme not in {"http", "https"} or not url.host or url.query_string or url.fragment:
+    if url.scheme not in {"http", "https"} or " " in (url.host or " ") or url.query_string or url.fragment:
         what = shown(without_password(text))
         raise ConfigError(f"public_url must look like https://hooks.example.org/audio, not {what}")
     return url.with_path(url.path.rstrip("/"))
@@ -136,6 +137,7 @@ def _read_clock(value: Clock | None) -> Clock:
 
 _seconds = checks.setting(checks.seconds)
 _flag = checks.setting(checks.flag)
+_trust_env = checks.setting(lambda value: checks.flag(value) or (lacks_proxy() if value else None))
 _confirm = checks.setting(
     lambda value: None if value in get_args(Confirm) else f'must be "never", "unsigned" or "always", not {shown(value)}'
 )
@@ -198,7 +200,7 @@ class Settings:
     clock: Clock = field(
         default=None, converter=_read_clock, validator=checks.setting(checks.made_as(Clock, "an audioext.Clock(...)"))
     )
-    trust_env: bool = field(default=False, validator=_flag)
+    trust_env: bool = field(default=False, validator=_trust_env)
     session: aiohttp.ClientSession | None = field(default=None, validator=_session)
     metrics: tuple[str, int] | None = field(default=None, converter=read_metrics)
     address: tuple[str, int] | None = field(init=False, default=Factory(_address, takes_self=True))

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
@@ -85,7 +86,19 @@ def _is_seen(letter: str) -> bool:
     return letter.isprintable() or unicodedata.category(letter) == "Zs"  # a space, such as a no-break one
 
 
-class AudioextError(Exception):
+class _Copyable(Exception):  # noqa: N818 - the base of errors, and of requests like `RetryLater`
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle all attributes: by default Python would call `__init__` with the message alone."""
+        return _rebuilt, (type(self), self.args), vars(self)
+
+
+def _rebuilt(kind: type[Exception], args: tuple[object, ...]) -> Exception:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
+
+
+class AudioextError(_Copyable):
     """Something went wrong in audioext; this is the base class of all its errors."""
 
     def __init__(self, message: str | None = None) -> None:
@@ -243,7 +256,7 @@ class UnreadableError(StoreError):
     """A job in the store cannot be read: it is damaged, or a later release wrote it; other jobs go on."""
 
 
-class RetryLater(Exception):  # noqa: N818 - it asks for a retry, and is not an error
+class RetryLater(_Copyable):
     """Raise it in a handler to be called again after *seconds*; it does not count as a failure."""
 
     def __init__(self, seconds: float, reason: str = "") -> None:

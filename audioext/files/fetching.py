@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from urllib.parse import urljoin
 
@@ -39,6 +39,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DEAD = frozenset({403, 404, 410})
 """Statuses of an expired link, or of a fresh one whose file is not there yet; 410 is final."""
 _PASSING = frozenset({202, 204, 408, 425, 429})
+_VERSION = ("ETag", "Last-Modified")
+"""Headers that tell the versions of a file apart."""
 _RANGE = re.compile(r"bytes (?:(?P<start>\d{1,15})-\d{1,15}|\*)/(?:(?P<total>\d{1,15})|\*)", re.ASCII)
 
 
@@ -82,7 +84,7 @@ class Fetch:
     """Number of bytes yielded so far."""
     total: int | None = field(default=None, init=False)
     _digest: hashlib.blake2b = field(factory=hashlib.blake2b, init=False)
-    _validator: str | None = field(default=None, init=False)
+    _version: Mapping[str, str] = field(factory=dict, init=False)
     _resumes: bool = field(default=True, init=False)
 
     @property
@@ -148,6 +150,8 @@ class Fetch:
                         yield chunk
                 if skip or (self.total is not None and self.position < self.total):
                     raise _AgainError(f"{host} sent only {self.position} bytes")
+                if not self.position and self.is_fresh:
+                    raise _AgainError("the file is empty")
             finally:
                 response.close()
         except (aiohttp.InvalidURL, ValueError) as error:
@@ -162,13 +166,17 @@ class Fetch:
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         if self.position and self._resumes:
             headers["Range"] = f"bytes={self.position}-"
-            if self._validator is not None:
-                headers["If-Range"] = self._validator
+            tag = self._version.get("ETag", "")
+            validator = tag if tag.startswith('"') else self._version.get("Last-Modified")
+            if validator is not None:
+                headers["If-Range"] = validator
         limits = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=IDLE_SECONDS)
-        link = self.link
+        url = wire_url(self.link)
         for _ in range(MAX_REDIRECTS + 1):
-            url, began = wire_url(link), asyncio.get_running_loop().time()
+            began = asyncio.get_running_loop().time()
             await self.check(url)
+            if self.session.closed:
+                raise FlawError("the session= of this client was closed before this call: give one that stays open")
             response = await self.session.get(
                 url, headers=headers, allow_redirects=False, timeout=limits, raise_for_status=False
             )
@@ -178,7 +186,7 @@ class Fetch:
             if response.status not in _REDIRECTS or location is None:
                 return response
             response.close()
-            link = urljoin(str(url), location.strip())
+            url = _target(url, location)
         raise FlawError(f"{wire_host(self.link)} redirects more than {MAX_REDIRECTS} times")
 
     def _begin(self, response: aiohttp.ClientResponse) -> int:
@@ -210,12 +218,14 @@ class Fetch:
         self.total = total
         self._check_size(total or 0)
         self._resumes = is_plain and response.headers.get("Accept-Ranges", "").lower() != "none"
-        tag = response.headers.get("ETag", "")
-        self._validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")
+        self._version = {name: response.headers[name] for name in _VERSION if name in response.headers}
 
     def _resume(self, response: aiohttp.ClientResponse) -> int:
         start, total = _range(response)
-        if response.status == _PARTIAL and start == self.position and (total is None or self.total in {None, total}):
+        # Not every host heeds If-Range; a part of another version would be mixed with what is here.
+        is_other = any(response.headers.get(name, known) != known for name, known in self._version.items())
+        is_next = start == self.position and (total is None or self.total in {None, total})
+        if response.status == _PARTIAL and is_next and not is_other:
             if total is not None:
                 self.total = total  # the first response may have had no length
             return 0
@@ -234,6 +244,15 @@ class Fetch:
     def _check_size(self, size: int) -> None:
         if size > self.max_bytes:
             raise FlawError(f"longer than {self.max_bytes} bytes")
+
+
+def _target(url: URL, location: str) -> URL:
+    """Return where the redirect at *url* leads, or raise FlawError: to nothing that can be asked for."""
+    try:
+        return wire_url(urljoin(str(url), location.strip()))
+    except ValueError as error:
+        where = as_data(location, longest=LONGEST_VALUE)
+        raise FlawError(f"{url.host} redirects to {where!r}, which cannot be asked for") from error
 
 
 def wire_host(link: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 from attrs import field, frozen
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -33,6 +34,22 @@ LONGEST_EXCERPT = 120  # characters of an unexpected body that a message quotes
 def _headers(value: Headers) -> CIMultiDictProxy[str]:
     """Return *value* as a read-only, case-insensitive mapping."""
     return value if type(value) is CIMultiDictProxy else CIMultiDictProxy(CIMultiDict(value or ()))
+
+
+def _as_given(value: Headers | Iterable[tuple[object, object]]) -> CIMultiDictProxy[str]:
+    """Return headers as frameworks have them: in bytes, as pairs, with several values to a name, or not as text."""
+    if isinstance(value, (CIMultiDict, CIMultiDictProxy)):
+        return _headers(value)
+    found = CIMultiDict[str]()
+    pairs: Any = value or ()
+    for name, given in pairs.items() if hasattr(pairs, "items") else pairs:
+        for each in given if isinstance(given, (list, tuple)) else (given,):
+            found.add(_text(name), _text(each))
+    return CIMultiDictProxy(found)
+
+
+def _text(value: object) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
 @frozen(kw_only=True)
@@ -77,7 +94,7 @@ class Webhook:
     """
 
     path: str = field(default="", repr=False)
-    headers: Headers = field(converter=_headers, factory=dict, repr=False)
+    headers: Headers = field(converter=_as_given, factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
     received_at: float | None = None
 

@@ -86,10 +86,8 @@ class Transport:
 
     def proxies(self) -> frozenset[tuple[str | None, int | None]]:
         """Return the hosts and ports of the environment's proxies, or none without `trust_env`."""
-        if not self.trust_env:
-            return frozenset()
-        urls = [URL(text) for text in getproxies().values() if "://" in text]
-        return frozenset((url.raw_host, url.port) for url in urls)
+        found = _proxies_of_environment() if self.trust_env else {}
+        return frozenset((url.raw_host, url.port) for url in found.values() if url is not None)
 
     def is_proxied(self, url: URL) -> bool:
         """Say whether the user's own session reaches *url* through a proxy of the environment."""
@@ -97,12 +95,16 @@ class Transport:
             return False
         return not proxy_bypass(url.raw_host or "")
 
+    def _has_lost_its_proxy(self) -> bool:
+        return (self.trust_env if self.given is None else self.given.trust_env) and lacks_proxy() is not None
+
     def _make_session(self, resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=self.connector(resolver),
             trust_env=self.trust_env,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
+            # No API gets any. A host of files, which may be an address, may want one back that it set in a redirect.
+            cookie_jar=aiohttp.DummyCookieJar() if resolver is None else aiohttp.CookieJar(unsafe=True),
             auto_decompress=True,
         )
 
@@ -135,14 +137,17 @@ class Transport:
                     message = f"no connection to {request.url.host}: {error}{offline(error)}; nothing was sent"
                     raise NotSentError(message) from error
                 await asyncio.sleep(CONNECT_BACKOFF_SECONDS * 2 ** (attempt - 1))
+            except ValueError as error:  # whose text may have a password in it
+                if isinstance(error, aiohttp.InvalidURL) or self._has_lost_its_proxy():
+                    why = f"no call can go to {request.url.host}: its proxy has no address"
+                elif aiohttp.hdrs.AUTHORIZATION.lower() in str(error).lower():
+                    why = f"a netrc file or session= has another password for {request.url.host}"
+                else:
+                    raise
+                raise NotSentError(f"{why}; nothing was sent") from error
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 message = f"no complete answer from {request.url.host}: {type(error).__name__} {error}".rstrip()
                 raise BrokenError(message) from error
-            except ValueError as error:
-                if aiohttp.hdrs.AUTHORIZATION.lower() not in str(error).lower():
-                    raise
-                message = f"a netrc file or session= has another password for {request.url.host}; nothing was sent"
-                raise NotSentError(message) from error
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
 
     async def _call(
@@ -178,6 +183,24 @@ class Transport:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+def lacks_proxy() -> str | None:
+    """Return what is wrong where the environment names a proxy by which no call can go: every call would fail."""
+    wrong = sorted(f"{scheme}_proxy" for scheme, url in _proxies_of_environment().items() if url is None)
+    return f"needs a proxy like http://127.0.0.1:3128 in {' and '.join(wrong)}" if wrong else None
+
+
+def _proxies_of_environment() -> dict[str, URL | None]:
+    """Return the proxies that the environment names, by the scheme of what they are for; `None` for what is none."""
+    found: dict[str, URL | None] = {}
+    for scheme in {"http", "https"} & getproxies().keys():
+        try:
+            url = URL(getproxies()[scheme])
+        except ValueError:
+            url = URL()
+        found[scheme] = url if url.host and url.scheme in {"http", "https"} else None
+    return found
 
 
 def offline(error: BaseException) -> str:

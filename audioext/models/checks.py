@@ -8,13 +8,15 @@ import io
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 import attrs
+from yarl import URL
 
 from audioext.errors import ConfigError, Problem, RequestError, cut, shown
 
@@ -67,7 +69,7 @@ def url(value: object) -> str | None:
         return complaint
     try:
         parts = urlsplit(value)
-        good = parts.scheme in URL_SCHEMES and bool(parts.hostname) and not re.search(r"\s", value)
+        good = parts.scheme in URL_SCHEMES and bool(parts.hostname and URL(value)) and not re.search(r"\s", value)
     except ValueError:
         good = False
     return None if good else f"must be an http(s) URL, not {shown(value)}"
@@ -114,6 +116,7 @@ def one_of(words: str, choices: Sequence[object]) -> Check:
     )
 
 
+mapping = must_be('a mapping like {"chat": 42}', lambda value: isinstance(value, Mapping))
 gender = one_of(f"one of {', '.join(GENDERS)}", GENDERS)
 persona_model = one_of(f"one of {', '.join(PERSONA_MODELS)}", PERSONA_MODELS)
 variety = one_of(f"a whole number from 0 to {VARIETY_LAST}", range(VARIETY_LAST + 1))
@@ -133,6 +136,26 @@ def weight(value: object) -> str | None:
     if not math.isclose(value * WEIGHT_STEPS, round(value * WEIGHT_STEPS), abs_tol=1e-6):
         return f"must have at most two decimals (steps of 0.01), not {shown(value)}"
     return None
+
+
+def folder(value: object) -> str | None:
+    """Refuse what names no folder."""
+    is_path = isinstance(value, str) or (isinstance(value, PathLike) and isinstance(value.__fspath__(), str))
+    return None if is_path else f"must be the path of a folder, not {shown(value)}"
+
+
+def progress(value: object) -> str | None:
+    """Refuse what cannot be called as bytes come."""
+    if value is None or (callable(value) and not inspect.iscoroutinefunction(value)):
+        return None
+    return f"must be a function that is called and not awaited (def), not {shown(value)}"
+
+
+def refuse_wrong(**complaints: str | None) -> None:
+    """Let a call through, or raise RequestError: there are *complaints* about its arguments."""
+    problems = [Problem(name, complaint) for name, complaint in complaints.items() if complaint is not None]
+    if problems:
+        raise RequestError(problems, is_submit=False)
 
 
 def bounded(timeout: object) -> float:

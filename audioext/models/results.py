@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, Unpack
 from attrs import field, frozen
 
 from audioext.errors import ConfigError, RequestError, shown
-from audioext.models import markup
+from audioext.models import checks, markup
 from audioext.models.requests import Extend, ExtendOptions
 
 Source = Literal["webhook", "poll", "implied"]
@@ -212,7 +212,7 @@ class Song:
     task_id: str | None
     tracks: tuple[Track, ...]
     credits: float | None = None
-    meta: Mapping[str, object] = field(factory=dict)
+    meta: Mapping[str, object] = field(factory=dict, hash=False)
     source_name: str | None = None
     _files: Files | None = field(default=None, eq=False, alias="files")
 
@@ -245,7 +245,11 @@ class Song:
         Raises:
             DownloadError: a file is gone, empty, not audio or cut short, or the same track came twice.
             ConfigError: this song was not made by a client.
+            RequestError: an argument is none; nothing was fetched.
         """
+        checks.refuse_wrong(
+            folder=checks.folder(folder), overwrite=checks.flag(overwrite), progress=checks.progress(progress)
+        )
         return await _fetcher(self).save(self, Path(folder), overwrite=overwrite, progress=progress)
 
     async def recover(self) -> Song:
@@ -264,5 +268,6 @@ class Song:
 def _fetcher(value: Track | Song) -> Files:
     files = value._files  # noqa: SLF001 - a class of this module
     if files is None:
-        raise ConfigError(f"this {type(value).__name__} was not made by a client, so it has nothing to download with")
+        what = f"this {type(value).__name__} was not made by a client, or was pickled"
+        raise ConfigError(f"{what}, so it has nothing to download with: await `client.job(ref)` for one that has")
     return files

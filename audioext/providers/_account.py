@@ -58,11 +58,11 @@ class Vendor(ProviderFacts):
 def to_base_url(value: str | URL) -> URL:
     """Return *value* as an absolute http(s) URL, which may carry a path prefix, or raise ConfigError."""
     try:
-        url = URL(value)
+        url = URL(value.strip() if isinstance(value, str) else value)
         host = url.host
     except (TypeError, ValueError):
         url, host = URL(), None
-    if url.scheme not in {"http", "https"} or not host or url.query_string or url.fragment or url.user:
+    if url.scheme not in {"http", "https"} or " " in (host or " ") or url.query_string or url.fragment or url.user:
         # Not shown if it may hold a password, or if it may be the API key, passed in the wrong place.
         fit = isinstance(value, (str, URL)) and "@" not in str(value) and "/" in str(value)
         shown = f"{value!s:.80}" if fit else "that"

@@ -12,7 +12,7 @@ if a webhook key is set up at https://kie.ai/settings.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from attrs import evolve, field, frozen
@@ -89,11 +89,14 @@ ROUTE = suno_vendor(
 
 def to_webhook_keys(value: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the webhook keys in *value* (none, one, or several for a rotation), or raise ConfigError."""
-    keys = () if value is None else (value,) if isinstance(value, str) else tuple(value)
-    # A lone surrogate cannot be encoded to UTF-8, which signing needs.
-    if not all(isinstance(key, str) and key and not checks.LONE_SURROGATE.search(key) for key in keys):
+    is_one = isinstance(value, (str, bytes)) or not isinstance(value, Iterable)
+    given: tuple[object, ...] = () if value is None else (value,) if is_one else tuple(value)
+    # A lone surrogate cannot be encoded to UTF-8, which signing needs; a key that is read from a file ends with a
+    # line break.
+    keys = [key.strip() for key in given if isinstance(key, str) and not checks.LONE_SURROGATE.search(key)]
+    if len(keys) < len(given) or not all(keys):
         raise ConfigError("webhook_key must be text, or several texts for a rotation, and none may be empty")
-    return keys
+    return tuple(keys)
 
 
 @frozen

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from datetime import UTC, datetime
+from typing import Any, Never, Self, SupportsIndex
+
+import attrs
 
 from audioext.models import markup
 from audioext.models.record import Record, Verdict
@@ -25,6 +29,22 @@ class JobFacts:
     def __eq__(self, other: object) -> bool:
         """Return whether *other* is a handle of the same job."""
         return isinstance(other, JobFacts) and self._held.ref == other._held.ref
+
+    def __copy__(self) -> Self:
+        """Return the same: another handle would be equal."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Return the same, as a copy is."""
+        return self
+
+    def __reduce__(self) -> Never:
+        """Refuse to be pickled.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(f"{self!r} lives in its client: keep its ref, by which `client.job(ref)` finds it anywhere")
 
     def __hash__(self) -> int:
         """Hash the ref."""
@@ -102,3 +122,22 @@ class JobFacts:
         if record.verdict not in {Verdict.OPEN, Verdict.COMPLETE}:
             rows.append((record.verdict.name.lower(), "", fault or ""))
         return markup.table(f"job {self.ref} at {self.provider}", rows)
+
+
+class Told:
+    """What a client told of a job: a copy knows the job as well; another process has what was told, and not the job."""
+
+    __slots__ = ()
+
+    def __copy__(self) -> Self:
+        """Return the same, which is frozen."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return one whose meta is its own."""
+        meta = deepcopy(self.meta, memo)  # type: ignore[attr-defined]  # the classes below this have one
+        return attrs.evolve(self, meta=meta)  # type: ignore[misc]  # they are attrs classes
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Leave out the job, which lives in its client."""
+        return object.__reduce_ex__(attrs.evolve(self, job=None), protocol)  # type: ignore[misc]  # as above

@@ -12,7 +12,7 @@ from audioext.errors import AudioextError, ConfigError, Problem, RequestError, S
 from audioext.models.checks import bounded
 from audioext.models.record import Verdict
 from audioext.models.results import FailureReason, Song, Source, Stage, Track, fetched_by
-from audioext.runtime.facts import JobFacts
+from audioext.runtime.facts import JobFacts, Told
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.waits import until
 from audioext.state.tracks import moment, song_of, stage_reached
@@ -264,7 +264,7 @@ class Job(JobFacts):
 
 
 @frozen(kw_only=True, repr=False)
-class StageEvent:
+class StageEvent(Told):
     """A stage was reached: the tracks known at that time, how it became known, and when (timezone-aware)."""
 
     stage: Stage
@@ -274,7 +274,7 @@ class StageEvent:
     ref: str
     provider: str
     task_id: str | None = None
-    meta: Mapping[str, object] = field(factory=dict)
+    meta: Mapping[str, object] = field(factory=dict, hash=False)
     _job: Job | None = field(default=None, eq=False, alias="job")
 
     @property
@@ -298,7 +298,7 @@ class StageEvent:
 
 
 @frozen(kw_only=True)
-class Failure:
+class Failure(Told):
     """A task failed: `reason`, the provider's `code` and `message`, and whether it was `charged`."""
 
     reason: FailureReason
@@ -310,7 +310,7 @@ class Failure:
     provider: str
     task_id: str | None = None
     tracks: tuple[Track, ...] = ()
-    meta: Mapping[str, object] = field(factory=dict)
+    meta: Mapping[str, object] = field(factory=dict, hash=False)
     _job: Job | None = field(default=None, eq=False, repr=False, alias="job")
 
     @property
@@ -325,7 +325,7 @@ class Failure:
 
 def _made(value: object, job: Job | None) -> Job:
     if job is None:
-        raise ConfigError(f"this {type(value).__name__} was not made by a client, so it has no job")
+        raise ConfigError(f"this {type(value).__name__} was not made by a client, or was pickled, so it has no job")
     return job
 
 

@@ -28,6 +28,7 @@ from audioext.errors import (
 )
 from audioext.files.sources import Sources, fingerprint
 from audioext.http.transport import Progress
+from audioext.models import checks
 from audioext.models.checks import LONE_SURROGATE
 from audioext.models.entries import Entry
 from audioext.models.record import Asked, Record
@@ -136,6 +137,8 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each option of a submit
         found.append(Problem("key", f"must be text of 1 to {MAX_KEY_LENGTH} characters"))
     elif key is not None and LONE_SURROGATE.search(key):
         found.append(Problem("key", "has a lone surrogate (half of a surrogate pair), which cannot be stored"))
+    if (complaint := checks.progress(progress)) is not None:
+        found.append(Problem("progress", complaint))
     noted = {} if meta is None else _plain(meta, found)
     order = Order(
         request=request, provider=chosen, fallback=others, key=key, meta=noted, progress=progress, content=content

@@ -63,6 +63,7 @@ class Recoveries:
         A new one is made if there was none, or the last was refused or lost, or its links have died since; *by_hand*
         whenever the last has ended. Raises what `Song.recover` does.
         """
+        self.submitter.context.check_loop()
         task = self._running.get(ref)
         if task is None:
             task = asyncio.create_task(self._recover(ref, by_hand=by_hand), name=f"audioext recovery of {ref}")
@@ -90,6 +91,7 @@ class Recoveries:
 
     async def hold(self, ref: str) -> HeldJob:
         """Return a job, up to date with the store, or raise ConfigError: closed, or DownloadError: no such job."""
+        self.submitter.context.check_loop()
         if self.journal.is_closed:
             raise ConfigError("the client is not open: for fresh links await the job again on an open one")
         held = await self.journal.hold(ref)
@@ -219,6 +221,14 @@ class JobFiles:
     _recoveries: Recoveries
     _ref: str
     _api: str | None
+
+    def __deepcopy__(self, memo: dict[int, object]) -> JobFiles:
+        """Return the same: a copy of a song is fetched by the client of the song."""
+        return self
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Be nothing in another process, which has not this client: a song is a value there."""
+        return type(None), ()
 
     @contextmanager
     def _counted(self, files: int) -> Generator[None]:

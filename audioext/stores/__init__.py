@@ -31,7 +31,7 @@ def open_store(store: str | Store | None) -> Store:
     if store is None:
         return MemoryStore()
     if not isinstance(store, str):
-        if not hasattr(store, "append"):
+        if not hasattr(store, "reschedule"):  # a list has `append`, too
             raise ConfigError(f"{store!r} is not a store; use an object with the Store protocol, or {FORMS}")
         return store
     try:
@@ -57,7 +57,7 @@ def _sqlite(url: str, parts: SplitResult) -> Store:
 
     path = unquote(parts.path[1:])
     named = without_password(url)
-    if parts.netloc or not url.startswith("sqlite:///") or not path or parts.fragment:
+    if parts.netloc or not url.startswith("sqlite:///") or not path or "\0" in path or parts.fragment:
         raise ConfigError(
             f"store {named!r} names no file: sqlite: takes three slashes and a path (write # as %23); use {FORMS}"
         )

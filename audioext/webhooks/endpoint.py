@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 import os
-import zlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +22,7 @@ from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Headers, Webhook
 from audioext.outage import Outage
 from audioext.webhooks import progress
-from audioext.webhooks.inbox import Inbox, too_big
+from audioext.webhooks.inbox import Inbox, too_big, unpack
 
 T = TypeVar("T")
 
@@ -42,8 +41,6 @@ MAX_UNFINISHED_BYTES = 67_108_864
 REAL_BODY_BYTES = 65_536
 CHUNK_BYTES = 65_536
 """Size of the chunks in which an offered file is read."""
-_UNPACKED = frozenset({"gzip", "x-gzip", "deflate"})
-_ANY_HEADER = 47  # 32 + 15: zlib detects a gzip or zlib header by itself
 SERVER = {"Server": "audioext"}
 ANSWER_HEADERS = {"Content-Type": "application/json; charset=utf-8", **SERVER}
 
@@ -227,25 +224,3 @@ def answer_body(status: int) -> bytes:
     # Providers prescribe no body; kie.ai's OpenAPI shows this shape for the reply.
     word = "success" if status == 200 else "refused"  # noqa: PLR2004 - HTTP's own number
     return msgspec.json.encode({"code": status, "msg": word})
-
-
-def unpack(body: bytes, encoding: str) -> bytes:
-    """Return *body* decompressed.
-
-    Raises:
-        WebhookError: its encoding is unsupported (415), it is damaged (400), or too big (413).
-    """
-    if encoding.strip().lower() == "identity":
-        return body
-    if encoding.strip().lower() not in _UNPACKED:
-        raise WebhookError("a body may only be compressed with gzip or deflate", http_status=415)
-    packed = zlib.decompressobj(wbits=_ANY_HEADER)
-    try:
-        found = packed.decompress(body, MAX_BODY_BYTES + 1)
-    except zlib.error as error:
-        raise WebhookError(f"the compressed body is damaged: {error}", http_status=400) from error
-    if len(found) > MAX_BODY_BYTES:
-        raise too_big()
-    if not packed.eof or packed.unused_data:
-        raise WebhookError("the compressed body is damaged: it is incomplete, or has trailing data", http_status=400)
-    return found

@@ -7,6 +7,7 @@ import logging
 import math
 import re
 import sys
+import zlib
 from collections.abc import Mapping
 from typing import Literal
 from urllib.parse import unquote
@@ -16,11 +17,12 @@ from attrs import define, field
 from yarl import URL
 
 from audioext.clock import Clock
-from audioext.errors import ConfigError, DecodeError, StoreError, WebhookError
+from audioext.errors import ConfigError, DecodeError, StoreError, WebhookError, shown
 from audioext.http import signing, urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Webhook, as_data
 from audioext.http.urls import Route
+from audioext.models import checks
 from audioext.models.entries import REFUSED, UNCONFIRMED, UNREADABLE, Entry, make_entry
 from audioext.models.stats import WebhookEnd
 from audioext.outage import Outage
@@ -43,6 +45,10 @@ signature, or all."""
 
 _ENDS: Mapping[int, WebhookEnd] = {400: "unreadable", 503: "put_off"}
 """How a refused webhook is counted, by status. All others count as "refused": a stranger's, or another task's."""
+_UNPACKED = frozenset({"gzip", "x-gzip", "deflate"})
+_ANY_HEADER = 47  # 32 + 15: zlib detects a gzip or zlib header by itself
+_PACKED = (b"\x1f", b"x")
+"""The first byte of a gzip or zlib body; no JSON begins with it."""
 _SLASHES = re.compile("/{2,}")
 # The headers that verify a body again at the time it came. Never a key, a cookie or an authorization.
 _KEPT_HEADERS = ("content-type", "user-agent", "x-webhook-timestamp", "x-webhook-signature")
@@ -71,7 +77,9 @@ class Inbox:
 
         Raises:
             WebhookError: no such route (404), the tag is not ours (401), or the client is not open (503).
+            ConfigError: *path* is not str, bytes or a URL.
         """
+        path = _as_path(path)
         try:
             route = urls.read_callback(path)
         except WebhookError:
@@ -98,11 +106,14 @@ class Inbox:
         413 too big; 503 the store is down or the client is not open, please retry.
 
         Raises:
-            ConfigError: the path or body of *hook* is missing or has an unusable type. Text is encoded to bytes.
+            ConfigError: *hook* is not a `Webhook`, or its path, body or time has an unusable type. Text is encoded.
         """
         hook = _whole(hook)
         try:
             route = self.admit(hook.path)
+            # A framework may have unpacked it, and left the header as it came.
+            if hook.body.startswith(_PACKED) and "Content-Encoding" in hook.headers:
+                hook = attrs.evolve(hook, body=unpack(hook.body, hook.headers["Content-Encoding"]))
         except WebhookError as error:
             return _refused(error)
         return await self.take(route, hook)
@@ -185,15 +196,26 @@ class Inbox:
 
 def _whole(hook: Webhook) -> Webhook:
     """Return *hook* with a str path and a bytes body, or raise ConfigError if a framework gave something else."""
-    path, body = getattr(hook, "path", None), getattr(hook, "body", None)
-    if type(path) is str and type(body) is bytes:
+    body, given = getattr(hook, "body", None), ""
+    if not isinstance(hook, Webhook):
+        given = f"an object of type {type(hook).__name__}"
+    elif not isinstance(body, (str, bytes, bytearray, memoryview)):
+        given = f"a body of type {type(body).__name__}"
+    elif hook.received_at is not None and not checks.is_number(hook.received_at, above=-1):
+        given = f"received_at={shown(hook.received_at)}, which is not a Unix time"
+    if given:
+        wanted = "with the path as str and the body as bytes, as received"
+        raise ConfigError(f"accept takes a Webhook(path=..., headers=..., body=...) {wanted}, not {given}")
+    if type(hook.path) is str and type(body) is bytes:
         return hook
-    if isinstance(path, (str, bytes, URL)) and isinstance(body, (str, bytes, bytearray, memoryview)):
-        path = path.decode("latin-1") if isinstance(path, bytes) else str(path)
-        body = body.encode(errors="replace") if isinstance(body, str) else bytes(body)
-        return attrs.evolve(hook, path=path, body=body)
-    given = f"a path of type {type(path).__name__} and a body of type {type(body).__name__}"  # a path holds a secret
-    raise ConfigError(f"accept takes a Webhook with the path as str and the body as bytes, as received, not {given}")
+    body = body.encode(errors="replace") if isinstance(body, str) else bytes(body or b"")
+    return attrs.evolve(hook, path=_as_path(hook.path), body=body)
+
+
+def _as_path(path: object) -> str:
+    if isinstance(path, (str, bytes, URL)):
+        return path.decode("latin-1") if isinstance(path, bytes) else str(path)
+    raise ConfigError(f"a callback's path must be str, not {type(path).__name__}")  # never shown: it holds a secret
 
 
 def too_big() -> WebhookError:
@@ -213,3 +235,25 @@ def _refused(error: WebhookError, route: Route | None = None) -> int:
     named = {} if route is None else {"audioext_ref": route.ref, "provider": route.provider}
     _log.info("a webhook was refused with %d: %s", error.http_status, error, extra=named)
     return error.http_status
+
+
+def unpack(body: bytes, encoding: str) -> bytes:
+    """Return *body* decompressed.
+
+    Raises:
+        WebhookError: its encoding is unsupported (415), it is damaged (400), or too big (413).
+    """
+    if encoding.strip().lower() == "identity":
+        return body
+    if encoding.strip().lower() not in _UNPACKED:
+        raise WebhookError("a body may only be compressed with gzip or deflate", http_status=415)
+    packed = zlib.decompressobj(wbits=_ANY_HEADER)
+    try:
+        found = packed.decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error as error:
+        raise WebhookError(f"the compressed body is damaged: {error}", http_status=400) from error
+    if len(found) > MAX_BODY_BYTES:
+        raise too_big()
+    if not packed.eof or packed.unused_data:
+        raise WebhookError("the compressed body is damaged: it is incomplete, or has trailing data", http_status=400)
+    return found

@@ -79,6 +79,8 @@ class Receiver:
         # `ask_later`: a body is only asked for after its tag was checked.
         for method, path in (*routes, ("*", "{provider}/{ref}/{tag}")):
             app.router.add_route(method, f"{base}/{path}", self._mounted, expect_handler=ask_later)
+        if "{" not in prefix:  # it has variables of the user's
+            app.router.add_route("*", _as_spelt(prefix), self._mounted, expect_handler=ask_later)
 
     def add_ui(self, app: web.Application, prefix: str = "/audio/ui", *, is_local: bool = True) -> str:
         """Add the live page to your own *app*, and return the path that opens it, with its token.
@@ -193,6 +195,16 @@ def _as_route(prefix: str) -> str:
     if spelt == plain:
         return plain
     return f"/{{audioext_prefix:{re.escape(plain[1:])}|{re.escape(spelt[1:])}}}"
+
+
+def _as_spelt(prefix: str) -> str:
+    """Return the route of callbacks under *prefix* whose slashes a proxy doubled or encoded, or added to the end.
+
+    aiohttp's router tells paths apart that mean the same; none of the user's own has a ref and a tag like ours.
+    """
+    parts = [re.escape(part) for part in unquote(prefix).split("/") if part]
+    callback = ("[a-z0-9-]+", "[0-9a-z]+", "[0-9A-Za-z_-]{43}")
+    return f"/{{audioext_callback:/*{'(?:/|%2F)+'.join((*parts, *callback))}/*}}"
 
 
 async def _write(request: web.BaseRequest, response: web.StreamResponse, data: bytes) -> None:

@@ -15,10 +15,12 @@ import pytest
 from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
 import audioext as ax
 from audioext.files.downloads import FRESH_LINKS, Downloader, Links
 from audioext.files.fetching import STALE_TRIES
+from audioext.files.hosts import LinkRules, hosts_of_api
 from audioext.http.transport import Transport
 from tests.support.clock import LoopTime
 from tests.support.hosts import LOOPBACK, Answer, Host, breaks, gives, serve_host
@@ -26,6 +28,7 @@ from tests.support.sounds import MP3, OTHER_MP3, WAV, mp4
 
 STALE = Links(is_fresh=False)
 PATH = "/f/1.mp3"
+REST, OTHER_REST = f"bytes 6000-{len(MP3) - 1}/{len(MP3)}", b"x" * (len(MP3) - 6_000)
 
 
 def song_of(
@@ -106,9 +109,26 @@ async def test_all_redirects_are_followed_to_another_host(status: int, host: Hos
         assert [None, "bytes=5000-"] == storage.header("Range")
 
 
+async def test_a_cookie_of_a_redirect_goes_back_to_its_host_alone(host: Host, tmp_path: Path) -> None:
+    """Some hosts set one on the way to a file and refuse who does not bring it; the next call begins without."""
+    named, rules = host.url.replace("127.0.0.1", "localhost"), LinkRules(opened=frozenset(hosts_of_api(URL(host.url))))
+    link = host.put("/1.mp3", gives(b"", status=302, Location="/2.mp3", Set_Cookie="pass=1; Path=/"))
+    host.put("/2.mp3", gives(b"", status=302, Location=f"{named}/3.mp3"))
+    host.put("/3.mp3", gives())
+
+    for _ in range(2):
+        await Downloader(rules=rules, transport=Transport()).save(song_of(link), tmp_path)
+
+    assert [None, "pass=1", None] * 2 == host.header("Cookie")
+
+
 @pytest.mark.parametrize(
     ("location", "says"),
-    [(PATH, "redirects more than 10 times"), ("file:///etc/passwd", "cannot be requested"), ("http://[", "cannot be")],
+    [
+        (PATH, "redirects more than 10 times"),
+        ("file:///etc/passwd", "redirects to 'file:///etc/passwd', which cannot be asked for"),
+        ("http://[", "redirects to .*, which cannot be asked for"),
+    ],
 )
 async def test_a_redirect_that_leads_nowhere_is_told(location: str, says: str, host: Host, tmp_path: Path) -> None:
     """A circle ends, and nothing but http is followed."""
@@ -129,6 +149,20 @@ async def test_a_fresh_link_is_tried_again(status: int, host: Host, loop_time: L
     assert MP3 == path.read_bytes()
     assert 5 == len(host.seen)
     assert 7.5 <= seconds < 30  # 0.5, 1, 2, 4
+
+
+async def test_a_fresh_file_may_be_empty_at_first(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """It is made before its bytes come; one that stays empty is told, and an older one at once."""
+    (path,), _ = await loop_time.run(save(song_of(host.put(PATH, gives(b""), gives())), tmp_path))
+    assert MP3 == path.read_bytes()
+
+    async def refused(links: Links) -> None:
+        with pytest.raises(ax.DownloadError, match="the file is empty"):
+            await save(song_of(host.put(PATH, gives(b""))), tmp_path, links=links)
+
+    for links, least in ((FRESH_LINKS, 30), (STALE, 0)):
+        _, seconds = await loop_time.run(refused(links), step=1.0)
+        assert least <= seconds < least + 30
 
 
 async def test_retry_after_is_kept(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
@@ -290,6 +324,26 @@ async def test_two_files_are_never_mixed(other: bytes, host: Host, loop_time: Lo
     assert [] == list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (breaks(after=6_000, ETag='"v1"'), gives(OTHER_REST, status=206, Content_Range=REST, ETag='"v2"')),
+        (
+            breaks(after=6_000, Last_Modified="Thu"),
+            gives(OTHER_REST, status=206, Content_Range=REST, Last_Modified="Fri"),
+        ),
+    ],
+)
+async def test_a_part_of_another_version_is_not_taken(
+    first: Answer, second: Answer, host: Host, loop_time: LoopTime, tmp_path: Path
+) -> None:
+    """A host that gives the asked range of a file that changed has not heeded If-Range."""
+    (path,), _ = await loop_time.run(save(song_of(host.put(PATH, first, second, gives())), tmp_path))
+
+    assert MP3 == path.read_bytes()
+    assert [None, "bytes=6000-", None] == host.header("Range")
+
+
 @pytest.mark.parametrize("end", [len(MP3), 5_000])
 async def test_a_host_may_answer_in_parts_unasked(end: int, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
     """What is missing then is asked for."""
@@ -380,7 +434,6 @@ async def test_the_suffix_follows_the_bytes(data: bytes, suffix: str, host: Host
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (gives(b""), "the file is empty"),
         (gives(b"x"), "is text, 'x', not audio"),
         (gives(b"<html>gone</html>"), "a page or an error text"),
         (gives(b"\x89PNG\r\n\x1a\n" + bytes(99)), "a picture"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy as copying
 import os
+import pickle
 import stat
 import sys
 import threading
@@ -175,6 +177,27 @@ async def test_tracks_can_be_read_wherever_they_are_met(
     assert [streamed] * 3 == [*told, *read]
     assert song.tracks == job.record.tracks
     assert "voice" == song.source_name
+
+
+async def test_a_result_is_a_value_that_can_be_copied_and_pickled(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """A copy is fetched as well; what another process gets is equal, and says that it has no client."""
+    client = await make_client(sandbox, "vidgo")
+    job = await client.extend(url=sandbox.tune_url, model="V5", continue_at=3, meta={"chat": [42]})
+    song, event = await job, await job.complete
+
+    for copy in (copying.copy, copying.deepcopy):
+        assert await song.tracks[0].read() == await copy(song).tracks[0].read() == await copy(song.tracks[0]).read()
+        assert (song, event, job) == (copy(song), copy(event), copy(event).job)
+        assert job is copy(job)
+    assert event.meta is not copying.deepcopy(event).meta
+    for value in (song, event, song.tracks[0]):
+        assert {value} == {pickle.loads(pickle.dumps(value))}  # noqa: S301 - our own
+    with pytest.raises(ax.ConfigError, match=r"or was pickled, so it has nothing to download with"):
+        await pickle.loads(pickle.dumps(song)).tracks[0].read()  # noqa: S301 - as above
+    with pytest.raises(ax.ConfigError, match=r"or was pickled, so it has no job"):
+        pickle.loads(pickle.dumps(event)).job  # noqa: S301, B018 - as above; it is asked for
+    with pytest.raises(TypeError, match=r"keep its ref, by which `client\.job\(ref\)` finds it"):
+        pickle.dumps(job)
 
 
 async def test_a_save_under_way_outlives_the_closing(slow_song: ax.Song, tap: Tap, tmp_path: Path) -> None:

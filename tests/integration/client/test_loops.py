@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
 import audioext as ax
 from tests.integration.client.conftest import WEB, MakeClient
 from tests.support.api import Api
+from tests.support.hosts import gives, serve_host
+from tests.support.sounds import MP3
 
 CALLS: dict[str, Callable[[ax.Client, ax.Job], Awaitable[object]]] = {
     "extend": lambda client, _: client.extend(audio_id="x", model="V5"),
@@ -42,6 +45,25 @@ async def test_another_loop_is_told_at_once(call: str, api: Api, open_client: Ma
     assert 1 == len(api.posts)
     assert 200 == await api.call_back("complete")
     assert job.ref == (await job).ref
+
+
+async def test_a_song_is_saved_on_any_loop_and_recovered_on_its_own(
+    api: Api, open_client: MakeClient, tmp_path: Path
+) -> None:
+    """A file is only fetched; asking for another link needs the client, and says so where it cannot."""
+    async with serve_host() as host:
+        api.link = host.put("/song.mp3", gives(), gives(b"", status=410))
+        client = await open_client(allow_hosts=["http://127.0.0.1"])
+        song = await client.run(ax.Extend(audio_id="x", model="V5"))
+
+        (path,) = await asyncio.to_thread(asyncio.run, song.save(tmp_path))
+        assert MP3 == path.read_bytes()
+        with pytest.raises(ax.DownloadError, match=r"HTTP 410.*opened in another event loop"):
+            await asyncio.to_thread(asyncio.run, song.save(tmp_path))
+        with pytest.raises(ax.ConfigError, match="opened in another event loop"):
+            await asyncio.to_thread(asyncio.run, song.recover())
+
+    assert [] == api.recoveries
 
 
 def test_each_run_is_a_loop_of_its_own() -> None:

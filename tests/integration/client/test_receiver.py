@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
+import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -85,11 +89,69 @@ async def test_a_delivery_is_taken_as_frameworks_give_it(
     assert complete() == delivery.body
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"User-Agent", b"kie")],  # ASGI
+        {"user-agent": ["kie", "x"], "length": 5},  # as some gateways list values
+        {b"USER-AGENT": b"kie"},
+        [("user-agent", "kie")],
+    ],
+)
+async def test_headers_are_taken_as_frameworks_give_them(headers: Any, client: ax.Client) -> None:
+    """Bytes, pairs and lists of values are as good as a mapping of texts: none costs a webhook."""
+    async with client:
+        assert 200 == await client.inbox.accept(ax.Webhook(path=path_of("r" * 24), headers=headers, body=complete()))
+        (delivery,) = [delivery async for delivery in client.deliveries()]
+
+    assert "kie" == delivery.headers["user-agent"]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, bytes])
+async def test_a_packed_body_is_unpacked_where_the_framework_did_not(
+    pack: Callable[[bytes], bytes], client: ax.Client
+) -> None:
+    """WSGI servers hand it over as it came; others unpack it, and leave the header as it was."""
+    encoding = "deflate" if pack is zlib.compress else "gzip"
+    packed = {"Content-Encoding": encoding}
+    async with client:
+        assert 200 == await accept(client, path_of("r" * 24), pack(complete()), **packed)
+        assert 400 == await accept(client, path_of("r" * 24), gzip.compress(complete())[:-9], **packed)
+        assert 415 == await accept(client, path_of("r" * 24), gzip.compress(b""), **{"Content-Encoding": "br"})
+        assert 413 == await accept(client, path_of("r" * 24), gzip.compress(bytes(1_048_577)), **packed)
+        (delivery,) = [delivery async for delivery in client.deliveries()]
+
+    assert complete() == delivery.body
+
+
+@pytest.mark.parametrize("received_at", ["now", float("nan"), float("inf"), -5.0, True, datetime.now(UTC)])
+async def test_a_time_that_is_none_is_told(received_at: Any, client: ax.Client) -> None:
+    """It is refused before anything is stored."""
+    async with client:
+        with pytest.raises(ax.ConfigError, match=r"received_at=.*, which is no Unix time"):
+            await client.inbox.accept(ax.Webhook(path=path_of("r" * 24), body=complete(), received_at=received_at))
+        assert [] == [delivery async for delivery in client.deliveries()]
+
+
+@pytest.mark.parametrize("path", [None, 5])
+async def test_what_is_no_path_is_told(path: Any, client: ax.Client) -> None:
+    """A view reads what to pass; the path's bytes, or a URL, are as good as its text."""
+    async with client:
+        good = path_of("r" * 24)
+        assert "kie" == client.inbox.admit(good.encode()).provider == client.inbox.admit(URL(good)).provider  # type: ignore[arg-type]  # as some frameworks have them
+        with pytest.raises(ax.ConfigError, match=r"path must be text, not of type"):
+            client.inbox.admit(path)
+        with pytest.raises(ax.ConfigError, match=r"path must be text, not of type"):
+            await client.inbox.accept(ax.Webhook(path=path, body=complete()))
+
+
 @pytest.mark.parametrize("body", [None, {"code": 200}, 5])
 async def test_what_is_no_delivery_is_told(body: Any, client: ax.Client) -> None:
     """A body that was parsed already, or no Webhook at all, is an error that names what is wanted."""
     async with client:
-        for hook in (ax.Webhook(path=path_of("r" * 24), body=body), body):
+        path = path_of("r" * 24)
+        hooks: list[Any] = [ax.Webhook(path=path, body=body), body, SimpleNamespace(path=path, headers={}, body=b"{}")]
+        for hook in hooks:
             with pytest.raises(ax.ConfigError, match="accept takes a Webhook") as caught:
                 await client.inbox.accept(hook)
             assert "/kie/" not in str(caught.value)

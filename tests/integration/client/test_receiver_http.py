@@ -381,6 +381,44 @@ async def test_a_body_that_a_middleware_read_is_taken_all_the_same(stack: AsyncE
     assert [BODY] == await bodies(store)
 
 
+@pytest.mark.parametrize("is_inner", [False, True], ids=["app", "sub-app"])
+@pytest.mark.parametrize("prefix", ["/", "/audio", "/ünï"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: f"{path}/",
+        lambda path: path.replace("/kie/", "//kie//"),
+        lambda path: path.replace("/kie/", "/kie%2F"),
+        lambda path: path.replace("/kie/", "/%6Bie/") + "//?utm=1",
+    ],
+    ids=["slash", "doubled", "encoded slash", "encoded"],
+)
+async def test_mounted_a_path_that_means_the_same_is_the_same(
+    spoil: Callable[[str], str], prefix: str, is_inner: bool, stack: AsyncExitStack, unused_tcp_port: int
+) -> None:
+    """What proxies do to a path is undone in a user's app too, whose router tells such paths apart."""
+    app = inner = web.Application()
+    if is_inner:
+        inner = web.Application()
+    url = URL(f"http://127.0.0.1:{unused_tcp_port}").with_path("/in" * is_inner + prefix)
+    store = ax.MemoryStore()
+    client = ax.Client(public_url=url, listen=None, secrets=[SECRET], store=store)
+    client.receiver.add_to(inner, prefix)
+    if is_inner:
+        app.add_subapp("/in", inner)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
+    await stack.enter_async_context(client)
+    reader, writer = await stack.enter_async_context(connection(url))
+
+    writer.write(head(url, spoil(path_of(url)), len(BODY)) + BODY)
+
+    assert 200 == await status(reader)
+    assert [BODY] == await bodies(store)
+
+
 @pytest.mark.parametrize("way", ["own", "mounted", "in a sub-app"])
 @pytest.mark.parametrize(
     ("prefix", "mount"),

@@ -145,6 +145,22 @@ async def test_a_proxy_that_refuses_is_known_to_have_sent_nothing(
     assert refused.value.charged is False
 
 
+@pytest.mark.parametrize("text", ["me:secret@10.0.0.1:3128", "socks5://10.0.0.1", "http://10.0.0.1:x", "http://[", "x"])
+async def test_what_is_no_proxy_sends_nothing(text: str, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client is refused, or else the call: no submit counts as perhaps sent, and no password shows."""
+    monkeypatch.setenv("FTP_PROXY", text)  # by which no call goes
+    async with ax.Client(api.provider(), trust_env=True) as client:
+        monkeypatch.setenv("HTTP_PROXY", text)
+        with pytest.raises(ax.ConfigError, match=r"trust_env needs a proxy like .* in http_proxy$"):
+            ax.Client(api.provider(), trust_env=True)
+        if "socks" not in text:
+            with pytest.raises(ax.ProviderDownError, match="its proxy has no address; nothing was sent") as refused:
+                await client.extend(audio_id="x", model="V5")
+            assert "secret" not in str(refused.value)
+
+    assert [] == api.posts
+
+
 async def test_a_netrc_that_would_replace_the_key_is_told(
     api: Api, open_client: MakeClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -224,6 +240,20 @@ async def test_a_session_that_was_closed_sends_nothing(api: Api) -> None:
         with pytest.raises(ax.ProviderDownError, match="session= of this client was closed before this call"):
             await client.extend(audio_id="x", model="V5")
     assert [] == api.posts
+
+
+async def test_a_session_that_was_closed_fetches_nothing(
+    api: Api, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """A song that is saved later says that too, in words of ours."""
+    async with ax.Client(far_kie(), session=session, allow_hosts=["http://files.test"]) as client:
+        song = await client.run(ax.Extend(audio_id="x", model="V5"))
+        await session.close()
+        with pytest.raises(ax.DownloadError, match="session= of this client was closed before this call"):
+            await song.save(tmp_path)
+        with pytest.raises(ax.DownloadError, match="session= of this client was closed before this call"):
+            await song.tracks[0].read()
+    assert ["task-1"] == api.made
 
 
 async def test_a_session_that_cannot_be_used_is_refused(api: Api) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
 from yarl import URL
@@ -56,6 +57,7 @@ def test_a_misspelt_setting_is_a_type_error() -> None:
     ("arguments", "says"),
     [
         ({"public_url": "hooks.test"}, "public_url must look like"),
+        ({"public_url": "https://hooks test"}, "public_url must look like"),
         ({"public_url": "https://hooks.test/a?b=c"}, "public_url must look like"),
         ({"public_url": "http://x.test:{port}/a", "listen": None}, "listen="),
         ({"listen": "nowhere"}, "listen must look like"),
@@ -84,6 +86,15 @@ def test_settings_that_cannot_work_are_refused(arguments: dict[str, object], say
     """The message names the setting."""
     with pytest.raises(ax.ConfigError, match=says):
         ax.Client(ax.Kie("key"), **arguments)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_blanks_around_an_address_are_none_of_it() -> None:
+    """They come along when it is pasted; within it, it is no address."""
+    client = ax.Client(public_url=" https://hooks.test/a ", listen=None)
+    assert "https://hooks.test/a" == str(client.public_url)
+    assert "https://api.test/kie" == str(ax.Kie("key", base_url=" https://api.test/kie/ \n").base_url)
+    with pytest.raises(ax.ConfigError, match="base_url must be like"):
+        ax.Kie("key", base_url="https://api .test")
 
 
 NO_NUMBERS = (float("nan"), float("inf"), float("-inf"), -1, True, "5", [5])
@@ -215,6 +226,32 @@ async def test_a_look_for_what_cannot_be_there_is_told() -> None:
             [job async for job in client.jobs(open="yes")]  # type: ignore[arg-type]  # wrong on purpose
         with pytest.raises(ax.RequestError, match="holds no delivery None"):
             await client.delivery(None)  # type: ignore[arg-type]  # wrong on purpose
+        with pytest.raises(ax.RequestError, match=r"meta: must be a mapping like .*, not 'chat'"):
+            [job async for job in client.jobs(meta="chat")]  # type: ignore[arg-type]  # wrong on purpose
+        with pytest.raises(ax.RequestError, match=r"job: must be a job, as client\.job\(ref\) returns it, not 'ref'"):
+            client.progress_url("ref")  # type: ignore[arg-type]  # wrong on purpose
+
+
+async def awaited(*_: object) -> None:
+    """Be no function to call with the bytes so far."""
+
+
+@pytest.mark.parametrize("progress", [5, awaited])
+async def test_what_cannot_be_told_of_progress_is_refused(progress: Any) -> None:
+    """Neither a file is sent nor one fetched while nobody can hear of it."""
+    song = ax.Song(ref="r", provider="kie", task_id=None, tracks=())
+    async with ax.Client(ax.Kie("key")) as client:
+        for call in (client.extend(audio_id="a", model="V5", progress=progress), song.save(progress=progress)):
+            with pytest.raises(ax.RequestError, match=r"progress: must be a function that is called and not awaited"):
+                await call
+
+
+@pytest.mark.parametrize("arguments", [{"folder": None}, {"folder": b"out"}, {"folder": 5}, {"overwrite": "no"}])
+async def test_a_song_is_saved_into_a_folder(arguments: dict[str, Any]) -> None:
+    """What names none is told, and a word that only seems to say no overwrites nothing."""
+    song = ax.Song(ref="r", provider="kie", task_id=None, tracks=())
+    with pytest.raises(ax.RequestError, match=f"{next(iter(arguments))}: must be"):
+        await song.save(**arguments)
 
 
 async def test_an_unknown_provider_is_told() -> None:

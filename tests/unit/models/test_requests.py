@@ -55,6 +55,8 @@ def test_problems_are_told_for_any_values(kind: type[ax.Extend | ax.AddInstrumen
         ({"url": "ftp://x.test/a"}, "url"),
         ({"url": "https://"}, "url"),
         ({"url": "https://[bad"}, "url"),
+        ({"url": "https://x.test:99999/a"}, "url"),
+        ({"url": "https://x.test\\y/a", "rehost": True}, "url"),
         ({"url": "https://x.test/a b"}, "url"),
         ({"file": 5}, "file"),
         ({"audio_id": "a", "continue_at": 0}, "continue_at"),

@@ -176,11 +176,16 @@ def test_defaults_are_the_vendors() -> None:
     assert kie.check_callback(URL("http://127.0.0.1/x")) is None
 
 
-@pytest.mark.parametrize("keys", ["", [""], ["good", ""], ["half \ud800"], [3]])
+@pytest.mark.parametrize("keys", ["", " \n", [""], ["good", ""], ["half \ud800"], [3], 3, b"good"])
 def test_a_webhook_key_must_be_usable(keys: object) -> None:
     """An empty key would sign anything, and half a surrogate pair has no bytes."""
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="webhook_key must be text"):
         MADE("k", webhook_key=keys)
+
+
+def test_a_webhook_key_may_come_from_a_file() -> None:
+    """What is around it there would make every signature a wrong one."""
+    assert ("one", "two") == Kie("k", webhook_key=["one\n", " two"]).webhook_key
 
 
 def test_webhook_keys_never_show() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,7 @@ def test_a_store_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["jobs.db", "postgres://host/db", "", "sqlite://jobs.db", "sqlite:///", "sqlite:jobs.db"]
+    "url", ["jobs.db", "postgres://host/db", "", "sqlite://jobs.db", "sqlite:///", "sqlite:jobs.db", "sqlite:///a\0.db"]
 )
 def test_an_unknown_url_lists_the_forms(url: str) -> None:
     """Anything else is a `ConfigError` that lists what a store looks like."""
@@ -33,10 +34,11 @@ def test_an_unknown_url_lists_the_forms(url: str) -> None:
         open_store(url)
 
 
-def test_what_is_no_store_is_refused() -> None:
+@pytest.mark.parametrize("value", [3, [], Path("jobs.db")])
+def test_what_is_no_store_is_refused(value: object) -> None:
     """An object without the store protocol is refused before it is used."""
-    with pytest.raises(ConfigError, match="3 is not a store"):
-        open_store(3)  # type: ignore[arg-type]  # what a user may do
+    with pytest.raises(ConfigError, match="is not a store; use"):
+        open_store(value)  # type: ignore[arg-type]  # what a user may do
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "unix"])
