@@ -276,7 +276,7 @@ class Client(Submitting):
 
         Raises:
             ConfigError: the client is not open, or has no `public_url`.
-            RequestError: *job* is none.
+            RequestError: *job* is not a job.
         """
         self._parts.check_open()
         checks.refuse_wrong(job=_is_job(job))

@@ -83,7 +83,7 @@ def read_public_url(value: str | URL | None) -> URL | None:
     """Return the public URL without a trailing slash; it must be absolute http(s), without query or fragment."""
     if value is None:
         return None
-    text = str(value).strip()  # a blank comes along when it is pasted, and would end up in the host's name
+    text = str(value).strip()  # pasted spaces would become part of the host name
     try:
         url = URL(text.replace("{port}", "0"))  # no public URL can have port 0
     except ValueError:

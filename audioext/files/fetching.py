@@ -40,7 +40,7 @@ _DEAD = frozenset({403, 404, 410})
 """Statuses of an expired link, or of a fresh one whose file is not there yet; 410 is final."""
 _PASSING = frozenset({202, 204, 408, 425, 429})
 _VERSION = ("ETag", "Last-Modified")
-"""Headers that tell the versions of a file apart."""
+"""Headers that identify the version of a file."""
 _RANGE = re.compile(r"bytes (?:(?P<start>\d{1,15})-\d{1,15}|\*)/(?:(?P<total>\d{1,15})|\*)", re.ASCII)
 
 
@@ -176,7 +176,7 @@ class Fetch:
             began = asyncio.get_running_loop().time()
             await self.check(url)
             if self.session.closed:
-                raise FlawError("the session= of this client was closed before this call: give one that stays open")
+                raise FlawError("the session= of this client was closed before this call: keep it open")
             response = await self.session.get(
                 url, headers=headers, allow_redirects=False, timeout=limits, raise_for_status=False
             )
@@ -222,7 +222,7 @@ class Fetch:
 
     def _resume(self, response: aiohttp.ClientResponse) -> int:
         start, total = _range(response)
-        # Not every host heeds If-Range; a part of another version would be mixed with what is here.
+        # Some hosts ignore If-Range, and would mix parts of two versions.
         is_other = any(response.headers.get(name, known) != known for name, known in self._version.items())
         is_next = start == self.position and (total is None or self.total in {None, total})
         if response.status == _PARTIAL and is_next and not is_other:
@@ -247,12 +247,12 @@ class Fetch:
 
 
 def _target(url: URL, location: str) -> URL:
-    """Return where the redirect at *url* leads, or raise FlawError: to nothing that can be asked for."""
+    """Return the URL to which *url* redirects, or raise FlawError if it cannot be requested."""
     try:
         return wire_url(urljoin(str(url), location.strip()))
     except ValueError as error:
         where = as_data(location, longest=LONGEST_VALUE)
-        raise FlawError(f"{url.host} redirects to {where!r}, which cannot be asked for") from error
+        raise FlawError(f"{url.host} redirects to {where!r}, which cannot be requested") from error
 
 
 def wire_host(link: str) -> str:

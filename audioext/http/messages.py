@@ -37,9 +37,9 @@ def _headers(value: Headers) -> CIMultiDictProxy[str]:
 
 
 def _as_given(value: Headers | Iterable[tuple[object, object]]) -> CIMultiDictProxy[str]:
-    """Return headers as frameworks have them: in bytes, as pairs, with several values to a name, or not as text."""
-    if isinstance(value, (CIMultiDict, CIMultiDictProxy)):
-        return _headers(value)
+    """Like `_headers`, for the forms that frameworks use: bytes, pairs, lists of values, and values of other types."""
+    if type(value) is CIMultiDictProxy:
+        return value
     found = CIMultiDict[str]()
     pairs: Any = value or ()
     for name, given in pairs.items() if hasattr(pairs, "items") else pairs:

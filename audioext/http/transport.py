@@ -103,7 +103,7 @@ class Transport:
             connector=self.connector(resolver),
             trust_env=self.trust_env,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS),
-            # No API gets any. A host of files, which may be an address, may want one back that it set in a redirect.
+            # APIs get no cookies. A file host may set one in a redirect and need it back; it may be an IP address.
             cookie_jar=aiohttp.DummyCookieJar() if resolver is None else aiohttp.CookieJar(unsafe=True),
             auto_decompress=True,
         )
@@ -137,7 +137,7 @@ class Transport:
                     message = f"no connection to {request.url.host}: {error}{offline(error)}; nothing was sent"
                     raise NotSentError(message) from error
                 await asyncio.sleep(CONNECT_BACKOFF_SECONDS * 2 ** (attempt - 1))
-            except ValueError as error:  # whose text may have a password in it
+            except ValueError as error:  # its text may contain a password
                 if isinstance(error, aiohttp.InvalidURL) or self._has_lost_its_proxy():
                     why = f"no call can go to {request.url.host}: its proxy has no address"
                 elif aiohttp.hdrs.AUTHORIZATION.lower() in str(error).lower():
@@ -186,13 +186,13 @@ class Transport:
 
 
 def lacks_proxy() -> str | None:
-    """Return what is wrong where the environment names a proxy by which no call can go: every call would fail."""
+    """Return what is wrong with the environment's proxies, or `None`: with an unusable one every call would fail."""
     wrong = sorted(f"{scheme}_proxy" for scheme, url in _proxies_of_environment().items() if url is None)
     return f"needs a proxy like http://127.0.0.1:3128 in {' and '.join(wrong)}" if wrong else None
 
 
 def _proxies_of_environment() -> dict[str, URL | None]:
-    """Return the proxies that the environment names, by the scheme of what they are for; `None` for what is none."""
+    """Return the environment's http and https proxies by scheme; `None` stands for an unusable address."""
     found: dict[str, URL | None] = {}
     for scheme in {"http", "https"} & getproxies().keys():
         try:

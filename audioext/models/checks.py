@@ -139,20 +139,20 @@ def weight(value: object) -> str | None:
 
 
 def folder(value: object) -> str | None:
-    """Refuse what names no folder."""
+    """Return a complaint unless *value* is the path of a folder."""
     is_path = isinstance(value, str) or (isinstance(value, PathLike) and isinstance(value.__fspath__(), str))
     return None if is_path else f"must be the path of a folder, not {shown(value)}"
 
 
 def progress(value: object) -> str | None:
-    """Refuse what cannot be called as bytes come."""
+    """Return a complaint unless *value* is `None` or a function that is not a coroutine function."""
     if value is None or (callable(value) and not inspect.iscoroutinefunction(value)):
         return None
     return f"must be a function that is called and not awaited (def), not {shown(value)}"
 
 
 def refuse_wrong(**complaints: str | None) -> None:
-    """Let a call through, or raise RequestError: there are *complaints* about its arguments."""
+    """Raise RequestError if there is a complaint about an argument; they are passed by its name."""
     problems = [Problem(name, complaint) for name, complaint in complaints.items() if complaint is not None]
     if problems:
         raise RequestError(problems, is_submit=False)

@@ -245,7 +245,7 @@ class Song:
         Raises:
             DownloadError: a file is gone, empty, not audio or cut short, or the same track came twice.
             ConfigError: this song was not made by a client.
-            RequestError: an argument is none; nothing was fetched.
+            RequestError: an argument has a wrong type; nothing was fetched.
         """
         checks.refuse_wrong(
             folder=checks.folder(folder), overwrite=checks.flag(overwrite), progress=checks.progress(progress)
@@ -269,5 +269,5 @@ def _fetcher(value: Track | Song) -> Files:
     files = value._files  # noqa: SLF001 - a class of this module
     if files is None:
         what = f"this {type(value).__name__} was not made by a client, or was pickled"
-        raise ConfigError(f"{what}, so it has nothing to download with: await `client.job(ref)` for one that has")
+        raise ConfigError(f"{what}, so it cannot download: get it from `await client.job(ref)`")
     return files

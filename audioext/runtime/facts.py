@@ -31,11 +31,11 @@ class JobFacts:
         return isinstance(other, JobFacts) and self._held.ref == other._held.ref
 
     def __copy__(self) -> Self:
-        """Return the same: another handle would be equal."""
+        """Return the same handle; a second one would be equal."""
         return self
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        """Return the same, as a copy is."""
+        """Return the same handle, like `__copy__`."""
         return self
 
     def __reduce__(self) -> Never:
@@ -44,7 +44,7 @@ class JobFacts:
         Raises:
             TypeError: always.
         """
-        raise TypeError(f"{self!r} lives in its client: keep its ref, by which `client.job(ref)` finds it anywhere")
+        raise TypeError(f"{self!r} belongs to its client: pass on its ref, and call `client.job(ref)` there")
 
     def __hash__(self) -> int:
         """Hash the ref."""
@@ -125,19 +125,19 @@ class JobFacts:
 
 
 class Told:
-    """What a client told of a job: a copy knows the job as well; another process has what was told, and not the job."""
+    """An event or a failure of a job. A copy keeps its job; a pickled one has none in another process."""
 
     __slots__ = ()
 
     def __copy__(self) -> Self:
-        """Return the same, which is frozen."""
+        """Return the same object, which is frozen."""
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return one whose meta is its own."""
+        """Return a copy with its own meta."""
         meta = deepcopy(self.meta, memo)  # type: ignore[attr-defined]  # the classes below this have one
         return attrs.evolve(self, meta=meta)  # type: ignore[misc]  # they are attrs classes
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
-        """Leave out the job, which lives in its client."""
+        """Leave out the job, which belongs to its client."""
         return object.__reduce_ex__(attrs.evolve(self, job=None), protocol)  # type: ignore[misc]  # as above

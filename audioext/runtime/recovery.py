@@ -223,11 +223,11 @@ class JobFiles:
     _api: str | None
 
     def __deepcopy__(self, memo: dict[int, object]) -> JobFiles:
-        """Return the same: a copy of a song is fetched by the client of the song."""
+        """Return the same object, so that the copy of a song downloads with the song's client."""
         return self
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        """Be nothing in another process, which has not this client: a song is a value there."""
+        """Become `None` in another process, which does not have this client."""
         return type(None), ()
 
     @contextmanager

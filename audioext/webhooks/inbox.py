@@ -79,7 +79,7 @@ class Inbox:
             WebhookError: no such route (404), the tag is not ours (401), or the client is not open (503).
             ConfigError: *path* is not str, bytes or a URL.
         """
-        path = _as_path(path)
+        path = path if type(path) is str else _as_path(path)
         try:
             route = urls.read_callback(path)
         except WebhookError:
@@ -111,7 +111,7 @@ class Inbox:
         hook = _whole(hook)
         try:
             route = self.admit(hook.path)
-            # A framework may have unpacked it, and left the header as it came.
+            # Some frameworks decompress the body, but leave the header.
             if hook.body.startswith(_PACKED) and "Content-Encoding" in hook.headers:
                 hook = attrs.evolve(hook, body=unpack(hook.body, hook.headers["Content-Encoding"]))
         except WebhookError as error:

@@ -198,9 +198,9 @@ def _as_route(prefix: str) -> str:
 
 
 def _as_spelt(prefix: str) -> str:
-    """Return the route of callbacks under *prefix* whose slashes a proxy doubled or encoded, or added to the end.
+    """Return the route of callbacks under *prefix* with slashes that a proxy doubled, encoded or appended.
 
-    aiohttp's router tells paths apart that mean the same; none of the user's own has a ref and a tag like ours.
+    aiohttp's router treats such paths as different. A ref and a tag of our shape keep it off the user's own routes.
     """
     parts = [re.escape(part) for part in unquote(prefix).split("/") if part]
     callback = ("[a-z0-9-]+", "[0-9a-z]+", "[0-9A-Za-z_-]{43}")

@@ -126,8 +126,8 @@ async def test_a_cookie_of_a_redirect_goes_back_to_its_host_alone(host: Host, tm
     ("location", "says"),
     [
         (PATH, "redirects more than 10 times"),
-        ("file:///etc/passwd", "redirects to 'file:///etc/passwd', which cannot be asked for"),
-        ("http://[", "redirects to .*, which cannot be asked for"),
+        ("file:///etc/passwd", "redirects to 'file:///etc/passwd', which cannot be requested"),
+        ("http://[", "redirects to .*, which cannot be requested"),
     ],
 )
 async def test_a_redirect_that_leads_nowhere_is_told(location: str, says: str, host: Host, tmp_path: Path) -> None:

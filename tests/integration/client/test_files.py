@@ -192,7 +192,7 @@ async def test_a_result_is_a_value_that_can_be_copied_and_pickled(sandbox: Sandb
     assert event.meta is not copying.deepcopy(event).meta
     for value in (song, event, song.tracks[0]):
         assert {value} == {pickle.loads(pickle.dumps(value))}  # noqa: S301 - our own
-    with pytest.raises(ax.ConfigError, match=r"or was pickled, so it has nothing to download with"):
+    with pytest.raises(ax.ConfigError, match=r"or was pickled, so it cannot download"):
         await pickle.loads(pickle.dumps(song)).tracks[0].read()  # noqa: S301 - as above
     with pytest.raises(ax.ConfigError, match=r"or was pickled, so it has no job"):
         pickle.loads(pickle.dumps(event)).job  # noqa: S301, B018 - as above; it is asked for
