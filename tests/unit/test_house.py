@@ -16,7 +16,7 @@ import grimp
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "audioext"
 FACADE = PACKAGE / "__init__.py"
-"""The one module that imports for type checkers only: at run time it loads a name when it is first asked for."""
+"""The one module with imports for type checkers only; at run time it loads each name on first use."""
 
 LONGEST_MODULE_LINES = 350
 LONGEST_FUNCTION_LINES = 60

@@ -241,12 +241,12 @@ def test_unknown_keys_are_nobodys_business() -> None:
     ],
 )
 def test_links_are_files_on_the_web_or_absent(value: object, found: str | None) -> None:
-    """A link to a file is kept byte for byte except for spaces, and anything else is no link."""
+    """A link to a file is kept byte for byte except for spaces, and anything else reads as `None`."""
     assert found == link(value)
 
 
 def test_a_link_has_a_longest_length() -> None:
-    """A link of more than 8192 characters is no link."""
+    """A link of more than 8192 characters reads as `None`."""
     assert None is link("https://files.test/" + "a" * 8_192)
 
 

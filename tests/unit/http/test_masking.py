@@ -103,7 +103,7 @@ def test_whatever_passes_for_a_callback_path_has_its_last_segment_hidden(
     "text", ["/healthz", "/audio/kie", "/audio/kie/" + REF, "no path at all", "", "/", "https://cdn.test/a/b.mp3"]
 )
 def test_what_holds_no_secret_is_left_as_it_is(text: str) -> None:
-    """A ref, and paths that are no callback paths, are left as they are."""
+    """A ref, and any other path than a callback path, is left as it is."""
     assert text == mask(text)
 
 

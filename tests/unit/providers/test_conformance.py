@@ -154,7 +154,7 @@ def test_any_mutation_of_a_sample_gives_a_value_or_our_error(
     sample = data.draw(st.sampled_from(kit.samples_of(provider.info.name)))
     try:
         body = msgspec.json.encode(mutated(json.loads(sample.body), data, kit.json_values()))
-    except ValueError:  # the sample is no JSON
+    except ValueError:  # the sample is not JSON
         body = sample.body
     if data.draw(st.booleans()):
         body = body[: data.draw(st.integers(0, len(body)))]

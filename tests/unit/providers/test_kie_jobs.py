@@ -99,7 +99,7 @@ def test_results_live_for_a_day() -> None:
     ],
 )
 def test_addresses_that_are_no_links_are_left_out(result: dict[str, object]) -> None:
-    """A result that is no http(s) URL with a path is no track."""
+    """A result that is not an http(s) URL with a path is left out."""
     detail = {"taskId": "t", "state": "success", "resultJson": msgspec.json.encode(result).decode()}
     (event,) = KieJobs("k").parse_status(
         HttpResponse(status=200, body=msgspec.json.encode({"code": 200, "msg": "ok", "data": detail}))

@@ -343,14 +343,14 @@ def test_a_delivery_of_bare_tracks_shows_them(provider_class: Make) -> None:
 @each_row("link", ["https://files.example/NULL.mp3", "https://files.example/nan.mp3", "https://undefined/a.mp3", "N/A"])
 @each_row("key", ["audio_url", "audioUrl"])
 def test_nothing_has_many_names(provider_class: Make, key: str, link: str) -> None:
-    """A link made of a word for nothing, in any case or as a host, is no file."""
+    """A link made of a word for nothing, such as NULL, in any case or as a host, is left out."""
     seen = only(asked(provider_class, status(provider_class().info.name, data=[{"id": "a", key: link}])))
     assert [] == [track for track in seen.tracks if track.audio_url]
 
 
 @each_row("link", ["https://files.example/None.mp3", "https://files.example", "", None, "null", "undefined", False, 0])
 def test_a_word_for_nothing_is_no_file(provider_class: Make, link: object) -> None:
-    """A word for nothing in place of a link leaves its track without audio."""
+    """A word for nothing, such as undefined, in place of a link leaves its track without audio."""
     seen = only(asked(provider_class, status(provider_class().info.name, data=[{"id": "a", "audio_url": link}])))
     assert [] == [track for track in seen.tracks if track.audio_url]
 

@@ -143,7 +143,7 @@ def test_a_status_call_asks_by_task_and_type(kit: Kit) -> None:
     assert ("GET", KEY) == (sent.method, sent.headers["authorization"])
 
 
-# --- what is refused before it is sent -------------------------------------------------------------------------------
+# --- problems before the submit --------------------------------------------------------------------------------------
 
 
 def test_continue_at_is_always_needed() -> None:
@@ -255,7 +255,7 @@ def test_error_texts_are_bounded(body: bytes) -> None:
 
 @each_row("second", [SENTINEL, "", None, 7.5, ["x"], {}])
 def test_what_is_no_id_names_no_track(second: object) -> None:
-    """A second id that is the sentinel text, empty or of another type is no track, and the task is kept."""
+    """A second id that is the sentinel text, empty or not text is left out, and the task is kept."""
     outcome = submit(success=True, task_id="t1", conversion_id_1="a", conversion_id_2=second)
     assert Submitted(task_id="t1", track_ids=("a",)) == outcome
 

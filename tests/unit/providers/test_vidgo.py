@@ -240,7 +240,7 @@ def test_an_errors_text_is_found_wherever_it_stands(value: object, message: str)
 
 
 def test_a_refusal_needs_a_readable_body() -> None:
-    """A 401 whose body is no JSON object leaves the outcome unknown, since a proxy may have sent it."""
+    """A 401 whose body is not a JSON object leaves the outcome unknown, since a proxy may have sent it."""
     for raw in (b"Unauthorized", b"[]", b""):
         assert isinstance(Vidgo("k").parse_submit(HttpResponse(status=401, body=raw)), Unknown)
 

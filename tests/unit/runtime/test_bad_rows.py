@@ -285,7 +285,7 @@ class SelectiveLine(Line):
         return await super().read(ref, after=after)
 
 
-# --- what is not stored yet ---------------------------------------------------------------------------------
+# --- unstored entries ---------------------------------------------------------------------------------------
 
 
 async def test_an_entry_that_is_refused_keeps_no_other_from_being_stored(here: Process) -> None:

@@ -244,7 +244,7 @@ def test_a_wait_is_a_number_of_seconds(seconds: float) -> None:
 
 @pytest.mark.parametrize("wait", [None, True, "5", -1, float("nan"), float("inf"), timedelta(seconds=-1)])
 async def test_what_asks_for_no_wait_is_a_failure(here: Process, handlers: Handlers, wait: object) -> None:
-    """A `retry_after` attribute that is no time to wait is ignored, and the error counts as a failure."""
+    """An invalid `retry_after` attribute of an error is ignored, and the error counts as a failure."""
     calls: list[float] = []
 
     async def fail(event: StageEvent) -> None:
@@ -280,7 +280,7 @@ async def test_giving_up_ends_the_tries_and_is_noted(here: Process, handlers: Ha
 
 
 def test_wishes_are_no_errors_of_ours() -> None:
-    """`RetryLater` and `GiveUp` are no `AudioextError`, so that code which catches those does not swallow them."""
+    """`RetryLater` and `GiveUp` are not subclasses of `AudioextError`, so `except AudioextError` lets them pass."""
     assert not issubclass(RetryLater, AudioextError)
     assert not issubclass(GiveUp, AudioextError)
 

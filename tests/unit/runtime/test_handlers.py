@@ -82,7 +82,7 @@ def nameless(stage: Stage | None, *, audio: bool = False) -> Entry:
     return tape.webhook(NOW + 1, tape.shown(stage, *tracks, task_id=None))
 
 
-# --- what is told, and when ---------------------------------------------------------------------------------
+# --- topics and their order ---------------------------------------------------------------------------------
 
 
 async def test_every_stage_is_told_once_and_in_order(here: Process, handlers: Handlers) -> None:
@@ -286,7 +286,7 @@ async def stubborn(event: StageEvent) -> None:
 
 
 async def raises(event: StageEvent) -> None:
-    """Raise something that is no `Exception`."""
+    """Raise something that is not an `Exception`."""
     raise GeneratorExit("out")
 
 
@@ -342,7 +342,7 @@ async def raises_what_has_no_words(event: StageEvent) -> None:
 
 
 async def asks_to_wait_for_ever(event: StageEvent) -> None:
-    """Raise an error whose wait is no number of seconds."""
+    """Raise an error that asks for an infinite wait."""
     raise _NeverError("never")
 
 
@@ -697,7 +697,7 @@ class Meta(TypedDict):
 
 @pytest.mark.parametrize("stage", [Stage.SUBMITTED, "complete", 4, None])
 def test_handlers_are_told_of_three_stages(here: Process, stage: object) -> None:
-    """Registering a handler for SUBMITTED, or for something that is no stage, is refused."""
+    """Registering a handler for SUBMITTED, or for an unknown stage, is refused."""
     with pytest.raises(ConfigError, match="handlers are for TEXT, FIRST and COMPLETE"):
         make(here).on(stage)(never)  # type: ignore[arg-type]  # that is what is tested
 

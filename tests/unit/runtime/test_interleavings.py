@@ -38,9 +38,9 @@ T = TypeVar("T")
 HOLD_SECONDS = 30.0
 """How long a claim lasts here."""
 LATE_SECONDS = 0.25
-"""How much later the same thing is seen by somebody else."""
+"""How much later another process sees the same thing."""
 STEPS_TO_SETTLE = 60
-"""Turns of the loop after which whoever was woken has had his say; nothing here waits for I/O."""
+"""Turns of the loop in which every woken task runs to its next wait; nothing here waits for I/O."""
 LONG_SECONDS = 1e7
 AWAITED = (Stage.TEXT, Stage.FIRST, Stage.COMPLETE)
 
@@ -63,7 +63,7 @@ PLAIN = {
     "complete by poll": tape.status(4.5, tape.shown(Stage.COMPLETE, *WHOLE)),
 }
 FACTS = {name: msgspec.structs.replace(entry, at=BEGIN_SECONDS + entry.at) for name, entry in PLAIN.items()}
-"""All that may be seen, in the order of a plain run."""
+"""Everything that can be seen, in the order of a plain run."""
 ORDER = {topic: place for place, topic in enumerate(("text", "first", "complete"))}
 
 which = st.integers(0, 1)
@@ -190,7 +190,7 @@ class Interleavings(RuleBasedStateMachine):
 
     acts = st.one_of(names, names, st.sampled_from(["look", "tell", "fail to tell", "poll"]))
 
-    # --- what happens ---------------------------------------------------------------------------------------
+    # --- events ---------------------------------------------------------------------------------------------
 
     @initialize(facts=st.sets(names, min_size=1))
     def decide(self, facts: set[str]) -> None:
@@ -269,7 +269,7 @@ class Interleavings(RuleBasedStateMachine):
         """Time passes."""
         self.run(asyncio.sleep(seconds))
 
-    # --- those who wait -------------------------------------------------------------------------------------
+    # --- waits ----------------------------------------------------------------------------------------------
 
     @rule(which=which, stage=st.sampled_from(AWAITED))
     def wait(self, which: int, stage: Stage) -> None:
@@ -311,7 +311,7 @@ class Interleavings(RuleBasedStateMachine):
         self.run(asyncio.sleep(0))
         assert (not was_over) == task.cancelled()
 
-    # --- what is true at any time ---------------------------------------------------------------------------
+    # --- invariants -----------------------------------------------------------------------------------------
 
     @invariant()
     def the_record_is_that_of_the_set(self) -> None:
@@ -367,7 +367,7 @@ class Interleavings(RuleBasedStateMachine):
     # --- the end --------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
-        """See and do all that is left, and compare everything with the plain run."""
+        """See the remaining facts, do the remaining work, and compare everything with the plain run."""
         try:
             for name in self.known:
                 self.run(self.pair[0].see(name, 0.0))

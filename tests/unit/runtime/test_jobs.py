@@ -62,7 +62,7 @@ async def submitted(process: Process, *entries: Entry, **asked: object) -> Job:
     return process.handle(held)
 
 
-# --- what a job knows ---------------------------------------------------------------------------------------
+# --- properties ---------------------------------------------------------------------------------------------
 
 
 async def test_a_job_shows_what_is_known_of_it(here: Process) -> None:
@@ -84,7 +84,7 @@ async def test_a_new_job_has_no_stage(here: Process) -> None:
     assert (None, None, f"<Job {REF} tape NEW OPEN>") == (job.stage, job.task_id, repr(job))
 
 
-# --- waits that end with what they wait for -----------------------------------------------------------------
+# --- waits that reach their stage ---------------------------------------------------------------------------
 
 
 async def test_a_wait_ends_with_its_stage(here: Process) -> None:
@@ -297,7 +297,7 @@ async def test_a_task_that_is_learnt_late_ends_the_doubt(here: Process) -> None:
     assert not isinstance(await wait, Exception)
 
 
-# --- the truth, whoever wakes whom --------------------------------------------------------------------------
+# --- waits and the store ------------------------------------------------------------------------------------
 
 
 async def test_a_wait_reads_the_truth_before_it_gives_up(here: Process, there: Process) -> None:
@@ -385,6 +385,6 @@ async def test_refresh_asks_for_the_job_as_the_store_has_it(here: Process, there
 
 
 def test_errors_of_the_store_are_no_errors_of_a_job() -> None:
-    """`StoreError` is no `JobError`, and `JobExpiredError` is a `StageTimeoutError`."""
+    """`StoreError` is not a `JobError`, and `JobExpiredError` is a `StageTimeoutError`."""
     assert not issubclass(StoreError, JobError)
     assert issubclass(JobExpiredError, StageTimeoutError)

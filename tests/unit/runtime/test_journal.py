@@ -397,7 +397,7 @@ async def test_a_full_journal_counts_what_it_does_not_keep(
     assert MAX_ENTRIES > after.count
 
 
-# --- orphans, and a store that forgot -----------------------------------------------------------------------
+# --- orphans, and a store that lost data --------------------------------------------------------------------
 
 
 async def test_a_delivery_without_a_request_is_an_orphan(

@@ -59,7 +59,7 @@ class Listener:
         return [received.body for received in self.received]
 
     async def wait(self, count: int) -> None:
-        """Wait for so many webhooks."""
+        """Wait for *count* webhooks."""
         async with self.arrived:
             await self.arrived.wait_for(lambda: len(self.received) >= count)
 

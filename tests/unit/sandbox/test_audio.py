@@ -226,7 +226,7 @@ def assert_clip_or_error(data: bytes) -> None:
     assert float(np.abs(clip.samples).max()) <= 1.0
 
 
-# --- music out of nothing --------------------------------------------------------------------------------------------
+# --- generated music -------------------------------------------------------------------------------------------------
 
 
 def test_a_tune_is_music() -> None:

@@ -111,7 +111,7 @@ async def test_a_callback_exception_can_be_forced(open_world: OpenWorld, fault: 
 
 @pytest.mark.parametrize("url", ["https://nobody.invalid/hook", "https://invalid.invalid./"])
 async def test_a_reserved_name_is_not_called(world: World, url: str) -> None:
-    """A callback URL under `.invalid` is never looked up or called, and that is no failure."""
+    """A callback URL under `.invalid` is never looked up or called, and that does not count as a failure."""
     task_id = await world.settled_task(callBackUrl=url)
     assert () == world.sandbox.deliveries
     assert "SUCCESS" == (await world.info(task_id))["status"]
@@ -178,7 +178,7 @@ async def test_a_page_can_come_instead(
     status: int,
     made: int,
 ) -> None:
-    """The submit gets a body that is no JSON with the given HTTP status, and a task only if the fault says so."""
+    """The submit gets a body that is not JSON, with the given HTTP status, and a task only if the fault says so."""
     world = await open_world(faults=[fault])
     found, page = await world.call("POST", f"/{provider}/api/v1/generate/extend", json=world.kie_extend())
     assert status == found

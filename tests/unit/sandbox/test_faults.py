@@ -68,7 +68,7 @@ def test_a_fault_is_written_as_it_was_read(text: str) -> None:
     ],
 )
 def test_what_is_no_fault_is_refused(text: str) -> None:
-    """A text that is no fault raises `FaultError`, which is a `ValueError`."""
+    """A text that is not a fault raises `FaultError`, which is a `ValueError`."""
     with pytest.raises(FaultError):
         Fault.parse(text)
 
@@ -104,7 +104,7 @@ def test_a_faults_own_words_win_over_the_callers() -> None:
 
 
 def test_a_bad_fault_adds_none() -> None:
-    """If one of several texts is no fault, none is added."""
+    """If one of several texts is not a fault, none is added."""
     sandbox = Sandbox()
     with pytest.raises(FaultError):
         sandbox.script("duplicate", "explode")

@@ -73,7 +73,7 @@ async def test_nothing_needs_to_be_released_to_close(open_world: OpenWorld) -> N
 
 
 async def test_another_process_holds_over_http(world: World) -> None:
-    """The control routes hold and release, and refuse anything that is no stage with a list of the stages."""
+    """The control routes hold and release stages, and refuse an unknown one with a list of the known ones."""
     assert (200, {"held": ["text", "complete"]}) == await world.call(
         "POST", "/control/hold", json={"stages": ["complete", "text"]}
     )

@@ -299,7 +299,7 @@ async def test_reading_needs_the_key_too(world: World, path: str) -> None:
 
 
 async def test_the_source_is_fetched_before_the_answer(world: World, tone: bytes) -> None:
-    """A source that is missing, no audio or too short is refused at the submit, and no task is made."""
+    """A source that is missing, not audio or too short is refused at the submit, and no task is made."""
     host = f"{world.listener.url}/source"
     world.listener.sources |= {"tone.wav": tone, "page.html": b"<html>"}
     missing = await world.post(UPLOAD_EXTEND, world.kie_upload(uploadUrl=f"{host}/gone.mp3"))

@@ -209,7 +209,7 @@ async def test_a_bad_source_fails_the_task(world: World, changes: dict[str, Any]
 
 
 async def test_a_file_that_is_no_audio_fails_the_task(world: World) -> None:
-    """A file that is no audio fails the task with a reason."""
+    """A file that is not audio fails the task with a reason."""
     await extend(world, b"<html>")
     await world.sandbox.settled()
     assert "cannot be read" in world.listener.bodies[0]["reason"]
@@ -310,7 +310,7 @@ async def test_any_status_can_be_answered(open_world: OpenWorld) -> None:
 
 
 async def test_a_file_that_a_task_still_needs_is_kept(open_world: OpenWorld, tone: bytes) -> None:
-    """However many files came since, a task ends that has yet to begin with its own; afterwards that file goes."""
+    """The file of a task that has not begun yet is kept beyond `keep_files`, and dropped when the task ends."""
     world = await open_world(keep_files=1)
     world.sandbox.hold("text")
     answers = [await extend(world, tone) for _ in range(3)]

@@ -78,7 +78,7 @@ async def test_a_failed_recovery_says_so_for_each_file(api: str, open_world: Ope
 
 @apis
 async def test_what_cannot_be_recovered_is_refused(api: str, open_world: OpenWorld) -> None:
-    """A recovery needs a complete task and a callback URL, and is no task of the other calls."""
+    """A recovery needs a complete task and a callback URL, and is unknown to the other calls."""
     world = await open_world()
     task_id = (await world.post(EXTEND.format(api), world.kie_extend()))["data"]["taskId"]
     await world.sandbox.settled()

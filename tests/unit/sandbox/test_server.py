@@ -30,7 +30,7 @@ async def test_it_describes_itself_in_json(world: World) -> None:
 
 
 async def test_each_provider_has_an_api(world: World) -> None:
-    """Every provider has the base URL of its own API; kie.ai's jobs are another door of the same one."""
+    """Every provider has the base URL of its API, and both of kie.ai's routes have the same one."""
     bases = [world.sandbox.base_of(name) for name in providers.NAMES]
     assert [world.sandbox.bases[name] for name in ("kie", "kie", "sunoapi", "vidgo", "musicgpt")] == bases
 
@@ -134,7 +134,7 @@ async def test_it_must_run_to_be_used() -> None:
 
 
 async def test_a_bad_fault_is_refused_at_the_start() -> None:
-    """A text that is no fault is refused when the sandbox is made."""
+    """A text that is not a fault is refused when the sandbox is made."""
     with pytest.raises(FaultError, match="explode"):
         Sandbox(faults=["explode"])
 

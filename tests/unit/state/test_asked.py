@@ -181,7 +181,7 @@ def change(name: str, value: object) -> Callable[[], bytes]:
     ],
 )
 def test_what_is_no_request_is_told(data: bytes, says: str) -> None:
-    """Data that is no request raises `StoreError`, which says what is wrong and what to do."""
+    """Data that is not a request raises `StoreError`, which says what is wrong and what to do."""
     with pytest.raises(StoreError, match=says):
         load_asked(data)
 

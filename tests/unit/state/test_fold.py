@@ -500,7 +500,7 @@ def test_a_webhook_that_named_another_task_names_none_later() -> None:
     assert Stage.COMPLETE is folded(tape.request(), refused, tape.answer(2.0)).stage
 
 
-# --- what cannot be read, or does not count yet -------------------------------------------------------------
+# --- unreadable and unconfirmed webhooks --------------------------------------------------------------------
 
 
 def test_a_webhook_that_is_not_authentic_is_left_out() -> None:
@@ -585,7 +585,7 @@ def test_a_codec_that_raises_loses_nothing() -> None:
     assert "ZeroDivisionError" in (record.complaint or "")
 
 
-# --- questions, words and the like --------------------------------------------------------------------------
+# --- open questions, unknown words and side facts -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(

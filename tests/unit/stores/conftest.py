@@ -80,7 +80,7 @@ ENGINES: dict[str, Engine] = {
     "sqlite": sqlite_engine("sqlite3"),
     "apsw": sqlite_engine("apsw"),
 }
-"""A new back end joins the suite by one line here."""
+"""One line here runs the whole suite against a new store."""
 if WITH_REDIS:
     ENGINES |= {"redis": redis_engine, "cluster": cluster_engine}
 

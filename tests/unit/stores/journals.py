@@ -13,9 +13,9 @@ from audioext.models.limits import Limits
 from audioext.stores.base import RESYNC, Changed, Created, Existing, Full, Resync, Store, Stored
 
 UNLIMITED = Limits(submits=None, parallel=None)
-"""The limits of an account that has none."""
+"""The limits of an account without limits."""
 LOOK_AT = 2_000.0
-"""When a journal is to be folded again, in the appends of these tests."""
+"""When the appends of these tests make a job due for a second look."""
 
 Connect = Callable[[], Awaitable[Store]]
 """Opens one more connection to the engine of this test."""

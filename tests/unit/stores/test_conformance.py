@@ -235,7 +235,7 @@ async def test_a_store_that_lost_entries_says_so(store: Store) -> None:
 
 
 async def test_a_journal_of_any_length_is_appended_anew_and_read(store: Store) -> None:
-    """What a store lost comes back in one call, and goes to a writer that missed it, however much that is."""
+    """A journal of any length is appended again in one call, and returned in one call to a writer that missed it."""
     journal = (make_request(), *(make_entry("handled", 1.0, body=b"%d" % number) for number in range(9_000)))
     index = make_index(is_open=False)
 
@@ -246,7 +246,7 @@ async def test_a_journal_of_any_length_is_appended_anew_and_read(store: Store) -
 
 
 async def test_a_webhook_of_an_unknown_job_is_kept(store: Store, other: Store) -> None:
-    """A webhook for an unknown job is kept as an orphan, which is no job and has no work."""
+    """A webhook for an unknown job is kept as an orphan, which is neither listed nor claimed."""
     appended = await store.append("ref", [make_webhook(1)], provider="kie", look_at=LOOK_AT)
 
     assert Appended(count=1) == appended

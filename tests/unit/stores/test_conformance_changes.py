@@ -47,7 +47,7 @@ async def test_a_change_says_how_long_the_journal_is(store: Store, other: Store,
 
 
 async def test_what_appends_nothing_is_no_change(store: Store, listen: Listen) -> None:
-    """An index alone, a repeat, a claim and a reschedule are no changes."""
+    """An index alone, a repeat, a claim and a reschedule are not yielded as changes."""
     listener = await listen(store)
     await create(store, "quiet", poll_at=1.0)
     await store.append("quiet", [make_webhook(1)], provider="kie", known=1)

@@ -166,7 +166,7 @@ async def test_purge_bounds_the_deliveries(store: Store) -> None:
 
 
 async def test_purge_leaves_what_handlers_have_to_be_told(store: Store, other: Store) -> None:
-    """A closed job whose handlers are due, or at work, from some time on goes for no age and no other webhook."""
+    """No purge drops a closed job whose handlers are due, or claimed, from `untold_before` on."""
     for number in range(600):
         await create(store, f"ref{number}", now=50.0)
         await close(store, f"ref{number}", 100.0 + number, handle_at=900.0 if number else 899.0)

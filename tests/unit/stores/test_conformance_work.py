@@ -190,7 +190,7 @@ async def test_what_was_claimed_can_be_given_back(store: Store, other: Store, wo
 
 
 async def test_giving_back_makes_nothing_later(store: Store, work: Work) -> None:
-    """`reschedule` never makes work due later, and none that is no longer due."""
+    """`reschedule` never makes work due later, nor due again once it is done."""
     await create(store, **due(work, 90.0))
     await store.claim(work, now=100.0, until=200.0, limit=5)
 

@@ -24,7 +24,7 @@ from tests.unit.stores.journals import (
 )
 
 SHARED_ENGINE = settings(max_examples=settings().max_examples // 2)
-"""One engine for all examples is the point: they must not disturb each other."""
+"""All examples share one engine on purpose, since they must not disturb each other."""
 numbers = itertools.count()
 
 
@@ -128,7 +128,7 @@ async def test_any_interleaving_keeps_every_entry_once(
         assert list(found.entries) == writer.known
 
 
-# --- whatever is given comes back ---------------------------------------------------------------------------
+# --- round trips --------------------------------------------------------------------------------------------
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 times = st.floats(min_value=0, max_value=4e9)

@@ -178,7 +178,7 @@ async def test_a_damaged_key_leads_nowhere(local: Local, plain: redis.asyncio.Re
         assert None is await store.read(ref)
 
 
-# --- what the server forgets by itself ----------------------------------------------------------------------
+# --- expiry on the server -----------------------------------------------------------------------------------
 
 
 async def test_what_is_not_open_expires_by_itself(local: Local, plain: redis.asyncio.Redis) -> None:
@@ -368,7 +368,7 @@ async def test_scripts_do_what_the_memory_store_does(valkey: Path, calls: list[t
     try:
         for call in calls:
             if call[0] == "append" and call[1] not in await listed(memory):
-                call = (*call[:4], 0, *call[5:])  # only this store notices that its request is lost
+                call = (*call[:4], 0, *call[5:])  # only this store notices that its request is lost  # noqa: PLW2901
             assert await play(memory, call) == await play(store, call), call
         assert await all_of(memory) == await all_of(store)
     finally:

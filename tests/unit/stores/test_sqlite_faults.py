@@ -133,7 +133,7 @@ async def test_a_read_only_file(driver: Driver) -> None:
 
 
 async def test_a_file_that_is_no_database(path: Path, driver: Driver) -> None:
-    """A file that is no database is refused and left as it is."""
+    """A file that is not a database is refused and left as it is."""
     path.write_bytes(b"these are not the jobs you are looking for" * 100)
     before = path.read_bytes()
 
@@ -277,7 +277,7 @@ async def test_a_file_whose_rows_are_gone(
     await other.aclose()
 
 
-# --- whose file it is ----------------------------------------------------------------------------------------
+# --- owner and permissions -----------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no such permissions")
