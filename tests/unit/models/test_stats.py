@@ -17,7 +17,7 @@ seconds = st.floats(0.0, 1e6) | st.sampled_from(STAGE_SECONDS)
 
 @given(taken=st.lists(seconds, max_size=30))
 def test_each_duration_counts_once_where_it_belongs(taken: list[float]) -> None:
-    """Each duration counts in one bucket, that of the next bound from it on, or the last one beyond all bounds."""
+    """Each duration counts in the bucket of the first bound that it does not exceed, or in the last one."""
     durations = Durations(STAGE_SECONDS)
     for each in taken:
         durations.add(each)

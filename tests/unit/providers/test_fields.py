@@ -311,7 +311,7 @@ def test_a_weight_goes_out_with_two_decimals(made: MakeProvider, name: str) -> N
 
 @each_row("made", MUSIC)
 def test_neutral_and_s3_exist_elsewhere(made: MakeProvider) -> None:
-    """A value that only MusicGPT takes is refused elsewhere."""
+    """A value that only MusicGPT takes is refused elsewhere, with a message that names MusicGPT."""
     request = uploaded(continue_at=5.0, vocal_gender="neutral")
     assert ["musicgpt" in problem.message for problem in made().check(request)] == [True]
     bucket = Extend(url="s3://bucket/a.mp3", model="V5", continue_at=5.0)

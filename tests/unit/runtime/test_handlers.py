@@ -386,7 +386,7 @@ async def test_whatever_a_handler_does_is_counted_and_given_up(
 
 
 async def test_a_log_that_fails_calls_no_handler_without_a_pause(here: Process, handlers: Handlers) -> None:
-    """A failure that cannot be logged and counted is retried when its claim expires, not at once."""
+    """A failure whose log line raises is retried when the claim expires, not at once."""
 
     class Broken(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

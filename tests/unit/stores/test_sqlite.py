@@ -149,7 +149,7 @@ async def test_the_log_stays_short(store: SqliteStore, path: Path) -> None:
 
 
 async def test_an_id_is_never_given_twice(store: SqliteStore, path: Path, listen: Listen) -> None:
-    """After the newest journal was purged, the next appends still reach listeners in other processes."""
+    """After the newest journal was purged, the next appends still reach listeners on other connections."""
     other = SqliteStore(path, driver="sqlite3")
     await other.open()
     await create(store, "open")
