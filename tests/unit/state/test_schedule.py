@@ -197,7 +197,7 @@ def test_a_running_jobs_row() -> None:
 
 
 def test_an_ended_jobs_row() -> None:
-    """An ended job's row counts towards no limit, and keeps its key and its task."""
+    """An ended job's row no longer counts as open towards the limits, and keeps its key and its task."""
     found = row(ANSWER, DONE, key="mine")
 
     assert (False, 0.0, "mine", TASK) == (found.is_open, found.occupies_until, found.key, found.task_id)
@@ -218,7 +218,7 @@ def test_a_submit_that_never_left_counts_in_no_window() -> None:
 
 
 def test_an_unknown_outcome_frees_its_part_of_the_limits() -> None:
-    """A job with an unknown outcome stays open and keeps its key, but counts towards no limit."""
+    """A job with an unknown outcome stays open and keeps its key, but no longer counts as open towards the limits."""
     found = row(make_entry("answer", 2.0, note="the connection broke"), key="mine")
 
     assert ("mine", True, 0.0, 2.0) == (found.key, found.is_open, found.occupies_until, found.answered_at)
