@@ -170,7 +170,7 @@ def test_an_unknown_word_is_kept(provider_class: Make, word: str) -> None:
 @each_row("word", ["CALLBACK_EXCEPTION", "callback_exception", "CallbackException", "WEBHOOK_FAILED"])
 @each_row("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
 def test_a_complaint_about_our_endpoint_is_no_failure(name: str, word: str) -> None:
-    """A complaint about our callback URL with files is a song, without files a doubtful failure."""
+    """A callback complaint is a song if files are there, else doubtful; in a webhook it makes a status call due."""
     provider = load(name)
     assert is_song(asked(provider, status(name, word, **songs(name))))
     (failed,) = asked(provider, status(name, word))
