@@ -1,4 +1,4 @@
-"""What all tests share: how hard Hypothesis tries, what counts as covered, and that nothing is leaked or swallowed."""
+"""Shared by all tests: Hypothesis profiles, coverage rules, and fixtures that fail a test for leaks or lost errors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from tests.support.ports import free_port
 
-# Where a machine writes no bytecode, each of the hundreds of processes would compile the package and its tests again.
+# Without cached bytecode, each of the hundreds of child processes would compile the package and its tests again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job ignores it, and so would all it starts
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs ignore it; children inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -33,18 +33,18 @@ for profile, examples in (("quick", 20), ("ci", 50), ("thorough", 1_000)):
     )
 settings.load_profile("quick")
 
-# Asyncio's debug mode (-o asyncio_debug=true, as .ci/run has it on one Python) checks threads and callbacks. It also
-# notes where each was made, which takes a third of all time: raise these two numbers to see where a task comes from
-# that a test forgot.
+# Asyncio's debug mode (-o asyncio_debug=true, used by .ci/run on one Python) checks threads and callbacks. It also
+# records where each was created, which takes a third of the run time: raise these two numbers to see where a leaked
+# task comes from.
 asyncio.constants.DEBUG_STACK_DEPTH = 0  # type: ignore[attr-defined]  # typeshed leaves it out
-sys.tracebacklimit = 1  # its C code asks here; with none, no "Traceback" is printed for tests to miss
+sys.tracebacklimit = 1  # asyncio's C code reads this; 0 would omit the "Traceback" line, which tests look for
 
 TESTS = Path(__file__).parent
 WHOLES = {
     *("processes", "security"),
     *(f"test_{name}.py" for name in ("example_bots", "examples", "guide", "hints", "matrix", "readme", "wheel")),
 }
-"""Folders and files of tests that run whole programs, or every way through one."""
+"""Folders and files of tests that run whole programs, or every path through one."""
 
 AGAIN = {
     *(f"unit/runtime/test_{name}.py" for name in ("handler_wishes", "handlers", "hardening", "limits")),
@@ -52,21 +52,21 @@ AGAIN = {
     *("unit/stores/test_memory.py", "unit/stores/test_sqlite_processes.py", "unit/providers/test_kinds.py"),
     *(f"integration/client/test_{name}.py" for name in ("handlers", "limits", "restart", "store_faults", "waits")),
 }
-"""Files of tests that try the same lines in other orders, on other engines or with other values than those before."""
+"""Files of tests that run the same lines as earlier ones in other orders, on other engines or with other values."""
 
 GRACE_SECONDS = 1.0
-"""How long a task may need to end by itself once its test is over."""
+"""How long a task may take to end by itself after its test."""
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Use half as many workers again as there are processors: the tests with real processes mostly wait for these."""
+    """Use half as many workers again as there are processors: tests with real processes mostly wait."""
     return round(1.5 * (os.cpu_count() or 1)) or 1
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Count as covered what a test of that part shows, not what was found at random or passed by on the way.
+    """Exclude random tests, whole programs and repeats from coverage.
 
-    The gate must not depend on luck, nor pay for it.
+    The coverage gate must not depend on luck, and measuring takes time.
     """
     is_random = isinstance(item, pytest.Function) and is_hypothesis_test(item.obj)
     path = item.path.relative_to(TESTS)
@@ -75,13 +75,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spare the collector what stays to the end: the modules, and the tests that were collected."""
+    """Exempt from garbage collection what lives to the end: modules and collected tests."""
     gc.collect()
     gc.freeze()
 
 
 class _Complaints(logging.Handler):
-    """Keeps what asyncio says about forgotten tasks, futures and sessions."""
+    """Keeps asyncio's complaints about leaked tasks, futures and sessions."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -93,17 +93,17 @@ class _Complaints(logging.Handler):
 
 
 def _is_late_connection(record: logging.LogRecord) -> bool:
-    """Tell what asyncio's debug mode says of a connection that `late_connections_are_closed` had closed."""
+    """Return whether *record* is debug mode's report of a connection that `late_connections_are_closed` closed."""
     said = record.getMessage().startswith("Error on transport creation for incoming connection")
     return said and record.exc_info is not None and record.exc_info[0] is AssertionError
 
 
 @pytest.fixture(scope="session", autouse=True)
 def late_connections_are_closed() -> Iterator[None]:
-    """Close what asyncio half-makes of a connection that it accepts in the instant in which its server closed.
+    """Close the socket of a connection that asyncio accepts at the moment its server closes.
 
-    CPython's `Server._attach` asserts then that the server is open (github.com/python/cpython, issue 109564), and the
-    transport that called it is dropped with an open socket, of which it would complain when it is collected.
+    CPython's `Server._attach` asserts that the server is open (github.com/python/cpython, issue 109564). The transport
+    that called it is then dropped with an open socket, and warns about that when it is collected.
     """
     attach = asyncio.Server._attach  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio's slip is mended in place
 
@@ -112,7 +112,7 @@ def late_connections_are_closed() -> Iterator[None]:
             attach(server, *transport)
         except AssertionError:
             late = sys._getframe(1).f_locals["self"]  # noqa: SLF001 - Python 3.11 and 3.12 do not pass the transport
-            late._sock.close()  # noqa: SLF001 - what its finaliser looks at
+            late._sock.close()  # noqa: SLF001 - its finaliser checks this
             late._sock = None  # noqa: SLF001 - as above
             raise
 
@@ -123,25 +123,25 @@ def late_connections_are_closed() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def unused_tcp_port_factory() -> Callable[[], int]:
-    """Return what finds a port; those of pytest-asyncio are given to outgoing connections as well."""
+    """Return a function that finds free ports; those of pytest-asyncio are also used for outgoing connections."""
     return free_port
 
 
 @pytest.fixture
 def unused_tcp_port() -> int:
-    """Return such a port."""
+    """Return a free port, from the same function."""
     return free_port()
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_forgotten() -> Iterator[None]:
-    """Fail a test after which asyncio complains of an exception never retrieved, or of what was not closed."""
+    """Fail a test after which asyncio reports an exception that was never retrieved, or something left open."""
     complaints = _Complaints()
     logger = logging.getLogger("asyncio")
     logger.addHandler(complaints)
     try:
         yield
-        gc.collect(1)  # what a test dropped complains when it is collected
+        gc.collect(1)  # objects that the test dropped complain when they are collected
     finally:
         logger.removeHandler(complaints)
     assert [] == complaints.texts
@@ -149,7 +149,7 @@ def nothing_is_forgotten() -> Iterator[None]:
 
 @pytest.fixture
 async def nothing_goes_on() -> AsyncIterator[None]:
-    """Fail a test whose tasks outlive it and all that it opened; the loop's own end would cancel them in silence."""
+    """Fail a test that leaves tasks running; the loop would cancel them silently when it closes."""
     before = asyncio.all_tasks()
     yield
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
@@ -160,6 +160,6 @@ async def nothing_goes_on() -> AsyncIterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(request: pytest.FixtureRequest, nothing_is_forgotten: None) -> None:
-    """Watch the tasks of each asynchronous test; the others need no event loop."""
+    """Watch for leftover tasks in asynchronous tests; the others need no event loop."""
     if request.node.get_closest_marker("asyncio"):
         request.getfixturevalue("nothing_goes_on")

@@ -1,4 +1,4 @@
-"""The house rules of the package: its modules and functions are short, its names unique, and nothing is hidden."""
+"""The house rules of the package: modules and functions are short, names are unique, and suppressions have reasons."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import grimp
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "audioext"
 FACADE = PACKAGE / "__init__.py"
-"""The one module that imports for type checkers only: at run time it loads a name when it is first asked for."""
+"""The one module with imports for type checkers only; at run time it loads each name on first use."""
 
 LONGEST_MODULE_LINES = 350
 LONGEST_FUNCTION_LINES = 60
@@ -33,22 +33,22 @@ SENTENCE_END = re.compile(r"[.!?](?=\s+\S)")
 
 @cache
 def trees() -> Mapping[Path, ast.Module]:
-    """Return all modules of the package; only who runs these tests has to read them."""
+    """Return the parsed modules of the package, on first use."""
     return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def at(path: Path, line: int) -> str:
-    """Return where that is, as editors and terminals understand it."""
+    """Return a place in the form that editors and terminals turn into a link."""
     return f"{path.relative_to(ROOT)}:{line}"
 
 
 def listed(found: list[str]) -> str:
-    """Return all that was found, one on a line: pytest would cut a long list short."""
+    """Return all findings, one per line, since pytest would cut a long list."""
     return "\n".join(["", *found])
 
 
 def suppressions(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield each comment of a file that silences a tool, with the number of its line."""
+    """Yield each comment of a file that silences a tool, with its line number."""
     text = path.read_text(encoding="utf-8")
     if SUPPRESSION.search(text) is None:
         return
@@ -58,7 +58,7 @@ def suppressions(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def is_one_sentence(text: str) -> bool:
-    """Tell whether *text* is one sentence and ends like one."""
+    """Return whether *text* is one sentence."""
     return text.endswith(".") and not SENTENCE_END.search(text)
 
 
@@ -84,7 +84,7 @@ def test_no_function_is_too_long() -> None:
 
 
 def test_every_suppression_has_its_reason() -> None:
-    """Who silences a tool says why on the same line, so that the next reader need not guess."""
+    """Every comment that silences a tool gives its reason on the same line."""
     found = [
         f"{at(path, line)} {text}"
         for folder in ("audioext", "examples", "tests")
@@ -97,7 +97,7 @@ def test_every_suppression_has_its_reason() -> None:
 
 
 def test_class_names_are_unique() -> None:
-    """A class is found by its name alone, private and nested ones too."""
+    """Class names are unique in the package, also those of private and nested classes."""
     places: dict[str, list[str]] = defaultdict(list)
     for path, tree in trees().items():
         for node in ast.walk(tree):
@@ -109,7 +109,7 @@ def test_class_names_are_unique() -> None:
 
 
 def test_nothing_is_imported_for_type_checkers_alone() -> None:
-    """Annotations can be resolved at run time: no stub and no module but the package's own hides an import from it."""
+    """Annotations can be resolved at run time: the package has no stubs, and only its facade uses `TYPE_CHECKING`."""
     found = [at(path, 1) for path in sorted(PACKAGE.rglob("*.pyi"))]
     found += [
         at(path, node.lineno)
@@ -126,7 +126,7 @@ def test_nothing_is_imported_for_type_checkers_alone() -> None:
 
 
 def test_no_import_leads_back() -> None:
-    """No module imports itself by way of others, neither for type checkers alone nor within a function."""
+    """No module imports itself through others, not even for type checkers or within a function."""
     graph = grimp.build_graph("audioext", cache_dir=None)
     upstream = {module: graph.find_upstream_modules(module) for module in sorted(graph.modules)}
     circles = {
@@ -139,7 +139,7 @@ def test_no_import_leads_back() -> None:
 
 
 def test_every_module_says_in_one_sentence_what_it_does() -> None:
-    """A module's docstring opens with its responsibility in one sentence; sources and rules may stand below it."""
+    """A module's docstring opens with its responsibility in one sentence."""
     openings = {path: (ast.get_docstring(tree) or "").split("\n\n")[0] for path, tree in trees().items()}
     found = [f"{at(path, 1)} {text!r}" for path, text in openings.items() if not is_one_sentence(text)]
 
@@ -147,7 +147,7 @@ def test_every_module_says_in_one_sentence_what_it_does() -> None:
 
 
 def test_unit_tests_mirror_the_package() -> None:
-    """The tests of a folder stand in the folder of the same name, so that they are found without a search."""
+    """Each folder of unit tests has the name of a folder in the package."""
     folders = {path.name for path in (ROOT / "tests" / "unit").iterdir() if path.is_dir() and path.name[0] not in "._"}
 
     assert set() == folders - {path.parent.name for path in trees()}

@@ -1,4 +1,4 @@
-"""The import contracts in pyproject.toml know every module that they speak of; `lint-imports` does the rest."""
+"""The import contracts in pyproject.toml list every module that they should; `lint-imports` checks the rest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def test_every_provider_is_kept_from_the_others() -> None:
-    """A new provider file belongs into the contract that providers never import each other."""
+    """Every provider is listed in the contract that providers never import each other."""
     (contract,) = (each for each in CONTRACTS if each["type"] == "independence")
     found = {path.stem for path in (ROOT / "audioext" / "providers").glob("[!_]*.py")} - {"base", "kit"}
 
@@ -18,7 +18,7 @@ def test_every_provider_is_kept_from_the_others() -> None:
 
 
 def test_all_of_http_but_the_transport_is_kept_from_io() -> None:
-    """A new module beside the transport is pure, unless it is named a layer of its own."""
+    """Every module of `http/` but the transport is listed in the contract that keeps it free of I/O."""
     (contract,) = (each for each in CONTRACTS if "audioext.models" in each.get("source_modules", ()))
     found = {path.stem for path in (ROOT / "audioext" / "http").glob("[!_]*.py")} - {"transport"}
 

@@ -1,4 +1,4 @@
-"""What `import audioext` offers: every name loads, explains itself, has real annotations, and costs nothing unused."""
+"""What `import audioext` offers: every name loads, is documented, and has annotations that can be resolved."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DEPENDENCIES = {"aiohttp", "apsw", "attr", "attrs", "cattrs", "msgspec", "multid
 
 
 def assigned(name: str) -> object:
-    """Return what the package assigns to *name*, which has to be written out: type checkers read it the same way."""
+    """Return the literal that the package assigns to *name*, as type checkers read it."""
     (value,) = (
         node.value
         for node in FACADE.body
@@ -57,19 +57,19 @@ def imported_for_type_checkers() -> dict[str, set[str]]:
 
 
 def offered() -> Iterator[object]:
-    """Yield all that the public modules name."""
+    """Yield everything in the `__all__` of the public modules."""
     for surface in SURFACES:
         module = importlib.import_module(surface)
         yield from (getattr(module, name) for name in module.__all__)
 
 
 def is_ours(value: type | Callable[..., object]) -> bool:
-    """Tell whether a class or a function is defined in this package."""
+    """Return whether a class or function is defined in this package."""
     return str(value.__module__).split(".")[0] == "audioext"
 
 
 def methods(owner: type) -> Iterator[Callable[..., object]]:
-    """Yield the functions behind the public methods and properties of a class, inherited and special ones too."""
+    """Yield the functions behind the public methods and properties of a class, including inherited and special ones."""
     for base in filter(is_ours, owner.__mro__):
         for name, value in vars(base).items():
             if name.startswith("_") and not name.endswith("__"):
@@ -79,7 +79,7 @@ def methods(owner: type) -> Iterator[Callable[..., object]]:
 
 
 def classes_in(hint: object) -> Iterator[type]:
-    """Yield the classes that an annotation is made of."""
+    """Yield the classes in an annotation."""
     inner = hint if isinstance(hint, list) else typing.get_args(hint)
     if isinstance(hint, type) and not inner:
         yield hint
@@ -89,7 +89,7 @@ def classes_in(hint: object) -> Iterator[type]:
 
 @pytest.fixture(scope="module")
 def reachable() -> dict[str, type | Callable[..., object]]:
-    """Return what users can get hold of: what is offered, its methods, and what of ours their annotations name."""
+    """Return everything of ours that users can reach: public names, their methods, and classes in their annotations."""
     found: dict[str, type | Callable[..., object]] = {}
     waiting: list[type | Callable[..., object]] = [
         value for value in offered() if inspect.isclass(value) or inspect.isfunction(value)
@@ -102,7 +102,7 @@ def reachable() -> dict[str, type | Callable[..., object]]:
         found[name] = value
         if inspect.isclass(value):
             waiting += methods(value)
-        with suppress(NameError):  # a test complains of it
+        with suppress(NameError):  # a test below reports it
             for attribute, hint in typing.get_type_hints(value).items():
                 waiting += classes_in(hint) if attribute[0] != "_" else ()
     return dict(sorted(found.items()))
@@ -122,13 +122,13 @@ def loaded_by(code: str) -> set[str]:
 
 @each_row("name", vars(ax)["__all__"])
 def test_every_public_name_loads(name: str) -> None:
-    """What `__all__` promises is there when it is asked for."""
+    """Every name in `__all__` can be loaded, and is in `dir`."""
     assert getattr(ax, name) is not None
     assert name in dir(ax)
 
 
 def test_the_two_lists_of_public_names_agree() -> None:
-    """The table of what is loaded on first use, and the imports for type checkers, which re-export, name the same."""
+    """The table of lazily loaded names and the imports for type checkers name the same."""
     for_type_checkers = imported_for_type_checkers()
     homes = {
         f"audioext.{module}": set(names.split())
@@ -140,12 +140,12 @@ def test_the_two_lists_of_public_names_agree() -> None:
 
 
 def test_a_name_that_is_not_offered_is_an_attribute_error() -> None:
-    """A misspelt name fails as in any other module."""
+    """An unknown name raises `AttributeError`, as in any other module."""
     assert not hasattr(ax, "Cleint")
 
 
 def test_every_public_annotation_can_be_resolved(reachable: dict[str, type | Callable[..., object]]) -> None:
-    """`typing.get_type_hints` works on all that users can get hold of, so tools that read annotations do as well."""
+    """`typing.get_type_hints` works on everything that users can reach."""
     found = []
     for name, value in reachable.items():
         try:
@@ -157,21 +157,21 @@ def test_every_public_annotation_can_be_resolved(reachable: dict[str, type | Cal
 
 
 def test_no_public_annotation_names_a_private_class(reachable: dict[str, type | Callable[..., object]]) -> None:
-    """Whatever users get hold of has a name that they may write into their own annotations."""
+    """No annotation that users can reach names a private class."""
     found = [name for name, value in reachable.items() if inspect.isclass(value) and value.__name__[0] == "_"]
 
     assert [] == found, "\n".join(["", *found])
 
 
 def test_everything_public_is_explained(reachable: dict[str, type | Callable[..., object]]) -> None:
-    """Every public class, function and method has a docstring of its own."""
+    """Every public class, function and method has a docstring."""
     found = [name for name, value in reachable.items() if not (value.__doc__ or "").strip()]
 
     assert [] == found, "\n".join(["", *found])
 
 
 def test_a_misspelt_name_is_answered_with_the_one_that_was_meant() -> None:
-    """The name of a class, or of a provider's setting."""
+    """A misspelt class or provider setting raises an error that suggests the right name."""
     with pytest.raises(AttributeError, match=r"'audioext' has no attribute 'Kei'; did you mean Kie\?"):
         _ = ax.Kei
     with pytest.raises(AttributeError, match=r"has no attribute 'qqq'$"):
@@ -181,7 +181,7 @@ def test_a_misspelt_name_is_answered_with_the_one_that_was_meant() -> None:
 
 
 def test_importing_the_package_loads_nothing_else() -> None:
-    """`import audioext` costs next to nothing: no dependency, no provider and no store is loaded."""
+    """`import audioext` loads no dependency, no provider and no store."""
     loaded = loaded_by("import audioext")
 
     assert {"audioext", "audioext.version"} == {name for name in loaded if name.split(".")[0] == "audioext"}
@@ -190,7 +190,7 @@ def test_importing_the_package_loads_nothing_else() -> None:
 
 @each_row(("name", "home"), PROVIDERS.items())
 def test_a_provider_is_loaded_alone(name: str, home: str) -> None:
-    """Whoever wants one provider loads no other, no store, and nothing that does I/O."""
+    """Importing one provider loads no other one, no store, and nothing that does I/O."""
     loaded = loaded_by(f"from audioext import {name}")
     providers = {module.rpartition(".")[2] for module in loaded if module.startswith("audioext.providers.")}
 
@@ -200,7 +200,7 @@ def test_a_provider_is_loaded_alone(name: str, home: str) -> None:
 
 
 def test_a_client_shows_its_settings() -> None:
-    """`help`, editors and tools that read signatures see each setting, on the class and on its `__init__`."""
+    """`help` and editors see each setting of a client, on the class and on its `__init__`."""
     shown = inspect.signature(ax.Client).parameters
 
     assert ["self", *shown] == list(inspect.signature(ax.Client.__init__).parameters)

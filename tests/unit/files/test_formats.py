@@ -1,4 +1,4 @@
-"""What a file is, told by its bytes: the kind, and whether all of it is there."""
+"""The kind and completeness of an audio file, decided by its bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILES = {".mp3": MP3, ".wav": WAV, ".flac": FLAC, ".m4a": mp4(seconds=4)}
 
 
 def heard(data: bytes, *, stated: float | None = None) -> Heard | str:
-    """Return what is heard in *data*, or what is wrong with it."""
+    """Return what `listen` finds in *data*, or the text of its error."""
     try:
         return listen(io.BytesIO(data), stated=stated)
     except FlawError as error:
@@ -26,7 +26,7 @@ def heard(data: bytes, *, stated: float | None = None) -> Heard | str:
 
 @each_row("suffix", FILES)
 def test_the_bytes_tell_the_kind_and_the_duration(suffix: str) -> None:
-    """Each format that vendors send is known by its bytes alone, and measured."""
+    """Each format that vendors send is recognised and measured from its bytes alone."""
     found = heard(FILES[suffix])
 
     assert isinstance(found, Heard)
@@ -50,7 +50,7 @@ def test_the_bytes_tell_the_kind_and_the_duration(suffix: str) -> None:
     ],
 )
 def test_what_is_no_audio_is_told_as_what_it_is(data: bytes, says: str) -> None:
-    """People read what came instead; version 0.1 saved some of these as .mp3."""
+    """Bytes that are not audio raise an error that says what they are; version 0.1 saved some of these as .mp3."""
     found = heard(data)
 
     assert isinstance(found, str)
@@ -59,7 +59,7 @@ def test_what_is_no_audio_is_told_as_what_it_is(data: bytes, says: str) -> None:
 
 @each_row("suffix", [".mp3", ".wav", ".m4a"])
 def test_half_a_file_is_refused(suffix: str) -> None:
-    """Its own header says that there is more, whatever the transfer said."""
+    """Half a file is refused, since its header says that there is more."""
     found = heard(FILES[suffix][: len(FILES[suffix]) // 2])
 
     assert isinstance(found, str)
@@ -67,7 +67,7 @@ def test_half_a_file_is_refused(suffix: str) -> None:
 
 
 def test_a_file_shorter_than_its_track_is_refused() -> None:
-    """Where a file does not say how long it is, the track does."""
+    """A file that is shorter than its track is refused, if the file itself does not say how long it is."""
     found = heard(MP3, stated=9.0)
 
     assert "only 4.1 s of a track of 9.0 s arrived" == found
@@ -75,18 +75,18 @@ def test_a_file_shorter_than_its_track_is_refused() -> None:
 
 @each_row("stated", [None, 1.0, 4.0, 4.4, 4_000.0, 4_104.0])
 def test_a_length_that_is_about_right_passes(stated: float | None) -> None:
-    """Vendors round, name milliseconds, or the length of a part."""
+    """A stated duration may be rounded, in milliseconds, or that of a part."""
     assert isinstance(heard(MP3, stated=stated), Heard)
 
 
 def test_a_length_in_milliseconds_is_one_all_the_same() -> None:
-    """A file that is too short for it is refused, too."""
+    """A file that is too short for a duration in milliseconds is refused, too."""
     assert "only 4.1 s of a track of 9.0 s arrived" == heard(MP3, stated=9_000.0)
 
 
 @each_row("size", [0, 0xFFFF_FFFF, 0x7FFF_FFFF])
 def test_a_streamed_wav_is_measured_by_its_bytes(size: int) -> None:
-    """Who writes one before its end is known claims no size, or the largest there is."""
+    """A streamed WAV, whose header claims no size or the largest, is measured by its bytes."""
     found = heard(streamed_wav(seconds=2, claimed=size))
 
     assert isinstance(found, Heard)
@@ -94,7 +94,7 @@ def test_a_streamed_wav_is_measured_by_its_bytes(size: int) -> None:
 
 
 def test_a_box_may_go_on_to_the_end_of_the_file() -> None:
-    """MP4 allows sizes of 64 bits, and none for the last box (ISO/IEC 14496-12, 4.2)."""
+    """MP4 boxes may have a 64-bit size, and the last one may have none (ISO/IEC 14496-12, 4.2)."""
     head = box(b"ftyp", b"M4A \0\0\0\0") + mp4(seconds=4)[16:].partition(b"mdat")[0][:-4]
     long = struct.pack(">I4sQ", 1, b"mdat", 16 + 100) + bytes(100)
 
@@ -105,5 +105,5 @@ def test_a_box_may_go_on_to_the_end_of_the_file() -> None:
 
 @given(st.binary(max_size=400), st.sampled_from([b"", b"ID3\x04\0\0\0\0\0\0", *(data[:60] for data in FILES.values())]))
 def test_any_bytes_are_heard_or_refused(data: bytes, begin: bytes) -> None:
-    """Whatever a host sends is audio or a flaw with words, never another error."""
+    """Any bytes are audio or raise a `FlawError`, never another error."""
     assert isinstance(heard(begin + data, stated=3.0), Heard | str)

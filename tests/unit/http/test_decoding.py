@@ -1,4 +1,4 @@
-"""Decoding is strict and total: a value of the type, or a DecodeError that says where; single values may be absent."""
+"""Decoding is strict and total: a value of the type, or a `DecodeError` with a path; single values may be absent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Body:
 
 
 def paths(data: bytes) -> tuple[str, ...]:
-    """Return what a body is refused with."""
+    """Return the paths of the error that a body raises."""
     with pytest.raises(DecodeError) as caught:
         decode(data, Body)
     return caught.value.paths
@@ -62,7 +62,7 @@ json_values = st.recursive(
 
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_value_or_a_decode_error(data: bytes) -> None:
-    """No bytes raise anything else."""
+    """Any bytes give a value or a `DecodeError`."""
     try:
         assert isinstance(decode(data, Body), Body)
     except DecodeError as error:
@@ -71,7 +71,7 @@ def test_any_bytes_give_a_value_or_a_decode_error(data: bytes) -> None:
 
 @given(json_values)
 def test_any_json_gives_a_value_or_a_decode_error(value: object) -> None:
-    """No JSON value raises anything else, bare or inside the right envelope."""
+    """Any JSON gives a value or a `DecodeError`, bare or inside the right envelope."""
     for candidate in (value, {"parts": value}, {"parts": [value]}, {"parts": [{"id": "a", "name": value}]}):
         try:
             assert isinstance(decode(msgspec.json.encode(candidate), Body), Body)
@@ -81,7 +81,7 @@ def test_any_json_gives_a_value_or_a_decode_error(value: object) -> None:
 
 @given(json_values)
 def test_any_single_value_is_read_or_absent(value: object) -> None:
-    """What is no such thing is `None`, and never an error."""
+    """A single value of the wrong kind is read as `None`, and never raises."""
     assert isinstance(text(value), (str, type(None)))
     assert isinstance(number(value), (float, type(None)))
     assert isinstance(link(value), (str, type(None)))
@@ -103,7 +103,7 @@ def test_any_single_value_is_read_or_absent(value: object) -> None:
     ],
 )
 def test_a_wrong_type_is_told_with_its_path(part: object, path: str) -> None:
-    """Nothing is coerced: null is no text, true is no number, and the path says where."""
+    """A value of the wrong type is reported with its path, and nothing is coerced."""
     assert (path,) == paths(msgspec.json.encode({"parts": [part]}))
 
 
@@ -141,18 +141,18 @@ def test_hostile_bodies_are_refused(data: bytes) -> None:
     ],
 )
 def test_half_a_surrogate_pair_is_replaced(data: bytes, found: object) -> None:
-    """A title that was cut through an emoji, which JavaScript writes as half a pair, never costs the rest."""
+    """A lone surrogate, as in a title that JavaScript cut through an emoji, is replaced, and the rest is kept."""
     assert found == parse_json(data)
 
 
 def test_a_number_that_no_float_holds_is_null() -> None:
-    """It costs its own field, and nothing beside it."""
+    """A number that does not fit a float becomes null, and the fields beside it are kept."""
     for digits in (b"1e999", b"-1E+400", b"NaN", b"-Infinity"):
         assert {"duration": None, "id": "a"} == parse_json(b'{"duration": %b, "id": "a"}' % digits)
 
 
 def test_depth_has_a_limit() -> None:
-    """What nests a little passes, what nests too deep does not, even where JSON allows it."""
+    """JSON that is nested deeper than `MAX_DEPTH` is refused."""
     assert parse_json(b"[" * (MAX_DEPTH - 2) + b"]" * (MAX_DEPTH - 2)) is not None
     with pytest.raises(DecodeError, match="nested deeper"):
         parse_json(b"[" * (MAX_DEPTH + 2) + b"]" * (MAX_DEPTH + 2))
@@ -170,20 +170,20 @@ def test_depth_has_a_limit() -> None:
     ],
 )
 def test_a_byte_order_mark_and_a_second_encoding_are_taken_off(data: bytes) -> None:
-    """A body is read with a mark in front of it, and when it is a JSON text that holds the JSON."""
+    """A body may begin with a byte order mark, or be a JSON string that holds the JSON."""
     assert Body(parts=[]) == decode(data, Body)
 
 
 @each_row("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 @each_row("text", ['{"parts":[]}', "[]"])
 def test_utf_16_is_refused_by_its_name(text: str, encoding: str) -> None:
-    """Another encoding than JSON's is told, and not taken for broken JSON."""
+    """UTF-16 is refused by name, not as broken JSON."""
     with pytest.raises(DecodeError, match="UTF-16"):
         parse_json(text.encode(encoding))
 
 
 def test_unknown_keys_are_nobodys_business() -> None:
-    """What is not known is passed over, and a whole number is a number."""
+    """Unknown keys are ignored, and a whole number is accepted as a float."""
     (part,) = decode(b'{"parts":[{"id":"a","weight":1,"unknown":{}}],"more":1}', Body).parts
     assert ("a", 1.0) == (part.id, part.weight)
 
@@ -241,12 +241,12 @@ def test_unknown_keys_are_nobodys_business() -> None:
     ],
 )
 def test_links_are_files_on_the_web_or_absent(value: object, found: str | None) -> None:
-    """A link is kept byte for byte but for its spaces; what can be no file is no link."""
+    """A link to a file is kept byte for byte except for spaces, and anything else reads as `None`."""
     assert found == link(value)
 
 
 def test_a_link_has_a_longest_length() -> None:
-    """A megabyte of text is no link."""
+    """A link of more than 8192 characters reads as `None`."""
     assert None is link("https://files.test/" + "a" * 8_192)
 
 
@@ -279,7 +279,7 @@ def test_a_link_has_a_longest_length() -> None:
     ],
 )
 def test_times_come_in_many_forms_and_are_tz_aware(value: object, found: datetime | None) -> None:
-    """Text or number, seconds or milliseconds: one tz-aware time, or none; other calendars' zeros say nothing."""
+    """A time as text or number, in seconds or milliseconds, becomes tz-aware; the zeros of other systems give none."""
     assert found == moment(value)
 
 
@@ -292,7 +292,7 @@ def test_times_come_in_many_forms_and_are_tz_aware(value: object, found: datetim
     | st.floats(allow_nan=False, allow_infinity=False)
 )
 def test_a_time_that_was_taken_is_a_time_everywhere(value: object) -> None:
-    """Whatever the wire says, a time that is kept is UTC, has a timestamp, and comes back from it."""
+    """Any time that is accepted is in UTC and survives a round trip through its timestamp."""
     found = moment(value)
 
     if found is not None:
@@ -305,23 +305,23 @@ def test_a_time_that_was_taken_is_a_time_everywhere(value: object) -> None:
     [(5, 5.0), (" 1.5 ", 1.5), (2.0, 2.0), ("1_0", None), ("١٢", None), (True, None), (10**400, None), ("", None)],
 )
 def test_numbers_may_be_text_in_plain_digits(value: object, found: float | None) -> None:
-    """What `float` would take beyond that is no number."""
+    """A number may be text in plain digits, but not everything that `float` accepts."""
     assert found == number(value)
 
 
 @each_row(("value", "found"), [("a", "a"), (5, "5"), ("", None), (None, None), ("1_0", "1_0")])
 def test_an_id_is_text_or_a_whole_number(value: object, found: str | None) -> None:
-    """Ids arrive as either."""
+    """An id may be text or a whole number."""
     assert found == identity(value)
 
 
 @each_row("value", [True, 1.5, [], {}, "a" * 201, "a\nb", "a\x1b[31m"])
 def test_what_cannot_be_an_id_is_none(value: object) -> None:
-    """Ids end up in logs and on terminals, so they are short and printable."""
+    """An id that is long or not printable is refused, since ids go to logs and terminals."""
     assert None is identity(value)
 
 
 def test_the_spelling_of_a_key_does_not_matter() -> None:
-    """Of two spellings the one with something in it counts, and what is no object has no keys."""
+    """The spelling of a key does not matter; of two spellings the non-empty one counts."""
     assert {"taskid": "a", "errormessage": "b"} == plain_keys({"task_id": "", "taskId": "a", "Error_Message": "b"})
     assert {} == plain_keys([1])

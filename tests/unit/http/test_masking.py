@@ -1,4 +1,4 @@
-"""The mask: no tag and no file's token gets through it, whatever the public URL is and wherever a path stands."""
+"""The mask hides every callback tag and every file's token, whatever the public URL and wherever the path appears."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AFTER = st.sampled_from(["", "/", "?a=1", "?next=/a/b/c", " HTTP/1.1", '" 200 17
 @example(prefix="/v1/callbacks", provider="kie", secret=b"s" * 32, before="", after="?a=1")
 @example(prefix="/files", provider="kie", secret=b"s" * 32, before="", after="")
 def test_a_tag_is_hidden_behind_any_prefix(prefix: str, provider: str, secret: bytes, before: str, after: str) -> None:
-    """The tag of a callback URL, and it alone, is hidden: in a path, with a query, and inside other text."""
+    """The tag of a callback URL is hidden in a path, with a query, and inside other text, and nothing else is."""
     url = callback_url(URL(f"https://hooks.me.dev{prefix}"), secret, provider, REF)
     text = f"{before}{url.raw_path}{after}"
 
@@ -39,7 +39,7 @@ def test_a_tag_is_hidden_behind_any_prefix(prefix: str, provider: str, secret: b
 
 @given(prefix=PREFIXES, provider=PROVIDERS, secret=SECRETS)
 def test_a_tag_is_hidden_in_json_that_escapes_its_slashes(prefix: str, provider: str, secret: bytes) -> None:
-    r"""What a vendor quotes as `https:\/\/…` is no less secret."""
+    r"""A tag is hidden in JSON that escapes its slashes, as in `https:\/\/…`."""
     url = callback_url(URL(f"https://hooks.me.dev{prefix}"), secret, provider, REF)
     text = '{"callBackUrl":"' + str(url).replace("/", "\\/") + '"}'
 
@@ -48,7 +48,7 @@ def test_a_tag_is_hidden_in_json_that_escapes_its_slashes(prefix: str, provider:
 
 @given(prefix=PREFIXES, secret=SECRETS, slash=st.sampled_from(["%2F", "%2f", "%252F", "%25252f"]))
 def test_a_tag_is_hidden_where_slashes_are_encoded(prefix: str, secret: bytes, slash: str) -> None:
-    """A receiver takes such a path, and logs it as it came."""
+    """A tag is hidden after percent-encoded slashes, since a receiver accepts such a path and logs it as it came."""
     url = callback_url(URL(f"https://hooks.me.dev{prefix}"), secret, "kie", REF)
 
     assert url.name not in mask(f"POST /{url.raw_path[1:].replace('/', slash)} HTTP/1.1")
@@ -57,7 +57,7 @@ def test_a_tag_is_hidden_where_slashes_are_encoded(prefix: str, secret: bytes, s
 
 @given(secret=SECRETS, query=st.sampled_from(["?tag={}", "?a=1&tag={}&b=2", "/?key={}"]))
 def test_a_tag_is_hidden_in_a_query(secret: bytes, query: str) -> None:
-    """It proves nothing there, but it is still ours."""
+    """A tag in a query is hidden as well, although it is not accepted there."""
     url = callback_url(URL("https://hooks.me.dev"), secret, "kie", REF)
 
     assert f"/kie/{REF}{query.format('***')}" == mask(f"/kie/{REF}{query.format(url.name)}")
@@ -66,16 +66,16 @@ def test_a_tag_is_hidden_in_a_query(secret: bytes, query: str) -> None:
 @pytest.mark.parametrize("part", ["aaaaaaaa%2f", "files%2F", "%252F", "%25", "=", "a/", "files/", "0" * 24 + "/", "/"])
 @pytest.mark.parametrize("end", ["", "/x", "/a/b/c", '"', "%2F" + "a" * 43])
 def test_the_mask_takes_no_longer_for_hostile_texts(part: str, end: str) -> None:
-    """Half a megabyte of what nearly is a path is looked at once."""
+    """Half a megabyte of hostile text is masked within two seconds of processor time."""
     began = time.process_time()
     mask(part * (500_000 // len(part)) + end)
 
-    assert time.process_time() - began < 2.0  # a twentieth, where nothing else runs
+    assert time.process_time() - began < 2.0  # a twentieth of that on an idle machine
 
 
 @given(prefix=PREFIXES, token=st.text("abcXYZ019-_", min_size=43, max_size=43), after=AFTER)
 def test_the_token_of_an_offered_file_is_hidden_behind_any_prefix(prefix: str, token: str, after: str) -> None:
-    """The token is hidden, the harmless name stays."""
+    """The token in the URL of an offered file is hidden, and the file's name is shown."""
     masked = mask(f"GET {prefix}/files/{token}/rain.wav{after}")
 
     assert f"/files/{token}" not in masked
@@ -91,7 +91,7 @@ def test_the_token_of_an_offered_file_is_hidden_behind_any_prefix(prefix: str, t
 def test_whatever_passes_for_a_callback_path_has_its_last_segment_hidden(
     prefix: str, ref: str, tag: str, slash: str
 ) -> None:
-    """A claimed tag of any shape is hidden as well: a proxy may have changed it, and then it is still ours."""
+    """The last segment of anything that parses as a callback path is hidden, whatever its shape."""
     path = f"{prefix}/kie/{ref}/{tag}{slash}"
     with suppress(WebhookError):
         assert tag == read_callback(path).tag
@@ -103,7 +103,7 @@ def test_whatever_passes_for_a_callback_path_has_its_last_segment_hidden(
     "text", ["/healthz", "/audio/kie", "/audio/kie/" + REF, "no path at all", "", "/", "https://cdn.test/a/b.mp3"]
 )
 def test_what_holds_no_secret_is_left_as_it_is(text: str) -> None:
-    """A ref is public, and so is what is no callback path."""
+    """A ref, and any other path than a callback path, is left as it is."""
     assert text == mask(text)
 
 
@@ -120,5 +120,5 @@ def test_what_holds_no_secret_is_left_as_it_is(text: str) -> None:
     ],
 )
 def test_the_password_of_a_url_is_hidden(text: str, shown: str) -> None:
-    """A name and a password do not show, and a long text of a stranger takes no longer than others."""
+    """User name and password in a URL are hidden, and long text takes no longer than other text."""
     assert shown == without_password(text)

@@ -1,4 +1,4 @@
-"""Proofs cannot be guessed, cut, padded or mixed up."""
+"""Signatures and tags cannot be guessed, cut, padded or mixed up."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECRET, OTHER = b"a secret of some length", b"another secret of length"
     ],
 )
 def test_vendor_signatures_are_as_the_vectors_say(key: str, message: str, signature: str) -> None:
-    """HMAC-SHA256 in padded Base64, keyed with the key's UTF-8 bytes, under any of several keys."""
+    """Vendor signatures are HMAC-SHA256 in padded Base64 with a UTF-8 key; any of several keys may match."""
     assert signature == signing.hmac_base64(key, message.encode())
     of_old = signing.hmac_base64("old", message.encode())
     assert signing.is_one_of(signature, [of_old, signature])
@@ -33,20 +33,20 @@ def test_vendor_signatures_are_as_the_vectors_say(key: str, message: str, signat
 
 @given(st.text(max_size=60))
 def test_no_text_is_a_proof_by_chance(claimed: str) -> None:
-    """Any text, non-ASCII too, is compared without an error and does not match."""
+    """Any text, also if not ASCII, can be compared without an error, and does not match."""
     assert not signing.tag_matches([SECRET], "kie", "ref", claimed)
     assert not signing.is_one_of(claimed, [signing.hmac_base64("key", b"message")])
 
 
 def test_a_tag_is_what_earlier_releases_made() -> None:
-    """A callback URL that was sent before an update still holds after it."""
+    """A tag is the same as in earlier releases, so that callback URLs sent before an update stay valid."""
     tag = signing.tag(b"a secret of 32 bytes, or thereby", "kie", "01h2xcejqtf2nbrexx3vqjhp")
 
     assert "kahh_U9w7bonhXg8TgJCWEgs8pfRqZPVhEm1vvcx350" == tag
 
 
 def test_a_tag_holds_for_its_provider_ref_and_secret_alone() -> None:
-    """The parts cannot be shifted into each other, and old secrets go on to hold."""
+    """A tag is valid only for its provider, ref and secret, and old secrets stay valid."""
     tag = signing.tag(SECRET, "kie", "ref")
 
     assert (43, True) == (len(tag), tag.replace("-", "a").replace("_", "a").isalnum())
@@ -69,5 +69,5 @@ def test_a_tag_holds_for_its_provider_ref_and_secret_alone() -> None:
     ],
 )
 def test_timestamps_are_plain_ascii_digits(text: str, seconds: int | None) -> None:
-    """What `int` would take beyond digits is no timestamp."""
+    """A timestamp is plain ASCII digits; other text that `int` accepts is refused."""
     assert seconds == signing.unix_seconds(text)

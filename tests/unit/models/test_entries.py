@@ -1,4 +1,4 @@
-"""An entry's id is what it says, so that the same thing seen again is the same entry."""
+"""An entry's id is a digest of its contents, so that a repeat is the same entry."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ sayings = st.tuples(kinds, st.integers(0, 599), st.text(max_size=5), st.binary(m
 def test_the_same_thing_seen_again_is_the_same_entry(
     said: tuple[EntryKind, int, str, bytes], times: tuple[float, float]
 ) -> None:
-    """Neither the time nor the headers are part of what an entry says."""
+    """The time and the headers are not part of an entry's id."""
     kind, status, note, body = said
     first, again = (
         make_entry(kind, at, status=status, headers={"date": str(at)}, body=body, note=note) for at in times
@@ -32,7 +32,7 @@ def test_the_same_thing_seen_again_is_the_same_entry(
 def test_entries_that_say_different_things_have_different_ids(
     one: tuple[EntryKind, int, str, bytes], two: tuple[EntryKind, int, str, bytes]
 ) -> None:
-    """Kind, status, note and body all count, and no two of them can be mistaken for one another."""
+    """Entries that differ in kind, status, note or body have different ids."""
     first, second = (
         make_entry(kind, 1.0, status=status, body=body, note=note) for kind, status, note, body in (one, two)
     )
@@ -41,14 +41,14 @@ def test_entries_that_say_different_things_have_different_ids(
 
 
 def test_what_moves_from_note_to_body_is_another_entry() -> None:
-    """The border between note and body is part of what is said."""
+    """Bytes that move from the note to the body make another id."""
     cuts = [make_entry("webhook", 1.0, note="a 1 b"[:n], body=b"a 1 b"[n:]) for n in range(6)]
 
     assert len({entry.id for entry in cuts}) == len(cuts)
 
 
 def test_ids_stay_what_they_are() -> None:
-    """Stores keep ids: a release that made others would append again what is there."""
+    """Ids are stable over releases, since stores keep them."""
     entry = make_entry("webhook", 1.0, body=b"{}", note="unreadable: λ")
 
     assert "62be8c661efbfc097f3c11c2" == entry.id
@@ -56,12 +56,12 @@ def test_ids_stay_what_they_are() -> None:
 
 @pytest.mark.parametrize("kind", ["request", "answer", "webhook", "status", "handled", "expired", "abandoned"])
 def test_only_strangers_words_are_bounded(kind: EntryKind) -> None:
-    """A full journal refuses webhooks and statuses, never what we write ourselves."""
+    """A full journal refuses webhooks and statuses, but never entries that we write ourselves."""
     assert (kind in {"webhook", "status"}) == (make_entry(kind, 1.0).room < math.inf)
 
 
 def test_what_counts_has_more_room_than_what_does_not() -> None:
-    """A webhook that was refused or cannot be read fills half of a journal, and no webhook keeps out a status."""
+    """Refused and unreadable webhooks may fill half of a journal, and no webhook keeps out a status."""
     faulty = {make_entry("webhook", 1.0, note=f"{verdict}: x").room for verdict in (REFUSED, UNREADABLE, OTHER_TASK)}
     good = {make_entry("webhook", 1.0, note=note).room for note in ("", UNCONFIRMED)}
 
@@ -69,7 +69,7 @@ def test_what_counts_has_more_room_than_what_does_not() -> None:
 
 
 def test_the_body_alone_counts_in_bytes() -> None:
-    """An entry takes as much of its journal as its body is long, and its repr shows none of it."""
+    """An entry counts with the size of its body, which its repr does not show."""
     entry = make_entry("webhook", 1.0, headers={"x": "secret"}, body=b"secret", note="note")
 
     assert 6 == entry.size
@@ -77,7 +77,7 @@ def test_the_body_alone_counts_in_bytes() -> None:
 
 
 def test_any_note_has_an_id() -> None:
-    """A note may quote what a vendor sent, half a surrogate pair among it."""
+    """A note with a lone surrogate has an id like any other."""
     notes = ["", "λ", "\udc80", "\ud800"]
 
     assert len(notes) == len({make_entry("answer", 1.0, note=note).id for note in notes})

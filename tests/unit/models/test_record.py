@@ -1,4 +1,4 @@
-"""The state of one job, and what follows from it at sight."""
+"""The state of one job, and what derives from it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.support.tape import asked
 
 
 def make(**fields: object) -> Record:
-    """Return a job of which nothing is known yet."""
+    """Return a record of which only the request is known."""
     plain = {"ref": "r", "asked": asked(key="mine", meta={"chat": 1}, grace=60.0, webhooks=False), "created_at": 100.0}
     return Record(**{**plain, **fields})  # type: ignore[arg-type]  # a test's own fields
 
 
 def test_a_record_knows_what_was_asked_for() -> None:
-    """What the job began with can be read without detours."""
+    """A record exposes the fields of its request."""
     found = make()
 
     assert ("tape", "V5", "mine", {"chat": 1}) == (found.provider, found.model, found.key, found.meta)
@@ -34,28 +34,28 @@ def test_a_record_knows_what_was_asked_for() -> None:
 
 
 def test_records_share_the_names_of_their_fields() -> None:
-    """A job that is awaited takes little memory: Python keeps the names once, up to 29 of them."""
+    """Records share one table of field names, which Python allows for up to 29, so that each takes little memory."""
     assert sys.getsizeof(vars(make())) < 500
 
 
 def test_the_outcome_is_unknown_after_the_grace_period() -> None:
-    """Without word of the task, the outcome counts as unknown so many seconds after the job was made."""
+    """The outcome counts as unknown once the grace period has passed since the job was made."""
     assert 160.0 == make().unknown_at
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_every_verdict_but_open_is_final(verdict: Verdict) -> None:
-    """A job has ended as soon as it has a verdict."""
+    """Every verdict but OPEN is final."""
     assert (verdict is not Verdict.OPEN) == make(verdict=verdict).is_final
 
 
 def test_verdicts_rise() -> None:
-    """The later a verdict stands in this order, the more it outranks."""
+    """Verdicts are ordered: a higher one outranks a lower one."""
     assert [Verdict.OPEN, Verdict.REFUSED, Verdict.EXPIRED, Verdict.FAILED, Verdict.COMPLETE] == sorted(Verdict)
 
 
 def test_faults_are_those_of_handlers_that_were_given_up() -> None:
-    """A handler that still is tried again is no fault, nor is one that succeeded in the end."""
+    """Only handlers that were given up are faults; one that is still retried or has succeeded is none."""
     runs = {
         ("text", "bot.b"): Run(failures=5, error="ValueError: b", is_done=True),
         ("text", "bot.a"): Run(failures=5, error="ValueError: a", is_done=True),
@@ -71,5 +71,5 @@ def test_faults_are_those_of_handlers_that_were_given_up() -> None:
     [entries.Entry, entries.Index, events.Progress, events.Failed, events.Submitted, record.Asked, Record, Run],
 )
 def test_type_hints_resolve(public: type) -> None:
-    """What the models name can be found at run time."""
+    """The type hints of all models can be resolved at run time."""
     assert typing.get_type_hints(public)

@@ -1,4 +1,4 @@
-"""Requests: frozen, checked on construction, all problems at once, in the user's own names."""
+"""Requests are frozen, and report all problems at once on construction, in the user's own names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ anything = st.one_of(
 @pytest.mark.parametrize("kind", [ax.Extend, ax.AddInstrumental])
 @given(data=st.data())
 def test_problems_are_told_for_any_values(kind: type[ax.Extend | ax.AddInstrumental], data: st.DataObject) -> None:
-    """Whatever the values, `draft` and `problems` never raise, and a constructed request has no problem."""
+    """`draft` and `problems` never raise, whatever the values, and a constructed request has no problem."""
     fields = {a.name: data.draw(anything) for a in attrs.fields(kind) if data.draw(st.booleans())}
 
     problems = kind.draft(**fields).problems()
@@ -77,14 +77,14 @@ def test_problems_are_told_for_any_values(kind: type[ax.Extend | ax.AddInstrumen
     ],
 )
 def test_each_rule_names_its_field(fields: dict[str, object], field: str) -> None:
-    """One broken rule is one problem, in the field's name."""
+    """Each broken rule is one problem, under its field's name."""
     assert [field] == [problem.field for problem in ax.Extend.draft(**fields).problems()]
 
 
 @each_row(("kind", "options"), [(ax.Extend, ExtendOptions), (ax.AddInstrumental, InstrumentalOptions)])
 def test_the_options_are_the_fields(kind: type[ax.Extend | ax.AddInstrumental], options: type) -> None:
-    """What type checkers know of the keyword arguments is what a request takes, name by name and type by type."""
-    source = AudioFile | None  # what is a path becomes a Path
+    """The keyword arguments that type checkers see equal the fields of the request, in name and type."""
+    source = AudioFile | None  # a path becomes a `Path`
     fields = {a.name: source if a.name == "file" else get_type_hints(kind)[a.name] for a in attrs.fields(kind)}
     assert get_type_hints(options) == fields
     assert all(callable(a.metadata["check"]) for a in attrs.fields(kind))
@@ -108,7 +108,7 @@ huge = st.one_of(
 @pytest.mark.parametrize("kind", [ax.Extend, ax.AddInstrumental])
 @given(data=st.data())
 def test_no_message_repeats_a_long_value(kind: type[ax.Extend | ax.AddInstrumental], data: st.DataObject) -> None:
-    """A whole file given in the wrong place is cut, in every field and of every type, at every provider."""
+    """No problem quotes a long value in full, in any field and of any type, at any provider."""
     names = data.draw(st.sets(st.sampled_from([a.name for a in attrs.fields(kind)]), min_size=1, max_size=3))
     draft = kind.draft(**{name: data.draw(huge) for name in names})
 
@@ -122,18 +122,18 @@ def test_no_message_repeats_a_long_value(kind: type[ax.Extend | ax.AddInstrument
 
 @each_row("field", [a.name for a in attrs.fields(ax.Extend)])
 def test_bytes_in_the_wrong_place_are_a_problem(field: str) -> None:
-    """Each field but `file` says that they are, and `file` takes them."""
+    """Bytes are a problem in every field but `file`."""
     problems = ax.Extend.draft(**{field: b"\xff" * 5_000}).problems()
     assert (field != "file") == (field in {problem.field for problem in problems})
 
 
 def test_a_request_does_not_show_a_whole_file() -> None:
-    """The bytes of a file are cut in its repr."""
+    """The repr of a request cuts the bytes of its file."""
     assert len(repr(ax.Extend(file=b"\xff" * 5_000))) < 1_000
 
 
 def test_a_field_that_does_not_exist_is_named_with_the_one_that_was_meant() -> None:
-    """A slip is answered with the right name, anything else with all names."""
+    """A misspelt field raises an error with the right name, or with all names if none is close."""
     with pytest.raises(TypeError, match=r"Extend has no field modle; did you mean model\?"):
         ax.Extend.draft(modle="V5")
     with pytest.raises(TypeError, match=r"AddInstrumental has no field modle; did you mean model\?"):
@@ -143,17 +143,17 @@ def test_a_field_that_does_not_exist_is_named_with_the_one_that_was_meant() -> N
 
 
 def test_a_source_goes_by_its_name() -> None:
-    """A text may be a path, an address or an id, so it is said which."""
+    """A positional argument is refused, since a text may be a path, a URL or an id."""
     says = r"Extend takes its arguments by name: give the source as audio_id= or url= or file=, not 'voice\.mp3' alone"
     with pytest.raises(TypeError, match=says):
         ax.Extend("voice.mp3")  # type: ignore[call-arg]  # wrong on purpose
 
 
 class Upload:
-    """What a web framework hands out: its `read` is a coroutine function."""
+    """An upload as in web frameworks, whose `read` is a coroutine function."""
 
     async def read(self, size: int = -1) -> bytes:
-        """Return nothing, later."""
+        """Return some bytes."""
         return b"" * size
 
 
@@ -172,13 +172,13 @@ class Upload:
     ],
 )
 def test_what_is_no_file_says_what_to_give(file: Any, says: str) -> None:
-    """A URL, text and an upload that is read asynchronously are told from files before anything is sent."""
+    """A `file` that is a URL, text or an asynchronous upload is a problem that says what to give instead."""
     (problem,) = ax.Extend.draft(file=file).problems()
     assert ("file", True) == (problem.field, says in problem.message)
 
 
 def test_an_address_is_no_audio_id() -> None:
-    """Its field is named before a provider is asked for a track that nobody made."""
+    """A URL as `audio_id` is a problem that names the right field."""
     (problem,) = ax.Extend.draft(audio_id="https://x.test/a.mp3").problems()
     assert ("audio_id", "is a URL: give it as url=, not 'https://x.test/a.mp3'") == (
         problem.field,
@@ -188,13 +188,13 @@ def test_an_address_is_no_audio_id() -> None:
 
 @each_row("file", ["a.wav", Path("C:/a.wav"), "C:\\songs\\a.wav", b"RIFF", bytearray(b"RIFF"), io.BytesIO()])
 def test_a_file_may_be_a_path_bytes_or_an_object(file: Any) -> None:
-    """None of them is a problem before it is looked at, not even a drive's letter."""
+    """A file may be a path, even with a drive letter, bytes or a binary file object."""
     assert () == ax.Extend.draft(file=file).problems()
 
 
 @each_row("weight", [0, 1, 0.01, 0.65, 0.29, 0.07])
 def test_weights_in_steps_of_a_hundredth_pass(weight: float) -> None:
-    """What a float cannot hold exactly is still a step of 0.01."""
+    """A weight that a float cannot hold exactly still counts as a step of 0.01."""
     assert weight == ax.Extend(audio_id="a", style_weight=weight).style_weight
 
 
@@ -212,27 +212,27 @@ def test_weights_in_steps_of_a_hundredth_pass(weight: float) -> None:
     ],
 )
 def test_custom_mode_is_derived(fields: dict[str, object], custom: bool) -> None:
-    """By id any of four fields asks for custom mode, for uploads style or title do, and `custom` overrides."""
+    """Custom mode follows from the given fields, other ones by id than for uploads, unless `custom` is given."""
     assert custom is ax.Extend.draft(**fields).is_custom
 
 
 def test_a_request_is_frozen_and_says_what_was_given() -> None:
-    """A path is a Path, what is None was not given, and nothing can be changed."""
+    """A request is frozen, its paths are `Path` objects, and `given` leaves out what is `None`."""
     request = ax.Extend(file="a.wav", title="")
 
     assert {"file": Path("a.wav"), "title": ""} == request.given()
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        request.title = "b"  # type: ignore[misc]  # frozen is the point
+        request.title = "b"  # type: ignore[misc]  # this has to fail
 
 
 def test_an_unknown_field_is_a_type_error() -> None:
-    """A misspelt field is refused with those that there are."""
+    """An unknown field raises `TypeError`, with the known ones."""
     with pytest.raises(TypeError, match="continue_at"):
         ax.Extend.draft(continueAt=1)
 
 
 def test_an_instrumental_needs_its_texts() -> None:
-    """All three missing texts are named at once."""
+    """An instrumental's three missing texts are reported at once."""
     fields = [problem.field for problem in ax.AddInstrumental.draft(url="https://x.test/a").problems()]
 
     assert ["title", "tags", "negative_tags"] == fields
@@ -241,7 +241,7 @@ def test_an_instrumental_needs_its_texts() -> None:
 
 
 def test_a_track_without_id_or_with_a_url_provider_extends_by_url() -> None:
-    """`track.extend` uses the id where the provider does, else the audio URL."""
+    """`track.extend` uses the id if the provider does and there is one, else the audio URL."""
     track = ax.Track(id="one", audio_url="https://x.test/a.mp3", provider="kie", model="V5", duration=20.0)
 
     assert ("one", "V5", "kie", 20.0) == (
@@ -259,6 +259,6 @@ def test_a_track_without_id_or_with_a_url_provider_extends_by_url() -> None:
 
 
 async def test_a_song_made_by_hand_cannot_download() -> None:
-    """A song without a client says so."""
+    """Saving a song that no client made raises `ConfigError`."""
     with pytest.raises(ax.ConfigError, match="not made by a client"):
         await ax.Song(ref="r", provider="kie", task_id=None, tracks=()).save()

@@ -1,4 +1,4 @@
-"""What is counted, and the values that users get of it."""
+"""Counters, and the statistics that users get."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ seconds = st.floats(0.0, 1e6) | st.sampled_from(STAGE_SECONDS)
 
 @given(taken=st.lists(seconds, max_size=30))
 def test_each_duration_counts_once_where_it_belongs(taken: list[float]) -> None:
-    """A bound itself belongs to what is below it, and what is longer than all bounds to the last place."""
+    """Each duration counts in the bucket of the first bound that it does not exceed, or in the last one."""
     durations = Durations(STAGE_SECONDS)
     for each in taken:
         durations.add(each)
@@ -26,12 +26,12 @@ def test_each_duration_counts_once_where_it_belongs(taken: list[float]) -> None:
     bounds = (float("-inf"), *STAGE_SECONDS, float("inf"))
     assert tuple(sum(low < each <= high for each in taken) for low, high in pairwise(bounds)) == found.counts
     assert len(taken) == found.count
-    assert found.sum == pytest.approx(sum(taken))  # since 3.12 `sum` rounds less
+    assert found.sum == pytest.approx(sum(taken))  # `sum` rounds less since 3.12
     assert found.mean == pytest.approx(sum(taken) / len(taken) if taken else 0.0)
 
 
 def test_what_was_counted_is_a_value_of_its_moment() -> None:
-    """It does not grow with what is counted later, and what was never counted is 0."""
+    """Statistics are a snapshot, which later counts do not change, and a counter that was never used reads 0."""
     counts = Counts()
     counts.webhooks["kie", "applied"] += 1
     counts.stages["kie", ax.Stage.TEXT].add(3.0)

@@ -1,6 +1,6 @@
-"""What the provider tests share: the samples on disk, values to build requests from, and readable summaries.
+"""What the provider tests share: stored samples, values to build requests from, and readable summaries.
 
-A folder `tests/samples/<provider>/` is found by its name (hyphens as underscores). Its `index.json` lists
+A folder `tests/support/samples/<provider>/` is found by its name (hyphens as underscores). Its `index.json` lists
 the samples: `file`, `source` (where the shape was seen), `parse` (which method reads it), for answers
 `status` and `headers`, for deliveries `headers` and `received_at`, `settings` (keywords of the provider),
 and `means`: a list of events, an outcome, a plain value, or `{"raises": {...}}`. Fields that have their
@@ -39,7 +39,7 @@ MakeProvider = Callable[..., AnyProvider]
 
 @frozen(kw_only=True)
 class Sample:
-    """One stored answer or delivery and what it must mean."""
+    """One stored answer or delivery, and its expected meaning."""
 
     provider: str
     file: str
@@ -53,7 +53,7 @@ class Sample:
     settings: Mapping[str, object] = field(factory=dict)
 
     def read(self, provider: Provider) -> object:
-        """Return what *provider* makes of it."""
+        """Return what *provider* decodes it to."""
         method = getattr(provider, f"parse_{self.parse}")
         if self.parse == "webhook":
             provider.verify_webhook(Webhook(headers=self.headers, body=self.body, received_at=self.received_at))
@@ -72,7 +72,7 @@ def load_samples() -> list[Sample]:
 
 
 def summary(value: object) -> object:
-    """Return *value* as JSON would show it, without the fields that have their default."""
+    """Return *value* as JSON, without the fields that have their default."""
     if isinstance(value, AudioextError):
         return _error_summary(value)
     if isinstance(value, enum.Enum):
@@ -153,7 +153,7 @@ LEAST_FIELDS: Mapping[Operation, Mapping[str, object]] = {
 
 
 def make_record(task_id: str | None = "task-1", *tracks: Track, track_ids: tuple[str, ...] = ()) -> Record:
-    """Return a job that has *task_id*, with the *tracks* that are known."""
+    """Return the record of a job with *task_id* and *tracks*."""
     asked = Asked(provider="here", account="here", request=Extend.draft(audio_id="x"))
     answer = None if task_id is None else Submitted(task_id=task_id, track_ids=track_ids)
     return Record(ref="ref1", asked=asked, created_at=1.0, task_id=task_id, tracks=tracks, answer=answer)
@@ -169,7 +169,7 @@ WIRE_WORDS = (
 
 
 def json_values() -> st.SearchStrategy[object]:
-    """Return any JSON value, with the keys and words of the wire among its texts."""
+    """Return any JSON value, with keys and words of the wire among its texts."""
     texts = st.one_of(st.sampled_from(WIRE_WORDS), st.text(max_size=8))
     leaves = st.one_of(
         st.none(),
@@ -186,7 +186,7 @@ def json_values() -> st.SearchStrategy[object]:
 
 
 class Kit:
-    """The helpers above, for tests to ask for by one name: test modules cannot import each other.
+    """The helpers above and every sample, for tests to use as one fixture.
 
     It is no attrs class, since Hypothesis would print all of its samples under a failing test.
     """
@@ -209,11 +209,11 @@ class Kit:
 
 @pytest.fixture(scope="session")
 def kit() -> Kit:
-    """Give a test the helpers of this folder."""
+    """Return the helpers of this folder."""
     return Kit(tuple(load_samples()))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test once for each `provider_class`, where it asks for one."""
+    """Run a test once for each provider if it has the argument `provider_class`."""
     if "provider_class" in metafunc.fixturenames:
         metafunc.parametrize("provider_class", [load(name) for name in NAMES], ids=NAMES)

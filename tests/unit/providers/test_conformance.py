@@ -1,4 +1,4 @@
-"""What holds for every provider: found in `audioext.providers.NAMES`, tested by existing."""
+"""What holds for every provider in `audioext.providers.NAMES`; a new one is tested by being listed there."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def calls(provider: Provider) -> list[Callable[[bytes, int, dict[str, str]], obj
 
 
 def assert_value_or_ours(provider: Provider, body: bytes, status: int, headers: dict[str, str]) -> None:
-    """Read *body* every way: the result is a value of the contract or an `AudioextError`."""
+    """Read *body* in every way, and check that each result is a value of the contract or an `AudioextError`."""
     submit, *others = calls(provider)
     assert isinstance(submit(body, status, headers), (Submitted, Refused, Unknown))
     for call in others:
@@ -72,7 +72,7 @@ def assert_value_or_ours(provider: Provider, body: bytes, status: int, headers: 
 
 
 def with_keys(made: MakeProvider) -> Provider:
-    """Return the provider with an API key, and with a webhook key where its deliveries may be signed."""
+    """Return the provider with an API key, and with a webhook key if its deliveries may be signed."""
     return made(KEY, **({"webhook_key": "hush"} if issubclass(made, KieAccount) else {}))  # type: ignore[arg-type]  # classes, as `load` returns them
 
 
@@ -85,12 +85,12 @@ statuses = st.sampled_from([200, 201, 204, 301, 400, 401, 402, 403, 404, 429, 50
 
 
 def test_every_provider_meets_the_protocol(provider_class: MakeProvider) -> None:
-    """A provider needs no argument and has all that the protocol names."""
+    """A provider needs no argument, and meets the `Provider` protocol."""
     assert isinstance(provider_class(), Provider)
 
 
 def test_names_are_the_wire_names(provider_class: MakeProvider) -> None:
-    """A provider is loaded by the name that its accounts bear by default, and by that of its class."""
+    """A provider is loaded by the default name of its accounts, and by the name of its class."""
     assert providers.load(provider_class().name) is provider_class
     assert getattr(audioext, provider_class.__name__) is provider_class
 
@@ -108,13 +108,13 @@ def test_providers_load_when_they_are_used() -> None:
 
 
 def test_every_provider_has_samples(provider_class: MakeProvider, kit: Kit) -> None:
-    """A provider without samples is not tested against what was seen on the wire."""
+    """Every provider has samples of what was seen on the wire."""
     assert kit.samples_of(provider_class().name)
 
 
 @each_row("sample", load_samples())
 def test_sample_means_what_its_index_says(sample: Sample, kit: Kit) -> None:
-    """Every stored answer and delivery decodes to what its source says of it."""
+    """Every stored answer and delivery decodes to the meaning in its index."""
     provider = providers.load(sample.provider)(KEY, **sample.settings)
     try:
         result = kit.summary(sample.read(provider))
@@ -132,7 +132,7 @@ def test_samples_name_their_sources(kit: Kit) -> None:
 def test_any_bytes_give_a_value_or_our_error(
     provider_class: MakeProvider, body: bytes, status: int, headers: dict[str, str]
 ) -> None:
-    """Bytes that are no JSON never raise anything but our errors."""
+    """Any bytes give a value or one of our errors."""
     assert_value_or_ours(with_keys(provider_class), body, status, headers)
 
 
@@ -140,7 +140,7 @@ def test_any_bytes_give_a_value_or_our_error(
 def test_any_json_gives_a_value_or_our_error(
     provider_class: MakeProvider, kit: Kit, data: st.DataObject, status: int, headers: dict[str, str]
 ) -> None:
-    """JSON of any shape, with the wire's own words in it, never raises anything but our errors."""
+    """JSON of any shape, with words of the wire in it, gives a value or one of our errors."""
     body = msgspec.json.encode(data.draw(kit.json_values()))
     assert_value_or_ours(with_keys(provider_class), body, status, headers)
 
@@ -149,12 +149,12 @@ def test_any_json_gives_a_value_or_our_error(
 def test_any_mutation_of_a_sample_gives_a_value_or_our_error(
     provider_class: MakeProvider, kit: Kit, data: st.DataObject, status: int
 ) -> None:
-    """A real body with one value replaced, removed or cut short never raises anything but our errors."""
+    """A sample with one value replaced or removed, or with its end cut off, gives a value or one of our errors."""
     provider = with_keys(provider_class)
     sample = data.draw(st.sampled_from(kit.samples_of(provider.info.name)))
     try:
         body = msgspec.json.encode(mutated(json.loads(sample.body), data, kit.json_values()))
-    except ValueError:  # the sample is no JSON
+    except ValueError:  # the sample is not JSON
         body = sample.body
     if data.draw(st.booleans()):
         body = body[: data.draw(st.integers(0, len(body)))]
@@ -162,7 +162,7 @@ def test_any_mutation_of_a_sample_gives_a_value_or_our_error(
 
 
 def mutated(value: object, data: st.DataObject, values: st.SearchStrategy[object]) -> object:
-    """Return *value* with something drawn in the place of one of its parts."""
+    """Return *value* with one of its parts replaced or removed."""
     if isinstance(value, (dict, list)) and value and data.draw(st.integers(0, 3)):
         keys = sorted(value) if isinstance(value, dict) else list(range(len(value)))
         key = data.draw(st.sampled_from(keys))
@@ -176,7 +176,7 @@ def mutated(value: object, data: st.DataObject, values: st.SearchStrategy[object
 
 
 COMPLETE: dict[str, tuple[str, str]] = {
-    # a complete task of each wire, and what in it is vital, as a pattern of keys
+    # a complete task of each wire format, and a pattern of the keys that its files depend on
     "kie": ("status_success.json", r"status|response|sunoData|id|taskId|audioUrl|code|data"),
     "kie-jobs": ("status_success_data.json", r"state|resultJson|taskId|code|data"),
     "sunoapi": ("callback_complete.json", r"callbackType|task_id|id|audio_url|code|data"),
@@ -189,7 +189,7 @@ COMPLETE: dict[str, tuple[str, str]] = {
 def test_a_side_field_of_any_value_never_costs_a_song(
     provider_class: MakeProvider, kit: Kit, data: st.DataObject
 ) -> None:
-    """Whatever stands in a field that is not vital, or in one that nobody knows, the files are the same."""
+    """The value of a field that is unknown or not vital never changes the files of a song."""
     provider = provider_class(KEY)
     file, vital = COMPLETE[provider.name]
     (sample,) = (each for each in kit.samples_of(provider.name) if each.file == file)
@@ -209,7 +209,7 @@ def test_a_side_field_of_any_value_never_costs_a_song(
 
 
 def audio_links(events: tuple[Event, ...]) -> list[str | None]:
-    """Return the links to files that *events* show, which claim COMPLETE."""
+    """Return the audio links in *events*, which claim COMPLETE."""
     (event,) = events
     assert isinstance(event, Progress)
     assert event.claimed_stage is Stage.COMPLETE
@@ -238,7 +238,7 @@ hostile = st.one_of(
 def test_check_is_total(
     provider_class: MakeProvider, data: st.DataObject, kind: type[Extend | AddInstrumental]
 ) -> None:
-    """Any draft, however wrong its values, is checked without a foreign error."""
+    """`check` raises no foreign error for any draft, however wrong its values."""
     names = [attribute.name for attribute in attrs_fields(kind) if attribute.name not in {"file", "rehost"}]
     draft = kind.draft(**data.draw(st.dictionaries(st.sampled_from(names), hostile, max_size=8)))
     provider = provider_class(KEY)
@@ -252,7 +252,7 @@ def test_check_is_total(
 
 @pytest.mark.parametrize("operation", list(Operation))
 def test_every_field_of_the_table_is_on_the_wire(provider_class: MakeProvider, kit: Kit, operation: Operation) -> None:
-    """A field that a provider is said to take changes what is sent."""
+    """Every field that a provider takes changes what is sent."""
     provider = provider_class(KEY)
     if operation not in provider.info.operations:
         pytest.skip("this wire format has no such operation")
@@ -269,7 +269,7 @@ def test_every_field_of_the_table_is_on_the_wire(provider_class: MakeProvider, k
 
 @pytest.mark.parametrize("operation", list(Operation))
 def test_a_field_outside_the_table_is_refused(provider_class: MakeProvider, kit: Kit, operation: Operation) -> None:
-    """A field that a provider cannot express is a problem that names who takes it, and is never dropped."""
+    """A field that a provider does not take is a problem that names those that do, and is never dropped."""
     provider = provider_class(KEY)
     if operation not in provider.info.operations:
         pytest.skip("this wire format has no such operation")
@@ -287,7 +287,7 @@ def test_a_field_outside_the_table_is_refused(provider_class: MakeProvider, kit:
 
 
 def test_an_operation_that_is_missing_is_named(provider_class: MakeProvider, kit: Kit) -> None:
-    """An operation that a wire format lacks is unsupported, and the message says who has it."""
+    """An operation that a provider lacks raises `UnsupportedError`, which names the providers that have it."""
     provider = provider_class(KEY)
     assert provider.info.operations == {op for op in Operation if provider.name in takers("provider", op)}
     for operation in set(Operation) - provider.info.operations:
@@ -297,7 +297,7 @@ def test_an_operation_that_is_missing_is_named(provider_class: MakeProvider, kit
 
 
 def sent(request: HttpRequest) -> list[object]:
-    """Return all the values in the body of *request*, JSON or multipart, however deep."""
+    """Return all values in the body of *request*, JSON or multipart, at any depth."""
     if request.body is None:
         return [*(part.value for part in request.parts), *(_number(part.value) for part in request.parts)]
     return list(_leaves(json.loads(request.body)))
@@ -322,7 +322,7 @@ def _leaves(value: object) -> Iterator[object]:
 
 @each_row("callback", [CALLBACK, None])
 def test_a_submit_is_one_whole_post(provider_class: MakeProvider, kit: Kit, callback: URL | None) -> None:
-    """Every operation makes a POST under the base URL with a key, a User-Agent and one body."""
+    """Every operation is one POST under the base URL, with a key, a User-Agent and one body."""
     provider = provider_class(KEY, base_url="http://127.0.0.1:7007/prefix/")
     for operation in provider.info.operations:
         least = {k: v for k, v in kit.least_fields[operation].items() if provider.name in takers(k, operation)}
@@ -341,7 +341,7 @@ def test_a_submit_is_one_whole_post(provider_class: MakeProvider, kit: Kit, call
 
 
 def test_a_status_call_names_the_task(provider_class: MakeProvider, kit: Kit) -> None:
-    """The status call is a GET that carries the task id, whatever is in it."""
+    """The status call is a GET with the task id in its query, whatever characters the id has."""
     provider = provider_class(KEY)
     request = provider.build_status(kit.make_record("task/1 &?"))
     assert "GET" == request.method
@@ -350,14 +350,14 @@ def test_a_status_call_names_the_task(provider_class: MakeProvider, kit: Kit) ->
 
 
 def test_a_status_call_needs_a_task(provider_class: MakeProvider, kit: Kit) -> None:
-    """There is nothing to ask for before the task id is known."""
+    """A status call cannot be built before the task id is known."""
     provider = provider_class(KEY)
     with pytest.raises(AudioextError):
         provider.build_status(kit.make_record(None))
 
 
 def test_the_key_never_shows(provider_class: MakeProvider, kit: Kit) -> None:
-    """Neither a provider's repr nor that of a request shows a key."""
+    """The API key is in no repr of a provider, its info or a request."""
     provider = provider_class(KEY)
     operation = max(provider.info.operations)
     least = {k: v for k, v in kit.least_fields[operation].items() if provider.name in takers(k, operation)}
@@ -367,7 +367,7 @@ def test_the_key_never_shows(provider_class: MakeProvider, kit: Kit) -> None:
 
 
 def test_an_echoed_key_is_not_repeated(provider_class: MakeProvider) -> None:
-    """A key that the API echoes in its error does not reach our message."""
+    """A key that the API repeats in its error is not in our message."""
     body = msgspec.json.encode(
         {"code": 401, "msg": f"bad key {KEY}", "detail": f"bad key {KEY}", "message": f"bad {KEY}"}
     )
@@ -378,40 +378,40 @@ def test_an_echoed_key_is_not_repeated(provider_class: MakeProvider) -> None:
 
 @each_row("base_url", ["", "api.example", "ftp://api.example", "https://", "https://api.example?q=1", "http://[", 7])
 def test_a_base_url_that_cannot_work_is_refused(provider_class: MakeProvider, base_url: object) -> None:
-    """A base URL must be http(s), with a host and without a query."""
+    """A base URL that is not http(s), or has no host or a query, raises `ConfigError`."""
     with pytest.raises(ConfigError):
         provider_class(KEY, base_url=base_url)
 
 
 @each_row("base_url", ["http://127.0.0.1:9/kie", "http://127.0.0.1:9/kie/", URL("http://127.0.0.1:9/kie")])
 def test_a_base_url_may_carry_a_path(provider_class: MakeProvider, base_url: object) -> None:
-    """A prefix is kept, and a trailing slash or a ready URL makes no difference."""
+    """A base URL may have a path, with or without a trailing slash, and may be a `URL`."""
     assert URL("http://127.0.0.1:9/kie") == provider_class(KEY, base_url=base_url).base_url
 
 
 @each_row("name", ["", "Kie", "a/b", "a b", "ä", 3])
 def test_a_name_must_fit_into_a_path(provider_class: MakeProvider, name: object) -> None:
-    """A name is small letters, digits and hyphens."""
+    """A name may contain only small letters, digits and hyphens."""
     with pytest.raises(ConfigError):
         provider_class(KEY, name=name)
 
 
 def test_two_accounts_may_have_two_names(provider_class: MakeProvider) -> None:
-    """A name is a setting, and limits count by key."""
+    """Two accounts with different names and keys have separate limits."""
     one, two = provider_class(KEY), provider_class("other", name="second-2")
     assert "second-2" == two.name
     assert one.info.account != two.info.account
 
 
 def test_file_route_and_uploads_agree(provider_class: MakeProvider) -> None:
-    """Who uploads first has an upload call."""
+    """A provider whose file route is UPLOAD has an upload call."""
     provider = provider_class(KEY)
     if provider.info.file_route is FileRoute.UPLOAD:
         assert isinstance(provider, Uploads)
 
 
 def test_a_request_is_validated_once(provider_class: MakeProvider) -> None:
-    """What is wrong with a value in itself is the request's to say, and building looks at nothing again."""
+    """`check` leaves invalid values to the request itself, and `build_submit` checks nothing again."""
     provider = provider_class(KEY)
     draft = Extend.draft(url="https://files.example/a.mp3", model="V5", continue_at=-1, style_weight=7)
     said = {problem.field for problem in provider.check(draft)}
@@ -420,7 +420,7 @@ def test_a_request_is_validated_once(provider_class: MakeProvider) -> None:
 
 
 def test_an_account_tells_its_facts(provider_class: MakeProvider) -> None:
-    """The settings are readable on the account, and the facts that the client needs are one value, made once."""
+    """The settings can be read from the account, and its `info` is a value that is made once."""
     provider = provider_class(
         KEY, name="mine", grace=60.0, retention=5.0, limits=Limits(parallel=3), pace=Pace(first=1)
     )
@@ -465,7 +465,7 @@ def test_an_account_tells_its_facts(provider_class: MakeProvider) -> None:
     ],
 )
 def test_a_key_is_cleaned_of_what_comes_along(provider_class: MakeProvider, pasted: str) -> None:
-    """White space, quotes and the word before a key are dropped, since keys are pasted."""
+    """White space, quotes and prefixes around a pasted key are removed."""
     assert "k1" == provider_class(pasted).api_key
 
 
@@ -478,14 +478,14 @@ def test_a_key_is_cleaned_of_what_comes_along(provider_class: MakeProvider, past
     ],
 )
 def test_an_api_key_must_fit_a_header(provider_class: MakeProvider, key: object, says: str) -> None:
-    """A key that cannot stand in a header is refused without showing it."""
+    """A key that cannot be sent in a header is refused, and not quoted in the error."""
     with pytest.raises(ConfigError, match=f"api_key {says}") as caught:
         provider_class(key)
     assert "sk" not in str(caught.value)
 
 
 def test_an_answer_that_is_no_json_is_quoted(provider_class: MakeProvider) -> None:
-    """A redirect says where to, and a page of a proxy what it is: both were `input data was truncated` before."""
+    """The error for an answer that is not JSON says where it redirects to, or quotes the page."""
     provider = provider_class(KEY)
     moved = HttpResponse(status=301, headers={"Location": "https://elsewhere.example/\x1b[31m"})
     with pytest.raises(ProviderError, match=r"answered 301: a redirect to https://elsewhere\.example/\ufffd"):
@@ -507,14 +507,14 @@ def test_an_answer_that_is_no_json_is_quoted(provider_class: MakeProvider) -> No
     ],
 )
 def test_a_broken_server_is_believed_in_nothing(provider_class: MakeProvider, status: int, body: object) -> None:
-    """An HTTP 5xx may have made a task whatever its body says, so it is never refused and nothing is resent."""
+    """After an HTTP 5xx the outcome is unknown whatever its body says, so that nothing is resent."""
     answer = HttpResponse(status=status, body=msgspec.json.encode(body))
     assert isinstance(provider_class(KEY).parse_submit(answer), Unknown)
 
 
 @each_row("key", ["msg", "message", "detail", "error"])
 def test_a_readable_refusal_ends_the_submit(provider_class: MakeProvider, key: str) -> None:
-    """A 400 that says why and names no task is a refusal in the vendor's words, as HTTP's status or a body's code."""
+    """A 400 with a reason and without a task is a refusal in the vendor's words, as an HTTP status or as a code."""
     provider = provider_class(KEY)
     says = {key: "Song Description contained artist name: example"}
     by_status = provider.parse_submit(HttpResponse(status=400, body=msgspec.json.encode(says)))
@@ -526,7 +526,7 @@ def test_a_readable_refusal_ends_the_submit(provider_class: MakeProvider, key: s
 
 @each_row("code", [408, 499, 520])
 def test_a_code_that_may_follow_a_task_is_unknown_and_told(provider_class: MakeProvider, code: int) -> None:
-    """A time-out does not say that no task was made; the reason quotes what was answered."""
+    """A code like a time-out makes the outcome unknown, with a reason that quotes the answer."""
     body = msgspec.json.encode({"code": code, "msg": "took too long", "message": "took too long"})
     outcome = provider_class(KEY).parse_submit(HttpResponse(status=200, body=body))
     assert isinstance(outcome, Unknown)
@@ -535,7 +535,7 @@ def test_a_code_that_may_follow_a_task_is_unknown_and_told(provider_class: MakeP
 
 @each_row("where", ["top", "data", "camel", "text"])
 def test_a_submit_may_name_its_task_anywhere(provider_class: MakeProvider, where: str) -> None:
-    """The id of a paid task is found on top, under `data`, in either spelling and in a JSON text."""
+    """A task id is found at the top or under `data`, in either spelling, and in a JSON text."""
     bodies: dict[str, object] = {
         "top": {"code": 200, "task_id": "t1", "status": "not_started"},
         "data": {"code": 200, "data": {"task_id": "t1"}},
@@ -548,7 +548,7 @@ def test_a_submit_may_name_its_task_anywhere(provider_class: MakeProvider, where
 
 @each_row("count", [33, 50_000])
 def test_a_flood_of_tracks_is_refused_at_once(provider_class: MakeProvider, count: int) -> None:
-    """One body shows at most some dozens of tracks or lines; what shows more never holds the process."""
+    """A body with more than some dozens of tracks is refused at once, or read without tracks."""
     flood = {"task_id": "t", "status": "SUCCESS", "data": [{}] * count, "files": [7] * count}
     try:
         events = provider_class(KEY).parse_webhook(msgspec.json.encode(flood))

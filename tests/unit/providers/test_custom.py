@@ -1,4 +1,4 @@
-"""A provider that somebody else writes with the kit is a provider like ours."""
+"""A user's own provider, written with the kit, works like ours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SOURCE = "https://files.example/a.mp3"
 
 
 def test_the_example_is_a_provider(kit: Kit) -> None:
-    """What it says of its API is enough for submit, status and webhook."""
+    """The example's few facts are enough for submit, status and webhook."""
     tape = Tape("k")
     assert isinstance(tape, Provider)
     assert ("tape", "TAPE_API_KEY", True) == (tape.info.name, tape.info.key_variable, tape.info.has_key)
@@ -29,7 +29,7 @@ def test_the_example_is_a_provider(kit: Kit) -> None:
 
 
 def test_the_kit_reads_its_answers() -> None:
-    """Ids, refusals and errors are found without a line of its own."""
+    """The kit finds ids, refusals and errors in the answers of the example."""
     tape = Tape("k")
     assert Submitted(task_id="t") == tape.parse_submit(ax.HttpResponse(status=200, body=b'{"id":"t"}'))
     refused = tape.parse_submit(ax.HttpResponse(status=401, body=b'{"error":"who are you"}'))
@@ -40,7 +40,7 @@ def test_the_kit_reads_its_answers() -> None:
 
 
 def test_the_kit_checks_its_fields() -> None:
-    """What it does not take is refused, and the message names those who do."""
+    """A field that the example does not take is refused, and the message names the providers that do."""
     tape = Tape("k")
     assert [] == list(tape.check(Extend(url=SOURCE, prompt="p", provider="tape", source_duration=3)))
     (problem,) = tape.check(Extend(url=SOURCE, style="jazz"))

@@ -1,4 +1,4 @@
-"""The rules of the fields: the engine's as each of its vendors sells them, and who takes what."""
+"""The rules for fields: those of the engine at each vendor, and which provider takes which field."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def instrumental(**fields: object) -> AddInstrumental:
 
 
 def valid(request: R) -> R:
-    """Return *request*, which is valid in itself."""
+    """Return *request* after checking that it is valid in itself."""
     assert () == request.problems()
     return request
 
@@ -62,7 +62,7 @@ def provider_named(name: str) -> Provider:
 
 
 def refused(provider: Provider, request: Request) -> set[str]:
-    """Return the fields with a problem that refuses *request*."""
+    """Return the fields whose problems refuse *request*."""
     return {problem.field for problem in provider.check(request) if not problem.advice}
 
 
@@ -75,7 +75,7 @@ def advised(provider: Provider, request: Request) -> set[str]:
 @each_row("model", LIMITS)
 @each_row("make", [by_id, uploaded])
 def test_each_model_has_its_own_lengths(made: MakeProvider, model: str, make: Callable[..., Extend]) -> None:
-    """A text may be as long as the model's own limit and not one character longer."""
+    """A text may be as long as its model allows, and not one character longer."""
     longest = {name: "x" * limit for name, limit in LIMITS[model].items()}
     assert set() == refused(made(), make(model=model, continue_at=9.0, **longest))
     too_long = {name: text + "x" for name, text in longest.items()}
@@ -84,14 +84,14 @@ def test_each_model_has_its_own_lengths(made: MakeProvider, model: str, make: Ca
 
 @each_row("made", MUSIC)
 def test_an_unknown_model_has_no_limits(made: MakeProvider) -> None:
-    """A model that this release does not know goes through without a word."""
+    """A model that this release does not know has no limits."""
     assert () == tuple(made().check(by_id(**{**CUSTOM, "model": "V9_NEXT", "prompt": "x" * 20_000})))
 
 
 @each_row("made", MUSIC)
 @each_row("model", sorted(V6_MODELS))
 def test_lengths_that_another_page_states_are_advice(made: MakeProvider, model: str) -> None:
-    """V6's lengths stand on the jobs route's page alone: there they refuse, elsewhere they warn and go."""
+    """V6's lengths, which only the page of the jobs route states, refuse there and are advice elsewhere."""
     request = by_id(**{**CUSTOM, "model": model, "title": "x" * 101})
     found = refused if made().name == "kie-jobs" else advised
     assert "title" in found(made(), request)
@@ -101,20 +101,20 @@ def test_lengths_that_another_page_states_are_advice(made: MakeProvider, model: 
 
 
 def test_all_limits_are_of_known_models() -> None:
-    """The table of the module and the vendors' pages agree."""
+    """The lengths in these tests, copied from the vendors' pages, equal those of the module."""
     assert LIMITS == {model: limits for model, limits in EXTEND_LIMITS.items() if model not in V6_MODELS}
 
 
 @each_row("made", VENDORS)
 @pytest.mark.parametrize("given", CUSTOM)
 def test_by_id_one_custom_field_needs_all_four(made: MakeProvider, given: str) -> None:
-    """Any of prompt, style, title and continue_at asks for custom mode, and then all four are required."""
+    """Extending by id, any of prompt, style, title and continue_at selects custom mode, which requires all four."""
     assert set(CUSTOM) - {given} == refused(made(), by_id(**{given: CUSTOM[given]}))
 
 
 @each_row("made", VENDORS)
 def test_by_id_nothing_is_needed_to_inherit(made: MakeProvider) -> None:
-    """Without custom fields the source's parameters are inherited, and `custom=False` forces that."""
+    """Extending by id without custom fields, or with `custom=False`, inherits the source's parameters."""
     assert set() == refused(made(), by_id())
     assert set() == refused(made(), by_id(continue_at=3.0, custom=False))
     assert set(CUSTOM) == refused(made(), by_id(custom=True))
@@ -122,7 +122,7 @@ def test_by_id_nothing_is_needed_to_inherit(made: MakeProvider) -> None:
 
 @each_row("made", VENDORS)
 def test_an_instrumental_extension_has_no_prompt(made: MakeProvider) -> None:
-    """With `instrumental` the prompt is forbidden by id, and the other three are enough."""
+    """An instrumental extension by id forbids the prompt, and requires only the other three fields."""
     rest = {name: value for name, value in CUSTOM.items() if name != "prompt"}
     assert set() == refused(made(), by_id(instrumental=True, **rest))
     assert {"prompt"} == refused(made(), by_id(instrumental=True, **CUSTOM))
@@ -131,7 +131,7 @@ def test_an_instrumental_extension_has_no_prompt(made: MakeProvider) -> None:
 
 @each_row("made", VENDORS)
 def test_an_upload_is_custom_by_style_or_title_alone(made: MakeProvider) -> None:
-    """For uploaded audio, prompt and continue_at inherit; style or title ask for the rest."""
+    """For an upload, style or title select custom mode; prompt and continue_at alone do not."""
     assert set() == refused(made(), uploaded(prompt="p", continue_at=5.0))
     assert {"title"} == refused(made(), uploaded(style="s", continue_at=5.0)) - {"prompt"}
     assert {"style"} == refused(made(), uploaded(title="t", continue_at=5.0)) - {"prompt"}
@@ -140,7 +140,7 @@ def test_an_upload_is_custom_by_style_or_title_alone(made: MakeProvider) -> None
 
 
 def test_whether_an_upload_needs_a_prompt_is_said_in_two_ways_at_kie() -> None:
-    """kie.ai's page calls the prompt required and optional in one, so there it is advice; elsewhere it is required."""
+    """A missing prompt of an upload is only advice at kie.ai, whose page contradicts itself, and refused elsewhere."""
     sung = uploaded(style="s", title="t", continue_at=5.0)
     assert (set(), {"prompt"}) == (refused(provider_named("kie"), sung), advised(provider_named("kie"), sung))
     assert {"prompt"} == refused(provider_named("sunoapi"), sung)
@@ -148,7 +148,7 @@ def test_whether_an_upload_needs_a_prompt_is_said_in_two_ways_at_kie() -> None:
 
 
 def test_custom_mode_tells_what_switched_it_on() -> None:
-    """The message names the field that asked for custom mode, and the way out."""
+    """The message says which field selected custom mode, and how to leave it."""
     found = {problem.field: problem.message for problem in provider_named("kie").check(by_id(title="t"))}
     assert "which title switched on (custom=False inherits from the source)" in found["prompt"]
     forced = {problem.field: problem.message for problem in provider_named("kie").check(by_id(custom=True))}
@@ -175,7 +175,7 @@ def test_custom_mode_tells_what_switched_it_on() -> None:
     ],
 )
 def test_a_model_that_is_spelt_otherwise_is_refused_with_the_right_spelling(model: str, meant: str | None) -> None:
-    """A near miss is refused before anything is spent; a name that nobody knows may be new, and goes."""
+    """A misspelt model is refused with the right spelling; an unknown one may be new and is sent."""
     found = [problem for problem in provider_named("kie").check(by_id(model=model)) if problem.field == "model"]
     assert [(f"there is no {model!r}; did you mean {meant}?", False)] * (meant is not None) == [
         (problem.message, problem.advice) for problem in found
@@ -184,7 +184,7 @@ def test_a_model_that_is_spelt_otherwise_is_refused_with_the_right_spelling(mode
 
 @each_row(("name", "needed"), [("kie", {"continue_at"}), ("sunoapi", set()), ("kie-jobs", set())])
 def test_only_kie_needs_continue_at_for_any_upload(name: str, needed: set[str]) -> None:
-    """kie.ai's upload route requires `continueAt` in either mode; the problem comes once."""
+    """kie.ai's upload route requires `continueAt` in either mode, and a missing one is reported once."""
     provider = provider_named(name)
     assert needed == refused(provider, uploaded())
     assert len(needed) == len(provider.check(uploaded()))
@@ -192,14 +192,14 @@ def test_only_kie_needs_continue_at_for_any_upload(name: str, needed: set[str]) 
 
 @pytest.mark.parametrize("made", VENDORS, ids=lambda made: made().name)
 def test_a_persona_needs_custom_mode_and_never_asks_for_it(made: MakeProvider) -> None:
-    """A persona alone leaves the parameters inherited, which these vendors do not take."""
+    """A persona needs custom mode, but does not select it."""
     assert not by_id(persona_id="p1").is_custom
     assert {"persona_id"} == refused(made(), by_id(persona_id="p1"))
     assert set() == refused(made(), by_id(persona_id="p1", **CUSTOM))
 
 
 def test_the_jobs_route_has_no_required_set() -> None:
-    """kie.ai's jobs route has no switch: any mix of the custom fields goes."""
+    """kie.ai's jobs route has no custom mode, and takes any mix of the custom fields."""
     jobs = provider_named("kie-jobs")
     for name, value in CUSTOM.items():
         assert set() == refused(jobs, by_id(**{name: value}))
@@ -223,20 +223,20 @@ def test_the_jobs_route_has_no_required_set() -> None:
     ],
 )
 def test_an_upload_may_last_eight_minutes(made: MakeProvider, model: str, seconds: float, fields: set[str]) -> None:
-    """Uploaded audio may last 8 minutes, 1 minute with V4_5ALL."""
+    """An upload may last 8 minutes, or 1 minute with V4_5ALL."""
     request = uploaded(model=model, continue_at=5.0, source_duration=seconds)
     assert fields == refused(made(), request)
 
 
 @each_row("made", MUSIC)
 def test_a_track_of_the_provider_may_last_longer(made: MakeProvider) -> None:
-    """The limit is on uploads: the provider's own tracks are extended whatever their length."""
+    """A provider's own tracks may be extended whatever their length."""
     assert set() == refused(made(), by_id(source_duration=700.0))
 
 
 @each_row("made", MUSIC)
 def test_extending_needs_a_model(made: MakeProvider) -> None:
-    """A model is required to extend, and not to add an instrumental."""
+    """Extending requires a model, adding an instrumental does not."""
     assert "model" in refused(made(), by_id(model=None))
     assert set() == refused(made(), instrumental())
     assert "V4_5PLUS" == made().info.sent_model(instrumental())
@@ -245,7 +245,7 @@ def test_extending_needs_a_model(made: MakeProvider) -> None:
 
 @each_row("made", MUSIC)
 def test_a_known_model_that_is_not_listed_is_advice(made: MakeProvider) -> None:
-    """V3_5 is gone from today's pages: it warns and goes."""
+    """V3_5, a known model that is no longer listed, is sent with advice."""
     request = by_id(model="V3_5")
     assert {"model"} == advised(made(), request)
     assert set() == refused(made(), request)
@@ -264,7 +264,7 @@ def test_a_known_model_that_is_not_listed_is_advice(made: MakeProvider) -> None:
     ],
 )
 def test_instrumentals_have_models_of_their_own(name: str, model: str, fields: set[str]) -> None:
-    """Each vendor lists its own models for instrumentals."""
+    """Each vendor has its own list of models for instrumentals."""
     provider = provider_named(name)
     request = AddInstrumental(url="https://files.example/v.mp3", title="t", tags="a", negative_tags="", model=model)
     assert fields == advised(provider, request)
@@ -285,7 +285,7 @@ def test_instrumentals_have_models_of_their_own(name: str, model: str, fields: s
 def test_instrumentals_have_lengths_of_their_own(
     name: str, fields: dict[str, str], found: tuple[set[str], set[str]]
 ) -> None:
-    """A length on a vendor's page refuses; one that third parties report warns."""
+    """A length on a vendor's own page refuses an instrumental's text, one from third parties is advice."""
     provider = provider_named(name)
     request = instrumental(**fields)
     assert found == (refused(provider, request), advised(provider, request))
@@ -294,7 +294,7 @@ def test_instrumentals_have_lengths_of_their_own(
 @each_row("made", MUSIC)
 @each_row(("word", "letter"), [("m", "m"), ("f", "f"), ("male", "m"), ("female", "f")])
 def test_gender_words_become_letters(made: MakeProvider, word: str, letter: str) -> None:
-    """The engine takes m and f; both spellings of a user are understood."""
+    """A gender may be given as a word or a letter, and is sent as a letter."""
     provider = made("k")
     assert set() == refused(provider, by_id(vocal_gender=word))
     body = provider.build_submit(by_id(vocal_gender=word), None).body
@@ -304,14 +304,14 @@ def test_gender_words_become_letters(made: MakeProvider, word: str, letter: str)
 @each_row("made", [*MUSIC, load("vidgo")])
 @each_row("name", ["style_weight", "weirdness_constraint", "audio_weight"])
 def test_a_weight_goes_out_with_two_decimals(made: MakeProvider, name: str) -> None:
-    """What reckoning with floats leaves behind the second decimal is not sent."""
+    """A weight is sent with two decimals, without the noise of float arithmetic."""
     body = made("k").build_submit(by_id(**CUSTOM, **{name: 0.1 + 0.2}), URL("https://bot.example/h")).body
     assert [b"0.3"] == re.findall(rb"0\.3[0-9]*", body or b"")
 
 
 @each_row("made", MUSIC)
 def test_neutral_and_s3_exist_elsewhere(made: MakeProvider) -> None:
-    """What only MusicGPT takes is a problem that names it."""
+    """A value that only MusicGPT takes is refused elsewhere, with a message that names MusicGPT."""
     request = uploaded(continue_at=5.0, vocal_gender="neutral")
     assert ["musicgpt" in problem.message for problem in made().check(request)] == [True]
     bucket = Extend(url="s3://bucket/a.mp3", model="V5", continue_at=5.0)
@@ -319,7 +319,7 @@ def test_neutral_and_s3_exist_elsewhere(made: MakeProvider) -> None:
 
 
 def test_a_field_names_who_takes_it() -> None:
-    """The message of a field that is not taken names the providers that take it."""
+    """The message for a field that is not taken names the providers that take it."""
     kie = provider_named("kie")
     found = [str(problem) for problem in kie.check(by_id(lyrics="la", num_outputs=2))]
     assert [
@@ -329,7 +329,7 @@ def test_a_field_names_who_takes_it() -> None:
 
 
 def test_an_operation_that_is_missing_names_who_has_it() -> None:
-    """MusicGPT adds no instrumentals and knows no ids: the error names the four that do."""
+    """The error for an operation or id that MusicGPT does not take names the four providers that do."""
     for request in (instrumental(), by_id()):
         with pytest.raises(UnsupportedError, match="kie, kie-jobs, sunoapi and vidgo have it"):
             provider_named("musicgpt").check(request)
@@ -337,7 +337,7 @@ def test_an_operation_that_is_missing_names_who_has_it() -> None:
 
 
 def test_a_field_that_nobody_takes_says_so() -> None:
-    """Nobody rehosts a track that is extended by its id, and the message says when."""
+    """The message for a field that no provider takes in this case says so."""
     found = provider_named("kie").check(by_id(rehost=True))
     assert [("rehost", "kie does not take it; no provider does when extending by audio_id")] == [
         (problem.field, problem.message) for problem in found

@@ -1,4 +1,4 @@
-"""kie.ai's per-operation routes: what is sent, where, and how a signed delivery is judged."""
+"""kie.ai's per-operation routes: requests, answers and keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from audioext.models.requests import AddInstrumental, Extend
 from tests.unit.providers.conftest import Kit
 
 CALLBACK = URL("https://hooks.example/kie/ref1/tag1")
-MADE: Callable[..., Kie] = Kie  # takes what a type checker would not let through
+MADE: Callable[..., Kie] = Kie  # without types, for values that a type checker would refuse
 VOICE = "https://files.example/voice.mp3"
 
 
@@ -31,7 +31,7 @@ def body(request: HttpRequest) -> dict[str, Any]:
 
 
 def test_the_pages_own_example_is_sent_as_the_page_shows_it() -> None:
-    """The example of docs.kie.ai/suno-api/extend-music is built from the fields of a request."""
+    """The example of docs.kie.ai/suno-api/extend-music is sent as the page shows it."""
     request = Extend(
         audio_id="e231-8cadc7dc",
         prompt="Extend the music with more relaxing notes and a gentle bridge section",
@@ -73,7 +73,7 @@ def test_inherited_parameters_send_the_source_alone() -> None:
 
 
 def test_an_upload_always_says_whether_it_is_instrumental() -> None:
-    """kie.ai requires `instrumental` on its upload route, so it is sent as false when not given."""
+    """kie.ai requires `instrumental` for uploads, so it is sent as false when not given."""
     sent = Kie("k").build_submit(Extend(url=VOICE, model="V5", continue_at=12.5), CALLBACK)
     assert "/api/v1/generate/upload-extend" == sent.url.path
     assert {
@@ -89,7 +89,7 @@ def test_an_upload_always_says_whether_it_is_instrumental() -> None:
 
 
 def test_an_instrumental_names_its_model() -> None:
-    """The vendor's default may change, so V4_5PLUS is sent when no model is given; empty texts are sent."""
+    """Without a model an instrumental is sent with V4_5PLUS, as the vendor's default may change."""
     request = AddInstrumental(url=VOICE, title="Rain", tags="piano", negative_tags="")
     sent = Kie("k").build_submit(request, CALLBACK)
     assert "/api/v1/generate/add-instrumental" == sent.url.path
@@ -104,24 +104,24 @@ def test_an_instrumental_names_its_model() -> None:
 
 
 def test_nobody_is_a_name_that_never_resolves() -> None:
-    """Where a callback URL is demanded and nobody can reach us, it is under `.invalid`."""
+    """If no callback URL is reachable, one under `.invalid` is sent, since the API requires one."""
     sent = Kie("k").build_submit(Extend(audio_id="a", model="V5"), None)
     assert (URL(body(sent)["callBackUrl"]).host or "").endswith(".invalid")
 
 
 def test_a_number_beyond_64_bits_is_still_sent() -> None:
-    """A whole number that JSON writers cannot take goes as a float."""
+    """An integer beyond 64 bits, which JSON writers refuse, is sent as a float."""
     sent = Kie("k").build_submit(Extend(url=VOICE, model="V5", continue_at=10**20), None)
     assert 1e20 == body(sent)["continueAt"]
 
 
 def test_no_key_means_no_authorization() -> None:
-    """A stand-alone listener needs no key, and none is made up."""
+    """Without a key no Authorization header is sent."""
     assert "authorization" not in Kie().build_credits().headers
 
 
 def test_the_status_and_the_credits_have_their_paths(kit: Kit) -> None:
-    """record-info takes the task id as a query; credits take nothing."""
+    """The status call has the task id in its query, and the credits call has no parameters."""
     kie = Kie("k", base_url="http://127.0.0.1:9/kie")
     assert "http://127.0.0.1:9/kie/api/v1/generate/record-info?taskId=task-1" == str(
         kie.build_status(kit.make_record()).url
@@ -130,7 +130,7 @@ def test_the_status_and_the_credits_have_their_paths(kit: Kit) -> None:
 
 
 def test_a_file_is_uploaded_as_a_stream() -> None:
-    """A local file goes as multipart, under the name that the caller made unique."""
+    """A local file is uploaded as multipart, under the given unique name."""
     sent = Kie("k").build_upload(Path("in/voice.wav"), "u1-voice.wav")
     assert URL("https://kieai.redpandaai.co/api/file-stream-upload") == sent.url
     assert [
@@ -142,14 +142,14 @@ def test_a_file_is_uploaded_as_a_stream() -> None:
 
 
 def test_a_foreign_url_is_uploaded_by_the_host() -> None:
-    """A URL goes as JSON, and the host fetches it."""
+    """A URL is sent to the file host as JSON, and the host fetches it."""
     sent = Kie("k").build_upload(VOICE, "u1.mp3")
     assert URL("https://kieai.redpandaai.co/api/file-url-upload") == sent.url
     assert {"fileUrl": VOICE, "uploadPath": "audioext", "fileName": "u1.mp3"} == body(sent)
 
 
 def test_the_file_host_follows_the_base_url() -> None:
-    """The vendor's file host belongs to the vendor's API; elsewhere the base URL serves by default."""
+    """The default base URL has the vendor's file host; any other base URL serves as file host itself."""
 
     def host(kie: Kie) -> str:
         return str(kie.build_upload(VOICE, "n").url.parent)
@@ -161,14 +161,14 @@ def test_the_file_host_follows_the_base_url() -> None:
 
 
 def test_both_routes_share_one_account() -> None:
-    """Limits count by host and key, whichever route is used and whatever it is called."""
+    """Both routes of kie.ai share one account per host and key, whatever their names."""
     assert Kie("k").info.account == KieJobs("k", name="other").info.account
     assert Kie("k").info.account != Kie("l").info.account
     assert Kie("k").info.account != Kie("k", base_url="http://127.0.0.1:9").info.account
 
 
 def test_defaults_are_the_vendors() -> None:
-    """20 submits in 10 s, results kept 14 days, a quarter of an hour until a submit counts as unknown."""
+    """The defaults are the vendor's: 20 submits in 10 s, results kept for 14 days, and a grace period of 900 s."""
     kie = Kie()
     assert (20, 10.0, None) == (kie.limits.submits, kie.limits.per, kie.limits.parallel)
     assert (14 * 86_400.0, 900.0) == (kie.retention, kie.grace)
@@ -178,7 +178,7 @@ def test_defaults_are_the_vendors() -> None:
 
 @pytest.mark.parametrize("keys", ["", " \n", [""], ["good", ""], ["half \ud800"], [3], 3, b"good"])
 def test_a_webhook_key_must_be_usable(keys: object) -> None:
-    """An empty key would sign anything, and half a surrogate pair has no bytes."""
+    """A webhook key that is empty, no text or not encodable is refused."""
     with pytest.raises(ConfigError, match="webhook_key must be text"):
         MADE("k", webhook_key=keys)
 
@@ -189,12 +189,12 @@ def test_a_webhook_key_may_come_from_a_file() -> None:
 
 
 def test_webhook_keys_never_show() -> None:
-    """The repr of a provider shows neither key."""
+    """The repr of a provider shows neither API key nor webhook keys."""
     assert "hush" not in repr(Kie("hush-api", webhook_key=["hush-one", "hush-two"]))
 
 
 def refusal(status: int, headers: dict[str, str], payload: bytes) -> RateLimitError:
-    """Return the rate error of an answer to a submit."""
+    """Return the `RateLimitError` of a submit's answer."""
     outcome = Kie("k").parse_submit(HttpResponse(status=status, headers=headers, body=payload))
     assert isinstance(outcome, Refused)
     assert isinstance(outcome.error, RateLimitError)
@@ -218,18 +218,18 @@ def refusal(status: int, headers: dict[str, str], payload: bytes) -> RateLimitEr
     ],
 )
 def test_retry_after_is_seconds_or_a_date(headers: dict[str, str], seconds: float | None) -> None:
-    """A date counts from the answer's own date, since no clock is read; what cannot be read says nothing."""
+    """`Retry-After` may be seconds or a date, which counts from the answer's own date; invalid values are ignored."""
     assert seconds == refusal(200, headers, b'{"code":429,"msg":"slow down"}').retry_after
 
 
 def test_a_refused_code_beside_a_task_id_is_unknown() -> None:
-    """An answer that refuses and names a task contradicts itself: nothing may be resent."""
+    """An answer that refuses and names a task leaves the outcome unknown."""
     outcome = Kie("k").parse_submit(HttpResponse(status=200, body=b'{"code":402,"msg":"no","data":{"taskId":"t"}}'))
     assert isinstance(outcome, Unknown)
 
 
 def test_the_http_status_counts_where_the_body_has_no_code() -> None:
-    """The body's code comes first; without one the HTTP status is the code, and text codes are read."""
+    """The body's code may be text; without one the HTTP status is the code."""
     kie = Kie("k")
     by_status = kie.parse_submit(HttpResponse(status=401, body=b'{"message":"who are you"}'))
     assert isinstance(by_status, Refused)
@@ -244,7 +244,7 @@ def test_the_http_status_counts_where_the_body_has_no_code() -> None:
 
 
 def test_a_long_text_of_the_vendor_is_cut() -> None:
-    """A vendor's text ends up in logs, so it is one line of at most 500 characters."""
+    """A vendor's text is cut to one line of at most 500 characters."""
     answer = HttpResponse(status=200, body=msgspec.json.encode({"code": 402, "msg": "no\ncredits " * 200}))
     outcome = Kie("k").parse_submit(answer)
     assert isinstance(outcome, Refused)
@@ -253,7 +253,7 @@ def test_a_long_text_of_the_vendor_is_cut() -> None:
 
 
 def test_the_firewalls_page_is_told_as_such_everywhere() -> None:
-    """Cloudflare's refusal of a client is no word on the key."""
+    """Cloudflare's refusal is reported as a firewall's, for submits and status calls."""
     page = HttpResponse(status=403, body=b"<h1>Error 1010</h1>")
     outcome = Kie("k").parse_submit(page)
     assert isinstance(outcome, Refused)

@@ -1,4 +1,4 @@
-"""kie.ai's jobs route: one path for all operations, and results in many wrappings."""
+"""kie.ai's jobs route: one path for all operations, and results in many shapes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def body(request: HttpRequest) -> dict[str, Any]:
 
 
 def test_an_extension_goes_in_snake_case_under_input() -> None:
-    """The operation is the outer model, the engine's version the inner one, and there is no switch."""
+    """An extension is sent under `input` in snake case, with the operation as outer and the version as inner model."""
     request = Extend(
         audio_id="a1",
         model="V6",
@@ -62,32 +62,32 @@ def test_an_extension_goes_in_snake_case_under_input() -> None:
     ],
 )
 def test_uploaded_audio_is_the_upload_url(request_: Request, slug: str) -> None:
-    """Each operation has its slug, and uploaded audio its key."""
+    """Each operation has its slug, and uploaded audio is sent as `upload_url`."""
     sent = body(KieJobs("k").build_submit(request_, CALLBACK))
     assert (slug, VOICE) == (sent["model"], sent["input"]["upload_url"])
     assert "url" not in sent["input"]
 
 
 def test_an_upload_always_says_whether_it_is_instrumental() -> None:
-    """A production client lists `instrumental` as required for uploads, so it is sent as false when not given."""
+    """`instrumental` is sent as false for uploads when not given, as a production client lists it as required."""
     sent = body(KieJobs("k").build_submit(Extend(url=VOICE, model="V5"), CALLBACK))
     assert False is sent["input"]["instrumental"]
     assert "instrumental" not in body(KieJobs("k").build_submit(Extend(audio_id="a", model="V5"), CALLBACK))["input"]
 
 
 def test_no_callback_url_is_sent_when_nobody_can_reach_us() -> None:
-    """The callback URL is optional on this route, so none is made up."""
+    """Without a reachable callback URL none is sent, since it is optional here."""
     assert "callBackUrl" not in body(KieJobs("k").build_submit(Extend(audio_id="a", model="V5"), None))
 
 
 def test_the_status_is_a_get_by_query(kit: Kit) -> None:
-    """The jobs route takes the task id as a query."""
+    """The status call is a GET with the task id in its query."""
     jobs = KieJobs("k")
     assert "https://api.kie.ai/api/v1/jobs/recordInfo?taskId=task-1" == str(jobs.build_status(kit.make_record()).url)
 
 
 def test_results_live_for_a_day() -> None:
-    """The jobs page says that result URLs usually expire after 24 h."""
+    """Results are kept for 24 h, as the jobs page says."""
     assert 86_400.0 == KieJobs().retention
 
 
@@ -99,7 +99,7 @@ def test_results_live_for_a_day() -> None:
     ],
 )
 def test_addresses_that_are_no_links_are_left_out(result: dict[str, object]) -> None:
-    """A text that is no http(s) address with a path is no track."""
+    """A result that is not an http(s) URL with a path is left out."""
     detail = {"taskId": "t", "state": "success", "resultJson": msgspec.json.encode(result).decode()}
     (event,) = KieJobs("k").parse_status(
         HttpResponse(status=200, body=msgspec.json.encode({"code": 200, "msg": "ok", "data": detail}))

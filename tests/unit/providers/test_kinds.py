@@ -1,7 +1,7 @@
-"""The kinds of shapes that vendors send beside their pages': one test for each kind, at all five wire formats.
+"""Variants of answers that vendors send beside their documented shapes: one test for each kind, at all five APIs.
 
-The examples behind the kinds are those that public clients of the vendors, of their siblings, and recordings of
-2025-12 to 2026-11 show or guard against; the other spellings are invented.
+The examples come from public clients of the vendors and of their siblings, and from recordings of 2025-12 to 2026-11;
+the other spellings are invented.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def status(provider: str, word: object = "SUCCESS", **more: object) -> Body:
 
 
 def songs(provider: str, **sides: object) -> Body:
-    """Return two tracks as *provider*'s status answers hold them, each with these side fields."""
+    """Return two tracks in the shape of *provider*'s status answers, each with these side fields."""
     if provider == "musicgpt":
         numbered = {f"{name}_{index}": value for name, value in sides.items() for index in (1, 2)}
         ids = {"conversion_id_1": "a", "conversion_id_2": "b"}
@@ -53,7 +53,7 @@ def songs(provider: str, **sides: object) -> Body:
 
 
 def delivery(provider: str, **sides: object) -> Body:
-    """Return a whole song as *provider*'s webhooks hold it."""
+    """Return a complete song in the shape of *provider*'s webhooks."""
     if provider in {"vidgo", "musicgpt"}:
         return status(provider, "finished", **songs(provider, **sides))
     both = [{"id": "a", "audio_url": AUDIO, **sides}, {"id": "b", "audio_url": OTHER, **sides}]
@@ -61,29 +61,29 @@ def delivery(provider: str, **sides: object) -> Body:
 
 
 def asked(made: Make, body: object) -> tuple[Event, ...]:
-    """Return what a status answer means."""
+    """Return what a status answer decodes to."""
     return made(KEY).parse_status(HttpResponse(status=200, body=msgspec.json.encode(body)))
 
 
 def hooked(made: Make, body: object) -> tuple[Event, ...]:
-    """Return what a webhook means."""
+    """Return what a webhook decodes to."""
     return made(KEY).parse_webhook(msgspec.json.encode(body))
 
 
 def submitted(made: Make, body: object, http: int = 200) -> Submitted | Refused | Unknown:
-    """Return what a submit's answer means."""
+    """Return what a submit's answer decodes to."""
     return made(KEY).parse_submit(HttpResponse(status=http, body=msgspec.json.encode(body)))
 
 
 def only(events: tuple[Event, ...]) -> Progress:
-    """Return the one thing that was seen."""
+    """Return the only event, which has to be progress."""
     (seen,) = events
     assert isinstance(seen, Progress)
     return seen
 
 
 def is_song(events: tuple[Event, ...], *, count: int = 2) -> bool:
-    """Say whether the whole song was seen, with so many files."""
+    """Return whether *events* are a complete song with *count* files."""
     seen = only(events)
     return (Stage.COMPLETE, count) == (seen.claimed_stage, sum(bool(track.audio_url) for track in seen.tracks))
 
@@ -123,7 +123,7 @@ RUNNING = (
 
 @each_row("word", DONE)
 def test_any_word_for_done_ends_the_wait(provider_class: Make, word: str) -> None:
-    """A status that says done, in any spelling, makes a song of the tracks beside it."""
+    """A status word for done, in any spelling, completes the song with the tracks beside it."""
     name = provider_class().info.name
     assert is_song(asked(provider_class, status(name, word, **songs(name))))
     assert is_song(hooked(provider_class, status(name, word, **songs(name))))
@@ -131,7 +131,7 @@ def test_any_word_for_done_ends_the_wait(provider_class: Make, word: str) -> Non
 
 @each_row("word", FAILED)
 def test_any_word_for_failed_ends_the_wait(provider_class: Make, word: str) -> None:
-    """A status that says failed, in any spelling, is the task's failure, in the vendor's words."""
+    """A status word for failed, in any spelling, fails the task with the vendor's message."""
     body = status(provider_class().info.name, word, message="no luck")
     for events in (asked(provider_class, body), hooked(provider_class, body)):
         (failed,) = events
@@ -141,13 +141,13 @@ def test_any_word_for_failed_ends_the_wait(provider_class: Make, word: str) -> N
 
 @each_row("word", RUNNING)
 def test_any_word_for_running_goes_on(provider_class: Make, word: str) -> None:
-    """A status that says not yet claims nothing, and is no unknown word."""
+    """A status word for running claims nothing, and is not kept as unknown."""
     assert Progress(task_id="t1") == only(asked(provider_class, status(provider_class().info.name, word)))
 
 
 @each_row(("flag", "means"), [(0, "runs"), (1, "song"), ("1", "song"), (2, "fails"), (3, "fails"), ("9", "unknown")])
 def test_a_flag_of_success_is_a_word(provider_class: Make, flag: object, means: str) -> None:
-    """A `successFlag`, which kie.ai's other models have, says what a status word would."""
+    """A `successFlag`, as kie.ai's other models have, counts like a status word."""
     task: Body = {"taskId": "t1", "successFlag": flag}
     if means == "song":
         assert is_song(asked(provider_class, {"code": 200, "data": {**task, "tracks": LISTED}}))
@@ -162,7 +162,7 @@ def test_a_flag_of_success_is_a_word(provider_class: Make, flag: object, means: 
 
 @each_row("word", ["remastering", "second", "LYRICS_SUCCESS", "COVER_COMPLETED", "no\u00e7\u00e3o", "1"])
 def test_an_unknown_word_is_kept(provider_class: Make, word: str) -> None:
-    """A word that nobody knows claims nothing, and is there for people to read."""
+    """An unknown status word claims nothing, and is kept."""
     seen = only(asked(provider_class, status(provider_class().info.name, word)))
     assert (None, word) == (seen.claimed_stage, seen.word)
 
@@ -170,7 +170,7 @@ def test_an_unknown_word_is_kept(provider_class: Make, word: str) -> None:
 @each_row("word", ["CALLBACK_EXCEPTION", "callback_exception", "CallbackException", "WEBHOOK_FAILED"])
 @each_row("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
 def test_a_complaint_about_our_endpoint_is_no_failure(name: str, word: str) -> None:
-    """With its files it is the song; without a track it is doubtful; a webhook makes a status call due."""
+    """A callback complaint is a song if files are there, else doubtful; in a webhook it makes a status call due."""
     provider = load(name)
     assert is_song(asked(provider, status(name, word, **songs(name))))
     (failed,) = asked(provider, status(name, word))
@@ -181,7 +181,7 @@ def test_a_complaint_about_our_endpoint_is_no_failure(name: str, word: str) -> N
 
 @given(word=st.sampled_from([word for word in (*DONE, *FAILED, *RUNNING) if word.isupper()]), data=st.data())
 def test_the_spelling_of_a_word_makes_no_difference(word: str, data: st.DataObject) -> None:
-    """Case, and what stands between the parts of a word, tell nothing."""
+    """Case and separators in a status word do not matter."""
     parts = [data.draw(st.sampled_from([part.lower(), part.title(), part])) for part in word.split("_")]
     spelt = data.draw(st.sampled_from(["_", "-", " ", ".", "__"])).join(parts)
     kie = load("kie")
@@ -219,7 +219,7 @@ LISTED: list[Body] = [{"id": "a", "audioUrl": AUDIO}, {"id": "b", "audioUrl": OT
 def test_a_result_is_found_wherever_it_stands(
     provider_class: Make, key: str, wrapped: Callable[[object], object]
 ) -> None:
-    """Tracks under any key, in lists, objects and JSON texts, are the song."""
+    """Tracks are found under any key, in lists, objects and JSON texts."""
     name = provider_class().info.name
     for body in (status(name, **{key: wrapped(LISTED)}), {"taskId": "t1", "status": "SUCCESS", key: wrapped(LISTED)}):
         assert is_song(asked(provider_class, body))
@@ -234,7 +234,7 @@ WRAPPERS = ("payload", "body", "task", "job", "record", "webhook", "message", "i
     depth=st.integers(1, 3),
 )
 def test_a_wrapper_may_have_any_name(provider_class: Make, key: str, depth: int) -> None:
-    """What wraps a whole answer, or its tracks, is looked into, whatever its name."""
+    """A wrapper around a whole answer or its tracks may have any name."""
     name = provider_class().info.name
     body: object = status(name, **songs(name))
     result: object = LISTED
@@ -249,7 +249,7 @@ def test_a_wrapper_may_have_any_name(provider_class: Make, key: str, depth: int)
 def test_a_wrapper_of_all_may_be_called_like_an_echo(
     provider_class: Make, key: str, wrapped: Callable[[object], object]
 ) -> None:
-    """Where a body has one key, nothing stands beside it that it could repeat: relays wrap what they pass on."""
+    """A wrapper around a whole body may even have the name of an echoed request, since relays do that."""
     name = provider_class().info.name
     assert is_song(hooked(provider_class, {key: wrapped(delivery(name))}))
     assert is_song(asked(provider_class, {key: wrapped(status(name, **songs(name)))}))
@@ -257,7 +257,7 @@ def test_a_wrapper_of_all_may_be_called_like_an_echo(
 
 @each_row("id_", ["same", "t1", 7])
 def test_two_files_under_one_id_are_two_tracks(provider_class: Make, id_: object) -> None:
-    """An id that all tracks share, as that of their task would be, names none of them; files of two kinds are one's."""
+    """Two files of one kind under one id are two tracks without ids; an MP3 and a WAV file are one track."""
     name = provider_class().info.name
     both: list[Body] = [{"id": id_, "audio_url": AUDIO}, {"id": id_, "audio_url": OTHER}]
     for events in (
@@ -274,7 +274,7 @@ def test_two_files_under_one_id_are_two_tracks(provider_class: Make, id_: object
 
 @each_row("key", ["param", "input", "requestParams", "source_audio", "uploaded", "originalFile"])
 def test_what_was_asked_for_is_no_result(provider_class: Make, key: str) -> None:
-    """The source that a task repeats is not taken for the song."""
+    """The source of a task that an answer repeats is not taken for a track."""
     for value in (LISTED, json.dumps(LISTED), {"audio_url": AUDIO}):
         seen = only(asked(provider_class, status(provider_class().info.name, "generating", **{key: value})))
         assert () == seen.tracks
@@ -290,7 +290,7 @@ def test_what_was_asked_for_is_no_result(provider_class: Make, key: str) -> None
 )
 @each_row("link", [AUDIO, [AUDIO], {"url": AUDIO}])
 def test_a_file_is_found_under_any_name(provider_class: Make, key: str, link: object) -> None:
-    """A link to a file is the file, whatever its key, and in a list or an object where the key is known."""
+    """A link to a file is found under any key, and under known keys also in a list or an object."""
     if not isinstance(link, str) and key in {"src", "href", "music", "cdn_mp3", "sourceAudioUrl", "wav_url"}:
         return
     if not isinstance(link, str) and key == "conversion_path_wav":
@@ -300,7 +300,7 @@ def test_a_file_is_found_under_any_name(provider_class: Make, key: str, link: ob
 
 
 def test_a_link_may_be_a_list_in_a_text(provider_class: Make) -> None:
-    """JSON of a list of links is its first file; broken JSON, or that of something else, is none."""
+    """A JSON text with a list of links is its first audio file, and any other text in its place is none."""
     name, image = provider_class().info.name, "https://files.example/a.png"
     body = status(name, data=[{"id": "a", "audio_url": json.dumps([image, AUDIO])}])
     assert AUDIO == only(asked(provider_class, body)).tracks[0].audio_url
@@ -312,7 +312,7 @@ def test_a_link_may_be_a_list_in_a_text(provider_class: Make) -> None:
 @each_row("key", ["metadata", "files", "Result", "output", "urls", "links", "assets"])
 @each_row("held", [{"audio_url": AUDIO}, {"mp3": AUDIO}, [{"url": AUDIO}]])
 def test_a_file_may_stand_one_level_inside_its_track(provider_class: Make, key: str, held: object) -> None:
-    """An object inside a track holds its file where the task is done and no other link is known."""
+    """A file inside an object of its track is found if the task is done and the track has no other link."""
     name = provider_class().info.name
     assert is_song(asked(provider_class, status(name, data=[{"id": "a", key: held}, {"id": "b", key: held}])))
     body = status(name, "generating", data=[{"id": "a", key: held}])
@@ -322,7 +322,7 @@ def test_a_file_may_stand_one_level_inside_its_track(provider_class: Make, key: 
 
 
 def test_bare_links_are_files_and_images_are_not(provider_class: Make) -> None:
-    """Where a result is a list of links, or one, those to images are left out."""
+    """A result of bare links shows their files, without those to images."""
     name = provider_class().info.name
     links = ["https://files.example/cover.png", AUDIO, OTHER]
     assert is_song(asked(provider_class, status(name, resultUrls=links)))
@@ -332,7 +332,7 @@ def test_bare_links_are_files_and_images_are_not(provider_class: Make) -> None:
 
 
 def test_a_delivery_of_bare_tracks_shows_them(provider_class: Make) -> None:
-    """A list without anything around it claims nothing, so its status is asked for; a list of nothing is void."""
+    """A webhook of bare tracks shows them and claims no stage; a list of anything else raises `DecodeError`."""
     (seen,) = provider_class().parse_webhook(json.dumps(LISTED).encode())
     assert isinstance(seen, Progress)
     assert ([AUDIO, OTHER], None) == ([track.audio_url for track in seen.tracks], seen.claimed_stage)
@@ -343,14 +343,14 @@ def test_a_delivery_of_bare_tracks_shows_them(provider_class: Make) -> None:
 @each_row("link", ["https://files.example/NULL.mp3", "https://files.example/nan.mp3", "https://undefined/a.mp3", "N/A"])
 @each_row("key", ["audio_url", "audioUrl"])
 def test_nothing_has_many_names(provider_class: Make, key: str, link: str) -> None:
-    """A word for nothing is none in capitals, and as a host, either."""
+    """A link made of a word for nothing, such as NULL, in any case or as a host, is left out."""
     seen = only(asked(provider_class, status(provider_class().info.name, data=[{"id": "a", key: link}])))
     assert [] == [track for track in seen.tracks if track.audio_url]
 
 
 @each_row("link", ["https://files.example/None.mp3", "https://files.example", "", None, "null", "undefined", False, 0])
 def test_a_word_for_nothing_is_no_file(provider_class: Make, link: object) -> None:
-    """COMPLETE is claimed, and no track of it can be played yet."""
+    """A word for nothing, such as undefined, in place of a link leaves its track without audio."""
     seen = only(asked(provider_class, status(provider_class().info.name, data=[{"id": "a", "audio_url": link}])))
     assert [] == [track for track in seen.tracks if track.audio_url]
 
@@ -358,7 +358,7 @@ def test_a_word_for_nothing_is_no_file(provider_class: Make, link: object) -> No
 @each_row("provider", ["kie", "kie-jobs", "sunoapi"])
 @each_row("key", ["callback_type", "CallbackType", "type", "event", "eventType"])
 def test_a_callbacks_type_is_known_under_other_names(provider: str, key: str) -> None:
-    """Where nothing else says how far a task is; any other word there is about something else."""
+    """A callback's type is found under other names, unless its word is about something else."""
     said = {"task_id": "t1", "data": [{"id": "a", "audio_url": AUDIO}]}
     make = load(provider)
     claimed = only(hooked(make, {"code": 200, "data": {**said, key: "complete"}})).claimed_stage
@@ -378,7 +378,7 @@ def test_a_callbacks_type_is_known_under_other_names(provider: str, key: str) ->
     ],
 )
 def test_the_answer_to_a_submit_is_no_callback(provider: str, said: dict[str, object]) -> None:
-    """Words that tell of a task in a callback refuse no submit: whoever takes it for refused pays twice."""
+    """An error word of callbacks in a submit's answer leaves the outcome unknown, so that nothing is paid twice."""
     answer = HttpResponse(status=200, body=json.dumps(said).encode())
 
     assert isinstance(load(provider)("key").parse_submit(answer), Unknown)
@@ -401,7 +401,7 @@ UPLOADED = "https://files.example/kieai/1.wav"
     ],
 )
 def test_an_uploaded_file_is_found_wherever_it_stands(provider: str, body: object) -> None:
-    """A submit goes on with the link of its file, whatever the file host calls it."""
+    """The link of an uploaded file is found under any name of the file host's answer."""
     account = load(provider)(KEY)
     assert isinstance(account, Uploads)
     assert UPLOADED == account.parse_upload(HttpResponse(status=200, body=msgspec.json.encode(body)))
@@ -418,7 +418,7 @@ def test_an_uploaded_file_is_found_wherever_it_stands(provider: str, body: objec
     ],
 )
 def test_a_balance_is_found_wherever_it_stands(provider: str, body: object) -> None:
-    """It may be a text, flat or wrapped."""
+    """A balance is found as a number or text, flat or wrapped."""
     account = load(provider)(KEY)
     assert isinstance(account, Credits)
     assert 42.5 == account.parse_credits(HttpResponse(status=200, body=msgspec.json.encode(body)))
@@ -427,7 +427,7 @@ def test_a_balance_is_found_wherever_it_stands(provider: str, body: object) -> N
 @each_row("provider", ["kie", "kie-jobs", "sunoapi", "vidgo"])
 @each_row(("text", "balance"), [("1,234", 1234.0), ("1,234,567.5", 1234567.5), ("12,5", None), ("1,2345", None)])
 def test_a_balance_may_have_commas_at_its_thousands(provider: str, text: str, balance: float | None) -> None:
-    """A comma elsewhere may stand for anything, so there it is no balance."""
+    """A balance may have commas between thousands; with a comma elsewhere it is refused as ambiguous."""
     account = load(provider)(KEY)
     assert isinstance(account, Credits)
     answer = HttpResponse(status=200, body=msgspec.json.encode({"code": 200, "data": text}))
@@ -453,7 +453,7 @@ def test_a_balance_may_have_commas_at_its_thousands(provider: str, text: str, ba
     ],
 )
 def test_a_body_may_be_wrapped_as_text(provider_class: Make, encode: Callable[[str], bytes]) -> None:
-    """Byte order marks, blanks, and JSON in JSON texts change nothing."""
+    """Byte order marks, blanks, and JSON inside JSON texts are accepted around a body."""
     provider, name = provider_class(KEY), provider_class().info.name
     answer = HttpResponse(status=200, body=encode(json.dumps(status(name, **songs(name)))))
     assert is_song(provider.parse_status(answer))
@@ -464,14 +464,14 @@ def test_a_body_may_be_wrapped_as_text(provider_class: Make, encode: Callable[[s
 
 @each_row("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 def test_another_encoding_is_refused_by_its_name(provider_class: Make, encoding: str) -> None:
-    """JSON is UTF-8; what is not says so."""
+    """A body in UTF-16 raises `DecodeError`, which names the encoding."""
     with pytest.raises(DecodeError, match="UTF-16"):
         provider_class(KEY).parse_webhook(json.dumps(delivery("kie")).encode(encoding))
 
 
 @each_row("careless", [rb'"rain \ud83d"', b"NaN", b"-Infinity", b'"caf\xe9"', b'"two\nlines"', b'"tab\there"'])
 def test_a_careless_value_never_costs_the_song(provider_class: Make, careless: bytes) -> None:
-    """NaN, bytes of another encoding and raw line breaks beside a track are no reason to lose it."""
+    """NaN, bytes of another encoding or raw line breaks beside a track do not lose the song."""
     provider, name = provider_class(KEY), provider_class().info.name
     body = msgspec.json.encode(status(name, songs=[{"id": "a", "audio_url": AUDIO, "duration": 77777}]))
     answer = HttpResponse(status=200, body=body.replace(b"77777", careless))
@@ -488,7 +488,7 @@ def test_a_careless_value_never_costs_the_song(provider_class: Make, careless: b
     ],
 )
 def test_a_webhook_without_a_word_is_asked_about(provider_class: Make, body: object, fails: bool) -> None:
-    """A code of failure fails the task where nothing else is said of it; else a status call is due at once."""
+    """A webhook with only a failure code fails the task, one without any word asks for a status call."""
     (event,) = hooked(provider_class, body)
     if fails and provider_class().info.name != "musicgpt":
         assert isinstance(event, Failed)
@@ -499,7 +499,7 @@ def test_a_webhook_without_a_word_is_asked_about(provider_class: Make, body: obj
 
 @each_row("code", [200, 200.0, "200", " 200 ", "0", 0, 201, None, True, "success", [], {}])
 def test_a_good_code_may_be_written_in_any_way(provider_class: Make, code: object) -> None:
-    """A code of success, and one that is none, let the tracks speak."""
+    """A code for success in any form, or a missing one, lets the tracks count."""
     name = provider_class().info.name
     assert is_song(asked(provider_class, {**status(name, **songs(name)), "code": code}))
     assert is_song(hooked(provider_class, {**delivery(name), "code": code}))
@@ -507,7 +507,7 @@ def test_a_good_code_may_be_written_in_any_way(provider_class: Make, code: objec
 
 @each_row(("id_", "known"), [(123, "123"), (123.0, "123"), (" t1\n", "t1"), ("t1", "t1")])
 def test_an_id_may_be_a_number(provider_class: Make, id_: object, known: str) -> None:
-    """Ids of tasks and tracks are texts, whatever the wire has."""
+    """Ids of tasks and tracks may be numbers or padded text."""
     assert Submitted(task_id=known) == submitted(provider_class, {"code": 200, "data": {"task_id": id_}})
     body = {"taskId": id_, "status": "SUCCESS", "data": [{"id": id_, "audio_url": AUDIO}]}
     seen = only(hooked(provider_class, body))
@@ -532,7 +532,7 @@ ODD = st.one_of(
 def test_a_side_field_of_any_type_never_costs_the_song(
     provider: str, sides: dict[str, object], data: st.DataObject
 ) -> None:
-    """Whatever stands beside a track's id and link, in status answers and in webhooks, the files are there."""
+    """No value beside a track's id and link, of any type, loses its file, in status answers and in webhooks."""
     made = load(provider)
     if any(str(value).lower().startswith(("image", "video")) for value in [sides.get("file_type")]):
         sides.pop("file_type")
@@ -582,7 +582,7 @@ SAYS = "The lyrics were flagged for moderation"
     ],
 )
 def test_a_failures_words_are_never_lost(provider_class: Make, key: str, value: object) -> None:
-    """What a failure says is told under any of its names, however it is wrapped, and so is what it is about."""
+    """A failure's message and reason are found under any name and in any wrapping."""
     name = provider_class().info.name
     inside = status(name, "failed", **{key: value})
     beside = {**status(name, "failed"), "msg": "success", key: value}
@@ -597,14 +597,14 @@ def test_a_failures_words_are_never_lost(provider_class: Make, key: str, value: 
 @each_row("key", ["response", "result", "output", "data", "files", "sunoData"])
 @each_row("value", [SAYS, [{"id": "a", "audio_url": None, "error_message": SAYS}, {"id": "b"}]])
 def test_a_failure_may_speak_where_its_result_would_be(provider_class: Make, key: str, value: object) -> None:
-    """Words in place of the tracks, and those of a track, are the failure's where nothing else is said."""
+    """A message in place of the tracks, or in one of them, is the failure's if there is no other."""
     failed = asked(provider_class, status(provider_class().info.name, "failed", **{key: value}))[-1]
     assert isinstance(failed, Failed)
     assert (SAYS, FailureReason.CONTENT) == (failed.message, failed.reason)
 
 
 def test_a_failures_code_beside_its_task_is_the_tasks(provider_class: Make) -> None:
-    """An error's code on top, where the task is named as well, does not make the call a refused one."""
+    """An error code beside a task id is the task's failure, not that of the call."""
     body = {"taskId": "t1", "status": "FAILED", "errorCode": 500, "errorMessage": SAYS}
     for events in (asked(provider_class, body), hooked(provider_class, body)):
         failed = events[-1]
@@ -614,7 +614,7 @@ def test_a_failures_code_beside_its_task_is_the_tasks(provider_class: Make) -> N
 
 @each_row("code", [501, "501", 501.0, " 501 "])
 def test_a_code_of_failure_may_be_written_in_any_way(code: object) -> None:
-    """kie.ai's 501 fails the task, in a webhook and in a status answer that has nothing else."""
+    """kie.ai's code 501, in any form, fails the task in a webhook and in a status answer."""
     kie = load("kie")
     hook = {"code": code, "msg": "no luck", "data": {"callbackType": "error", "task_id": "t1", "data": None}}
     for events in (hooked(kie, hook), asked(kie, {"code": code, "msg": "no luck", "data": None})):
@@ -626,7 +626,7 @@ def test_a_code_of_failure_may_be_written_in_any_way(code: object) -> None:
 @each_row("word", ["text", "first", "complete"])
 @each_row("data", [None, []])
 def test_an_interim_callback_with_a_bad_code_is_asked_about(word: str, data: object) -> None:
-    """Beside a stage before the last one a bad code claims nothing, and the status is asked; else it fails the task."""
+    """A bad code with a stage before COMPLETE asks for a status call; with COMPLETE it fails the task."""
     for provider in ("kie", "sunoapi"):
         body = {"code": 500, "msg": "no luck", "data": {"callbackType": word, "task_id": "t1", "data": data}}
         (event,) = hooked(load(provider), body)
@@ -638,7 +638,7 @@ def test_an_interim_callback_with_a_bad_code_is_asked_about(word: str, data: obj
 
 @each_row("says", ["Your prompt violates our content policy", "Detected as NSFW."])
 def test_words_about_the_content_say_what_failed(provider_class: Make, says: str) -> None:
-    """A refusal at submit and a failure later are told as the content's by their words."""
+    """A refusal or failure whose words are about the content has the content as its reason."""
     refused = submitted(provider_class, {"message": says}, 422)
     assert isinstance(refused, Refused)
     assert isinstance(refused.error, ContentError)
@@ -649,7 +649,7 @@ def test_words_about_the_content_say_what_failed(provider_class: Make, says: str
 
 @each_row("value", [False, "false", "False", 0, "0", "no"])
 def test_success_that_is_false_is_a_failure(provider_class: Make, value: object) -> None:
-    """A webhook that says no, and nothing else of its task, fails it with its reason."""
+    """A webhook with `success` false and nothing else fails its task with the given reason."""
     (failed,) = hooked(provider_class, {"success": value, "task_id": "t1", "reason": "no vocals"})
     assert isinstance(failed, Failed)
     assert ("t1", "no vocals") == (failed.task_id, failed.message)
@@ -700,7 +700,7 @@ NO = "This audio matches copyrighted material"
     ],
 )
 def test_a_readable_refusal_is_one(provider_class: Make, http: int, body: object) -> None:
-    """A refusal that names no task ends the submit at once, in the vendor's words, and says what it is about."""
+    """A refusal without a task is final, has the vendor's words, and is not charged."""
     outcome = submitted(provider_class, body, http)
     assert isinstance(outcome, Refused)
     assert NO in outcome.error.message
@@ -723,7 +723,7 @@ SHORT = "Insufficient credits"
     ],
 )
 def test_words_of_insufficient_credits_say_so_under_any_code(provider_class: Make, http: int, body: object) -> None:
-    """A readable refusal for want of credits is told by its words, whatever the code is for."""
+    """A refusal for insufficient credits is recognised by its words, whatever its code."""
     outcome = submitted(provider_class, body, http)
     assert isinstance(outcome, Refused)
     assert isinstance(outcome.error, CreditsError)
@@ -757,7 +757,7 @@ def test_words_of_insufficient_credits_say_so_under_any_code(provider_class: Mak
     ],
 )
 def test_an_answer_that_may_have_made_a_task_is_unknown(provider_class: Make, http: int, body: object) -> None:
-    """Nothing is resent, and the reason quotes what was answered."""
+    """An answer that may have made a task leaves the outcome unknown, with a reason that quotes it."""
     outcome = submitted(provider_class, body, http)
     assert isinstance(outcome, Unknown)
     said = body.get("msg") or body.get("message") or body.get("error") or "{" if isinstance(body, dict) else ""
@@ -790,21 +790,21 @@ def test_an_answer_that_may_have_made_a_task_is_unknown(provider_class: Make, ht
     ],
 )
 def test_the_id_of_a_task_is_found_wherever_it_stands(provider_class: Make, body: object) -> None:
-    """An id that was paid for is never lost."""
+    """The id of a task is found wherever an answer has it."""
     for http in (200, 201, 202):
         assert Submitted(task_id="t1") == submitted(provider_class, body, http)
 
 
 @each_row(("data", "is_id"), [("0f" * 16, True), ("b3b1c5e0-0000-4000-8000-0000000000f1", True), ("success", False)])
 def test_the_data_of_an_answer_may_be_the_id(provider_class: Make, data: str, *, is_id: bool) -> None:
-    """A text that can be nothing but an id is one; a word is none."""
+    """A bare text as `data` is the task's id if it looks like an id."""
     outcome = submitted(provider_class, {"code": 200, "msg": "success", "data": data})
     assert is_id == isinstance(outcome, Submitted)
 
 
 @given(body=st.dictionaries(st.sampled_from(["code", "data", "msg", "success", "error", "status"]), ODD, max_size=4))
 def test_what_names_no_task_never_makes_one(provider_class: Make, body: dict[str, object]) -> None:
-    """However an answer looks, an id is never made up, and what is refused is told as the vendor's word."""
+    """An answer without an id makes no task, and its refusal has a message."""
     text = json.dumps(body).lower().replace("_", "")
     outcome = submitted(provider_class, body)
     if "id" not in text:
@@ -830,7 +830,7 @@ SONGS = st.fixed_dictionaries(
         "duration": st.none() | st.floats(-1, 400),
         "audio_id": st.sampled_from([None, "", "c3", "d 4", " e5"]),
         "file_type": st.sampled_from([None, "audio", "image"]),
-        "lyrics": st.none() | st.text(max_size=4),  # no page has it, and it is not lost
+        "lyrics": st.none() | st.text(max_size=4),  # on no page, but read if present
     },
 )
 
@@ -840,7 +840,7 @@ SONGS = st.fixed_dictionaries(
 def test_a_documented_webhook_means_the_same_to_the_careful_reader(
     name: str, stage: str, songs: list[dict[str, object]]
 ) -> None:
-    """A second name of the task, which no page has, changes nothing but how a webhook is read."""
+    """A documented webhook decodes the same when an extra id makes the general reader take it."""
     data: Body = {"callbackType": stage, "task_id": "t1", "data": songs}
     if name == "vidgo":
         files = [{"audio_id" if key == "id" else key: value for key, value in song.items()} for song in songs]
@@ -852,14 +852,14 @@ def test_a_documented_webhook_means_the_same_to_the_careful_reader(
 @each_row("name", ["kie", "kie-jobs", "sunoapi"])
 @each_row("stage", ["text", "first", "complete"])
 def test_an_image_is_no_audio_to_the_quick_reader(name: str, stage: str) -> None:
-    """A link to an image in the place of the audio is left out, in a webhook that is as documented otherwise."""
+    """A link to an image in place of audio is left out, in a webhook that is otherwise as documented."""
     songs = [{"id": "a1", "audio_url": "https://f.example/1.jpeg?size=9", "stream_audio_url": "https://f.example/1"}]
     body = {"code": 200, "msg": "ok", "data": {"callbackType": stage, "task_id": "t1", "data": songs}}
     assert [None] == [track.audio_url for track in only(hooked(load(name), body)).tracks]
 
 
 def outcome(made: Make, body: object) -> object:
-    """Return what a webhook means, or the error that it is."""
+    """Return what a webhook decodes to, or the text of its error."""
     try:
         return hooked(made, body)
     except AudioextError as error:

@@ -1,4 +1,4 @@
-"""MusicGPT: what the form holds, what is refused before it is sent, and how parts and errors read."""
+"""MusicGPT: the form it is sent, what is refused before, and how parts and errors are decoded."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def form(request: HttpRequest) -> dict[str, str | None]:
 
 
 def shown(events: tuple[Event, ...]) -> Progress:
-    """Return the only event, which is progress."""
+    """Return the only event, which has to be progress."""
     (event,) = events
     assert isinstance(event, Progress)
     return event
 
 
 def deliver(**body: object) -> tuple[Event, ...]:
-    """Return what a webhook with this body means."""
+    """Return what a webhook with this body decodes to."""
     return MusicGpt(KEY).parse_webhook(msgspec.json.encode(body))
 
 
 def submit(status: int = 200, **body: object) -> Submitted | Refused | Unknown:
-    """Return what a submit's answer with this body means."""
+    """Return what a submit's answer with this body decodes to."""
     return MusicGpt(KEY).parse_submit(HttpResponse(status=status, body=msgspec.json.encode(body)))
 
 
@@ -53,7 +53,7 @@ def submit(status: int = 200, **body: object) -> Submitted | Refused | Unknown:
 
 
 def test_every_field_is_sent_as_text_under_the_pages_name() -> None:
-    """Numbers and booleans travel as text, and the key travels raw."""
+    """Fields are sent as text under the page's names, and the API key without a prefix."""
     request = Extend(
         url=SOURCE,
         continue_at=42.5,
@@ -71,7 +71,7 @@ def test_every_field_is_sent_as_text_under_the_pages_name() -> None:
     sent = MusicGpt(KEY).build_submit(request, CALLBACK)
     assert ("POST", URL("https://api.musicgpt.com/api/public/v1/extend")) == (sent.method, sent.url)
     assert KEY == sent.headers["authorization"]
-    assert "content-type" not in sent.headers  # the transport writes it, with its boundary
+    assert "content-type" not in sent.headers  # the transport adds it, with its boundary
     assert {
         "audio_url": SOURCE,
         "extend_after": "42.5",
@@ -88,14 +88,14 @@ def test_every_field_is_sent_as_text_under_the_pages_name() -> None:
 
 
 def test_a_url_alone_is_multipart_too() -> None:
-    """The page wants multipart, so a request without a file is one as well."""
+    """A request without a file is multipart too, as the page requires."""
     sent = MusicGpt(KEY).build_submit(Extend(url=SOURCE, continue_at=6), None)
     assert None is sent.body
     assert {"audio_url": SOURCE, "extend_after": "6"} == form(sent)
 
 
 def test_a_local_file_is_a_part_of_its_own() -> None:
-    """A file goes into the form, last, and its path is streamed by the transport."""
+    """A file is the last part of the form, and the transport streams it from its path."""
     sent = MusicGpt(KEY).build_submit(Extend(file="songs/a.wav", continue_at=6), CALLBACK)
     last = sent.parts[-1]
     assert ("audio_file", Path("songs/a.wav"), "a.wav") == (last.name, last.path, last.filename)
@@ -103,7 +103,7 @@ def test_a_local_file_is_a_part_of_its_own() -> None:
 
 
 def test_without_a_callback_no_webhook_url_is_sent() -> None:
-    """The webhook is optional, so nobody's address stands in for ours."""
+    """Without a callback no `webhook_url` is sent, since it is optional."""
     assert "webhook_url" not in form(MusicGpt(KEY).build_submit(Extend(url=SOURCE, continue_at=6), None))
 
 
@@ -111,69 +111,69 @@ def test_without_a_callback_no_webhook_url_is_sent() -> None:
     ("given", "sent"), [("m", "male"), ("f", "female"), ("male", "male"), ("female", "female"), ("neutral", "neutral")]
 )
 def test_genders_are_spelt_out(given: str, sent: str) -> None:
-    """The engine's letters become MusicGPT's words, and neutral exists here."""
+    """Genders are sent as words, and neutral is allowed."""
     request = Extend.draft(url=SOURCE, continue_at=6, vocal_gender=given)
     assert sent == form(MusicGpt(KEY).build_submit(request, None))["gender"]
 
 
 @each_row(("seconds", "text"), [(60, "60"), (42.5, "42.5"), (60.0, "60.0"), (0.1, "0.1"), (1e-05, "0.00001")])
 def test_seconds_have_no_exponent(seconds: float, text: str) -> None:
-    """A small number is written out, since no page says that an exponent is read."""
+    """A small number is sent without an exponent, since no page says that one is read."""
     sent = MusicGpt(KEY).build_submit(Extend(url=SOURCE, continue_at=seconds), None)
     assert text == form(sent)["extend_after"]
 
 
 def test_an_empty_text_is_given() -> None:
-    """Empty text is sent, and what was not given is not."""
+    """Empty text is sent, and a field that was not given is not."""
     sent = form(MusicGpt(KEY).build_submit(Extend(url=SOURCE, continue_at=6, prompt=""), None))
     assert "" == sent["prompt"]
     assert "lyrics" not in sent
 
 
 def test_an_s3_address_goes_through() -> None:
-    """MusicGPT alone reads s3:// addresses."""
+    """A URL of S3 is sent as it is, since MusicGPT reads those."""
     url = "s3://mybucket/song.mp3"
     assert url == form(MusicGpt(KEY).build_submit(Extend(url=url, continue_at=6), None))["audio_url"]
 
 
 def test_a_status_call_asks_by_task_and_type(kit: Kit) -> None:
-    """The query names the conversion type and one of the ids, not both."""
+    """The status call names the conversion type and one id."""
     sent = MusicGpt(KEY).build_status(kit.make_record("t1"))
     assert URL("https://api.musicgpt.com/api/public/v1/byId?conversionType=EXTEND&task_id=t1") == sent.url
     assert ("GET", KEY) == (sent.method, sent.headers["authorization"])
 
 
-# --- what is refused before it is sent -------------------------------------------------------------------------------
+# --- problems before the submit --------------------------------------------------------------------------------------
 
 
 def test_continue_at_is_always_needed() -> None:
-    """Its extend_after is required, whatever else is given."""
+    """`continue_at` is always required."""
     (problem,) = MusicGpt(KEY).check(Extend(url=SOURCE))
     assert ("continue_at", False) == (problem.field, problem.advice)
 
 
 def test_an_id_cannot_be_continued_here() -> None:
-    """Extending by id is unsupported; the message names who has it and what to do instead."""
+    """Extending by id is unsupported, and the message says who has it and what to do instead."""
     with pytest.raises(UnsupportedError, match=r"kie, kie-jobs, sunoapi and vidgo have it; .*track\.extend\(\).*url="):
         MusicGpt(KEY).check(Extend(audio_id="a", continue_at=6))
 
 
 def test_instrumentals_are_made_elsewhere() -> None:
-    """Adding an instrumental is unsupported, and the message names who has it."""
+    """Adding an instrumental is unsupported, and the message names the providers that have it."""
     request = AddInstrumental(url=SOURCE, title="Rain", tags="piano", negative_tags="")
     with pytest.raises(UnsupportedError, match=r"kie, kie-jobs, sunoapi and vidgo have it$"):
         MusicGpt(KEY).check(request)
 
 
 def test_a_track_of_musicgpt_is_continued_by_its_url() -> None:
-    """A track knows that its provider extends by URL, so its own request passes the check."""
+    """A track of MusicGPT is extended by its URL, which passes the check."""
     track = Track(id="a", audio_url=SOURCE, provider="musicgpt", extends_by_id=MusicGpt().info.extends_by_id)
     assert () == MusicGpt(KEY).check(track.extend(continue_at=6))
 
 
 @each_row(("field", "longest"), [("lyrics", 2000), ("lyrics_section_to_extend", 3000)])
 def test_lyrics_have_the_pages_limits(field: str, longest: int) -> None:
-    """The longest text that the page allows passes, and one more letter is refused."""
+    """Lyrics may be as long as the page allows, and not one character longer."""
     provider = MusicGpt(KEY)
     assert () == provider.check(Extend.draft(url=SOURCE, continue_at=6, **{field: "x" * longest}))
     request = Extend.draft(url=SOURCE, continue_at=6, **{field: "x" * (longest + 1)})
@@ -181,7 +181,7 @@ def test_lyrics_have_the_pages_limits(field: str, longest: int) -> None:
 
 
 def test_a_long_prompt_is_advised_against_and_sent() -> None:
-    """No page limits the prompt, so 281 characters are sent with advice and 280 without."""
+    """A prompt over 280 characters is sent with advice, since no page limits it."""
     provider = MusicGpt(KEY)
     assert () == provider.check(Extend(url=SOURCE, continue_at=6, prompt="x" * 280))
     request = Extend(url=SOURCE, continue_at=6, prompt="x" * 281)
@@ -190,7 +190,7 @@ def test_a_long_prompt_is_advised_against_and_sent() -> None:
 
 
 def test_a_model_is_not_trackn() -> None:
-    """There is no model to choose, so one that is given is a problem that names who takes it."""
+    """MusicGPT has no choice of models, so a given one is a problem that names the providers that take it."""
     provider = MusicGpt(KEY)
     request = Extend(url=SOURCE, continue_at=6, model="V5")
     (problem,) = provider.check(request)
@@ -199,7 +199,7 @@ def test_a_model_is_not_trackn() -> None:
 
 
 def test_its_facts_are_the_pages() -> None:
-    """The free plan's limit, the retention of MP3 files and the other facts are what the pages state."""
+    """The defaults are those of MusicGPT's pages: the free plan's limit, the retention of MP3 files, and so on."""
     provider = MusicGpt()
     assert Limits(parallel=1) == provider.limits
     assert 90 * 86_400 == provider.retention
@@ -239,7 +239,7 @@ def test_its_facts_are_the_pages() -> None:
     ],
 )
 def test_error_texts_are_found_wherever_they_stand(body: bytes, text: str) -> None:
-    """Detail as text, list or object comes first, then message, error, and the body itself."""
+    """An error's text is found in `detail` as text, list or object, in `message`, `error`, or the body itself."""
     outcome = MusicGpt(KEY).parse_submit(HttpResponse(status=422, body=body))
     assert isinstance(outcome, Refused)
     assert text == outcome.error.message
@@ -247,7 +247,7 @@ def test_error_texts_are_found_wherever_they_stand(body: bytes, text: str) -> No
 
 @each_row("body", [b'{"detail": "' + b"x" * 9000 + b'"}', b"x" * 9000])
 def test_error_texts_are_bounded(body: bytes) -> None:
-    """A whole page never ends up in a message."""
+    """The text of an error is cut, so that no whole page ends up in a message."""
     outcome = MusicGpt(KEY).parse_submit(HttpResponse(status=404, body=body))
     assert isinstance(outcome, Refused)
     assert len(outcome.error.message) <= 500
@@ -255,38 +255,38 @@ def test_error_texts_are_bounded(body: bytes) -> None:
 
 @each_row("second", [SENTINEL, "", None, 7.5, ["x"], {}])
 def test_what_is_no_id_names_no_track(second: object) -> None:
-    """The sentinel text, emptiness and other types are no id, and never lose the task."""
+    """A second id that is the sentinel text, empty or not text is left out, and the task is kept."""
     outcome = submit(success=True, task_id="t1", conversion_id_1="a", conversion_id_2=second)
     assert Submitted(task_id="t1", track_ids=("a",)) == outcome
 
 
 @each_row("status", [301, 408, 499, 500, 502, 503, 524])
 def test_a_status_that_proves_nothing_is_unknown(status: int) -> None:
-    """Neither a redirect nor a time-out nor a broken server says that no task was made."""
+    """A redirect, a time-out or a server error leaves the outcome unknown."""
     assert isinstance(submit(status, detail="no"), Unknown)
 
 
 @each_row("status", [401, 402, 403, 404, 409, 422, 429])
 def test_a_refusal_that_names_a_task_is_unknown(status: int) -> None:
-    """An answer that contradicts itself proves nothing."""
+    """A refusal that also names a task leaves the outcome unknown."""
     assert isinstance(submit(status, detail="no", task_id="t1"), Unknown)
 
 
 def test_without_a_key_answers_are_read_too() -> None:
-    """A listener that only receives has no key to keep out of texts."""
+    """Answers can be read without a key."""
     outcome = MusicGpt().parse_submit(HttpResponse(status=404, body=b'{"detail": "no"}'))
     assert isinstance(outcome, Refused)
     assert "no" == outcome.error.message
 
 
 def test_only_a_rate_is_resent() -> None:
-    """Of all refusals only 429 may be sent again by itself."""
+    """Only a 429 may be sent again automatically."""
     outcomes = {status: submit(status, detail="no") for status in (401, 402, 403, 404, 409, 422, 429)}
     assert {429} == {status for status, outcome in outcomes.items() if isinstance(outcome, Refused) and outcome.resend}
 
 
 def test_a_refused_status_call_is_no_failure() -> None:
-    """Success false without a conversion is an error of the call, not of the task."""
+    """`success` false without a conversion raises `ProviderError`, and does not fail the task."""
     body = msgspec.json.encode({"success": False, "message": f"not found for {KEY}"})
     with pytest.raises(ProviderError) as caught:
         MusicGpt(KEY).parse_status(HttpResponse(status=200, body=body))
@@ -310,7 +310,7 @@ def parts() -> list[tuple[Event, ...]]:
 
 
 def test_five_parts_make_one_song() -> None:
-    """Two tracks with their lyrics and one cover come out of the parts, and none of them claims the whole."""
+    """Five parts give two tracks with lyrics and a cover, and none of the parts claims COMPLETE."""
     seen_parts = [shown(part) for part in parts()]
     tracks = [track for part in seen_parts for track in part.tracks]
     assert ["a", "a", "b", "b"] == [track.id for track in tracks]
@@ -320,13 +320,13 @@ def test_five_parts_make_one_song() -> None:
 
 
 def test_a_failure_with_an_id_is_that_tracks_alone() -> None:
-    """One track that did not come about does not fail the job."""
+    """A failure with a conversion id fails that track and not the job."""
     failed = shown(deliver(success=False, task_id="t1", conversion_id="b", reason="Version 2 failed"))
     assert [("b", "Version 2 failed")] == [(track.id, track.failure) for track in failed.tracks]
 
 
 def test_a_status_that_failed_with_one_track_tells_both() -> None:
-    """A failed conversion with one playable track is shown track by track, so that the paid one is kept."""
+    """A failed conversion with one playable track keeps that track and marks the other as failed."""
     body = {
         "success": True,
         "conversion": {
@@ -347,7 +347,7 @@ def test_a_status_that_failed_with_one_track_tells_both() -> None:
 
 
 def test_a_failed_cover_or_lyrics_is_no_failure_of_the_music() -> None:
-    """A side part that did not come about makes a status call due and fails nothing."""
+    """A failed cover or lyrics part asks for a status call, and fails neither track nor job."""
     kinds = ("album_cover_generation", "lyrics_timestamped", "lyrics", "Artwork", "album art", "thumbnail", "timestamp")
     for key, kind in itertools.product(("subtype", "conversion_type", "type"), kinds):
         body = {"success": False, "task_id": "t1", "conversion_id": "a", key: kind, "reason": "no"}
@@ -366,7 +366,7 @@ def test_a_failed_cover_or_lyrics_is_no_failure_of_the_music() -> None:
     ],
 )
 def test_failure_texts_are_found_wherever_they_stand(body: dict[str, object], message: str) -> None:
-    """Handlers of live traffic look for reason, status_msg, error and message; it is bounded."""
+    """A failure's message is found in `reason`, `status_msg`, `error` or `message`, and is cut."""
     (failed,) = deliver(success=False, task_id="t1", **body)
     assert isinstance(failed, Failed)
     assert message == failed.message
@@ -374,7 +374,7 @@ def test_failure_texts_are_found_wherever_they_stand(body: dict[str, object], me
 
 @each_row(("flagged", "reason"), [(True, FailureReason.CONTENT), (False, FailureReason.UNKNOWN)])
 def test_a_flag_means_content(flagged: bool, reason: FailureReason) -> None:
-    """is_flagged says that the content rules refused it."""
+    """A failure with `is_flagged` has the content as its reason."""
     assert (Failed(task_id="t1", reason=reason, message="no"),) == deliver(
         success=False, task_id="t1", reason="no", is_flagged=flagged
     )
@@ -382,12 +382,12 @@ def test_a_flag_means_content(flagged: bool, reason: FailureReason) -> None:
 
 @each_row("status", ["FAILED", "ERROR", "conversion_failed", "INTERNAL_ERROR"])
 def test_a_failure_is_told_by_its_word_too(status: str) -> None:
-    """A status that contains FAIL or ERROR is a failure, whatever its case."""
+    """A status that contains FAIL or ERROR, in any case, is a failure."""
     assert (Failed(task_id="t1", code=status, message=status),) == deliver(task_id="t1", status=status)
 
 
 def test_completed_with_a_conversion_id_speaks_of_one_track() -> None:
-    """COMPLETED claims the whole job only in a body that names no track."""
+    """COMPLETED claims the whole job only in a body without a track's id."""
     body = {"task_id": "t1", "status": "COMPLETED", "audio_url": "https://files.example/a.mp3"}
     assert Stage.COMPLETE == shown(deliver(**body)).claimed_stage
     assert None is shown(deliver(**body, conversion_id="a")).claimed_stage
@@ -396,21 +396,21 @@ def test_completed_with_a_conversion_id_speaks_of_one_track() -> None:
 
 @each_row("body", [{}, {"hello": 1}, {"success": True}, {"conversion_path": None}, {"task_id": ""}, {"audio_url": 7}])
 def test_a_body_that_says_nothing_is_refused(body: dict[str, object]) -> None:
-    """Neither a task nor anything known, or a wrong type, is not a delivery."""
+    """A body without a task or any known field, or with a wrong type, raises `DecodeError`."""
     with pytest.raises(DecodeError):
         deliver(**body)
 
 
 @each_row("subtype", [[], {}, None, 7, ""])
 def test_an_odd_subtype_loses_nothing(subtype: object) -> None:
-    """No page says what the subtype is, so a part is known by what it holds."""
+    """A part with an unknown subtype is recognised by what it contains."""
     audio = "https://files.example/a.mp3"
     assert shown(deliver(task_id="t1", conversion_id="a", conversion_path=audio, subtype=subtype)).tracks
     assert Progress(task_id="t1", ask_now=True) == shown(deliver(task_id="t1", subtype=subtype))
 
 
 def test_the_missing_track_is_asked_for_by_its_id(kit: Kit) -> None:
-    """Once a track is there the status call asks for another that is not, as the page's answers show one track."""
+    """Once one track is there, the status call asks for the missing one by its id."""
     provider, there = MusicGpt(KEY), Track(id="a", audio_url="https://files.example/a.mp3")
     cases: list[tuple[tuple[Track, ...], dict[str, str]]] = [
         ((), {"task_id": "t1"}),
@@ -425,7 +425,7 @@ def test_the_missing_track_is_asked_for_by_its_id(kit: Kit) -> None:
 
 
 def test_a_status_of_one_track_hardly_claims_more() -> None:
-    """The page's keys with one id speak of that track: it is there, or has failed, and the job may have another."""
+    """A status of one track claims COMPLETE only doubtfully, and its failure is that of the track."""
     found = {}
     for word in ("COMPLETED", "FAILED"):
         shown_ = {"task_id": "t1", "conversion_id": "a", "status": word, "audio_url": "", "message": "no"}
@@ -441,7 +441,7 @@ def test_a_status_of_one_track_hardly_claims_more() -> None:
 
 
 def test_an_event_of_the_n8n_page_is_refused() -> None:
-    """No live traffic has that shape; a known part that bears an `event` as well is not lost."""
+    """An event of the n8n page is refused with 400, unless it contains a known part."""
     with pytest.raises(WebhookError) as caught:
         deliver(event="conversion.completed", task_id="t1", output_url="https://files.example/a.mp3")
     assert 400 == caught.value.http_status
@@ -450,7 +450,7 @@ def test_an_event_of_the_n8n_page_is_refused() -> None:
 
 
 def test_a_webhook_and_a_status_read_one_track_alike(kit: Kit) -> None:
-    """A track reads the same from a webhook and from a status answer, but for its position and time."""
+    """A track decodes the same from a webhook and from a status answer."""
     samples = {sample.file: sample for sample in kit.samples_of("musicgpt")}
     provider = MusicGpt(KEY)
     polled = samples["status_completed.json"].read(provider)

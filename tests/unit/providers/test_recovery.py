@@ -31,7 +31,7 @@ def answered(body: object, *, status: int = 200) -> HttpResponse:
 
 @either
 def test_the_calls_are_as_documented(provider: Recovers) -> None:
-    """The POST names the first task and the callback, which is required; the status call the recovery."""
+    """The POST names the first task and the required callback, and the status call names the recovery's own task."""
     called = provider.build_recovery("task", URL("https://me.test/kie/ref/tag"))
     silent, status = provider.build_recovery("task", None), provider.build_recovery_status("rec")
 
@@ -48,13 +48,13 @@ def test_the_calls_are_as_documented(provider: Recovers) -> None:
 @either
 @pytest.mark.parametrize("body", [{"data": {"task_id": "rec"}}, {"data": {"taskId": "rec"}}, {"task_id": "rec"}])
 def test_the_recovery_may_be_named_anywhere(provider: Provider, body: dict[str, object]) -> None:
-    """No page shows where its id stands."""
+    """The recovery's id is found in any place, since no page shows where it is."""
     assert Submitted(task_id="rec") == provider.parse_submit(answered({"code": 200, "msg": "success", **body}))
 
 
 @either
 def test_a_recovery_is_refused_or_unknown_like_any_task(provider: Provider) -> None:
-    """A readable refusal cost nothing; a server that broke may have made one."""
+    """A readable refusal ends a recovery, and a server error leaves its outcome unknown."""
     assert isinstance(provider.parse_submit(answered({"code": 401, "msg": "no key"})), Refused)
     assert isinstance(provider.parse_submit(HttpResponse(status=502, body=b"<html>")), Unknown)
 
@@ -87,7 +87,7 @@ def test_a_recovery_is_refused_or_unknown_like_any_task(provider: Provider) -> N
     ],
 )
 def test_the_status_tells_how_a_recovery_ended(provider: Recovers, body: object, events: tuple[object, ...]) -> None:
-    """Nothing while it is under way; what came back, or why nothing did."""
+    """A recovery's status has no events while it runs, and then its files or its failure."""
     assert events == provider.parse_recovery_status(answered(body))
     wrapped = {"code": 200, "msg": "", "data": {"taskId": "rec", **body}} if isinstance(body, dict) else body
     if isinstance(body, dict) and body["code"] == 200:
@@ -96,7 +96,7 @@ def test_the_status_tells_how_a_recovery_ended(provider: Recovers, body: object,
 
 @either
 def test_a_status_call_that_failed_says_nothing_of_the_recovery(provider: Recovers) -> None:
-    """It is asked again."""
+    """A status call that fails raises an error, and does not end the recovery."""
     for response in (answered({"code": 401, "msg": "no"}), HttpResponse(status=502, body=b"<html>")):
         with pytest.raises(ProviderError):
             provider.parse_recovery_status(response)
@@ -108,7 +108,7 @@ def test_a_status_call_that_failed_says_nothing_of_the_recovery(provider: Recove
     "provider", [ax.KieJobs(KEY), ax.Vidgo(KEY), ax.MusicGpt(KEY)], ids=lambda provider: str(provider.info.name)
 )
 def test_the_others_have_none(provider: Provider) -> None:
-    """No page of theirs shows such a call."""
+    """kie.ai's jobs route, vidgo.ai and MusicGPT have no recovery."""
     assert not isinstance(provider, Recovers)
 
 
@@ -120,7 +120,7 @@ json = st.recursive(
 
 @given(st.one_of(st.binary(max_size=60), json.map(msgspec.json.encode)), st.sampled_from([200, 404, 500]))
 def test_any_answer_is_read_or_an_error_of_ours(body: bytes, status: int) -> None:
-    """Whatever a host sends, nothing else is raised."""
+    """Any answer is decoded or raises one of our errors."""
     response = HttpResponse(status=status, body=body)
     for provider in PROVIDERS:
         with suppress(AudioextError):

@@ -1,4 +1,4 @@
-"""sunoapi.org: kie.ai's older routes with fields, codes and hosts of its own."""
+"""sunoapi.org: kie.ai's older routes with their own fields, codes and hosts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def body(request: HttpRequest) -> dict[str, Any]:
 
 
 def test_an_upload_sends_only_what_was_given() -> None:
-    """Neither `instrumental` nor `continueAt` is required here, so neither is made up."""
+    """`instrumental` and `continueAt` are not required here, so they are sent only if given."""
     sent = SunoApi("k").build_submit(Extend(url=VOICE, model="V5", prompt="p"), CALLBACK)
     assert URL("https://api.sunoapi.org/api/v1/generate/upload-extend") == sent.url
     assert {
@@ -39,7 +39,7 @@ def test_an_upload_sends_only_what_was_given() -> None:
 
 
 def test_a_persona_says_what_it_is() -> None:
-    """A voice persona goes with its kind, in custom mode."""
+    """A voice persona is sent with its kind, in custom mode."""
     request = Extend(
         audio_id="a",
         model="V5",
@@ -59,7 +59,7 @@ def test_a_persona_says_what_it_is() -> None:
 
 
 def test_an_instrumental_takes_lyrics_and_variety() -> None:
-    """The V6 page adds two fields, and the model is always named: the default changed once without a word."""
+    """An instrumental takes lyrics and variety; its model is always sent, as the vendor's default changed once."""
     request = AddInstrumental(
         url=VOICE, title="Rain", tags="piano", negative_tags="metal", model="V6", lyrics="la", variety=0
     )
@@ -70,13 +70,13 @@ def test_an_instrumental_takes_lyrics_and_variety() -> None:
 
 
 def test_a_callback_url_is_always_sent() -> None:
-    """The pages require one; where nobody can reach us it is under `.invalid`."""
+    """A callback URL is always sent, since the pages require one; without a reachable one it is under `.invalid`."""
     sent = body(SunoApi("k").build_submit(Extend(audio_id="a", model="V5"), None))
     assert (URL(sent["callBackUrl"]).host or "").endswith(".invalid")
 
 
 def test_hosts_are_the_vendors() -> None:
-    """Its newer pages name another host; both belong to one file host."""
+    """The vendor's two API hosts share one file host."""
     upload = URL("https://sunoapiorg.redpandaai.co/api/file-url-upload")
     assert upload == SunoApi("k").build_upload(VOICE, "n").url
     assert upload == SunoApi("k", base_url="https://apibox.erweima.ai").build_upload(VOICE, "n").url
@@ -85,14 +85,14 @@ def test_hosts_are_the_vendors() -> None:
 
 
 def test_the_status_is_record_info(kit: Kit) -> None:
-    """record-info takes the task id as a query."""
+    """The status call has the task id in its query."""
     suno = SunoApi("k")
     expected = "https://api.sunoapi.org/api/v1/generate/record-info?taskId=task-1"
     assert expected == str(suno.build_status(kit.make_record()).url)
 
 
 def test_a_task_that_could_not_be_made_is_no_word_on_its_content() -> None:
-    """400 stands for files that are no audio as well, so it means prohibited words only where the text says so."""
+    """Code 400 counts as a content failure only if its text says so, since it also stands for unsupported audio."""
     task = {"taskId": "t1", "status": "CREATE_TASK_FAILED", "errorCode": 400}
     reasons = {}
     for says in ("The audio format is not supported", "Sensitive words were found"):

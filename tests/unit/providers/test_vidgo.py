@@ -1,4 +1,4 @@
-"""vidgo.ai: one path for all operations, one webhook, and a task that is judged by its status word alone."""
+"""vidgo.ai: one path for all operations, one webhook, and a status word that alone decides about a task."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def instrumental(**fields: Any) -> AddInstrumental:
 
 
 def refusal(value: object, status: int = 401) -> str:
-    """Return the message of the refusal that an answer with this JSON *value* makes."""
+    """Return the message of the refusal in an answer with this JSON *value*."""
     outcome = Vidgo("k").parse_submit(HttpResponse(status=status, body=msgspec.json.encode(value)))
     assert isinstance(outcome, Refused)
     return outcome.error.message
 
 
 def test_an_extension_that_inherits_sends_three_fields() -> None:
-    """Without parameters the switch is off, and only the id and the version go along."""
+    """Without custom parameters the switch is off, and only id and version are sent."""
     sent = Vidgo("k").build_submit(Extend(audio_id="0c1d-ab", model="V5"), CALLBACK)
     assert ("POST", URL("https://api.vidgo.ai/api/generate/submit")) == (sent.method, sent.url)
     assert "Bearer k" == sent.headers["Authorization"]
@@ -55,7 +55,7 @@ def test_an_extension_that_inherits_sends_three_fields() -> None:
 
 
 def test_an_extension_with_everything_sends_everything() -> None:
-    """Custom parameters turn the switch on; genders are letters here."""
+    """Custom parameters turn the switch on, and genders are sent as letters."""
     request = Extend(
         audio_id="a1",
         model="V4_5PLUS",
@@ -89,7 +89,7 @@ def test_an_extension_with_everything_sends_everything() -> None:
 
 @pytest.mark.parametrize(("given", "sent"), [(None, False), (False, False), (True, True)])
 def test_an_upload_names_its_switches(given: bool | None, sent: bool) -> None:
-    """Uploaded audio stands under `upload_url`, and `instrumental` is always said."""
+    """Uploaded audio is sent as `upload_url`, always with `instrumental`."""
     request = Extend(url=VOICE, model="V5", instrumental=given)
     assert {
         "model": "upload-and-extend-audio",
@@ -98,7 +98,7 @@ def test_an_upload_names_its_switches(given: bool | None, sent: bool) -> None:
 
 
 def test_an_instrumental_sends_what_the_page_requires() -> None:
-    """Without a model none is sent: the page's key for it is not certain."""
+    """An instrumental without a model is sent without one, since the page's key for it is not certain."""
     vidgo = Vidgo("k")
     assert {
         "model": "add-instrumental",
@@ -110,7 +110,7 @@ def test_an_instrumental_sends_what_the_page_requires() -> None:
 
 @each_row("key", ["model", "mv"])
 def test_the_key_of_an_instrumentals_model_is_a_setting(key: str) -> None:
-    """A model that is given goes under the chosen key, and is what was sent."""
+    """The key under which an instrumental's model is sent is a setting."""
     vidgo = Vidgo("k", instrumental_model_key=key)
     sent = body(vidgo.build_submit(instrumental(model="V5"), None))
     assert ("add-instrumental", "V5") == (sent["model"], sent["input"][key])
@@ -120,13 +120,13 @@ def test_the_key_of_an_instrumentals_model_is_a_setting(key: str) -> None:
 
 @each_row("key", ["", "Model", "title", "upload_url", None])
 def test_a_model_key_is_one_of_two(key: Any) -> None:
-    """Any other key is refused when the provider is made: the model could overwrite the source or be lost."""
+    """Any model key but the two possible ones is refused, since the model could overwrite another field."""
     with pytest.raises(ConfigError, match="instrumental_model_key"):
         Vidgo("k", instrumental_model_key=key)
 
 
 def test_a_file_is_served() -> None:
-    """There is no upload of audio, so a file is served under a URL of ours."""
+    """A local file is served from our own URL, since there is no upload."""
     assert FileRoute.SERVE is Vidgo().info.file_route
     assert not isinstance(Vidgo(), Uploads)
     assert () == Vidgo().check(Extend(file="a.wav", model="V5"))
@@ -143,7 +143,7 @@ def test_a_file_is_served() -> None:
     ],
 )
 def test_texts_have_the_limits_of_the_page(model: str, prompt: int, style: int, title: int) -> None:
-    """Each version has its own lengths, which refuse one character more."""
+    """Each version has its own limits of text lengths."""
     fields: dict[str, Any] = {"audio_id": "a", "model": model, "continue_at": 1}
     fits = Extend(**fields, prompt="p" * prompt, style="s" * style, title="t" * title)
     over = Extend(**fields, prompt="p" * (prompt + 1), style="s" * (style + 1), title="t" * (title + 1))
@@ -155,7 +155,7 @@ def test_texts_have_the_limits_of_the_page(model: str, prompt: int, style: int, 
 
 @each_row(("model", "longest"), [("V5", 480.0), ("V4_5ALL", 60.0)])
 def test_uploads_have_a_longest_duration(model: str, longest: float) -> None:
-    """Eight minutes, and one minute with V4_5ALL."""
+    """An upload may last eight minutes, or one minute with V4_5ALL."""
     fits = Extend(url=VOICE, model=model, source_duration=longest)
     over = Extend(url=VOICE, model=model, source_duration=longest + 1)
     assert () == Vidgo().check(fits)
@@ -163,7 +163,7 @@ def test_uploads_have_a_longest_duration(model: str, longest: float) -> None:
 
 
 def test_what_no_page_of_vidgos_states_is_advice() -> None:
-    """A version that is known elsewhere and a title that a sibling would refuse go out with a warning."""
+    """A version or length that only other vendors' pages limit is advice."""
     found = [
         *Vidgo().check(Extend(audio_id="a", model="V5_5")),
         *Vidgo().check(AddInstrumental(url=VOICE, title="t" * 101, tags="a", negative_tags="")),
@@ -185,7 +185,7 @@ def test_what_no_page_of_vidgos_states_is_advice() -> None:
     ],
 )
 def test_public_https_addresses_are_called(url: str) -> None:
-    """HTTPS, a public host and at most 2,048 characters are all that the page asks for."""
+    """A public https URL of up to 2,048 characters is accepted as callback URL."""
     assert len(url) <= 2048
     assert Vidgo().check_callback(URL(url)) is None
 
@@ -207,13 +207,13 @@ def test_public_https_addresses_are_called(url: str) -> None:
     ],
 )
 def test_addresses_that_are_never_called_are_refused(url: str, why: str) -> None:
-    """The reason is said, before a task is paid for whose webhook could not come."""
+    """A callback URL that vidgo.ai would not call is refused with the reason."""
     assert why in (Vidgo().check_callback(URL(url)) or "")
 
 
 @each_row("base_url", ["http://127.0.0.1:9/vidgo", "http://localhost:9", "http://[::1]:9"])
 def test_a_stand_in_on_loopback_calls_anything(base_url: str) -> None:
-    """A sandbox can reach our loopback address, so the rules of the real API do not hold."""
+    """With a base URL on loopback, as of the sandbox, any callback URL is accepted."""
     assert Vidgo(base_url=base_url).check_callback(URL("http://127.0.0.1:8080/audio/x")) is None
 
 
@@ -235,46 +235,46 @@ def test_a_stand_in_on_loopback_calls_anything(base_url: str) -> None:
     ],
 )
 def test_an_errors_text_is_found_wherever_it_stands(value: object, message: str) -> None:
-    """No page shows an error body, so each place that clients have found the text in is looked at, in order."""
+    """The text of an error is found in each place where clients have seen it, in order."""
     assert message == refusal(value)
 
 
 def test_a_refusal_needs_a_readable_body() -> None:
-    """A 401 that is no JSON object may come from anything on the way, so it proves nothing."""
+    """A 401 whose body is not a JSON object leaves the outcome unknown, since a proxy may have sent it."""
     for raw in (b"Unauthorized", b"[]", b""):
         assert isinstance(Vidgo("k").parse_submit(HttpResponse(status=401, body=raw)), Unknown)
 
 
 @each_row("code", [200, "200", 200.0, 500, None, True, {}])
 def test_a_webhooks_code_is_not_judged(code: object) -> None:
-    """A finished task is finished whatever code stands beside its data, of whatever type."""
+    """The code of a webhook does not count, whatever its type."""
     raw = msgspec.json.encode({"code": code, "data": {"task_id": "t1", "status": "finished"}})
     assert (Progress(task_id="t1", claimed_stage=Stage.COMPLETE),) == Vidgo().parse_webhook(raw)
 
 
 def test_a_task_id_that_cannot_be_read_leaves_the_outcome_unknown() -> None:
-    """A success whose id is no text may have made a task, with or without a key of ours."""
+    """A success with an unreadable task id leaves the outcome unknown."""
     raw = b'{"code":200,"data":{"task_id":["a"]}}'
     assert isinstance(Vidgo().parse_submit(HttpResponse(status=200, body=raw)), Unknown)
 
 
 def test_an_echoed_key_stays_secret_in_status_errors() -> None:
-    """A key that the API quotes does not reach the error that a status call raises."""
+    """An API key that a status answer repeats is not in our error."""
     with pytest.raises(ProviderError) as caught:
         Vidgo("sk-secret").parse_status(HttpResponse(status=401, body=b'{"error":"bad key sk-secret"}'))
     assert "bad key [key]" == caught.value.message
-    assert "charged" not in str(caught.value)  # the call costs nothing, and says nothing of the task's money
+    assert "charged" not in str(caught.value)  # the call is free, and its error says nothing of the task's charge
 
 
 def test_the_firewalls_page_is_told_for_what_it_is() -> None:
-    """Cloudflare's 1010 means that the API never saw the call, whichever call it was."""
+    """Cloudflare's error 1010 is reported as a firewall's refusal, before the call reached the API."""
     with pytest.raises(ProviderError, match="firewall") as caught:
         Vidgo("k").parse_status(HttpResponse(status=403, body=b"error code: 1010"))
     assert ("1010", False) == (caught.value.code, caught.value.charged)
 
 
 def test_the_status_and_the_balance_are_gets(kit: Kit) -> None:
-    """The task id is a query of the music detail, and the balance has a path of its own."""
+    """The status call has the task id in its query, and the balance has its own path."""
     vidgo = Vidgo("k", base_url="https://proxy.acme.test/vidgo/")
     base = "https://proxy.acme.test/vidgo"
     assert f"{base}/api/generate/detail/music?task_id=task-1" == str(vidgo.build_status(kit.make_record()).url)
@@ -283,7 +283,7 @@ def test_the_status_and_the_balance_are_gets(kit: Kit) -> None:
 
 
 def test_settings_have_the_defaults_of_the_pages() -> None:
-    """No page states a limit on submits or how long files are kept; a caller who knows says so."""
+    """The defaults are those of vidgo.ai's pages, which state neither a submit limit nor a retention."""
     vidgo = Vidgo()
     assert ("vidgo", "VIDGO_API_KEY", URL("https://api.vidgo.ai")) == (
         vidgo.name,

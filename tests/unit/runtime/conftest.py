@@ -1,4 +1,4 @@
-"""What the runtime's tests share: time that jumps, one store, and two processes on it."""
+"""What the runtime's tests share: an event loop whose time jumps, and one store with two processes on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.processes import Process, start
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run every test of this folder in a loop that waits for nothing."""
+    """Run every test of this folder in a loop that jumps to the next timer instead of waiting."""
     return {"jumping": JumpingLoop}
 
 

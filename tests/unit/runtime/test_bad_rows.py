@@ -1,4 +1,4 @@
-"""One job that cannot be read, or stored, keeps no other: what is said of it is said once."""
+"""A job that cannot be read or stored holds up no other job, and is logged once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TEXT = tape.webhook(NOW + 1, tape.shown(Stage.TEXT, task_id=None))
 
 
 async def put(store: MemoryStore, ref: str, entry: Entry, *, provider: str = "tape") -> None:
-    """Begin a journal with *entry*, whose polls and handlers are due now."""
+    """Create a journal with *entry*, with polls and handlers due now."""
     index = Index(ref=ref, provider=provider, account="", created_at=NOW, poll_at=NOW, handle_at=NOW)
     await store.create(entry, index, limits=UNLIMITED, now=NOW)
 
@@ -48,7 +48,7 @@ async def put(store: MemoryStore, ref: str, entry: Entry, *, provider: str = "ta
 async def test_a_job_whose_request_is_damaged_is_named(
     store: MemoryStore, here: Process, entry: Entry, says: str
 ) -> None:
-    """Whoever reads it is told which job it is, and why."""
+    """Reading a job with a damaged or newer request raises an error that names the job and the reason."""
     await put(store, REF, entry)
 
     with pytest.raises(UnreadableError, match=f"job {REF}: its journal {says}"):
@@ -56,7 +56,7 @@ async def test_a_job_whose_request_is_damaged_is_named(
 
 
 async def test_a_second_request_that_is_damaged_does_no_harm(store: MemoryStore, here: Process, there: Process) -> None:
-    """The first one counts: whoever holds the job, and whoever reads it anew, goes on."""
+    """A damaged second request in a journal is ignored, both by the process that holds the job and by others."""
     job = here.handle(await here.submit())
     await store.append(REF, [DAMAGED], provider="tape")
     await here.receive(DONE)
@@ -71,7 +71,7 @@ async def test_a_second_request_that_is_damaged_does_no_harm(store: MemoryStore,
 async def test_an_unreadable_job_is_said_once_and_keeps_no_other(
     store: MemoryStore, here: Process, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its claim runs out each time, the others' work is done at once, and the log names it in one line."""
+    """An unreadable job is retried as its claims expire, delays no other job, and is logged once."""
     await put(store, "bad", DAMAGED)
     await put(store, "good", tape.request(NOW))
     done: list[str] = []
@@ -97,7 +97,7 @@ def _nothing_due(job: Stored) -> Index:
 async def test_a_store_that_fails_in_the_middle_is_said_once(
     store: MemoryStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Many jobs whose work fails in one outage are one line, which names the first of them."""
+    """One outage that fails the work of many jobs is logged in one line, which names the first of them."""
     for number in range(50):
         await put(store, f"job{number}", tape.request(NOW))
 
@@ -114,7 +114,7 @@ async def test_a_store_that_fails_in_the_middle_is_said_once(
 
 
 async def test_a_bug_of_a_store_does_not_end_the_loop(store: MemoryStore) -> None:
-    """A store of the user's own that raises what it should not is asked again."""
+    """Claims go on after a user's own store has raised an unexpected exception."""
     await put(store, REF, tape.request(NOW))
     line, done = Line(store), asyncio.Event()
 
@@ -133,7 +133,7 @@ async def test_a_bug_of_a_store_does_not_end_the_loop(store: MemoryStore) -> Non
 
 
 async def test_handler_work_of_unknown_providers_is_left_to_others(store: MemoryStore) -> None:
-    """A client that lacks a provider neither claims nor holds its jobs: one that has it tells them at once."""
+    """A client without a job's provider does not claim its handlers, so another client can run them at once."""
     strange = start(store, provider=Tape(name="strange"))
     held = await strange.submit(REF, provider="strange")
     lacking = start(store)
@@ -147,7 +147,7 @@ async def test_handler_work_of_unknown_providers_is_left_to_others(store: Memory
 
 
 def make(process: Process, handler: StageHandler | None = None, *, providers: Sequence[str] | None = None) -> Handlers:
-    """Return the handlers of *process*, one of which is told of TEXT."""
+    """Return the handlers of *process*, with one for TEXT."""
 
     async def nothing(event: StageEvent) -> None:
         """Do nothing."""
@@ -168,10 +168,10 @@ def make(process: Process, handler: StageHandler | None = None, *, providers: Se
 
 
 class NoWordsError(Exception):
-    """An error that cannot even say what it is."""
+    """An error whose text cannot be made."""
 
     def __str__(self) -> str:
-        """Fail, by another error, which must not take its place: OpenTelemetry asks for the text as well."""
+        """Raise another error, which must not replace the first; OpenTelemetry asks for the text as well."""
         raise ZeroDivisionError
 
 
@@ -191,8 +191,8 @@ class NoWordsError(Exception):
 async def test_an_error_that_cannot_be_kept_is_counted_all_the_same(
     here: Process, caplog: pytest.LogCaptureFixture, error: Exception, says: str
 ) -> None:
-    """A handler whose error is no text, or has no end, is tried five times and not at every moment."""
-    caplog.set_level(logging.CRITICAL, "audioext.handlers")  # what is no text cannot be reported either
+    """A handler whose error has no text, or too much, is retried with pauses and given up after five attempts."""
+    caplog.set_level(logging.CRITICAL, "audioext.handlers")  # an error without text cannot be logged either
     calls: list[float] = []
 
     async def fail(event: StageEvent) -> None:
@@ -213,7 +213,7 @@ async def test_an_error_that_cannot_be_kept_is_counted_all_the_same(
 
 
 async def test_a_clock_that_went_back_delays_no_retry(store: MemoryStore) -> None:
-    """A handler that failed while the clock was an hour ahead is tried again within a minute after it went back."""
+    """A handler that failed while the clock was an hour ahead is retried within a minute of the clock's reset."""
     steps = [3_600.0]
     process = start(store, clock=attrs.evolve(LOOP_CLOCK, now=lambda: loop_time() + steps[-1]))
     calls: list[float] = []
@@ -241,7 +241,7 @@ async def test_a_clock_that_went_back_delays_no_retry(store: MemoryStore) -> Non
 async def test_a_job_that_cannot_be_read_does_not_block_the_changes_of_others(
     store: MemoryStore, here: Process, there: Process
 ) -> None:
-    """While one job fails to be read again and again, news of another one wakes who waits for it at once."""
+    """While reading one job fails repeatedly, changes of another job still wake its waiters at once."""
     await store.open()
     bad, good = await here.submit("bad"), here.handle(await here.submit("good"))
 
@@ -274,22 +274,22 @@ class SelectiveLine(Line):
     """A line over which one job cannot be read."""
 
     def __init__(self, store: MemoryStore, *, bad: str) -> None:
-        """Fail for *bad*."""
+        """Make reads of *bad* fail."""
         super().__init__(store)
         self.bad = bad
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
-        """Read, or fail."""
+        """Read, or fail for the bad job."""
         if ref == self.bad:
             raise StoreError("this page of the file is damaged")
         return await super().read(ref, after=after)
 
 
-# --- what is not stored yet ---------------------------------------------------------------------------------
+# --- unstored entries ---------------------------------------------------------------------------------------
 
 
 async def test_an_entry_that_is_refused_keeps_no_other_from_being_stored(here: Process) -> None:
-    """All that waits is tried, whatever the first one meets, and the one that fails is tried on."""
+    """A flush tries every unstored entry even if the first fails, and the one that failed is retried."""
     stored_refs: list[str] = []
     is_bad = True
 
@@ -319,7 +319,7 @@ async def test_an_entry_that_is_refused_keeps_no_other_from_being_stored(here: P
 
 
 async def test_an_entry_that_is_refused_keeps_no_key_of_others(here: Process) -> None:
-    """Who looks for a key waits for nothing but the entries of the jobs that have it."""
+    """A flush for a key waits only for entries of jobs with that key."""
 
     async def append(held: HeldJob, entries: Sequence[Entry]) -> None:
         raise StoreError("its row is damaged")
@@ -340,7 +340,7 @@ async def test_an_entry_that_is_refused_keeps_no_key_of_others(here: Process) ->
 async def test_a_delivery_of_a_job_that_cannot_be_read_is_kept(
     store: MemoryStore, here: Process, *, names_task: bool
 ) -> None:
-    """It is durable, so its sender has no reason to come again; a release that can read the job finds it."""
+    """A webhook for an unreadable job is stored, so that a release that can read the job finds it."""
     await put(store, REF, LATER)
 
     await here.receive(tape.webhook(NOW + 1, tape.shown(Stage.TEXT, task_id="task" if names_task else None)))
@@ -352,7 +352,7 @@ async def test_a_delivery_of_a_job_that_cannot_be_read_is_kept(
 
 
 async def test_work_that_a_clock_ahead_put_down_is_done(store: MemoryStore) -> None:
-    """What was put down by a clock an hour ahead is done as soon as it went back, and what is due soon in its time."""
+    """Work scheduled by a clock an hour ahead is done once the clock is set back, and work due soon at its time."""
     steps = [3_600.0]
     clock = attrs.evolve(LOOP_CLOCK, now=lambda: loop_time() + steps[-1])
     done: list[tuple[str, float]] = []

@@ -1,4 +1,4 @@
-"""Following other processes: what they append is heard of, and what could not be read is read again."""
+"""Following other processes: their appends are noticed, and reads that failed are repeated."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DONE = tape.webhook(NOW + 3, tape.shown(Stage.COMPLETE, tape.track("one"), tape.
 
 @define(eq=False)
 class Follower:
-    """A process's changes, and what they made it do."""
+    """The changes that a process follows, and what they made it do."""
 
     changes: Changes = field(init=False)
     news: int = 0
@@ -49,7 +49,7 @@ class Follower:
 
 
 def follow(process: Process) -> Follower:
-    """Return what follows the changes of *process*'s store."""
+    """Return a follower of the changes in *process*'s store."""
     found = Follower()
     found.changes = Changes(
         store=process.line,
@@ -63,7 +63,7 @@ def follow(process: Process) -> Follower:
 
 @pytest.fixture
 async def follower(here: Process, store: MemoryStore) -> AsyncIterator[Follower]:
-    """Return what follows the changes of the process here, once it listens."""
+    """Return a follower for the process `here` that has started to listen."""
     await store.open()
     found = follow(here)
     found.changes.start()
@@ -74,7 +74,7 @@ async def follower(here: Process, store: MemoryStore) -> AsyncIterator[Follower]
 
 
 async def settle() -> None:
-    """Let all who were woken have their say, in no time."""
+    """Let every woken task run, without time passing."""
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -82,7 +82,7 @@ async def settle() -> None:
 async def test_what_another_process_appends_wakes_who_waits_here(
     here: Process, there: Process, follower: Follower
 ) -> None:
-    """A wait ends as soon as another process saw its stage, without any time passing."""
+    """A wait ends as soon as another process appends its stage, without any time passing."""
     job = here.handle(await here.submit())
     wait = asyncio.create_task(job.wait())
     await settle()
@@ -95,7 +95,7 @@ async def test_what_another_process_appends_wakes_who_waits_here(
 
 
 async def test_workers_hear_of_every_change(there: Process, follower: Follower) -> None:
-    """Handlers may have work of jobs that nobody here holds."""
+    """Every change is announced to the workers, since handlers may have work for jobs not held here."""
     before = follower.news
     await there.submit()
     await there.receive(TEXT)
@@ -105,7 +105,7 @@ async def test_workers_hear_of_every_change(there: Process, follower: Follower) 
 
 
 async def test_nobody_reads_what_is_known_already(here: Process, follower: Follower) -> None:
-    """The changes of this process itself cost no look at the store."""
+    """A process does not read the store for its own changes."""
     held = await here.submit()
     await here.journal.append(held, [TEXT])
     await settle()
@@ -114,7 +114,7 @@ async def test_nobody_reads_what_is_known_already(here: Process, follower: Follo
 
 
 async def test_what_was_missed_before_is_read_at_the_start(here: Process, there: Process, store: MemoryStore) -> None:
-    """Following begins with a look at all that is held."""
+    """Following starts with a read of all held jobs."""
     held = await here.submit()
     await there.receive(DONE)
     await store.open()
@@ -130,7 +130,7 @@ async def test_what_was_missed_before_is_read_at_the_start(here: Process, there:
 async def test_what_could_not_be_read_is_read_again(
     here: Process, there: Process, follower: Follower, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A change that came while the store failed is not dropped: it is read as soon as the store is back."""
+    """A change whose read failed is read again as soon as the store is back."""
     held = await here.submit()
     here.line.on_call = fail_at(*range(6), calls=["read"])
     await there.receive(DONE)
@@ -148,7 +148,7 @@ async def test_what_could_not_be_read_is_read_again(
 
 
 async def test_other_changes_are_read_after_one_that_failed(here: Process, there: Process, follower: Follower) -> None:
-    """What comes while a change is tried again has its turn afterwards."""
+    """Changes that arrive while another one is retried are read afterwards."""
     jobs = [await here.submit(ref) for ref in ("one", "two", "three")]
     here.line.on_call = fail_at(0, 1, calls=["read"])
     for held in jobs:
@@ -159,7 +159,7 @@ async def test_other_changes_are_read_after_one_that_failed(here: Process, there
 
 
 async def test_a_stream_that_breaks_begins_again(here: Process, there: Process, follower: Follower) -> None:
-    """What happened in the gap is read when the stream is back."""
+    """A broken stream of changes is reopened, and changes from the gap are read then."""
     held = await here.submit()
     await settle()
     here.line.on_call = fail_at(0, calls=["changes"])
@@ -175,7 +175,7 @@ async def test_a_stream_that_breaks_begins_again(here: Process, there: Process, 
 
 
 async def test_after_a_gap_all_that_is_held_is_read(here: Process, there: Process, store: MemoryStore) -> None:
-    """A listener that fell behind reads everything that somebody here holds, and asks again what it must."""
+    """A listener that fell behind reads every held job again, and resyncs once more."""
     await store.open()
     follower = follow(here)
     gate = asyncio.Event()
@@ -199,13 +199,13 @@ async def test_after_a_gap_all_that_is_held_is_read(here: Process, there: Proces
 
 
 async def fall_behind(store: Store) -> None:
-    """Make more changes than a listener may be behind."""
+    """Make more changes than a listener may fall behind by."""
     for number in range(10_001):
         await store.append(f"noise{number}", [make_entry("expired", NOW)], provider="tape")
 
 
 async def test_a_resync_that_fails_is_tried_again(here: Process, store: MemoryStore) -> None:
-    """What has to be agreed on with the store is asked until it answers."""
+    """A resync that fails is repeated until it succeeds."""
     await store.open()
     follower = follow(here)
     follower.failures = [StoreError("away"), StoreError("away")]
@@ -218,7 +218,7 @@ async def test_a_resync_that_fails_is_tried_again(here: Process, store: MemorySt
 
 
 async def test_a_resync_tries_what_waits_for_the_store(here: Process, store: MemoryStore) -> None:
-    """An answer that could not be stored is tried as soon as the stream of changes is back."""
+    """An answer that could not be stored is retried as soon as the stream of changes is back."""
     held = await here.submit()
     store.fail("away")
     await here.journal.append_sometime(held, [tape.answer(NOW)])
@@ -237,7 +237,7 @@ async def test_a_resync_tries_what_waits_for_the_store(here: Process, store: Mem
 
 @pytest.mark.parametrize("is_late", [False, True])
 async def test_following_ends_with_the_store(here: Process, there: Process, store: MemoryStore, is_late: bool) -> None:
-    """A store that is closed has no more changes, whether or not there was any; closing twice is harmless."""
+    """Closing the store ends the stream of changes, with or without changes, and closing twice is harmless."""
     await store.open()
     follower = follow(here)
     follower.changes.start()

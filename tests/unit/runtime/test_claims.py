@@ -1,4 +1,4 @@
-"""The loop that claims due work: bounded, woken when it must be, and nothing is lost when it ends."""
+"""The loop that claims due work: its concurrency is bounded, it wakes when needed, and closing loses nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOLD_SECONDS = 30.0
 
 @define(eq=False)
 class Worker:
-    """What is done with claimed work: it is noted, takes *seconds*, and is over for good."""
+    """Does claimed work: it notes each job, takes *seconds*, and leaves nothing due."""
 
     store: MemoryStore
     seconds: float = 1.0
@@ -47,26 +47,26 @@ class Worker:
 
     @property
     def refs(self) -> list[str]:
-        """The jobs that were done, in their order."""
+        """The jobs that were done, in order."""
         return [ref for ref, _ in self.done]
 
 
 async def due(store: MemoryStore, *refs: str, at: float = NOW, provider: str = "tape") -> None:
-    """Make jobs whose handlers are due *at* that time."""
+    """Create jobs whose handlers and polls are due *at* that time."""
     for ref in refs:
         index = Index(ref=ref, provider=provider, account="", created_at=NOW, handle_at=at, poll_at=at)
         await store.create(tape.request(NOW), index, limits=UNLIMITED, now=NOW)
 
 
 async def finish(store: MemoryStore, ref: str) -> None:
-    """Leave nothing to do of a job, and release it."""
+    """Store an index in which nothing is due for a job, and release it."""
     index = Index(ref=ref, provider="tape", account="", created_at=NOW)
     await store.append(ref, [], provider="tape", index=index, known=1, release=True)
 
 
 @pytest.fixture
 def worker(store: MemoryStore) -> Worker:
-    """Return what does the work of this test's store."""
+    """Return a worker on this test's store."""
     return Worker(store)
 
 
@@ -79,12 +79,12 @@ def claims(
 
 @pytest.fixture
 def line(store: MemoryStore) -> Line:
-    """Return the loop's way to the store."""
+    """Return the loop's connection to the store."""
     return Line(store)
 
 
 async def test_due_work_is_done_with_bounded_concurrency(store: MemoryStore, line: Line, worker: Worker) -> None:
-    """Five jobs are done two at a time, each once."""
+    """Five due jobs are done two at a time, each once."""
     await due(store, *"abcde")
     loop = claims(line, worker.do)
     loop.start()
@@ -97,7 +97,7 @@ async def test_due_work_is_done_with_bounded_concurrency(store: MemoryStore, lin
 
 
 async def test_work_is_done_when_it_is_due(store: MemoryStore, line: Line, worker: Worker) -> None:
-    """The loop sleeps until the time comes, and needs nobody to wake it."""
+    """The loop sleeps until the next due time, and needs nobody to wake it."""
     await due(store, "later", at=NOW + 0.25)
     await due(store, "soon", at=NOW + 0.125)
     loop = claims(line, worker.do)
@@ -109,7 +109,7 @@ async def test_work_is_done_when_it_is_due(store: MemoryStore, line: Line, worke
 
 
 async def test_another_processes_work_is_seen_within_a_second(store: MemoryStore, line: Line, worker: Worker) -> None:
-    """Nobody wakes the loop for what is due far away, and it looks all the same."""
+    """Work that another process makes due is found within a second, although nobody wakes the loop."""
     loop = claims(line, worker.do)
     loop.start()
     await asyncio.sleep(10.5)
@@ -122,7 +122,7 @@ async def test_another_processes_work_is_seen_within_a_second(store: MemoryStore
 
 
 async def test_a_look_that_finds_nothing_due_asks_once(store: MemoryStore, line: Line, worker: Worker) -> None:
-    """While nothing happens it asks each second when work is due, and claims only now and then."""
+    """While nothing is due, the loop asks `next_due` each second and calls `claim` only now and then."""
     await due(store, "a", at=NOW + 1_000.0)
     loop = claims(line, worker.do)
     loop.start()
@@ -137,7 +137,7 @@ async def test_a_look_that_finds_nothing_due_asks_once(store: MemoryStore, line:
 async def test_what_a_clock_put_down_that_was_ahead_hides_behind_no_other_work(
     store: MemoryStore, line: Line, worker: Worker
 ) -> None:
-    """Once the clock is set back its work is due, though that of another job is due sooner."""
+    """After a clock that was ahead is set back, work that it scheduled is done even if other work is due sooner."""
     ahead = 10_000.0
     loop = claims(line, worker.do, clock=attrs.evolve(LOOP_CLOCK, now=lambda: loop_time() + ahead))
     loop.farthest = 100.0
@@ -153,7 +153,7 @@ async def test_what_a_clock_put_down_that_was_ahead_hides_behind_no_other_work(
 
 
 async def test_waking_makes_it_look_now(store: MemoryStore, line: Line, worker: Worker) -> None:
-    """What is said to be due now is claimed at once; what is due after the next look wakes nobody."""
+    """Waking for work due now claims it at once; waking for work due after the next look does nothing."""
     loop = claims(line, worker.do)
     loop.start()
     await asyncio.sleep(0.5)
@@ -170,7 +170,7 @@ async def test_waking_makes_it_look_now(store: MemoryStore, line: Line, worker: 
 
 
 async def test_waking_while_it_looks_is_not_missed(store: MemoryStore, line: Line, worker: Worker) -> None:
-    """Work that comes while the loop asks what is due next is claimed without delay."""
+    """Work that arrives while the loop asks for the next due time is claimed without delay."""
     loop = claims(line, worker.do)
 
     async def watch(name: str, side: Side) -> None:
@@ -193,7 +193,7 @@ async def test_waking_while_it_looks_is_not_missed(store: MemoryStore, line: Lin
 async def test_a_store_that_is_away_is_tried_again(
     store: MemoryStore, line: Line, worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The loop goes on when the store is back, and says both."""
+    """The loop resumes when the store is back, and logs the outage and its end."""
     await due(store, "a")
     store.fail("away")
     loop = claims(line, worker.do)
@@ -212,7 +212,7 @@ async def test_a_store_that_is_away_is_tried_again(
 async def test_work_that_raises_comes_again_when_its_claim_is_over(
     store: MemoryStore, line: Line, error: Exception
 ) -> None:
-    """A bug or a store that fails in the middle of the work ends neither the loop nor the work."""
+    """A bug, or a store that fails in the middle of the work, ends neither the loop nor the work."""
     await due(store, "a")
     tries: list[float] = []
 
@@ -231,7 +231,7 @@ async def test_work_that_raises_comes_again_when_its_claim_is_over(
 
 
 async def test_only_work_of_its_providers_is_claimed(store: MemoryStore, line: Line, worker: Worker) -> None:
-    """A loop that is for some providers leaves the work of the others."""
+    """A loop restricted to some providers claims no work of others."""
     await due(store, "mine")
     await due(store, "yours", provider="other")
     loop = claims(line, worker.do)
@@ -247,13 +247,13 @@ async def test_only_work_of_its_providers_is_claimed(store: MemoryStore, line: L
 
 
 async def test_closing_what_never_began_is_harmless(line: Line, worker: Worker) -> None:
-    """A loop without work is closed at once."""
+    """A loop that never had work closes at once."""
     await claims(line, worker.do).aclose(drain=10.0)
     assert NOW == loop_time()
 
 
 async def test_draining_does_all_that_is_due(store: MemoryStore, line: Line, worker: Worker) -> None:
-    """Closing with time left does the work that is due first, and takes no longer than that."""
+    """Closing with time to drain does all due work first, and no longer than needed."""
     await due(store, *"abcde")
     loop = claims(line, worker.do)
     loop.start()
@@ -263,7 +263,7 @@ async def test_draining_does_all_that_is_due(store: MemoryStore, line: Line, wor
 
 
 async def test_a_claim_in_flight_counts_as_running(store: MemoryStore, line: Line, worker: Worker) -> None:
-    """Work whose claim is on its way back when closing begins is done as well."""
+    """Work whose claim is still being answered when closing begins is done as well."""
     await due(store, "a")
 
     async def watch(name: str, side: Side) -> None:
@@ -280,7 +280,7 @@ async def test_a_claim_in_flight_counts_as_running(store: MemoryStore, line: Lin
 
 
 async def test_draining_looks_again_after_what_ended_during_its_look(store: MemoryStore, line: Line) -> None:
-    """A job whose next work is due as soon as the last is over is done to its end, however slow the store is."""
+    """A job whose next work is due right after the last is finished while draining, however slow the store."""
     await due(store, "a")
     times: list[float] = []
 
@@ -307,7 +307,7 @@ async def test_draining_looks_again_after_what_ended_during_its_look(store: Memo
 
 
 async def test_draining_has_an_end(store: MemoryStore, line: Line, worker: Worker) -> None:
-    """What is not done in time is cancelled and given back, due at once; what ends by itself is done."""
+    """Work that exceeds the drain time is cancelled, and its claim is released, so that it is due at once."""
     await due(store, "slow")
     worker.seconds = 60.0
     loop = claims(line, worker.do)
@@ -319,7 +319,7 @@ async def test_draining_has_an_end(store: MemoryStore, line: Line, worker: Worke
 
 
 async def test_without_time_to_drain_work_is_given_back(store: MemoryStore, line: Line, worker: Worker) -> None:
-    """A claim that is cancelled is no claim any more, so that another process goes on with it at once."""
+    """Cancelled work loses its claim, so that another process can resume it at once."""
     await due(store, "a")
     loop = claims(line, worker.do)
     loop.start()
@@ -334,7 +334,7 @@ async def test_without_time_to_drain_work_is_given_back(store: MemoryStore, line
 async def test_a_claim_that_is_on_its_way_back_is_given_back(
     store: MemoryStore, line: Line, worker: Worker, *, is_away: bool
 ) -> None:
-    """Closing in the moment of a claim leaves no work waiting for the claim to run out, unless the store is away."""
+    """A claim that returns while the loop closes is released, unless the store is away."""
     await due(store, "a")
 
     async def watch(name: str, side: Side) -> None:
@@ -358,7 +358,7 @@ async def test_a_claim_that_is_on_its_way_back_is_given_back(
 async def test_draining_lets_what_runs_finish_while_the_store_is_away(
     store: MemoryStore, line: Line, worker: Worker
 ) -> None:
-    """A store that cannot be asked for more work cuts off none that runs."""
+    """Draining lets running work finish even if the store cannot be asked for more."""
     await due(store, "a")
     loop = claims(line, worker.do)
     loop.start()
@@ -372,7 +372,7 @@ async def test_draining_lets_what_runs_finish_while_the_store_is_away(
 async def test_draining_ends_at_once_where_the_store_is_away_and_nothing_runs(
     store: MemoryStore, line: Line, worker: Worker
 ) -> None:
-    """Nobody waits for a store that does not answer."""
+    """Draining ends at once if the store is away and no work is running."""
     store.fail("away")
     loop = claims(line, worker.do)
     loop.start()
@@ -385,7 +385,7 @@ async def test_draining_ends_at_once_where_the_store_is_away_and_nothing_runs(
 async def test_work_that_cannot_be_cancelled_is_left_alone(
     store: MemoryStore, line: Line, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Closing is bounded whatever the work does, and says what it left behind."""
+    """Closing is bounded even if work ignores its cancellation, and logs what it left behind."""
     await due(store, "a")
     stop = asyncio.Event()
 

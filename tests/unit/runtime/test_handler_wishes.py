@@ -30,7 +30,7 @@ NOW = BEGIN_SECONDS
 
 
 def make(process: Process) -> Handlers:
-    """Return the handlers of *process*, which are woken by its journal."""
+    """Return the handlers of *process*, which its journal wakes."""
     handlers = Handlers(
         journal=process.journal,
         timeout=10.0,
@@ -50,22 +50,22 @@ async def handlers(here: Process) -> AsyncIterator[Handlers]:
 
 
 def shown(stage: Stage, at: float = NOW + 1) -> Entry:
-    """Return a webhook of *stage*."""
+    """Return a webhook that claims *stage*."""
     return tape.webhook(at, tape.shown(stage, *((tape.track("one"),) if stage > Stage.TEXT else ())))
 
 
 async def see(process: Process, *entries: Entry, **asked: object) -> HeldJob:
-    """Begin a job of *process*, of which *entries* are seen."""
+    """Submit a job of *process* and append *entries* to it."""
     held = await process.submit(REF, **asked)
     await process.journal.append(held, [tape.answer(NOW), *entries])
     return held
 
 
 class FloodError(Exception):
-    """What a chat library raises when it is asked too often."""
+    """What a chat library raises when it is rate limited."""
 
     def __init__(self, retry_after: object) -> None:
-        """Keep what the chat says of waiting."""
+        """Keep the wait that the chat asks for."""
         self.retry_after = retry_after
         super().__init__("flood")
 
@@ -74,7 +74,7 @@ class FloodError(Exception):
 
 
 async def test_an_event_knows_its_job_and_whether_it_is_the_latest(here: Process, handlers: Handlers) -> None:
-    """TEXT is no news any more once COMPLETE is known; the job can be awaited from within a handler."""
+    """A TEXT event is not the latest once COMPLETE is known, and its job can be awaited within a handler."""
     seen: list[tuple[str, bool, int]] = []
 
     async def note(event: StageEvent) -> None:
@@ -93,7 +93,7 @@ async def test_an_event_knows_its_job_and_whether_it_is_the_latest(here: Process
 
 
 async def test_a_failure_is_later_than_any_stage(here: Process, handlers: Handlers) -> None:
-    """The TEXT of a job that has failed since is not the latest word, and the failure knows its job."""
+    """A TEXT event is not the latest once its job has failed, and a failure knows its job."""
     seen: list[object] = []
 
     async def note(event: StageEvent) -> None:
@@ -112,7 +112,7 @@ async def test_a_failure_is_later_than_any_stage(here: Process, handlers: Handle
 
 
 def test_an_event_of_ones_own_has_no_job() -> None:
-    """A test of a user's handler may make an event; asking that for its job says why there is none."""
+    """An event that a user's own test makes has no job, and asking for it raises an error that says why."""
     event = StageEvent(stage=Stage.TEXT, tracks=(), source="poll", at=datetime.now(UTC), ref=REF, provider="tape")
 
     with pytest.raises(ConfigError, match="StageEvent was not made by a client"):
@@ -132,7 +132,7 @@ def test_an_event_of_ones_own_has_no_job() -> None:
     ],
 )
 async def test_a_wait_that_was_asked_for_is_no_failure(here: Process, handlers: Handlers, error: Exception) -> None:
-    """The handler is called again when it wanted to be, its neighbours are not, and no failure is counted."""
+    """A handler that asks for a wait is called again then, its neighbours are not, and no failure is counted."""
     times: list[float] = []
     neighbours: list[float] = []
 
@@ -155,7 +155,7 @@ async def test_a_wait_that_was_asked_for_is_no_failure(here: Process, handlers: 
 
 
 async def test_a_long_wait_survives_a_restart(store: MemoryStore) -> None:
-    """An hour's wait ends in another process, within the time that it looks at waiting handlers anew."""
+    """An hour's wait that a handler asked for survives a restart, and ends within the interval between looks."""
     times: list[float] = []
 
     async def later(event: StageEvent) -> None:
@@ -177,7 +177,7 @@ async def test_a_long_wait_survives_a_restart(store: MemoryStore) -> None:
 
 
 async def test_a_handler_that_waits_does_not_wait_with_one_that_fails(here: Process, handlers: Handlers) -> None:
-    """Each is called again in its own time, and the stage is over when both are done."""
+    """A waiting handler and a failing one are each called again in their own time, and the stage ends with both."""
     failing: list[float] = []
     waiting: list[float] = []
 
@@ -203,7 +203,7 @@ async def test_a_handler_that_waits_does_not_wait_with_one_that_fails(here: Proc
 
 
 async def test_waits_without_end_become_failures(here: Process, handlers: Handlers) -> None:
-    """After a hundred waits each further one counts as a failure, so that a stage is never told for ever."""
+    """After a hundred waits each further one counts as a failure, so that no stage is retried for ever."""
     calls = itertools.count(1)
     last = 0
 
@@ -222,7 +222,7 @@ async def test_waits_without_end_become_failures(here: Process, handlers: Handle
 
 
 async def test_a_wait_is_a_day_at_most(here: Process, handlers: Handlers) -> None:
-    """A longer one would outlive what is remembered of an ended job."""
+    """A longer wait is cut to a day, since an ended job is not kept for ever."""
 
     async def later(event: StageEvent) -> None:
         raise RetryLater(10 * LONGEST_WAIT_SECONDS)
@@ -237,14 +237,14 @@ async def test_a_wait_is_a_day_at_most(here: Process, handlers: Handlers) -> Non
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
 def test_a_wait_is_a_number_of_seconds(seconds: float) -> None:
-    """A wait that could not end, or began in the past, is refused where it is made."""
+    """A wait that is negative, infinite or NaN is refused when `RetryLater` is made."""
     with pytest.raises(ValueError, match="finite number of seconds"):
         RetryLater(seconds)
 
 
 @pytest.mark.parametrize("wait", [None, True, "5", -1, float("nan"), float("inf"), timedelta(seconds=-1)])
 async def test_what_asks_for_no_wait_is_a_failure(here: Process, handlers: Handlers, wait: object) -> None:
-    """An attribute `retry_after` of another kind means nothing."""
+    """An invalid `retry_after` attribute of an error is ignored, and the error counts as a failure."""
     calls: list[float] = []
 
     async def fail(event: StageEvent) -> None:
@@ -261,7 +261,7 @@ async def test_what_asks_for_no_wait_is_a_failure(here: Process, handlers: Handl
 
 
 async def test_giving_up_ends_the_tries_and_is_noted(here: Process, handlers: Handlers) -> None:
-    """The handler is not called with that stage again, the next stage is told, and the journal says why."""
+    """A handler that gives up is not called for that stage again, the next stage runs, and the reason is kept."""
     calls: list[str] = []
 
     async def give_up(event: StageEvent) -> None:
@@ -280,7 +280,7 @@ async def test_giving_up_ends_the_tries_and_is_noted(here: Process, handlers: Ha
 
 
 def test_wishes_are_no_errors_of_ours() -> None:
-    """Whoever catches all errors of the package around a submit lets the handler's own wishes through."""
+    """`RetryLater` and `GiveUp` are not subclasses of `AudioextError`, so `except AudioextError` lets them pass."""
     assert not issubclass(RetryLater, AudioextError)
     assert not issubclass(GiveUp, AudioextError)
 
@@ -319,7 +319,7 @@ class DictChat(TypedDict):
 
 @pytest.mark.parametrize("kind", [DataclassChat, AttrsChat, StructChat, DictChat])
 async def test_meta_comes_as_an_object_of_the_users_class(here: Process, handlers: Handlers, kind: type) -> None:
-    """Handlers of stages and of failures get it beside the event."""
+    """Handlers of stages and of failures get the job's meta as an object beside the event."""
     seen: list[object] = []
 
     async def note(event: StageEvent, chat: object) -> None:
@@ -341,7 +341,7 @@ async def test_meta_comes_as_an_object_of_the_users_class(here: Process, handler
 async def test_meta_that_does_not_fit_is_given_up_with_a_reason(
     here: Process, handlers: Handlers, meta: dict[str, object]
 ) -> None:
-    """It would not fit the next time either; the handler is not called."""
+    """A handler whose meta does not fit is not called, and is given up with a reason, since a retry would not help."""
     seen: list[object] = []
 
     async def note(event: StageEvent, chat: DataclassChat) -> None:
@@ -360,7 +360,7 @@ async def test_meta_that_does_not_fit_is_given_up_with_a_reason(
 
 @pytest.mark.parametrize("kind", [asyncio.Event, int, "Chat", object()])
 async def test_a_class_that_no_json_makes_is_refused_at_once(handlers: Handlers, kind: type) -> None:
-    """A mistake in `meta=` is told where the handler is registered."""
+    """A class for `meta=` that cannot be made from JSON is refused when the handler is registered."""
 
     async def note(event: StageEvent, chat: object) -> None:
         """Take an event."""

@@ -1,4 +1,4 @@
-"""Handlers: each topic at least once, in order, and whatever one of them does, its neighbours are not disturbed."""
+"""Handlers: each topic is told at least once and in order, and no handler disturbs its neighbours."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TIMEOUT_SECONDS = 10.0
 
 
 def make(process: Process) -> Handlers:
-    """Return the handlers of *process*, which are woken by its journal."""
+    """Return the handlers of *process*, which its journal wakes."""
     handlers = Handlers(
         journal=process.journal,
         timeout=TIMEOUT_SECONDS,
@@ -57,14 +57,14 @@ async def handlers(here: Process) -> AsyncIterator[Handlers]:
 
 
 async def see(process: Process, *entries: Entry, ref: str = REF) -> HeldJob:
-    """Begin a job of *process*, of which *entries* are seen."""
+    """Submit a job of *process* and append *entries* to it."""
     held = await process.submit(ref)
     await process.journal.append(held, [tape.answer(NOW, task_id=ref), *entries])
     return held
 
 
 class Calls(list[str]):
-    """Notes who is called for what."""
+    """The calls of handlers, in order."""
 
     def on(self, handlers: Handlers, stage: Stage, name: str) -> None:
         """Register a handler called *name* that notes its calls."""
@@ -77,16 +77,16 @@ class Calls(list[str]):
 
 
 def nameless(stage: Stage | None, *, audio: bool = False) -> Entry:
-    """Return a webhook that names no task, so that it fits every job."""
+    """Return a webhook without a task id, which fits every job."""
     tracks = (tape.track("one"),) if audio else ()
     return tape.webhook(NOW + 1, tape.shown(stage, *tracks, task_id=None))
 
 
-# --- what is told, and when ---------------------------------------------------------------------------------
+# --- topics and their order ---------------------------------------------------------------------------------
 
 
 async def test_every_stage_is_told_once_and_in_order(here: Process, handlers: Handlers) -> None:
-    """A job that was complete at once tells text, first and complete, each with its event."""
+    """A job that completes at once calls handlers for text, first and complete, in this order."""
     events: list[StageEvent] = []
 
     async def handler(event: StageEvent) -> None:
@@ -105,7 +105,7 @@ async def test_every_stage_is_told_once_and_in_order(here: Process, handlers: Ha
 
 
 async def test_handlers_run_at_once(here: Process, handlers: Handlers) -> None:
-    """What was appended here is told without waiting for the next look at the store."""
+    """Handlers run as soon as this process appends, without waiting for the next look at the store."""
     times: list[float] = []
 
     async def handler(event: StageEvent) -> None:
@@ -121,7 +121,7 @@ async def test_handlers_run_at_once(here: Process, handlers: Handlers) -> None:
 
 
 async def test_a_failure_is_told(here: Process, handlers: Handlers) -> None:
-    """A failed job tells its failure after its stages, and a late COMPLETE after that."""
+    """A failed job calls its failure handler after its stages, and its COMPLETE handler if it still completes later."""
     calls: list[str] = []
 
     async def handler(event: StageEvent) -> None:
@@ -144,7 +144,7 @@ async def test_a_failure_is_told(here: Process, handlers: Handlers) -> None:
 
 
 async def test_a_failure_that_was_undone_before_is_not_told(here: Process, handlers: Handlers) -> None:
-    """A job that rose to complete before its failure was told tells COMPLETE alone."""
+    """A job that became complete before its failure was handled calls no failure handler."""
     failures: list[Failure] = []
 
     async def sorry(failure: Failure) -> None:
@@ -160,7 +160,7 @@ async def test_a_failure_that_was_undone_before_is_not_told(here: Process, handl
 
 
 async def test_a_stage_without_handlers_is_done_at_once(here: Process, handlers: Handlers) -> None:
-    """Whoever wants COMPLETE only is told of it, though nobody asked for the stages before."""
+    """A COMPLETE handler is called even if the earlier stages have no handlers."""
     calls = Calls()
     calls.on(handlers, Stage.COMPLETE, "bot.tell")
     handlers.start()
@@ -173,7 +173,7 @@ async def test_a_stage_without_handlers_is_done_at_once(here: Process, handlers:
 async def test_all_handlers_of_a_stage_are_told_and_one_entry_says_so(
     store: MemoryStore, here: Process, handlers: Handlers
 ) -> None:
-    """Where all of them succeed at once, the journal grows by one entry for the topic."""
+    """If all handlers of a stage succeed at once, the journal grows by one entry."""
     calls = Calls()
     for name in ("a", "b", "c"):
         calls.on(handlers, Stage.TEXT, name)
@@ -186,7 +186,7 @@ async def test_all_handlers_of_a_stage_are_told_and_one_entry_says_so(
 
 
 async def test_handlers_that_come_later_are_told_what_is_left(here: Process) -> None:
-    """A process that starts again tells what the last one had not finished, and nothing else."""
+    """A process that starts again calls handlers only for topics that the last one had not finished."""
     await see(here, nameless(Stage.COMPLETE, audio=True))
     first, second = make(here), make(here)
     calls = Calls()
@@ -211,7 +211,7 @@ async def test_handlers_that_come_later_are_told_what_is_left(here: Process) -> 
 
 
 async def test_two_workers_share_the_work(store: MemoryStore) -> None:
-    """Two processes with the same handlers tell each topic once, as long as none dies."""
+    """Two processes with the same handlers tell each topic once, as long as neither dies."""
     calls = Calls()
     processes = [start(store) for _ in range(2)]
     workers = [make(process) for process in processes]
@@ -229,7 +229,7 @@ async def test_two_workers_share_the_work(store: MemoryStore) -> None:
 
 
 async def test_a_handler_can_come_after_the_start(here: Process, handlers: Handlers) -> None:
-    """A handler that is added to an open client is told of what comes, and of what nobody was told yet."""
+    """A handler that is added to an open client is called for topics that are still untold."""
     await see(here, nameless(Stage.TEXT))
     handlers.claims.wake()
     handlers.start()
@@ -246,7 +246,7 @@ async def test_a_handler_can_come_after_the_start(here: Process, handlers: Handl
 
 
 async def test_a_failing_handler_is_tried_again_alone(here: Process, handlers: Handlers) -> None:
-    """Its neighbours, which succeeded, are not called again; the next stage waits until it is done."""
+    """A failing handler is retried alone; its neighbours are not called again, and the next stage waits for it."""
     calls = Calls()
     times: list[float] = []
 
@@ -276,7 +276,7 @@ async def never(event: StageEvent) -> None:
 
 
 async def stubborn(event: StageEvent) -> None:
-    """Neither return nor be cancelled, for a long time."""
+    """Neither return nor react to cancellation, for a long time."""
     ends_at = loop_time() + 5 * TIMEOUT_SECONDS
     while loop_time() < ends_at:
         try:
@@ -286,7 +286,7 @@ async def stubborn(event: StageEvent) -> None:
 
 
 async def raises(event: StageEvent) -> None:
-    """Raise what is no `Exception`."""
+    """Raise something that is not an `Exception`."""
     raise GeneratorExit("out")
 
 
@@ -299,14 +299,14 @@ async def cancels_itself(event: StageEvent) -> None:
 
 
 async def awaits_what_was_cancelled(event: StageEvent) -> None:
-    """Await a future of one's own that was cancelled."""
+    """Await a future of its own that was cancelled."""
     future = asyncio.get_running_loop().create_future()
     future.cancel()
     await future
 
 
 async def breaks_while_it_cleans_up(event: StageEvent) -> None:
-    """Run out of time, and raise another error when cancelled."""
+    """Time out, and raise another error when cancelled."""
     try:
         await never(event)
     finally:
@@ -314,24 +314,24 @@ async def breaks_while_it_cleans_up(event: StageEvent) -> None:
 
 
 async def exits(event: StageEvent) -> None:
-    """End the process, or try to."""
+    """Try to end the process."""
     sys.exit(3)
 
 
 class _NoWordsError(Exception):
-    """It cannot say what it is, and does not know how long to wait."""
+    """An error whose text and wait cannot be read."""
 
     def __str__(self) -> str:
         raise GeneratorExit
 
     @property
     def retry_after(self) -> float:
-        """How long to wait."""
+        """Raise an error instead of giving a wait."""
         raise ValueError("no idea")
 
 
 class _NeverError(Exception):
-    """It asks to wait for longer than a float can say."""
+    """An error that asks for a wait longer than a float can hold."""
 
     retry_after = 10**400
 
@@ -342,7 +342,7 @@ async def raises_what_has_no_words(event: StageEvent) -> None:
 
 
 async def asks_to_wait_for_ever(event: StageEvent) -> None:
-    """Raise an error with a wait that is no number of seconds."""
+    """Raise an error that asks for an infinite wait."""
     raise _NeverError("never")
 
 
@@ -363,7 +363,7 @@ async def asks_to_wait_for_ever(event: StageEvent) -> None:
 async def test_whatever_a_handler_does_is_counted_and_given_up(
     here: Process, handlers: Handlers, handler: Callable[[StageEvent], Awaitable[None]], says: str, seconds: float
 ) -> None:
-    """A handler that cannot do its work is called five times, each later than the last, and then noted as a fault."""
+    """A handler that cannot do its work is called five times with growing pauses, and then recorded as a fault."""
     times: list[float] = []
     calls = Calls()
 
@@ -386,7 +386,7 @@ async def test_whatever_a_handler_does_is_counted_and_given_up(
 
 
 async def test_a_log_that_fails_calls_no_handler_without_a_pause(here: Process, handlers: Handlers) -> None:
-    """What cannot be counted comes again when its claim has run out, and not at once."""
+    """A failure whose log line raises is retried when the claim expires, not at once."""
 
     class Broken(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -411,7 +411,7 @@ async def test_a_log_that_fails_calls_no_handler_without_a_pause(here: Process, 
 
 
 async def test_a_long_error_is_cut(here: Process, handlers: Handlers) -> None:
-    """A journal does not grow by what a handler has to say."""
+    """A handler's long error message is cut before it enters the journal."""
 
     async def talks(event: StageEvent) -> None:
         raise ValueError("x" * 10_000)
@@ -425,7 +425,7 @@ async def test_a_long_error_is_cut(here: Process, handlers: Handlers) -> None:
 
 
 async def test_one_that_succeeds_at_last_leaves_no_fault(here: Process, handlers: Handlers) -> None:
-    """Of two failing handlers one is given up; the other one's success is kept though it came first."""
+    """Of two failing handlers one is given up; the other succeeds on a retry and leaves no fault."""
     calls = Counter[str]()
 
     async def hopeless(event: StageEvent) -> None:
@@ -448,7 +448,7 @@ async def test_one_that_succeeds_at_last_leaves_no_fault(here: Process, handlers
 
 
 async def test_another_look_does_not_shorten_the_wait(store: MemoryStore, here: Process, handlers: Handlers) -> None:
-    """A delivery that makes the journal due for a second look calls no handler whose wait is not over."""
+    """A webhook that makes handlers due for a second look does not shorten a handler's pause before its retry."""
     times: list[float] = []
 
     async def failing(event: StageEvent) -> None:
@@ -459,7 +459,7 @@ async def test_another_look_does_not_shorten_the_wait(store: MemoryStore, here: 
     handlers.start()
     await see(here, nameless(Stage.TEXT))
     for number in range(60):
-        # The index of a listener that is always busy never follows.
+        # The index of a listener that is always busy is never brought up to date.
         entry = tape.webhook(NOW, tape.shown(None, task_id=None, word=f"{number}"))
         await store.append(REF, [entry], provider="tape", look_at=loop_time())
         await asyncio.sleep(0.25)
@@ -471,7 +471,7 @@ async def test_another_look_does_not_shorten_the_wait(store: MemoryStore, here: 
 
 
 async def test_a_process_that_dies_while_a_handler_runs_leaves_it_to_another(store: MemoryStore, here: Process) -> None:
-    """The claim of the dead process runs out, and the topic is told again elsewhere."""
+    """The claim of a process that died expires, and the topic is told again by another process."""
     dying, living = make(here), make(start(store))
     calls = Calls()
     dying.on(Stage.TEXT)(never)
@@ -496,7 +496,7 @@ async def test_a_process_that_dies_while_a_handler_runs_leaves_it_to_another(sto
 
 
 async def test_closing_drains_what_is_due(here: Process) -> None:
-    """A job that became complete just now tells all its stages before the client is closed."""
+    """A client that closes first tells all stages of a job that has just completed."""
     handlers, calls = make(here), Calls()
     for stage in (Stage.TEXT, Stage.FIRST, Stage.COMPLETE):
         calls.on(handlers, stage, "tell")
@@ -508,7 +508,7 @@ async def test_closing_drains_what_is_due(here: Process) -> None:
 
 
 async def test_closing_drains_what_an_index_does_not_show_yet(store: MemoryStore, here: Process) -> None:
-    """A process that knows of COMPLETE tells it before it is closed, though the listener's index has not followed."""
+    """A closing process tells a COMPLETE that it knows of, even if the stored index does not show it yet."""
     handlers, calls = make(here), Calls()
     for stage in (Stage.TEXT, Stage.FIRST, Stage.COMPLETE):
         calls.on(handlers, stage, "tell")
@@ -523,7 +523,7 @@ async def test_closing_drains_what_an_index_does_not_show_yet(store: MemoryStore
 
 
 async def test_a_store_that_hangs_keeps_nobody_from_closing(here: Process) -> None:
-    """Closing is bounded, whatever is not answered."""
+    """Closing is bounded even if the store does not answer."""
     handlers = make(here)
     handlers.on(Stage.TEXT)(never)
     handlers.start()
@@ -538,7 +538,7 @@ async def test_a_store_that_hangs_keeps_nobody_from_closing(here: Process) -> No
 
 
 async def test_a_handler_that_is_cancelled_by_closing_runs_again(store: MemoryStore, here: Process) -> None:
-    """What closing cuts off is no failure: it is due again at once, with as many tries as before."""
+    """A handler that closing cancels has not failed: it is due again at once, with as many attempts as before."""
     handlers = make(here)
     handlers.on(Stage.TEXT)(never)
     handlers.start()
@@ -553,7 +553,7 @@ async def test_a_handler_that_is_cancelled_by_closing_runs_again(store: MemorySt
 
 
 async def test_closing_cuts_off_one_handler_alone(here: Process) -> None:
-    """A neighbour that was done before is not called again after the restart."""
+    """A handler that finished before closing is not called again after the restart; only the cancelled one is."""
     first, second = make(here), make(here)
     calls = Calls()
     calls.on(first, Stage.TEXT, "quick")
@@ -579,7 +579,7 @@ async def test_closing_cuts_off_one_handler_alone(here: Process) -> None:
 async def test_a_store_that_fails_after_the_handler_ran_does_not_call_it_again(
     store: MemoryStore, here: Process, handlers: Handlers
 ) -> None:
-    """What could not be noted down is noted when the store is back; only a crash between the two tells twice."""
+    """A handler's success that could not be stored is stored once the store is back, without calling it again."""
     calls = Calls()
     calls.on(handlers, Stage.TEXT, "tell")
     await see(here, nameless(Stage.TEXT))
@@ -606,7 +606,7 @@ async def test_a_store_that_fails_after_the_handler_ran_does_not_call_it_again(
 
 
 def test_handlers_are_coroutine_functions(here: Process) -> None:
-    """A plain function is refused when it is registered; methods, partials and callable objects are welcome."""
+    """A plain function is refused at registration; coroutine methods, partials and callable objects are fine."""
     handlers = make(here)
 
     class Bot:
@@ -653,13 +653,13 @@ def test_handlers_are_coroutine_functions(here: Process) -> None:
     )
     for bad in (*bad_ones, None, "never", Stage.TEXT):
         with pytest.raises(ConfigError, match="must be an async function"):
-            handlers.on(Stage.TEXT)(bad)  # type: ignore[arg-type]  # that is what is tested
+            handlers.on(Stage.TEXT)(bad)  # type: ignore[arg-type]  # this is what is tested
         with pytest.raises(ConfigError, match="must be an async function"):
             handlers.on_failure()(bad)  # type: ignore[arg-type]  # as above
 
 
 def test_handlers_take_what_they_are_called_with(here: Process) -> None:
-    """One that cannot be called is refused when it is registered, not five times when the song is there."""
+    """A handler with the wrong parameters is refused when it is registered, not when the song is complete."""
     handlers = make(here)
 
     async def nothing() -> None:
@@ -680,30 +680,30 @@ def test_handlers_take_what_they_are_called_with(here: Process) -> None:
 
 
 class Compiled:
-    """A handler whose signature nobody knows, as of an extension module."""
+    """A handler whose signature cannot be read, like one of an extension module."""
 
     @property
     def __signature__(self) -> None:
-        """Tell nothing."""
+        """Raise, as for an unknown signature."""
         raise ValueError
 
     async def __call__(self, event: StageEvent) -> None:
-        """Hear of the event."""
+        """Take an event."""
 
 
 class Meta(TypedDict):
-    """What a submit may bring along."""
+    """The meta of a submit."""
 
 
 @pytest.mark.parametrize("stage", [Stage.SUBMITTED, "complete", 4, None])
 def test_handlers_are_told_of_three_stages(here: Process, stage: object) -> None:
-    """SUBMITTED, and what is no stage, is refused when the handler is registered."""
+    """Registering a handler for SUBMITTED, or for an unknown stage, is refused."""
     with pytest.raises(ConfigError, match="handlers are for TEXT, FIRST and COMPLETE"):
         make(here).on(stage)(never)  # type: ignore[arg-type]  # that is what is tested
 
 
 async def test_two_handlers_of_one_name_are_two(here: Process, handlers: Handlers) -> None:
-    """Registering one function twice calls it twice, and each registration fares by itself."""
+    """A function that is registered twice is called twice, and each registration is retried by itself."""
     calls: list[int] = []
 
     async def handler(event: StageEvent) -> None:
@@ -722,7 +722,7 @@ async def test_two_handlers_of_one_name_are_two(here: Process, handlers: Handler
 
 
 async def test_what_a_handler_submits_has_the_same_key_again(here: Process, handlers: Handlers) -> None:
-    """A handler that is called again makes the same keys in the same order, each its own."""
+    """A handler that is called again derives the same keys for its submits in the same order, and all keys differ."""
     keys: list[list[str]] = []
 
     async def chains(event: StageEvent) -> None:
@@ -744,7 +744,7 @@ async def test_what_a_handler_submits_has_the_same_key_again(here: Process, hand
 
 
 async def test_a_file_counts_by_its_content(tmp_path: Path) -> None:
-    """The same sound in another place has the same key, another sound in the same place another one."""
+    """A key depends on a file's content, not its path: another sound at the same path has another key."""
     file, moved = tmp_path / "a.wav", tmp_path / "b.wav"
     file.write_bytes(b"sound")
     moved.write_bytes(b"sound")
@@ -756,7 +756,7 @@ async def test_a_file_counts_by_its_content(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_is_gone_has_a_key_as_well(tmp_path: Path) -> None:
-    """What cannot be read is refused later, with all that is wrong."""
+    """A missing file has a key too; the submit refuses it later, together with all other problems."""
     missing = Extend(file=tmp_path / "missing.wav")
 
     assert Handling("x").key("tape", missing, None) == Handling("x").key("tape", missing, None)

@@ -1,4 +1,4 @@
-"""Faults at the worst moment: claims that outlast the slowest work, waits without a number, stores that lost a part."""
+"""Faults at the worst moment: claims that outlast the slowest work, invalid waits, and stores that lost data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def make(process: Process) -> Handlers:
 
 
 async def test_a_claim_outlasts_handlers_that_all_run_out_of_time(here: Process, there: Process) -> None:
-    """However long each of several handlers takes to end, no other process calls one while they are called here."""
+    """While several slow handlers run here, no other process calls any of them."""
     calls: list[str] = []
 
     def stubborn(name: str) -> Callable[[StageEvent], Awaitable[None]]:
@@ -65,7 +65,7 @@ async def test_a_claim_outlasts_handlers_that_all_run_out_of_time(here: Process,
 
 
 async def test_a_store_that_lost_a_job_and_heard_of_it_since_gets_it_back(here: Process, there: Process) -> None:
-    """Deliveries that came after the loss, as many as the job had entries, do not hide that its request is gone."""
+    """A store that lost a job gets its request back, even if as many webhooks as it had entries came since."""
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW)])
     here.line.store = there.line.store = empty = MemoryStore()
@@ -84,7 +84,7 @@ async def test_a_store_that_lost_a_job_and_heard_of_it_since_gets_it_back(here: 
 
 
 async def test_the_end_of_a_job_that_is_seen_in_a_list_is_announced(here: Process, there: Process) -> None:
-    """What a job held while it ran is let go of, whichever way its end was learnt."""
+    """A job whose end is first seen in a list of jobs is announced as ended."""
     await here.submit()
     held = await there.hold()
     await there.journal.append(held, [tape.answer(NOW), tape.webhook(NOW + 1, tape.failed())])
@@ -96,7 +96,7 @@ async def test_the_end_of_a_job_that_is_seen_in_a_list_is_announced(here: Proces
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0])
 async def test_a_wait_without_time_ends_at_once(here: Process, seconds: float) -> None:
-    """A timeout that is no time to wait is a problem of the call, and nothing is waited for."""
+    """A timeout of zero or less is refused with `RequestError`, and nothing is waited for."""
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW)])
 
@@ -106,4 +106,4 @@ async def test_a_wait_without_time_ends_at_once(here: Process, seconds: float) -
 
 
 async def _nothing() -> None:
-    """Agree on nothing."""
+    """Do nothing."""

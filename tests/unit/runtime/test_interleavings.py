@@ -1,8 +1,8 @@
-"""What is seen of a job, in any order and with any interruption, means what it means together.
+"""Entries of a job mean the same in any order and with any interruption.
 
-The entries of one task reach two processes on one store in every order that Hypothesis thinks of: again, late, at the
-same time, over lines that fail, and with processes that die between any two steps. Meanwhile somebody waits, handlers
-run, and others look at what is due.
+The entries of one task reach two processes on one store in every order that Hypothesis chooses: repeated, late, at the
+same time, over lines that fail, and with processes that die between any two steps. Meanwhile waits go on, handlers
+run, and other processes claim due work.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ T = TypeVar("T")
 HOLD_SECONDS = 30.0
 """How long a claim lasts here."""
 LATE_SECONDS = 0.25
-"""How much later the same thing is seen by somebody else."""
+"""How much later another process sees the same thing."""
 STEPS_TO_SETTLE = 60
-"""Turns of the loop after which whoever was woken has had his say; nothing here waits for I/O."""
+"""Turns of the loop in which every woken task runs to its next wait; nothing here waits for I/O."""
 LONG_SECONDS = 1e7
 AWAITED = (Stage.TEXT, Stage.FIRST, Stage.COMPLETE)
 
@@ -63,7 +63,7 @@ PLAIN = {
     "complete by poll": tape.status(4.5, tape.shown(Stage.COMPLETE, *WHOLE)),
 }
 FACTS = {name: msgspec.structs.replace(entry, at=BEGIN_SECONDS + entry.at) for name, entry in PLAIN.items()}
-"""All that may be seen, in the order of a plain run."""
+"""Everything that can be seen, in the order of a plain run."""
 ORDER = {topic: place for place, topic in enumerate(("text", "first", "complete"))}
 
 which = st.integers(0, 1)
@@ -75,7 +75,7 @@ steps = st.integers(0, 7)
 
 @define(eq=False)
 class Waiting:
-    """Somebody who waits for a stage."""
+    """A wait for a stage."""
 
     stage: Stage
     task: asyncio.Task[object]
@@ -83,18 +83,18 @@ class Waiting:
 
 @define(eq=False)
 class Running:
-    """One process, the handle that it may have of the job, and those who wait there."""
+    """One process, its handle of the job if it has one, and its waits."""
 
     process: Process
     job: Job | None = None
     waits: list[Waiting] = field(factory=list)
 
     async def look(self) -> None:
-        """Hear of what another process did, as a client does that follows the changes."""
+        """Read what another process did, like a client that follows the changes."""
         self.job = await self.process.job(wait_timeout=LONG_SECONDS)
 
     async def see(self, name: str, late: float) -> None:
-        """See one thing, as the inbox, the poller or the submit does; an answer has but one time."""
+        """Append one entry, like the inbox, the poller or the submit; an answer always has the same time."""
         entry = msgspec.structs.replace(FACTS[name], at=FACTS[name].at + late)
         if entry.kind == "webhook":
             await self.process.receive(entry)
@@ -105,10 +105,10 @@ class Running:
 
 
 class Interleavings(RuleBasedStateMachine):
-    """Two processes share a store and see one task, each in an order of its own."""
+    """Two processes share a store and see the entries of one task, each in its own order."""
 
     def __init__(self) -> None:
-        """Begin with a job that was just stored; its POST is under way."""
+        """Begin with a job that was just stored and whose POST is under way."""
         super().__init__()
         self.runner = asyncio.Runner(loop_factory=JumpingLoop)
         self.store = MemoryStore()
@@ -116,16 +116,16 @@ class Interleavings(RuleBasedStateMachine):
         self.sent: set[str] = set()
         self.told: list[str] = []
         self.is_disturbed = False
-        self.dead: list[Running | asyncio.Task[None]] = []  # held to the end, as a dead process is by nobody
+        self.dead: list[Running | asyncio.Task[None]] = []  # held to the end, as nothing frees a dead process
         self.pair = [self.begin(), self.begin()]
         self.run(self.pair[0].process.submit(grace=LONG_SECONDS))
 
     def begin(self) -> Running:
-        """Start a process that knows of nothing."""
+        """Start a process that knows nothing."""
         return Running(start(self.store))
 
     def run(self, work: Awaitable[T]) -> T:
-        """Run *work*, then let all who were woken have their say."""
+        """Run *work*, then let every woken task run."""
 
         async def settled() -> T:
             result = await work
@@ -135,16 +135,16 @@ class Interleavings(RuleBasedStateMachine):
         return self.runner.run(settled())
 
     def peek(self, question: Coroutine[Any, Any, T]) -> T:
-        """Ask the store something, and let nobody else have his say."""
+        """Ask the store something, and let no other task run."""
         return self.runner.run(question)
 
     @property
     def record(self) -> Record:
-        """What a fresh reader makes of the store."""
+        """The record that a fresh reader folds from the store."""
         return self.peek(truth(self.store))
 
     def expected(self, stage: Stage) -> str:
-        """Return how a wait for *stage* ends that does not go on."""
+        """Return the name of what a wait for *stage* would end with now, or "" if it would go on."""
         record = self.record
         if stage_reached(record, stage) is not None:
             return "StageEvent"
@@ -168,7 +168,7 @@ class Interleavings(RuleBasedStateMachine):
             await process.journal.append(held, entries, release=True)
 
     async def poll(self, running: Running) -> None:
-        """Claim a poll, and bring its index up to date, as the poller does after a call that told nothing."""
+        """Claim a poll and update its index, as the poller does after a call that brought no news."""
         process, now = running.process, loop_time()
         for ref in await process.line.claim("polls", now=now, until=now + HOLD_SECONDS, limit=1):
             held = await process.hold(ref)
@@ -176,7 +176,7 @@ class Interleavings(RuleBasedStateMachine):
             await process.journal.append(held)
 
     def act(self, running: Running, name: str, late: float) -> Coroutine[Any, Any, None]:
-        """Return the work that is called *name*: to see a fact, or something else that a process does."""
+        """Return the work called *name*: append a fact, or something else that a process does."""
         acts: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "look": running.look,
             "tell": lambda: self.tell(running, is_good=True),
@@ -190,25 +190,25 @@ class Interleavings(RuleBasedStateMachine):
 
     acts = st.one_of(names, names, st.sampled_from(["look", "tell", "fail to tell", "poll"]))
 
-    # --- what happens ---------------------------------------------------------------------------------------
+    # --- events ---------------------------------------------------------------------------------------------
 
     @initialize(facts=st.sets(names, min_size=1))
     def decide(self, facts: set[str]) -> None:
-        """Decide what there will be to see of this task."""
+        """Choose the facts that exist of this task."""
         self.known = [name for name in FACTS if name in facts]
 
     def chosen(self, name: str) -> str:
-        """Return one of the facts of this task in the place of one that it does not have."""
+        """Return *name*, or one of this task's facts if it has no such fact."""
         return name if name in self.known or name not in FACTS else self.known[hash(name) % len(self.known)]
 
     @rule(which=which, name=acts, late=late)
     def happen(self, which: int, name: str, late: float) -> None:
-        """Something happens in one process, and nothing disturbs it."""
+        """One thing happens in one process, undisturbed."""
         self.run(self.act(self.pair[which], self.chosen(name), late))
 
     @rule(work=st.lists(st.tuples(which, acts, late), min_size=2, max_size=5), turns=st.tuples(turns, turns))
     def happen_at_once(self, work: list[tuple[int, str, float]], turns: tuple[list[int], list[int]]) -> None:
-        """Several things happen at the same time, each step of theirs between any two of the others."""
+        """Several things happen at the same time, with their steps interleaved."""
         for running, pauses in zip(self.pair, turns, strict=True):
             running.process.line.on_call = slow_down(pauses)
 
@@ -221,7 +221,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(which=which, name=acts, late=late, cuts=st.sets(steps, min_size=1, max_size=3))
     def fail(self, which: int, name: str, late: float, cuts: set[int]) -> None:
-        """The store fails before or after it did what it was asked for, and whoever asked lives on."""
+        """The store fails before or after it did what was asked, and the process lives on."""
         self.is_disturbed = True
         running = self.pair[which]
         self.interrupt(running, self.act(running, self.chosen(name), late), fail_at(*cuts))
@@ -252,7 +252,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(which=which)
     def restart(self, which: int) -> None:
-        """A process is closed and another one takes its place: those who wait are told so."""
+        """A process is closed, its waits end with `ClientClosedError`, and another process takes its place."""
         old = self.pair[which]
         going = [waiting.task for waiting in old.waits if not waiting.task.done()]
 
@@ -269,25 +269,25 @@ class Interleavings(RuleBasedStateMachine):
         """Time passes."""
         self.run(asyncio.sleep(seconds))
 
-    # --- those who wait -------------------------------------------------------------------------------------
+    # --- waits ----------------------------------------------------------------------------------------------
 
     @rule(which=which, stage=st.sampled_from(AWAITED))
     def wait(self, which: int, stage: Stage) -> None:
-        """Somebody begins to wait, for as long as it takes."""
+        """A wait begins that has no timeout."""
         running = self.pair[which]
 
         async def begin() -> asyncio.Task[object]:
             await running.look()
             assert running.job is not None
             task: asyncio.Task[object] = asyncio.create_task(running.job.wait(stage))
-            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # looked at later
+            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # retrieved later
             return task
 
         running.waits.append(Waiting(stage, self.run(begin())))
 
     @rule(which=which, stage=st.sampled_from(AWAITED))
     def time_out(self, which: int, stage: Stage) -> None:
-        """A wait that has no time left gives what there is, or times out."""
+        """A wait without time left returns what is known, or times out."""
 
         async def wait() -> object:
             await self.pair[which].look()
@@ -303,7 +303,7 @@ class Interleavings(RuleBasedStateMachine):
     @precondition(lambda self: any(running.waits for running in self.pair))
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        """One who waits is cancelled, in the middle of it or when it is over."""
+        """A wait is cancelled, before or after its end."""
         running = data.draw(st.sampled_from([running for running in self.pair if running.waits]))
         task = running.waits.pop(data.draw(st.integers(0, len(running.waits) - 1))).task
         was_over = task.done()
@@ -311,11 +311,11 @@ class Interleavings(RuleBasedStateMachine):
         self.run(asyncio.sleep(0))
         assert (not was_over) == task.cancelled()
 
-    # --- what is true at any time ---------------------------------------------------------------------------
+    # --- invariants -----------------------------------------------------------------------------------------
 
     @invariant()
     def the_record_is_that_of_the_set(self) -> None:
-        """A fresh reader, and every process that knows as many entries, make the same of the job in any order."""
+        """A fresh reader and every process that has all entries fold the same record, in any order."""
         held = self.peek(stored(self.store))
         record = folded(*sorted(held.entries, key=lambda entry: entry.id))
         assert record == self.record
@@ -326,7 +326,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @invariant()
     def the_index_is_right_or_somebody_will_look(self) -> None:
-        """An index row that is behind makes the job due soon, for whoever claims."""
+        """If an index row is outdated, the job is due soon for whoever claims it."""
 
         async def due() -> float:
             times = [await self.store.next_due("polls"), await self.store.next_due("handlers")]
@@ -337,7 +337,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @invariant()
     def waits_end_as_they_may(self) -> None:
-        """A wait ends with its stage, or with an end that was seen of the job."""
+        """A wait ends only with its stage, or with an end that was seen of the job."""
         for waiting in (waiting for running in self.pair for waiting in running.waits if waiting.task.done()):
             error = waiting.task.exception()
             if error is None:
@@ -350,14 +350,14 @@ class Interleavings(RuleBasedStateMachine):
 
     @invariant()
     def topics_come_in_order(self) -> None:
-        """Of stages the earlier is told first, and a failure before a late COMPLETE."""
+        """Earlier stages are told first, and a failure before a late COMPLETE."""
         first = list(dict.fromkeys(self.told))
         places = [ORDER[topic] for topic in first if topic in ORDER]
         assert sorted(places) == places
         assert "complete" not in first[: first.index("failed")] if "failed" in first else True
 
     def index_is_right(self) -> bool:
-        """Say whether the index row is the one that follows from the journal, but for the times of its work."""
+        """Return whether the index row follows from the journal, apart from the times of its work."""
         index, record = self.peek(stored(self.store)).index, self.record
         right = schedule.index_of(record, now=float("inf"), poll_at=index.poll_at, expire_after=EXPIRE_SECONDS)
         if (right.handle_at is None) != (index.handle_at is None) or (index.poll_at is None) == right.is_open:
@@ -367,7 +367,7 @@ class Interleavings(RuleBasedStateMachine):
     # --- the end --------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
-        """See what is left to see, do what is left to do, and compare it all with the plain run."""
+        """See the remaining facts, do the remaining work, and compare everything with the plain run."""
         try:
             for name in self.known:
                 self.run(self.pair[0].see(name, 0.0))
@@ -379,7 +379,7 @@ class Interleavings(RuleBasedStateMachine):
             self.runner.close()
 
     def do_what_is_due(self) -> None:
-        """Let time pass until nothing is due but the next status call."""
+        """Let time pass until only the next status call is due."""
         for turn in range(100):
             running = self.pair[turn % 2]
             self.run(self.tell(running, is_good=True))
@@ -390,7 +390,7 @@ class Interleavings(RuleBasedStateMachine):
         raise AssertionError("the index never comes right, or handlers are never done")
 
     def compare(self) -> None:
-        """Hold it all against what each fact means once, in the order of the plain run."""
+        """Compare everything with what each fact means when it is seen once, in the order of the plain run."""
         entries = self.peek(stored(self.store)).entries
         facts = {entry.id: entry for entry in entries if entry.kind != "handled"}
         assert {FACTS[name].id for name in self.sent | set(self.known)} >= facts.keys() - {entries[0].id}
@@ -410,7 +410,7 @@ class Interleavings(RuleBasedStateMachine):
 
 
 async def settle() -> None:
-    """Let all who were woken have their say."""
+    """Let every woken task run."""
     for _ in range(STEPS_TO_SETTLE):
         await asyncio.sleep(0)
 

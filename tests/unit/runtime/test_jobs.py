@@ -1,4 +1,4 @@
-"""The live handle of a job: every wait is private, ends, and reads the truth before it gives up."""
+"""The live handle of a job: waits are independent, always end, and read the store before they give up."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FAILED = tape.webhook(
 
 
 async def begin(wait: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
-    """Begin to wait, and return once the wait goes on by itself."""
+    """Begin to wait, and return once the wait is under way."""
     task = asyncio.create_task(wait)
     await asyncio.sleep(0.5)
     return task
@@ -52,21 +52,21 @@ async def begin(wait: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
 async def follow(job: Job, stages: list[Stage]) -> None:
     """Iterate over *job*, and note each stage as it comes."""
     async for event in job:
-        stages.append(event.stage)  # noqa: PERF401 - whoever looks meanwhile sees it
+        stages.append(event.stage)  # noqa: PERF401 - other tasks read the list meanwhile
 
 
 async def submitted(process: Process, *entries: Entry, **asked: object) -> Job:
-    """Return a job of *process* that was answered, with what else was seen of it."""
+    """Return a job of *process* with its answer and *entries* appended."""
     held = await process.submit(**asked)
     await process.journal.append(held, [tape.answer(NOW), *entries])
     return process.handle(held)
 
 
-# --- what a job knows ---------------------------------------------------------------------------------------
+# --- properties ---------------------------------------------------------------------------------------------
 
 
 async def test_a_job_shows_what_is_known_of_it(here: Process) -> None:
-    """Everything of the record that users need can be read from the handle."""
+    """The handle of a job shows everything in its record that users need."""
     job = await submitted(here, FIRST, key="mine", meta={"chat": 1})
 
     assert (REF, "tape", TASK, "mine", {"chat": 1}) == (job.ref, job.provider, job.task_id, job.key, job.meta)
@@ -78,17 +78,17 @@ async def test_a_job_shows_what_is_known_of_it(here: Process) -> None:
 
 
 async def test_a_new_job_has_no_stage(here: Process) -> None:
-    """Until the task is known to exist, the handle says that it is new."""
+    """A job is shown as NEW, without a stage, until its task is known to exist."""
     job = here.handle(await here.submit())
 
     assert (None, None, f"<Job {REF} tape NEW OPEN>") == (job.stage, job.task_id, repr(job))
 
 
-# --- waits that end with what they wait for -----------------------------------------------------------------
+# --- waits that reach their stage ---------------------------------------------------------------------------
 
 
 async def test_a_wait_ends_with_its_stage(here: Process) -> None:
-    """A wait that began before returns the event as soon as its stage is reached."""
+    """A wait returns the event as soon as its stage is reached, and not before."""
     job = await submitted(here)
     wait = await begin(job.wait(Stage.FIRST))
     await here.journal.append(await here.hold(), [TEXT])
@@ -102,7 +102,7 @@ async def test_a_wait_ends_with_its_stage(here: Process) -> None:
 
 
 async def test_a_job_can_be_awaited_again_and_again(here: Process) -> None:
-    """The job and its stages are awaitables, not coroutines: each gives the same each time."""
+    """A job and its stages can be awaited more than once, with the same result each time."""
     job = await submitted(here, TEXT, FIRST, DONE)
 
     songs = [await job, await job, await job.result()]
@@ -112,7 +112,7 @@ async def test_a_job_can_be_awaited_again_and_again(here: Process) -> None:
 
 
 async def test_iterating_replays_the_stages_and_goes_on(here: Process) -> None:
-    """An iteration begins with what was reached before, waits for the rest, and ends."""
+    """An iteration begins with the stages that were already reached, waits for the rest, and ends."""
     stages: list[Stage] = []
     following = await begin(follow(await submitted(here, TEXT), stages))
     assert [Stage.TEXT] == stages
@@ -124,7 +124,7 @@ async def test_iterating_replays_the_stages_and_goes_on(here: Process) -> None:
 
 
 async def test_an_iteration_ends_with_the_failure(here: Process) -> None:
-    """What was reached is yielded, then the failure is raised."""
+    """An iteration yields the stages that were reached, then raises the failure."""
     stages: list[Stage] = []
     with pytest.raises(JobFailedError):
         await follow(await submitted(here, TEXT, FAILED), stages)
@@ -133,7 +133,7 @@ async def test_an_iteration_ends_with_the_failure(here: Process) -> None:
 
 
 async def test_cancelling_a_wait_disturbs_nobody(here: Process) -> None:
-    """Of two waits for one stage one is cancelled, and the other gets its event."""
+    """Cancelling one of two waits for a stage does not disturb the other."""
     job = await submitted(here)
     cancelled, kept = await begin(job.wait()), await begin(job.wait())
     cancelled.cancel()
@@ -145,7 +145,7 @@ async def test_cancelling_a_wait_disturbs_nobody(here: Process) -> None:
 
 
 async def test_a_wait_says_that_somebody_waits(here: Process) -> None:
-    """While somebody waits the store is watched closely, and no longer."""
+    """The number of waits under way is counted, and returns to zero when they end."""
     job = await submitted(here)
     waits = [await begin(job.wait(timeout=5.0)) for _ in range(2)]
     assert 2 == here.waits
@@ -155,7 +155,7 @@ async def test_a_wait_says_that_somebody_waits(here: Process) -> None:
 
 
 async def test_a_wait_after_a_rise_gets_the_song(here: Process) -> None:
-    """A wait that ended with the failure stays as it was; the next one has what came since."""
+    """A wait that ended with a failure stays ended; a later wait gets the song that arrived since."""
     job = await submitted(here, FAILED)
     with pytest.raises(JobFailedError):
         await job
@@ -168,7 +168,7 @@ async def test_a_wait_after_a_rise_gets_the_song(here: Process) -> None:
 
 
 async def test_a_failure_says_why_and_what_it_cost(here: Process) -> None:
-    """The error of a failed job holds the vendor's words and what is known of the money."""
+    """The error of a failed job has the vendor's words and whether it was charged."""
     job = await submitted(here, FIRST, FAILED)
     with pytest.raises(JobFailedError, match=r"failed, content \(code 400\): no swearing") as failed:
         await job
@@ -180,7 +180,7 @@ async def test_a_failure_says_why_and_what_it_cost(here: Process) -> None:
 
 
 async def test_a_refused_job_has_nothing_to_wait_for(here: Process) -> None:
-    """A wait for a job without a task ends at once, with what the vendor said."""
+    """A wait for a refused job ends at once with the vendor's message."""
     held = await here.submit()
     await here.journal.append(held, [tape.refusal(NOW, "too few credits")])
     with pytest.raises(JobError, match="too few credits"):
@@ -190,14 +190,14 @@ async def test_a_refused_job_has_nothing_to_wait_for(here: Process) -> None:
 
 
 async def test_a_job_that_was_given_up_says_so(here: Process) -> None:
-    """An expired job's wait ends like one that timed out, at once."""
+    """A wait for an expired job raises `JobExpiredError` at once."""
     job = await submitted(here, make_entry("expired", NOW))
     with pytest.raises(JobExpiredError, match="a late callback still completes it"):
         await job
 
 
 async def test_a_wait_ends_with_its_time(here: Process) -> None:
-    """It says how far the job is and what its last status call said, and it is a TimeoutError, too."""
+    """A wait that times out says how far the job is and what its last status call said, and is a `TimeoutError`."""
     job = await submitted(here, TEXT, tape.busy(NOW + 2))
     with pytest.raises(StageTimeoutError, match=r"did not reach first in time \(it is at text; .*busy") as late:
         await job.wait(Stage.FIRST, timeout=7.0)
@@ -207,7 +207,7 @@ async def test_a_wait_ends_with_its_time(here: Process) -> None:
 
 
 async def test_a_wait_without_a_time_has_the_clients(here: Process) -> None:
-    """Every await, stage and iteration is bounded by `wait_timeout`, an iteration as a whole."""
+    """Every await and iteration is bounded by `wait_timeout`, an iteration as a whole."""
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW)])
     job = here.handle(held, wait_timeout=30.0)
@@ -219,7 +219,7 @@ async def test_a_wait_without_a_time_has_the_clients(here: Process) -> None:
 
 
 async def test_a_wait_with_hardly_any_time_looks_all_the_same(here: Process, there: Process) -> None:
-    """It gives what there is in the store, whoever wrote it, or times out."""
+    """A wait with hardly any time left reads the store once, then returns what it found or times out."""
     job = await submitted(here)
     with pytest.raises(StageTimeoutError):
         await job.wait(Stage.TEXT, timeout=1e-6)
@@ -229,7 +229,7 @@ async def test_a_wait_with_hardly_any_time_looks_all_the_same(here: Process, the
 
 
 async def test_closing_ends_every_wait(here: Process) -> None:
-    """Those who wait, and those who begin to, are told that the client was closed; what is reached they get."""
+    """Closing the client ends its waits with `ClientClosedError`; a stage that was reached is still returned."""
     job = await submitted(here, TEXT)
     waiting = await begin(job.wait(Stage.FIRST))
     here.journal.close_waits()
@@ -245,7 +245,7 @@ async def test_closing_ends_every_wait(here: Process) -> None:
 
 
 async def test_no_word_within_the_grace_period_is_unknown(here: Process) -> None:
-    """A job without a task id ends its waits after the grace period, with the reason, and settles nothing."""
+    """A job without a task id ends its waits after the grace period, with the reason, and its verdict stays open."""
     held = await here.submit(grace=GRACE)
     await here.journal.append(held, [make_entry("answer", NOW, note="the connection broke")])
     job = here.handle(held)
@@ -258,14 +258,14 @@ async def test_no_word_within_the_grace_period_is_unknown(here: Process) -> None
 
 
 async def test_a_shorter_time_comes_before_the_grace_period(here: Process) -> None:
-    """A wait that ends sooner says only that it was too short."""
+    """A wait whose timeout is below the grace period raises `StageTimeoutError`."""
     job = here.handle(await here.submit(grace=GRACE))
     with pytest.raises(StageTimeoutError, match="nothing is known of it yet"):
         await job.wait(timeout=60.0)
 
 
 async def test_while_the_post_is_under_way_nothing_is_unknown(here: Process) -> None:
-    """The process that waits for the answer itself goes on waiting, however long it takes."""
+    """A process whose POST is still under way goes on waiting after the grace period."""
     held = await here.submit(grace=10.0)
     held.posts += 1
     wait = await begin(here.handle(held).wait(Stage.SUBMITTED, timeout=100.0))
@@ -277,7 +277,7 @@ async def test_while_the_post_is_under_way_nothing_is_unknown(here: Process) -> 
 
 
 async def test_an_outcome_that_nobody_can_tell_is_unknown_at_once(here: Process) -> None:
-    """Where nobody can call us, a POST that told nothing leaves nothing to wait for."""
+    """Without a callback URL, a job whose POST got no readable answer is unknown at once."""
     held = await here.submit(webhooks=False)
     await here.journal.append(held, [make_entry("answer", NOW, note="HTTP 502")])
     with pytest.raises(SubmitUnknownError, match="its POST got no readable answer"):
@@ -287,7 +287,7 @@ async def test_an_outcome_that_nobody_can_tell_is_unknown_at_once(here: Process)
 
 
 async def test_a_task_that_is_learnt_late_ends_the_doubt(here: Process) -> None:
-    """A delivery within the grace period makes the wait go on to its own end."""
+    """A webhook within the grace period lets the wait go on to its own end."""
     held = await here.submit(grace=10.0)
     wait = await begin(here.handle(held).result(timeout=100.0))
     await here.receive(TEXT)
@@ -297,11 +297,11 @@ async def test_a_task_that_is_learnt_late_ends_the_doubt(here: Process) -> None:
     assert not isinstance(await wait, Exception)
 
 
-# --- the truth, whoever wakes whom --------------------------------------------------------------------------
+# --- waits and the store ------------------------------------------------------------------------------------
 
 
 async def test_a_wait_reads_the_truth_before_it_gives_up(here: Process, there: Process) -> None:
-    """Where another process's changes are never heard of, the wait still has its result when its time is up."""
+    """A wait that never heard of another process's append still returns its result when its time is up."""
     job = await submitted(here)
     wait = await begin(job.wait(timeout=20.0))
     await there.journal.append(await there.hold(), [DONE])
@@ -311,7 +311,7 @@ async def test_a_wait_reads_the_truth_before_it_gives_up(here: Process, there: P
 
 
 async def test_a_long_wait_reads_the_truth_now_and_then(here: Process, there: Process) -> None:
-    """A wait relies on being woken for a minute at the most."""
+    """A long wait reads the store every minute, whether or not it was woken."""
     job = await submitted(here)
     wait = await begin(job.wait())
     await there.journal.append(await there.hold(), [DONE])
@@ -321,7 +321,7 @@ async def test_a_long_wait_reads_the_truth_now_and_then(here: Process, there: Pr
 
 
 async def test_news_between_the_look_and_the_wait_is_not_missed(here: Process) -> None:
-    """What is stored while a wait takes its first look ends it."""
+    """An entry that is stored during the first read of a wait ends that wait."""
     job = await submitted(here)
 
     async def watch(name: str, side: Side) -> None:
@@ -338,7 +338,7 @@ async def test_news_between_the_look_and_the_wait_is_not_missed(here: Process) -
 
 
 async def test_a_wait_goes_on_while_the_store_is_away(store: MemoryStore, here: Process) -> None:
-    """A look that fails ends no wait; what is known here still counts, and the wait ends with its time."""
+    """A read that fails ends no wait: known stages are still returned, and the wait ends with its timeout."""
     job = await submitted(here, TEXT)
     store.fail("away")
 
@@ -349,7 +349,7 @@ async def test_a_wait_goes_on_while_the_store_is_away(store: MemoryStore, here: 
 
 
 async def test_a_store_that_hangs_keeps_no_wait_for_ever(here: Process) -> None:
-    """A look that gets no answer ends, and so does the wait, soon after its time."""
+    """A wait whose read of the store hangs still ends soon after its timeout."""
     job = await submitted(here, TEXT)
     here.line.on_call = die_at(0)
     with pytest.raises(StageTimeoutError):
@@ -359,7 +359,7 @@ async def test_a_store_that_hangs_keeps_no_wait_for_ever(here: Process) -> None:
 
 
 async def test_closing_ends_a_wait_whose_store_hangs(here: Process) -> None:
-    """Whoever waits for a look at the store is told at once that the client was closed."""
+    """Closing the client ends a wait that is stuck in a read of the store."""
     job = await submitted(here)
     here.line.on_call = die_at(0)
     wait = await begin(job.wait())
@@ -374,7 +374,7 @@ async def test_closing_ends_a_wait_whose_store_hangs(here: Process) -> None:
 
 
 async def test_refresh_asks_for_the_job_as_the_store_has_it(here: Process, there: Process) -> None:
-    """A refresh looks at the store first, which may know the task by now, and then asks the provider."""
+    """`refresh` reads the store first, which may know the task by now, and then asks the provider."""
     job = here.handle(await here.submit())
     with pytest.raises(SubmitUnknownError, match="nothing was resent"):
         await job.refresh()
@@ -385,6 +385,6 @@ async def test_refresh_asks_for_the_job_as_the_store_has_it(here: Process, there
 
 
 def test_errors_of_the_store_are_no_errors_of_a_job() -> None:
-    """Whoever catches what becomes of a job does not catch a store that is away."""
+    """`StoreError` is not a `JobError`, and `JobExpiredError` is a `StageTimeoutError`."""
     assert not issubclass(StoreError, JobError)
     assert issubclass(JobExpiredError, StageTimeoutError)

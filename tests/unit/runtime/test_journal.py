@@ -1,4 +1,4 @@
-"""The single writer: durable first, told afterwards, and right again whatever happens between two processes."""
+"""The single writer: entries are stored before anyone is notified, and two processes always converge."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ DONE = tape.webhook(NOW + 3, tape.shown(Stage.COMPLETE, tape.track("one"), tape.
 
 
 def row(record: Record, index: Index) -> Index:
-    """Return the index row that *record* has, with the times of *index* that depend on when it was made."""
+    """Return the index row that follows from *record*, with the times of *index* that depend on when it was made."""
     right = schedule.index_of(record, now=float("inf"), poll_at=index.poll_at, expire_after=EXPIRE_SECONDS)
     return msgspec.structs.replace(right, handle_at=None if right.handle_at is None else index.handle_at)
 
 
 async def index_is_right(store: MemoryStore, ref: str = REF) -> bool:
-    """Say whether the index row of a job is the one that follows from its journal."""
+    """Return whether the index row of a job follows from its journal."""
     index = (await stored(store, ref)).index
     return row(await truth(store, ref), index) == index
 
@@ -46,7 +46,7 @@ async def index_is_right(store: MemoryStore, ref: str = REF) -> bool:
 
 
 async def test_what_is_appended_is_durable_with_its_index(store: MemoryStore, here: Process) -> None:
-    """After an append the store holds the entry and the index that follows, and the job is up to date."""
+    """After an append the store holds the entries and the index row that follows, and the job is up to date."""
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW), TEXT])
 
@@ -58,7 +58,7 @@ async def test_what_is_appended_is_durable_with_its_index(store: MemoryStore, he
 
 
 async def test_who_waits_wakes_after_the_entry_is_durable(store: MemoryStore, here: Process) -> None:
-    """Nobody is told of what the store does not hold yet."""
+    """A waiter wakes only after the entry is stored."""
     held = await here.submit()
     waiter = held.waiter()
     seen: list[tuple[Side, int, bool]] = []
@@ -74,7 +74,7 @@ async def test_who_waits_wakes_after_the_entry_is_durable(store: MemoryStore, he
 
 
 async def test_an_entry_that_comes_again_changes_nothing(store: MemoryStore, here: Process) -> None:
-    """A repeat is counted, keeps the time when it was first seen, and wakes nobody."""
+    """A repeated entry is counted, keeps the time when it was first seen, and wakes no waiter."""
     held = await here.submit()
     await here.journal.append(held, [TEXT])
     before, waiter = held.record, held.waiter()
@@ -86,7 +86,7 @@ async def test_an_entry_that_comes_again_changes_nothing(store: MemoryStore, her
 
 
 async def test_the_end_of_a_job_is_announced_once(here: Process) -> None:
-    """Whoever waits for room in the account's limits hears when a job has ended."""
+    """The end of a job is announced once."""
     held = await here.submit()
     for entry in (TEXT, tape.webhook(NOW, tape.failed()), DONE):
         await here.journal.append(held, [entry])
@@ -95,7 +95,7 @@ async def test_the_end_of_a_job_is_announced_once(here: Process) -> None:
 
 
 async def test_a_stage_that_two_appends_learn_of_is_said_once(here: Process, caplog: pytest.LogCaptureFixture) -> None:
-    """An index that follows behind may read what a webhook has appended before that one has its own answer."""
+    """A stage that two concurrent appends learn of is logged and counted once."""
     caplog.set_level(logging.INFO, logger="audioext.jobs")
     held = await here.submit()
     gate, answers = asyncio.Event(), itertools.count()
@@ -116,7 +116,7 @@ async def test_a_stage_that_two_appends_learn_of_is_said_once(here: Process, cap
 
 
 async def test_the_poller_hears_when_a_status_call_is_due(here: Process) -> None:
-    """Each index that was taken says when the next call is."""
+    """Each accepted index row tells the poller when the next status call is due."""
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW)])
 
@@ -124,7 +124,7 @@ async def test_the_poller_hears_when_a_status_call_is_due(here: Process) -> None
 
 
 async def test_a_store_that_fails_appends_nothing(store: MemoryStore, here: Process) -> None:
-    """What could not be appended is not known here either, so that nobody acts on it."""
+    """An append that the store refuses does not change the held job."""
     held = await here.submit()
     store.fail("away")
     with pytest.raises(StoreError, match="away"):
@@ -134,7 +134,7 @@ async def test_a_store_that_fails_appends_nothing(store: MemoryStore, here: Proc
 
 
 async def test_a_provider_that_this_client_lacks_is_named(here: Process, store: MemoryStore) -> None:
-    """A job of an unknown provider cannot be read here, and the error says what to do."""
+    """A job of a provider that this client lacks raises `ConfigError`, which names the provider."""
     other = start(store, provider=tape.Tape(name="other"))
     await other.submit(provider="other", account="other")
 
@@ -143,12 +143,12 @@ async def test_a_provider_that_this_client_lacks_is_named(here: Process, store: 
 
 
 async def test_a_job_that_nobody_has_is_none(here: Process) -> None:
-    """A ref that the store does not hold is no job."""
+    """A ref that is not in the store has no job."""
     assert (None, None, []) == (await here.journal.hold(REF), here.journal.held.get(REF), here.journal.held_jobs())
 
 
 async def test_a_job_is_held_while_it_is_recent_or_somebody_wants_it(here: Process) -> None:
-    """A look at a job gives what the last one gave, until many others came since and nobody holds it any more."""
+    """A job stays held while it is recent or referenced, and every read of it returns the same object."""
     held = await here.submit()
     assert held is await here.hold()
     for number in range(RECENT_JOBS):
@@ -166,7 +166,7 @@ async def test_a_job_is_held_while_it_is_recent_or_somebody_wants_it(here: Proce
 async def test_a_writer_that_missed_something_sees_it_and_sets_the_index_right(
     store: MemoryStore, here: Process, there: Process
 ) -> None:
-    """An append brings back what another process wrote meanwhile, and the index covers both."""
+    """An append returns what another process wrote meanwhile, and the index row covers both."""
     held, other = await here.submit(), await there.hold()
     await here.journal.append(held, [tape.answer(NOW), FIRST])
     await there.journal.append(other, [DONE])
@@ -179,7 +179,7 @@ async def test_a_writer_that_missed_something_sees_it_and_sets_the_index_right(
 
 
 async def test_two_appends_at_once_converge(store: MemoryStore, here: Process, there: Process) -> None:
-    """Whatever two processes append at the same time, both and a fresh reader make the same of it."""
+    """After concurrent appends of two processes, both of them and a fresh reader have the same record."""
     held, other = await here.submit(), await there.hold()
     entries = [tape.answer(NOW), TEXT, FIRST, DONE, tape.busy(NOW + 4), tape.status(NOW + 5, tape.failed())]
     await asyncio.gather(
@@ -196,7 +196,7 @@ async def test_two_appends_at_once_converge(store: MemoryStore, here: Process, t
 async def test_appends_whose_answers_come_in_any_order_converge(
     store: MemoryStore, here: Process, order: tuple[int, ...]
 ) -> None:
-    """Three appends of one process that overtake each other leave it with what the store holds."""
+    """Three appends of one process whose answers come in any order leave it with what the store holds."""
     held = await here.submit()
     gates = [asyncio.Event() for _ in order]
     waiting: Iterator[asyncio.Event] = iter(gates)
@@ -221,7 +221,7 @@ async def test_appends_whose_answers_come_in_any_order_converge(
 async def test_what_two_processes_saw_at_different_times_has_one_time(
     store: MemoryStore, here: Process, there: Process
 ) -> None:
-    """The same delivery at two processes is one entry, with the time of the one that came first, for both of them."""
+    """The same webhook at two processes is one entry, and both keep the time of the first."""
     held, other = await here.submit(), await there.hold()
     await here.journal.append(held, [TEXT])
     await there.journal.append(other, [msgspec.structs.replace(TEXT, at=NOW + 50)])
@@ -231,7 +231,7 @@ async def test_what_two_processes_saw_at_different_times_has_one_time(
 
 
 async def test_an_index_whose_writer_died_gets_a_second_look(store: MemoryStore, here: Process, there: Process) -> None:
-    """Where a writer had missed something and dies, polls and handlers are due in two seconds, for whoever claims."""
+    """If a writer that missed entries dies before its index is right, polls and handlers are due in two seconds."""
     await here.submit()
     other = await there.hold()
     await here.journal.append(await here.hold(), [tape.answer(NOW)])
@@ -247,7 +247,7 @@ async def test_an_index_whose_writer_died_gets_a_second_look(store: MemoryStore,
 
 
 async def test_what_another_process_ended_is_announced_here(here: Process, there: Process) -> None:
-    """A process that holds a job hears of the end that another one saw when it looks at the job."""
+    """A process that holds a job announces an end that another process saw when it next reads the job."""
     held = await here.submit()
     await there.journal.append(await there.hold(), [DONE])
     assert [] == here.ended
@@ -262,7 +262,7 @@ async def test_what_another_process_ended_is_announced_here(here: Process, there
 async def test_a_delivery_of_a_job_that_nobody_here_holds_takes_one_round_trip(
     store: MemoryStore, here: Process, there: Process
 ) -> None:
-    """It is durable after one append, and the index follows behind."""
+    """A webhook for a job that is not held here is stored by one append, and the index row follows later."""
     await there.submit()
     await here.receive(msgspec.structs.replace(TEXT, body=tape.body(tape.shown(Stage.TEXT, task_id=None))))
 
@@ -274,7 +274,7 @@ async def test_a_delivery_of_a_job_that_nobody_here_holds_takes_one_round_trip(
 
 
 async def test_a_delivery_beside_a_look_reaches_who_looked(here: Process, there: Process) -> None:
-    """A handle that is made while a delivery is on its way to the store hears of it, and of all that comes later."""
+    """A handle that is made while a webhook is being stored sees that webhook, and all later ones."""
     await there.submit()
     gate = asyncio.Event()
 
@@ -297,7 +297,7 @@ async def test_a_delivery_beside_a_look_reaches_who_looked(here: Process, there:
 async def test_an_unheld_delivery_that_came_before_keeps_its_time(
     store: MemoryStore, here: Process, there: Process
 ) -> None:
-    """A repeat makes an index of what the store holds, not of when it came again."""
+    """The index row made after a repeated webhook is that of the stored entries, with their first times."""
     held = await there.submit()
     called = tape.webhook(NOW + 1, tape.shown(Stage.TEXT, task_id="first"))
     await there.journal.append(held, [called, tape.webhook(NOW + 2, tape.shown(Stage.TEXT, task_id="second"))])
@@ -310,7 +310,7 @@ async def test_an_unheld_delivery_that_came_before_keeps_its_time(
 async def test_the_second_look_stays_due_where_the_index_did_not_follow(
     store: MemoryStore, here: Process, there: Process
 ) -> None:
-    """A listener that dies after its reply leaves work that somebody claims."""
+    """If a process dies after its reply to a webhook, the job stays due for a second look by whoever claims it."""
     await there.submit()
     here.line.on_call = fail_at(2, calls=["append"])
     await here.receive(tape.webhook(NOW, tape.shown(Stage.COMPLETE, tape.track("one"), task_id=None)))
@@ -323,7 +323,7 @@ async def test_the_second_look_stays_due_where_the_index_did_not_follow(
 
 
 async def test_a_delivery_of_a_held_job_wakes_who_waits(here: Process) -> None:
-    """Whoever holds the job knows of the delivery as soon as it is durable."""
+    """A webhook for a held job wakes its waiters as soon as it is stored."""
     held = await here.submit()
     waiter = held.waiter()
     await here.receive(FIRST)
@@ -332,7 +332,7 @@ async def test_a_delivery_of_a_held_job_wakes_who_waits(here: Process) -> None:
 
 
 async def test_another_tasks_delivery_is_refused_and_kept(store: MemoryStore, here: Process) -> None:
-    """A webhook that names another task than the job's is answered 401, and changes nothing."""
+    """A webhook that names another task than the job's is answered 401, kept as refused, and changes nothing."""
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW)])
     with pytest.raises(WebhookError, match="names another task") as refused:
@@ -346,7 +346,7 @@ async def test_another_tasks_delivery_is_refused_and_kept(store: MemoryStore, he
 async def test_another_jobs_task_is_refused_before_the_answer_came(
     store: MemoryStore, here: Process, there: Process
 ) -> None:
-    """A webhook that names the task of another job is not this job's, though its own task is not known yet."""
+    """A webhook that names another job's task is refused, even if this job's own task is not known yet."""
     await there.journal.append(await there.submit("owner"), [tape.answer(NOW)])
     await there.submit()
     with pytest.raises(WebhookError) as refused:
@@ -357,7 +357,7 @@ async def test_another_jobs_task_is_refused_before_the_answer_came(
 
 
 async def test_a_delivery_adopts_a_job_whose_answer_has_not_come(store: MemoryStore, here: Process) -> None:
-    """A webhook that beats the answer names the task, at a process that does not hold the job too."""
+    """A webhook that arrives before the POST's answer names the task, also at a process that does not hold the job."""
     await start(store).submit()
     await here.receive(DONE)
     await here.journal.aclose()
@@ -367,7 +367,7 @@ async def test_a_delivery_adopts_a_job_whose_answer_has_not_come(store: MemorySt
 
 
 async def test_a_stale_copy_refuses_nobody(store: MemoryStore, here: Process, there: Process) -> None:
-    """A process that learnt a task by webhook takes the one that the answer named at another process."""
+    """A process that learnt a task from a webhook switches to the one that the answer named at another process."""
     held = await here.submit()
     await here.receive(tape.webhook(NOW + 1, tape.shown(Stage.TEXT, task_id="called")))
     await there.journal.append(await there.hold(), [tape.answer(NOW + 2)])
@@ -380,7 +380,7 @@ async def test_a_stale_copy_refuses_nobody(store: MemoryStore, here: Process, th
 async def test_a_full_journal_counts_what_it_does_not_keep(
     store: MemoryStore, here: Process, there: Process, task_id: str | None
 ) -> None:
-    """A delivery beyond the limit is part of no record: neither of the process that took it, nor of the index."""
+    """A webhook beyond the journal's limit is counted, but is part of neither record nor index row."""
     last = tape.webhook(NOW, tape.shown(Stage.COMPLETE, tape.track("one"), task_id=task_id))
     held = await there.submit()
     room = MAX_JOURNAL_BYTES - (await stored(store)).entries[0].size
@@ -397,13 +397,13 @@ async def test_a_full_journal_counts_what_it_does_not_keep(
     assert MAX_ENTRIES > after.count
 
 
-# --- orphans, and a store that forgot -----------------------------------------------------------------------
+# --- orphans, and a store that lost data --------------------------------------------------------------------
 
 
 async def test_a_delivery_without_a_request_is_an_orphan(
     store: MemoryStore, here: Process, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What has a valid tag and no job is kept, is no job, and is told in the log."""
+    """A webhook with a valid tag but without a job is kept as an orphan and logged."""
     await here.receive(TEXT)
 
     assert (None, 1) == (await here.journal.hold(REF), (await stored(store)).count)
@@ -412,7 +412,7 @@ async def test_a_delivery_without_a_request_is_an_orphan(
 
 
 async def test_an_orphan_finds_its_job_when_the_request_comes(store: MemoryStore, here: Process) -> None:
-    """A job that is stored again after its delivery has all of it, and a right index."""
+    """A job whose request is stored after its webhook gets that webhook, and a right index row."""
     lost = await start(MemoryStore()).submit()
     await here.receive(DONE)
     (request,) = lost.readings.values()
@@ -424,7 +424,7 @@ async def test_an_orphan_finds_its_job_when_the_request_comes(store: MemoryStore
 
 
 async def test_a_store_that_lost_everything_gets_it_back_with_the_next_append(here: Process) -> None:
-    """What this process knows is appended again together with what is new."""
+    """If the store lost a job, the next append stores everything again that this process knows of it."""
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW), TEXT])
     here.line.store = empty = MemoryStore()
@@ -436,7 +436,7 @@ async def test_a_store_that_lost_everything_gets_it_back_with_the_next_append(he
 
 
 async def test_a_store_that_lost_everything_gets_it_back_when_it_is_read(here: Process) -> None:
-    """A look at a held job gives back what the store does not hold any more, and only what is still open."""
+    """A read of a held job gives the store back what it lost, unless the job has ended."""
     held = await here.submit()
     ended = await here.submit("ended")
     await here.journal.append(held, [tape.answer(NOW), TEXT])
@@ -450,7 +450,7 @@ async def test_a_store_that_lost_everything_gets_it_back_when_it_is_read(here: P
 
 
 async def test_a_delivery_that_came_between_the_loss_and_the_return_is_kept(here: Process) -> None:
-    """An orphan of an engine that forgot joins the job that is given back to it."""
+    """A webhook that arrived after the store lost a job joins the job once it is given back."""
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW), TEXT])
     here.line.store = empty = MemoryStore()
@@ -463,7 +463,7 @@ async def test_a_delivery_that_came_between_the_loss_and_the_return_is_kept(here
 
 
 async def test_the_time_that_the_store_holds_is_the_truth(here: Process) -> None:
-    """A delivery that an engine which forgot got again later has the later time, here as well."""
+    """If a store that lost its data has an entry with a later time, the held job adopts that time."""
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW), TEXT])
     here.line.store = empty = MemoryStore()
@@ -474,7 +474,7 @@ async def test_the_time_that_the_store_holds_is_the_truth(here: Process) -> None
 
 
 async def test_a_process_behind_is_given_what_the_others_gave_back(here: Process, there: Process) -> None:
-    """Two processes that give back at once what they know leave the store with all of it."""
+    """Two processes that give back a lost job at the same time leave the store with everything that either knew."""
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW), TEXT])
     other = await there.hold()
@@ -488,7 +488,7 @@ async def test_a_process_behind_is_given_what_the_others_gave_back(here: Process
 
 
 async def test_a_post_under_way_is_not_given_back(here: Process) -> None:
-    """While the answer is on its way, its own append gives everything back."""
+    """While a POST is under way a read gives nothing back; the append of its answer does."""
     held = await here.submit()
     held.posts += 1
     here.line.store = empty = MemoryStore()
@@ -505,7 +505,7 @@ async def test_a_post_under_way_is_not_given_back(here: Process) -> None:
 async def test_an_answer_is_stored_as_soon_as_the_store_is_back(
     store: MemoryStore, here: Process, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What became of a POST is known here at once, and tried until it is stored."""
+    """A POST's answer is known here at once, and is retried until the store takes it."""
     held = await here.submit()
     waiter = held.waiter()
     store.fail("away")
@@ -521,7 +521,7 @@ async def test_an_answer_is_stored_as_soon_as_the_store_is_back(
 
 
 async def test_an_answer_is_kept_where_closing_cuts_its_append_off(store: MemoryStore, here: Process) -> None:
-    """The task may be paid for: the last try of closing stores it, if the store answers again by then."""
+    """An answer whose append was cancelled by closing is stored by the last attempt of `aclose`."""
     held = await here.submit()
     here.line.on_call = die_at(0)
     appending = asyncio.create_task(here.journal.append_sometime(held, [tape.answer(NOW)]))
@@ -538,11 +538,11 @@ async def test_an_answer_is_kept_where_closing_cuts_its_append_off(store: Memory
 
 
 async def test_an_answer_is_given_back_though_that_fails_at_first(here: Process) -> None:
-    """A store that lost all while a POST was under way, and fails once more, gets the request and the answer."""
+    """An answer for a job that the store lost is stored with its request, even if the first attempt fails."""
     held = await here.submit()
     held.posts += 1
     here.line.store = empty = MemoryStore()
-    here.line.on_call = fail_at(2, calls=["append"])  # the one that gives all of it back
+    here.line.on_call = fail_at(2, calls=["append"])  # the one that gives everything back
     await here.journal.append_sometime(held, [tape.answer(NOW)])
     await asyncio.sleep(FIRST_PAUSE_SECONDS * 20)
 
@@ -553,7 +553,7 @@ async def test_an_answer_is_given_back_though_that_fails_at_first(here: Process)
 async def test_an_unstored_answer_is_tried_at_once_when_the_store_is_heard_of(
     store: MemoryStore, here: Process
 ) -> None:
-    """News that the store is back ends the pause between two tries."""
+    """Waking the unstored entries ends the pause between two attempts."""
     held = await here.submit()
     store.fail("away")
     await here.journal.append_sometime(held, [tape.answer(NOW)])
@@ -569,7 +569,7 @@ async def test_an_unstored_answer_is_tried_at_once_when_the_store_is_heard_of(
 
 
 async def test_flush_stores_it_or_says_that_it_cannot(store: MemoryStore, here: Process) -> None:
-    """Whoever must know that nothing waits asks for it, and hears of it if the store is still away."""
+    """`flush` stores all unstored entries, or raises `StoreError` if the store is still away."""
     held = await here.submit()
     store.fail("away")
     await here.journal.append_sometime(held, [tape.answer(NOW)])
@@ -584,7 +584,7 @@ async def test_flush_stores_it_or_says_that_it_cannot(store: MemoryStore, here: 
 
 
 async def test_closing_tries_once_more(store: MemoryStore, here: Process) -> None:
-    """A store that is back by then has the answer; one that is not keeps nobody from closing."""
+    """`aclose` tries once more to store an answer, and ends even if the store is still away."""
     held = await here.submit()
     store.fail("away")
     await here.journal.append_sometime(held, [tape.answer(NOW)])
@@ -604,7 +604,7 @@ async def test_closing_tries_once_more(store: MemoryStore, here: Process) -> Non
 
 
 async def test_an_unstored_answer_goes_with_the_next_append(store: MemoryStore, here: Process) -> None:
-    """An index never says more than the journal that is stored with it."""
+    """An unstored answer is stored with the next append, so that the index row never says more than the journal."""
     held = await here.submit()
     store.fail("away")
     await here.journal.append_sometime(held, [tape.answer(NOW)])
@@ -618,7 +618,7 @@ async def test_an_unstored_answer_goes_with_the_next_append(store: MemoryStore, 
 
 
 async def test_an_answer_that_fails_beside_a_delivery_is_not_forgotten(store: MemoryStore, here: Process) -> None:
-    """An append that was under way when another one failed leaves what both of them told."""
+    """An answer whose append failed while another was under way stays part of the held job, and is stored later."""
     held = await here.submit()
     gate, calls = asyncio.Event(), itertools.count()
 
@@ -644,7 +644,7 @@ async def test_an_answer_that_fails_beside_a_delivery_is_not_forgotten(store: Me
 async def test_an_index_that_never_comes_right_is_left_to_others(
     store: MemoryStore, here: Process, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where others write without end one append ends all the same, and the job stays due for a look."""
+    """An append ends even if other processes write without pause, and the job stays due for a look."""
     held = await here.submit()
     numbers = itertools.count()
 
@@ -663,7 +663,7 @@ async def test_an_index_that_never_comes_right_is_left_to_others(
 
 
 async def test_closing_wakes_every_wait(here: Process) -> None:
-    """Whoever waits looks again, and sees that the client was closed."""
+    """Closing wakes every waiter and marks the journal as closed."""
     waiters = [(await here.submit(ref)).waiter() for ref in ("one", "two")]
     held = here.journal.held_jobs()
     here.journal.close_waits()
@@ -672,7 +672,7 @@ async def test_closing_wakes_every_wait(here: Process) -> None:
 
 
 async def test_closing_finishes_the_indexes_that_follow_behind(store: MemoryStore, here: Process) -> None:
-    """An index that was on its way is there when the journal is closed."""
+    """Closing the journal first finishes index rows that are still being written."""
     await start(store).submit()
 
     async def watch(name: str, side: Side) -> None:
@@ -686,7 +686,7 @@ async def test_closing_finishes_the_indexes_that_follow_behind(store: MemoryStor
 
 
 def test_a_line_is_a_store() -> None:
-    """What these tests put between a journal and its store has all of a store's methods."""
+    """The tests' `Line` between a journal and its store has every method of a store."""
     assert [] == [
         name for name in dir(MemoryStore) if not name.startswith("_") and name != "fail" and not hasattr(Line, name)
     ]

@@ -1,4 +1,4 @@
-"""Client-side limits: first come, first served, never more than an API allows, and nobody waits for ever."""
+"""Client-side limits: calls and submits go in order, never exceed what an API allows, and every wait ends."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ async def closing(limiter: Limiter) -> AsyncGenerator[Limiter]:
 
 
 async def call(limiter: Limiter, times: list[float], *, seconds: float = 0.0, timeout: float = 100.0) -> None:  # noqa: ASYNC109 - it is the limiter's own
-    """Make one call that takes so many seconds, and note when it began."""
+    """Make one call that takes *seconds*, and note when it began."""
     async with limiter.permit(timeout=timeout):
         times.append(loop_time())
         await asyncio.sleep(seconds)
 
 
 async def test_calls_of_a_window_are_limited() -> None:
-    """Seven calls at three in ten seconds begin three, three and one at a time."""
+    """Seven calls at three per ten seconds start as three, three and one."""
     times: list[float] = []
     async with closing(Limiter(3, 10.0, LOOP_CLOCK)) as limiter:
         await asyncio.gather(*(call(limiter, times) for _ in range(7)))
@@ -52,7 +52,7 @@ async def test_calls_of_a_window_are_limited() -> None:
 
 
 async def test_a_call_counts_from_its_end() -> None:
-    """However long a call took to arrive, the API never sees more than it allows."""
+    """A call counts until its window has passed since its end, however long it took."""
     times: list[float] = []
     async with closing(Limiter(1, 10.0, LOOP_CLOCK)) as limiter:
         await asyncio.gather(*(call(limiter, times, seconds=4.0) for _ in range(3)))
@@ -61,7 +61,7 @@ async def test_a_call_counts_from_its_end() -> None:
 
 
 async def test_without_a_limit_nobody_waits() -> None:
-    """An API that says nothing of a limit has none."""
+    """Without a limit no call waits."""
     times: list[float] = []
     async with closing(Limiter(None, 10.0, LOOP_CLOCK)) as limiter:
         await asyncio.gather(*(call(limiter, times, seconds=1.0) for _ in range(100)))
@@ -70,7 +70,7 @@ async def test_without_a_limit_nobody_waits() -> None:
 
 
 async def test_the_first_to_come_is_the_first_to_go() -> None:
-    """A caller that comes later never overtakes one that waits."""
+    """A later caller never overtakes one that waits."""
     order: list[int] = []
     async with closing(Limiter(1, 1.0, LOOP_CLOCK)) as limiter:
 
@@ -85,7 +85,7 @@ async def test_the_first_to_come_is_the_first_to_go() -> None:
 
 
 async def test_a_permit_that_does_not_come_in_time_is_none() -> None:
-    """The wait ends with `TimeoutError`, and takes nothing from those who wait on."""
+    """A permit that does not come in time raises `TimeoutError`, and the other waiters lose nothing."""
     times: list[float] = []
     async with closing(Limiter(1, 10.0, LOOP_CLOCK)) as limiter:
         await call(limiter, times)
@@ -100,14 +100,14 @@ async def test_a_permit_that_does_not_come_in_time_is_none() -> None:
 
 
 async def test_a_cancelled_wait_leaves_its_turn_to_the_next() -> None:
-    """Cancelling before the permit came, or in the moment in which it comes, loses none."""
+    """Cancelling a waiter passes its permit on, even at the moment when it arrives."""
     times: list[float] = []
     async with closing(Limiter(1, 10.0, LOOP_CLOCK)) as limiter:
         await call(limiter, times)
         waits = [asyncio.create_task(call(limiter, times)) for _ in range(3)]
         await asyncio.sleep(1)
         waits[0].cancel()
-        await asyncio.sleep(9)  # the turn of the second has just come
+        await asyncio.sleep(9)  # the second one's permit has just come
         waits[1].cancel()
         await asyncio.gather(*waits, return_exceptions=True)
 
@@ -116,7 +116,7 @@ async def test_a_cancelled_wait_leaves_its_turn_to_the_next() -> None:
 
 
 async def test_a_call_that_fails_counts_as_one() -> None:
-    """What was sent was sent, whatever became of it."""
+    """A call that fails counts like any other, since it was sent."""
     times: list[float] = []
     async with closing(Limiter(1, 10.0, LOOP_CLOCK)) as limiter:
         with pytest.raises(ZeroDivisionError):
@@ -135,7 +135,7 @@ async def test_a_call_that_fails_counts_as_one() -> None:
 def test_no_window_holds_more_calls_than_allowed(
     calls: int, per: float, comings: list[tuple[float, float, float]]
 ) -> None:
-    """Whoever comes when, gives up or takes long: no window of any place has more calls that are under way or ended."""
+    """No window ever holds more running or ended calls than allowed, whenever callers come, give up or take long."""
     spans: list[tuple[float, float]] = []
 
     async def one(limiter: Limiter, come: float, take: float, patience: float) -> None:
@@ -163,7 +163,7 @@ def test_no_window_holds_more_calls_than_allowed(
 
 @define(eq=False)
 class Submits:
-    """Submits of one account that wait for their turn here."""
+    """The submits of one account that wait for their turn in this process."""
 
     account: Account
     times: dict[str, float] = field(factory=dict)
@@ -172,7 +172,7 @@ class Submits:
     tries: int = 0
 
     async def create(self, ref: str, *, timeout: float = 100.0, key: str | None = None) -> Created | Existing:  # noqa: ASYNC109 - as above
-        """Store a job as soon as there is room, and note when that was."""
+        """Store a job as soon as there is room, and note the time."""
 
         def make() -> tuple[Entry, Index]:
             self.tries += 1
@@ -196,7 +196,7 @@ class Submits:
         return created
 
     async def end(self, ref: str) -> None:
-        """Let a job be answered and ended now."""
+        """Answer and end a job now."""
         index = Index(
             ref=ref, provider="tape", account="tape", created_at=self.times[ref], is_open=False, answered_at=loop_time()
         )
@@ -208,12 +208,12 @@ Make = Callable[..., Submits]
 
 @pytest.fixture
 def account(store: MemoryStore) -> Make:
-    """Return what makes an account with some limits, which shares the store with the others of its name."""
+    """Return a function that makes an account with the given limits; accounts of one name share the store."""
     return lambda **limits: Submits(Account("tape", Limits(**limits), store, LOOP_CLOCK))
 
 
 async def test_an_account_without_limits_is_never_full(account: Make) -> None:
-    """A hundred jobs are stored at once."""
+    """A hundred jobs of an account without limits are stored at once."""
     submits = account(submits=None, parallel=None)
     await asyncio.gather(*(submits.create(f"{number}") for number in range(100)))
 
@@ -221,7 +221,7 @@ async def test_an_account_without_limits_is_never_full(account: Make) -> None:
 
 
 async def test_submits_wait_until_the_window_has_room(account: Make) -> None:
-    """A submit counts until its window has passed since its answer came."""
+    """A submit counts until its window has passed since its answer."""
     submits = account(submits=2, per=10.0)
     for ref in ("a", "b"):
         await submits.create(ref)
@@ -232,7 +232,7 @@ async def test_submits_wait_until_the_window_has_room(account: Make) -> None:
 
 
 async def test_submits_go_in_the_order_in_which_they_came(account: Make) -> None:
-    """Whoever waits longer has the first turn."""
+    """Submits go in the order in which they came."""
     submits = account(submits=1, per=1.0)
     tasks = []
     for number in range(5):
@@ -252,7 +252,7 @@ async def test_submits_go_in_the_order_in_which_they_came(account: Make) -> None
 
 
 async def test_nobody_overtakes_one_that_waits(account: Make) -> None:
-    """Who comes in the moment in which the turn passes on goes to the end of the queue."""
+    """A submit that arrives when the turn passes on goes to the end of the queue."""
     submits = account(submits=None, parallel=1)
     await submits.create("a")
 
@@ -274,7 +274,7 @@ async def test_nobody_overtakes_one_that_waits(account: Make) -> None:
 
 
 async def test_the_end_of_a_job_makes_room_at_once(account: Make) -> None:
-    """Where the end of a job is known here, the next submit does not wait for its next look."""
+    """When a job's end is known here, the next submit goes at once."""
     submits = account(submits=None, parallel=1)
     await submits.create("a")
     waiting = asyncio.create_task(submits.create("b"))
@@ -287,7 +287,7 @@ async def test_the_end_of_a_job_makes_room_at_once(account: Make) -> None:
 
 
 async def test_another_processes_end_is_seen_within_a_second(account: Make) -> None:
-    """Room that another process made is found by looking now and then."""
+    """Room that another process made is found within a second."""
     mine, other = account(submits=None, parallel=1), account(submits=None, parallel=1)
     await other.create("a")
     waiting = asyncio.create_task(mine.create("b"))
@@ -299,7 +299,7 @@ async def test_another_processes_end_is_seen_within_a_second(account: Make) -> N
 
 
 async def test_two_processes_share_the_limits(account: Make) -> None:
-    """Of six submits of two processes at two in ten seconds two go at a time."""
+    """Two processes share the limits: of six submits at two in ten seconds, two go at a time."""
     pair = [account(submits=2, per=10.0) for _ in range(2)]
 
     async def submit(number: int) -> None:
@@ -315,7 +315,7 @@ async def test_two_processes_share_the_limits(account: Make) -> None:
 
 
 async def test_a_turn_that_does_not_come_stores_nothing(store: MemoryStore, account: Make) -> None:
-    """Both the one whose turn it is and those behind it give up in time, and nothing was stored."""
+    """Submits whose turn does not come in time raise `RateLimitError`, and store nothing."""
     submits = account(submits=None, parallel=1)
     await submits.create("a")
     waits = [asyncio.create_task(submits.create(ref, timeout=5.0)) for ref in ("b", "c")]
@@ -326,7 +326,7 @@ async def test_a_turn_that_does_not_come_stores_nothing(store: MemoryStore, acco
 
 
 async def test_a_cancelled_submit_leaves_its_turn_to_the_next(account: Make) -> None:
-    """Cancelling the one whose turn it is, and one that waits behind it, keeps nobody waiting."""
+    """A cancelled submit passes its turn on, whether it was first in the queue or not."""
     submits = account(submits=None, parallel=1)
     await submits.create("a")
     waits = [asyncio.create_task(submits.create(ref)) for ref in ("b", "c", "d")]
@@ -340,7 +340,7 @@ async def test_a_cancelled_submit_leaves_its_turn_to_the_next(account: Make) -> 
 
 
 async def test_a_key_that_is_taken_ends_the_wait(account: Make) -> None:
-    """A submit whose key got its job meanwhile needs no room any more."""
+    """A submit whose key got a job meanwhile returns that job without waiting for room."""
     submits = account(submits=None, parallel=1)
     await submits.create("a", key="mine")
 
@@ -348,7 +348,7 @@ async def test_a_key_that_is_taken_ends_the_wait(account: Make) -> None:
 
 
 async def test_a_store_that_fails_leaves_the_turn_to_the_next(store: MemoryStore, account: Make) -> None:
-    """The error reaches who submitted, and nobody else waits for it."""
+    """A `StoreError` is raised to its own submit, and the next one takes the turn."""
     submits = account(submits=None, parallel=5)
     store.fail("away")
     with pytest.raises(StoreError, match="away"):

@@ -1,4 +1,4 @@
-"""Housekeeping: what is old is forgotten now and then, and a purge that fails is no end of it."""
+"""Housekeeping: old jobs and deliveries are purged now and then, and a failed purge is repeated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIB = 1_048_576
 def start_purging(
     process: Process, clock: Clock = LOOP_CLOCK, *, keep: float = KEEP_SECONDS, deliveries_kept: int = 1_000
 ) -> asyncio.Task[None]:
-    """Start what keeps the store of *process* tidy, and bounds the deliveries for no job to 64 MiB."""
+    """Start purging the store of *process*, which keeps at most 64 MiB of orphans."""
     work = Housekeeping(
         store=process.line,
         clock=clock,
@@ -43,7 +43,7 @@ async def listed(store: MemoryStore) -> list[str]:
 
 
 async def test_ended_jobs_are_forgotten_after_a_while(store: MemoryStore, here: Process) -> None:
-    """A job goes when its last entry is old enough, and not while it is open."""
+    """An ended job is purged when its last entry is old enough, an open one never."""
     await here.submit("open")
     ended = await here.submit("ended")
     done = tape.webhook(BEGIN_SECONDS, tape.shown(Stage.COMPLETE, tape.track("one")))
@@ -61,7 +61,7 @@ async def test_ended_jobs_are_forgotten_after_a_while(store: MemoryStore, here: 
 async def test_what_no_handler_was_told_yet_is_kept(
     store: MemoryStore, here: Process, keep: float, deliveries_kept: int
 ) -> None:
-    """A job that just ended stays for its handlers, and goes where none has come for an hour."""
+    """A job that just ended is kept for its handlers for an hour, even if the settings would purge it."""
     purging = start_purging(here, keep=keep, deliveries_kept=deliveries_kept)
     await asyncio.sleep(FIRST_PURGE_SECONDS - 100.0)
     ended = await here.submit("ended")
@@ -76,7 +76,7 @@ async def test_what_no_handler_was_told_yet_is_kept(
 
 
 async def test_the_first_purge_comes_after_handlers_had_their_time(here: Process) -> None:
-    """After a long absence what is old is told first."""
+    """The first purge waits some minutes, so that handlers of old jobs can run first."""
     purging = start_purging(here)
     await asyncio.sleep(FIRST_PURGE_SECONDS - 1.0)
     assert [] == here.line.calls
@@ -86,7 +86,7 @@ async def test_the_first_purge_comes_after_handlers_had_their_time(here: Process
 
 
 async def test_a_flood_of_deliveries_for_no_job_is_bounded_at_once(store: MemoryStore, here: Process) -> None:
-    """However many come within the hour, an eighth more is held than may be kept; old jobs wait their hour."""
+    """A flood of orphans is purged as soon as it exceeds the limit by an eighth; old jobs wait for the hourly purge."""
     ended = await here.submit("ended")
     await here.journal.append(ended, [tape.webhook(BEGIN_SECONDS, tape.shown(Stage.COMPLETE, tape.track("one")))])
     purging = start_purging(here, attrs.evolve(LOOP_CLOCK, now=lambda: loop_time() + 365 * KEEP_SECONDS))
@@ -106,7 +106,7 @@ async def test_a_flood_of_deliveries_for_no_job_is_bounded_at_once(store: Memory
 
 
 async def test_a_purge_that_fails_is_made_again(here: Process, caplog: pytest.LogCaptureFixture) -> None:
-    """It is told in the log, and comes again in an hour."""
+    """A purge that fails is logged, and repeated in an hour."""
     here.line.on_call = fail_at(0)
     purging = start_purging(here)
     await asyncio.sleep(FIRST_PURGE_SECONDS + PURGE_EVERY_SECONDS + 1.0)
@@ -117,7 +117,7 @@ async def test_a_purge_that_fails_is_made_again(here: Process, caplog: pytest.Lo
 
 
 async def test_a_clock_that_is_ahead_for_a_moment_makes_nothing_old(store: MemoryStore, here: Process) -> None:
-    """What ended just now is kept through a purge at which the clock shows next year; a year that lasts is believed."""
+    """A job is not purged while the clock is ahead for a moment, only if it stays ahead."""
     ahead = [0.0]
     clock = attrs.evolve(LOOP_CLOCK, now=lambda: loop_time() + ahead[-1])
     ended = await here.submit("ended")

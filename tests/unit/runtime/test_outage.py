@@ -1,4 +1,4 @@
-"""What the log says of an absence: neither nothing nor too much."""
+"""What the log says of an outage: neither nothing nor too much."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOG = logging.getLogger("audioext.test")
 def test_an_absence_is_said_when_it_begins_now_and_then_and_when_it_ends(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hundred attempts within a minute and a half are four lines, and the end is one; what is there says nothing."""
+    """An outage with a hundred attempts in a minute and a half is logged in four lines, and its end in one."""
     now = 1_000.0
     monkeypatch.setattr("audioext.outage.time.monotonic", lambda: now)
     away = Outage(LOG, "the store is not there")
@@ -32,7 +32,7 @@ def test_an_absence_is_said_when_it_begins_now_and_then_and_when_it_ends(
 
 
 def test_each_absence_is_said_anew(caplog: pytest.LogCaptureFixture) -> None:
-    """What comes back and goes again is news."""
+    """A second outage is logged like the first."""
     away = Outage(LOG, "the store is not there")
 
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""A wait for an event that time bounds, by whatever clock."""
+"""A wait for an event, bounded by any clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.processes import LOOP_CLOCK, loop_time
 
 
 async def test_a_wait_ends_with_its_event() -> None:
-    """Whoever waits goes on when the event is set, long before the time has passed."""
+    """A wait ends as soon as its event is set."""
     event, began_at = asyncio.Event(), loop_time()
     asyncio.get_running_loop().call_later(2.0, event.set)
     await LOOP_CLOCK.wait_for(event, 60.0)
@@ -22,7 +22,7 @@ async def test_a_wait_ends_with_its_event() -> None:
 
 
 async def test_a_wait_ends_with_its_time() -> None:
-    """Where nothing happens it ends when the time has passed, without an error, and leaves the event as it is."""
+    """A wait whose time has passed ends without an error, and leaves the event unset."""
     event, began_at = asyncio.Event(), loop_time()
     await LOOP_CLOCK.wait_for(event, 60.0)
 
@@ -30,7 +30,7 @@ async def test_a_wait_ends_with_its_time() -> None:
 
 
 async def test_a_wait_for_what_has_happened_is_over_at_once() -> None:
-    """An event that is set already is not waited for."""
+    """A wait for an event that is already set returns at once."""
     event, began_at = asyncio.Event(), loop_time()
     event.set()
     await LOOP_CLOCK.wait_for(event, 60.0)
@@ -39,7 +39,7 @@ async def test_a_wait_for_what_has_happened_is_over_at_once() -> None:
 
 
 async def test_a_clock_that_is_moved_ends_a_wait() -> None:
-    """The time that bounds a wait is the clock's own."""
+    """The time that bounds a wait is the clock's own, so that moving the clock ends it."""
     jumping, event = JumpClock(), asyncio.Event()
     waiting = asyncio.create_task(jumping.clock.wait_for(event, 3_600.0))
     await jumping.advance(3_599.0)
@@ -52,7 +52,7 @@ async def test_a_clock_that_is_moved_ends_a_wait() -> None:
 
 @pytest.mark.parametrize("clock", [LOOP_CLOCK, JumpClock().clock], ids=["loop", "jumping"])
 async def test_a_wait_that_is_cancelled_leaves_nothing_behind(clock: Clock) -> None:
-    """The cancellation goes through to whoever waits, and no task goes on."""
+    """Cancelling a wait propagates to the waiter, and leaves no task behind."""
     waiting = asyncio.create_task(clock.wait_for(asyncio.Event(), 60.0))
     await asyncio.sleep(1.0)
     waiting.cancel()
@@ -64,11 +64,11 @@ async def test_a_wait_that_is_cancelled_leaves_nothing_behind(clock: Clock) -> N
 
 
 async def test_a_clock_that_jumps_before_a_timer_runs_takes_it_along() -> None:
-    """Who waits for a time is called at that time, and not as much later as the clock jumped meanwhile."""
+    """A timer fires at its time, even if the clock jumps before the event loop runs."""
     jump, called = JumpClock(time=100.0), asyncio.Event()
 
     timer = jump.clock.call_later(5.0, called.set)
-    jump.time += 5.0  # no turn of the loop has passed
+    jump.time += 5.0  # the loop has not run meanwhile
     async with asyncio.timeout(SOON_SECONDS):
         await called.wait()
 

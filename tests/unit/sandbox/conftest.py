@@ -1,4 +1,4 @@
-"""A sandbox, a receiver and a client on loopback for each test, all closed again whatever happens."""
+"""A sandbox, a webhook receiver and a client on loopback for each test, all closed at its end."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -16,7 +16,7 @@ from attrs import Factory, define, field, frozen
 
 from audioext.sandbox import Sandbox
 
-#: Short tracks and no waiting: what is rendered at all is rendered in milliseconds.
+#: Short tracks and no waiting, so that a file is rendered in milliseconds.
 CHEAP: Mapping[str, Any] = {
     "speed": 1e9,
     "ready_seconds": 3.0,
@@ -37,11 +37,11 @@ class Received:
 
 @define(eq=False)
 class Listener:
-    """A customer's own server: takes webhooks and hosts sources."""
+    """A customer's own server, which takes webhooks and hosts sources."""
 
     url: str = ""
     received: list[Received] = Factory(list)
-    #: What the next webhooks are answered; afterwards 200.
+    #: The replies to the next webhooks; after them 200.
     statuses: list[int] = Factory(list)
     sources: dict[str, bytes] = Factory(dict)
     arrived: asyncio.Condition = field(factory=asyncio.Condition)
@@ -59,7 +59,7 @@ class Listener:
         return [received.body for received in self.received]
 
     async def wait(self, count: int) -> None:
-        """Wait for so many webhooks."""
+        """Wait for *count* webhooks."""
         async with self.arrived:
             await self.arrived.wait_for(lambda: len(self.received) >= count)
 
@@ -81,7 +81,7 @@ class Listener:
 
 @define(eq=False)
 class World:
-    """Everything that a test talks to."""
+    """A sandbox, the listener that it calls, and an HTTP session."""
 
     sandbox: Sandbox
     listener: Listener
@@ -158,9 +158,9 @@ OpenWorld = Callable[..., Awaitable[World]]
 
 @pytest_asyncio.fixture
 async def open_world() -> AsyncIterator[OpenWorld]:
-    """Make worlds with the given settings over the cheap ones; in asyncio's debug mode."""
+    """Return a function that opens a world, by default with settings that make it fast; asyncio's debug mode is on."""
     asyncio.get_running_loop().set_debug(True)
-    # Rendering is measured by nobody here; only real faults may speak up.
+    # No test measures how long rendering takes; only real faults should be logged.
     asyncio.get_running_loop().slow_callback_duration = 10
     async with AsyncExitStack() as stack:
 
@@ -183,7 +183,7 @@ async def open_world() -> AsyncIterator[OpenWorld]:
 
 @pytest_asyncio.fixture
 async def world(open_world: OpenWorld) -> World:
-    """Return a world with the cheap settings."""
+    """Return a world with the default settings."""
     return await open_world()
 
 

@@ -34,7 +34,7 @@ RATE = 16_000
 
 
 def written(samples: Samples | npt.NDArray[np.int16], rate: int, kind: str, subtype: str | None = None) -> bytes:
-    """Return a file as some other program would write it."""
+    """Return a file as another program would write it."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format=kind, subtype=subtype)
     return buffer.getvalue()
@@ -47,7 +47,7 @@ def sine(seconds: float, rate: int = RATE, *, channels: int = 1, level: float = 
 
 
 def to_mono(samples: Samples) -> npt.NDArray[np.float64]:
-    """Return the mean of the channels."""
+    """Return the mean of all channels."""
     return np.asarray(samples.mean(axis=1), np.float64)
 
 
@@ -69,7 +69,7 @@ def likeness(one: Samples, other: Samples) -> float:
 
 
 def added(mixed: Clip, source: Clip) -> Samples:
-    """Return what was added to a source that was accompanied."""
+    """Return what was added to an accompanied source."""
     return (mixed.samples - SOURCE_GAIN * source.samples).astype(np.float32)
 
 
@@ -81,7 +81,7 @@ def flatness(mono: npt.NDArray[np.float64]) -> float:
 
 @pytest.fixture(scope="module")
 def song() -> Clip:
-    """Ten seconds of a tune, which end on a bar line."""
+    """Ten seconds of a tune that ends on a bar line."""
     return tune(seed=3, seconds=10, rate=RATE)
 
 
@@ -97,7 +97,7 @@ def variants(song: Clip) -> tuple[Clip, Clip]:
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_every_format_is_read_at_its_place(kind: str, channels: int) -> None:
-    """Each format comes back with its rate, channels and length, and not shifted in time."""
+    """Each format is read with its rate, channels and length, and without a shift in time."""
     source = sine(0.7, 22_050, channels=channels)
 
     clip = load(written(source.samples, source.rate, kind))
@@ -108,7 +108,7 @@ def test_every_format_is_read_at_its_place(kind: str, channels: int) -> None:
 
 @pytest.mark.parametrize(("kind", "magic"), [("mp3", b"\xff"), ("wav", b"RIFF")])
 def test_what_is_encoded_is_that_format(kind: Literal["mp3", "wav"], magic: bytes, song: Clip) -> None:
-    """An encoded clip is a file of the kind asked for, and is read back as long and as it sounded."""
+    """An encoded clip is a file of the requested kind, and reads back with the same length and sound."""
     data = encode(song, kind)
 
     again = load(data)
@@ -130,7 +130,7 @@ def test_16_bits_survive_wav_exactly() -> None:
 
 @pytest.mark.parametrize(("rate", "expected"), [(6_000, 8_000), (37_800, 44_100), (44_100, 44_100), (96_000, 48_000)])
 def test_mp3_gets_a_rate_that_it_knows(rate: int, expected: int) -> None:
-    """A clip of a rate that MP3 lacks is resampled, and lasts as long as before."""
+    """A clip whose rate MP3 lacks is resampled, and lasts as long as before."""
     again = load(encode(sine(0.5, rate), "mp3"))
 
     assert expected == again.rate
@@ -138,19 +138,19 @@ def test_mp3_gets_a_rate_that_it_knows(rate: int, expected: int) -> None:
 
 
 def test_resampling_keeps_the_pitch() -> None:
-    """A resampled tone is the tone of the new rate."""
+    """Resampling keeps the pitch of a tone."""
     assert likeness(sine(0.5, 48_000).samples, resample(sine(0.5, 96_000).samples, 96_000, 48_000)) > 0.9999
 
 
 def test_a_long_mp3_is_written_and_read_whole() -> None:
-    """Several minutes fit into an MP3: it is written in blocks."""
+    """An MP3 of several minutes is written and read completely."""
     clip = sine(150, 8_000)
 
     assert clip.samples.shape == load(encode(clip, "mp3")).samples.shape
 
 
 def test_many_channels_become_one_and_wild_floats_are_tamed() -> None:
-    """Surround is mixed to mono; infinities, NaN and peaks above 1 come back within -1..1."""
+    """Surround is mixed to mono, and infinities, NaN and peaks above 1 are clipped to -1..1."""
     wild = np.tile(np.array([np.nan, np.inf, -np.inf, 7.0, 0.5], np.float32)[:, None], (20, 1))
 
     assert (100, 1) == load(written(np.repeat(wild, 6, axis=1), RATE, "WAV", "FLOAT")).samples.shape
@@ -158,7 +158,7 @@ def test_many_channels_become_one_and_wild_floats_are_tamed() -> None:
 
 
 def test_a_streamed_wav_without_a_size_is_read() -> None:
-    """A program that writes into a pipe, like ffmpeg, gives a size of all ones; such a file is whole."""
+    """A WAV file with a size of all ones, as ffmpeg writes into a pipe, is read completely."""
     data = bytearray(written(sine(0.2).samples, RATE, "WAV"))
     data[4:8] = data[40:44] = b"\xff\xff\xff\xff"
 
@@ -181,7 +181,7 @@ def test_a_streamed_wav_without_a_size_is_read() -> None:
     ],
 )
 def test_what_cannot_be_used_is_told_in_a_sentence(data: bytes, told: str) -> None:
-    """A file that is no whole audio file is refused with what is wrong and, where it helps, what is read."""
+    """A file that is not a whole audio file is refused with what is wrong and which formats can be read."""
     with pytest.raises(AudioError, match=told) as caught:
         load(data)
 
@@ -189,7 +189,7 @@ def test_what_cannot_be_used_is_told_in_a_sentence(data: bytes, told: str) -> No
 
 
 def test_a_file_that_unpacks_to_hours_is_refused() -> None:
-    """A small file of endless silence is given up at the limit, not unpacked into memory."""
+    """A small file that decodes to hours of silence is refused at the limit, before it fills the memory."""
     with pytest.raises(AudioError, match="longer than"):
         load(written(np.zeros((200_000, 1), np.float32), RATE, "FLAC"), most_samples=100_000)
 
@@ -199,7 +199,7 @@ FILES = [written(sine(0.1).samples, RATE, kind) for kind in ("WAV", "FLAC", "OGG
 
 @given(data=st.binary(max_size=300), head=st.sampled_from([b"", b"RIFF", b"fLaC", b"OggS", b"ID3\x04", b"\xff\xfb"]))
 def test_any_bytes_give_a_clip_or_our_error(data: bytes, head: bytes) -> None:
-    """Strangers' bytes never raise anything but AudioError."""
+    """Any bytes give a clip or an `AudioError`."""
     assert_clip_or_error(head + data)
 
 
@@ -210,14 +210,14 @@ def test_any_bytes_give_a_clip_or_our_error(data: bytes, head: bytes) -> None:
     end=st.floats(0, 1),
 )
 def test_any_damage_gives_a_clip_or_our_error(file: bytes, place: float, patch: bytes, end: float) -> None:
-    """A real file with some bytes overwritten, the header above all, and its end cut never raises anything else."""
+    """A file with overwritten bytes and a cut end gives a clip or an `AudioError`."""
     at = int(len(file) * place**4)
 
     assert_clip_or_error((file[:at] + patch + file[at + len(patch) :])[: int(len(file) * (1 - end**3)) + 1])
 
 
 def assert_clip_or_error(data: bytes) -> None:
-    """Load *data*; what comes out is sound within its bounds, or an AudioError."""
+    """Load *data*, and check that it gives sound within its bounds or an `AudioError`."""
     try:
         clip = load(data)
     except AudioError:
@@ -226,11 +226,11 @@ def assert_clip_or_error(data: bytes) -> None:
     assert float(np.abs(clip.samples).max()) <= 1.0
 
 
-# --- music out of nothing --------------------------------------------------------------------------------------------
+# --- generated music -------------------------------------------------------------------------------------------------
 
 
 def test_a_tune_is_music() -> None:
-    """A tune has the length asked for, sounds in every second, is made of tones and has two sides."""
+    """A tune has the requested length, sounds in every second, is tonal and in stereo."""
     piece = tune(seed=1, seconds=12, rate=RATE)
     mono = to_mono(piece.samples)
 
@@ -242,7 +242,7 @@ def test_a_tune_is_music() -> None:
 
 
 def test_a_voice_sings_and_breathes() -> None:
-    """A voice is mono and tonal, and rests between its phrases."""
+    """A voice is mono and tonal, and pauses between its phrases."""
     line = voice(seed=1, seconds=10, rate=RATE)
     loudness = levels(to_mono(line.samples), RATE // 10)
 
@@ -254,7 +254,7 @@ def test_a_voice_sings_and_breathes() -> None:
 
 @pytest.mark.parametrize("make", [tune, voice])
 def test_the_seed_decides_the_music(make: Callable[..., Clip]) -> None:
-    """The same seed gives the same samples, another seed another piece; no length is too short."""
+    """The same seed gives the same samples, another seed another piece, and no length is too short."""
     first, again, other = (make(seed=seed, seconds=3, rate=RATE) for seed in (-5, -5, 6))
 
     assert np.array_equal(first.samples, again.samples)
@@ -267,7 +267,7 @@ def test_the_seed_decides_the_music(make: Callable[..., Clip]) -> None:
 
 @pytest.mark.parametrize("continue_at", [10.0, 6.4, 99.0, 0.0])
 def test_the_source_is_kept_up_to_the_cut(song: Clip, continue_at: float) -> None:
-    """Up to 30 ms before the cut every sample is the source's own, and then it goes on for as long as asked."""
+    """Up to 30 ms before the cut the samples are the source's own, and then the requested seconds follow."""
     longer = extend(song, continue_at, seconds=12, variant=0, seed=1)
     kept = max(min(round(continue_at * RATE), len(song.samples)) - round(JOINT_SECONDS * RATE), 0)
 
@@ -277,7 +277,7 @@ def test_the_source_is_kept_up_to_the_cut(song: Clip, continue_at: float) -> Non
 
 
 def test_the_source_is_kept_through_files(song: Clip) -> None:
-    """Through WAV the kept part is the same bit for bit, through MP3 it is the same to the ear and not shifted."""
+    """The kept part is bit for bit the same through WAV, and sounds the same and unshifted through MP3."""
     source = load(encode(song, "wav"))
     longer = extend(source, 8, seconds=4, variant=0, seed=1)
     kept = round(7.9 * RATE)
@@ -287,7 +287,7 @@ def test_the_source_is_kept_through_files(song: Clip) -> None:
 
 
 def test_the_variants_differ(song: Clip, variants: tuple[Clip, Clip]) -> None:
-    """Two variants begin alike and continue unlike, and so does another seed; all else gives the same samples."""
+    """Variants and seeds continue differently, and the same variant and seed give the same samples."""
     other = extend(song, 10, seconds=20, variant=0, seed=12)
     ends = [clip.samples[len(song.samples) :] for clip in (*variants, other)]
 
@@ -296,7 +296,7 @@ def test_the_variants_differ(song: Clip, variants: tuple[Clip, Clip]) -> None:
 
 
 def test_the_continuation_is_as_loud_as_the_source_then_fades(song: Clip, variants: tuple[Clip, Clip]) -> None:
-    """The continuation has the source's loudness, sinks during its last seconds and ends at exactly zero."""
+    """The continuation is as loud as the source, fades in its last seconds, and ends at exactly zero."""
     usual = rms(song.samples)
     for clip in variants:
         seconds = levels(to_mono(clip.samples), RATE)
@@ -324,13 +324,13 @@ SOURCES = [
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("share", [1.0, 0.8])
 def test_the_joint_does_not_click(source: Clip, variant: int, share: float) -> None:
-    """Around the joint no step from sample to sample is larger than those of the source and of what follows."""
+    """The steps between samples around the joint are no larger than elsewhere in the source and the continuation."""
     longer = extend(source, share * source.duration, variant=variant, seed=2, seconds=3)
     cut, reach = max(round(share * len(source.samples)), 1), round(JOINT_SECONDS * source.rate)
     steps = np.abs(np.diff(longer.samples, axis=0))
     around = float(steps[max(cut - 2 * reach, 0) : cut + reach].max())
 
-    # A tune, which comes after silence or a single sample, has steps of its own.
+    # A tune after silence or a single sample has larger steps of its own.
     largest = max(np.abs(np.diff(source.samples, axis=0)).max(initial=0.0), steps[cut + reach :].max())
     assert around <= 1.01 * largest
 
@@ -338,7 +338,7 @@ def test_the_joint_does_not_click(source: Clip, variant: int, share: float) -> N
 @pytest.mark.parametrize("variant", [0, 1])
 @pytest.mark.parametrize("source", SOURCES)
 def test_any_source_can_be_extended_and_accompanied(source: Clip, variant: int) -> None:
-    """Short, silent, loud, quiet, constant and noisy sources give sound within bounds, audible after the source."""
+    """Short, silent, loud, quiet, constant and noisy sources give audible sound within bounds."""
     longer = extend(source, source.duration, seconds=3, variant=variant, seed=2)
     mixed = accompany(source, variant=variant, seed=2)
 
@@ -351,7 +351,7 @@ def test_any_source_can_be_extended_and_accompanied(source: Clip, variant: int) 
 
 
 def test_a_quiet_source_is_continued_quietly(song: Clip) -> None:
-    """A source at -70 dB is not continued louder than it was, nor silenced."""
+    """A source at -70 dB is continued at its own level."""
     quiet = Clip((song.samples * np.float32(10**-2.5)).astype(np.float32), RATE)
 
     after = rms(extend(quiet, 10, seconds=20, variant=0, seed=1).samples[len(song.samples) : -8 * RATE])
@@ -360,7 +360,7 @@ def test_a_quiet_source_is_continued_quietly(song: Clip) -> None:
 
 
 def test_an_extension_can_be_extended(song: Clip, variants: tuple[Clip, Clip]) -> None:
-    """A source that ends in a fade is continued from before the fade: the music comes back."""
+    """A source that ends in a fade is continued from before the fade."""
     again = extend(variants[0], variants[0].duration, seconds=20, variant=1, seed=5)
     new = levels(to_mono(again.samples[len(variants[0].samples) :]), RATE)
 
@@ -372,7 +372,7 @@ def test_an_extension_can_be_extended(song: Clip, variants: tuple[Clip, Clip]) -
 
 @pytest.mark.parametrize("level", [1.0, 0.2])
 def test_the_accompaniment_is_about_as_loud_as_the_source(level: float) -> None:
-    """It has the source's length, two sides, and the loudness of what it goes along with."""
+    """The accompaniment has the source's length, two channels, and about its loudness."""
     sung = voice(seed=4, seconds=8, rate=RATE)
     source = Clip((level * sung.samples).astype(np.float32), RATE)
 
@@ -383,7 +383,7 @@ def test_the_accompaniment_is_about_as_loud_as_the_source(level: float) -> None:
 
 
 def test_the_accompaniments_differ_by_variant_and_seed() -> None:
-    """Variants and seeds play unlike one another; the same variant and seed play the same."""
+    """Variants and seeds give different accompaniments, and the same variant and seed the same one."""
     source = voice(seed=2, seconds=4, rate=RATE)
     first, again, other, seeded = (
         added(accompany(source, variant=variant, seed=seed), source)

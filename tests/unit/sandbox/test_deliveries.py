@@ -1,4 +1,4 @@
-"""Webhooks and faults: order, repetition, retries, lost and spoiled answers."""
+"""Webhooks and faults: order, repetition, retries, lost and broken answers."""
 
 import asyncio
 from typing import Any
@@ -11,7 +11,7 @@ from tests.unit.sandbox.conftest import OpenWorld, World
 pytestmark = pytest.mark.asyncio
 
 EXTEND = "/kie/api/v1/generate/extend"
-#: Nobody listens there: the port is reserved.
+#: Nothing listens at this reserved port.
 NOBODY = "http://127.0.0.1:1/hook"
 
 
@@ -36,7 +36,7 @@ def stages(world: World) -> list[str]:
     ],
 )
 async def test_faults_shape_what_arrives(open_world: OpenWorld, faults: list[str], told: list[str]) -> None:
-    """Each fault changes which webhooks arrive, how often and in which order; the task is the same."""
+    """Each fault changes which webhooks arrive, how often and in which order, and not the task itself."""
     world = await open_world(faults=faults)
     task_id = await world.settled_task()
     assert told == stages(world)
@@ -47,7 +47,7 @@ async def test_faults_shape_what_arrives(open_world: OpenWorld, faults: list[str
 
 
 async def test_faults_can_be_for_one_title_or_the_next_task(world: World) -> None:
-    """A script names whom it befalls; the others are left alone."""
+    """A fault may apply to one title or to the next task only."""
     world.sandbox.script("drop=text", title="Part 7")
     world.sandbox.script("drop=first", times=1)
     await world.settled_task(title="Part 6")
@@ -60,7 +60,7 @@ async def test_faults_can_be_for_one_title_or_the_next_task(world: World) -> Non
 
 
 async def test_each_webhook_waits_for_the_reply_to_the_one_before(world: World) -> None:
-    """The next webhook leaves after the previous was answered, however fast the task is."""
+    """A webhook is sent only after the reply to the one before, however fast the task is."""
     open_calls = 0
     most = 0
 
@@ -79,7 +79,7 @@ async def test_each_webhook_waits_for_the_reply_to_the_one_before(world: World) 
 
 
 async def test_a_webhook_is_sent_again_until_it_is_taken(world: World) -> None:
-    """Anything but 200 brings the same webhook back, and then the next one."""
+    """A webhook is repeated until it is answered 200, and only then the next one is sent."""
     world.listener.statuses = [500, 404, 200]
     task_id = await world.settled_task()
     assert ["text", "text", "text", "first", "complete"] == stages(world)
@@ -89,7 +89,7 @@ async def test_a_webhook_is_sent_again_until_it_is_taken(world: World) -> None:
 
 
 async def test_an_undeliverable_end_does_not_change_the_status(world: World) -> None:
-    """After three retries the final webhook is given up, and the task has succeeded all the same."""
+    """After three retries the final webhook is given up, and the task still succeeds."""
     answer = await world.post(EXTEND, world.kie_extend(callBackUrl=NOBODY))
     await world.sandbox.settled()
     info = await world.info(answer["data"]["taskId"])
@@ -101,7 +101,7 @@ async def test_an_undeliverable_end_does_not_change_the_status(world: World) -> 
 
 @pytest.mark.parametrize(("fault", "has_songs"), [("", True), ("=with", True), ("=without", False)])
 async def test_a_callback_exception_can_be_forced(open_world: OpenWorld, fault: str, *, has_songs: bool) -> None:
-    """The fault keeps the final webhook back and chooses whether the status call has the results."""
+    """The fault withholds the final webhook, and chooses whether the status call has the results."""
     world = await open_world(faults=[f"callback_exception{fault}"])
     info = await world.info(await world.settled_task())
     assert "CALLBACK_EXCEPTION" == info["status"]
@@ -111,14 +111,14 @@ async def test_a_callback_exception_can_be_forced(open_world: OpenWorld, fault: 
 
 @pytest.mark.parametrize("url", ["https://nobody.invalid/hook", "https://invalid.invalid./"])
 async def test_a_reserved_name_is_not_called(world: World, url: str) -> None:
-    """A callback URL under `.invalid` is left alone, without a look-up, and that is no failure."""
+    """A callback URL under `.invalid` is never looked up or called, and that does not count as a failure."""
     task_id = await world.settled_task(callBackUrl=url)
     assert () == world.sandbox.deliveries
     assert "SUCCESS" == (await world.info(task_id))["status"]
 
 
 async def test_a_slow_receiver_is_given_up(open_world: OpenWorld) -> None:
-    """A reply that does not come in time counts as none."""
+    """A reply to a webhook that takes too long counts as a timeout."""
     world = await open_world(callback_timeout_seconds=0.05, retry_seconds=())
     release = asyncio.Event()
 
@@ -133,14 +133,14 @@ async def test_a_slow_receiver_is_given_up(open_world: OpenWorld) -> None:
 
 
 async def test_callbacks_can_come_before_the_response(open_world: OpenWorld) -> None:
-    """All webhooks are answered before the submit is, even where a task takes hours."""
+    """All webhooks are answered before the submit is, even if the task would take hours."""
     world = await open_world(faults=["callback_before_response"], speed=1.0)
     await world.kie_task()
     assert ["text", "first", "complete"] == stages(world)
 
 
 async def test_the_response_comes_before_the_callbacks(world: World) -> None:
-    """Else no webhook leaves before the submit's answer is written, however fast the task is."""
+    """Without a fault no webhook is sent before the submit's answer, however fast the task is."""
     for _ in range(20):
         before = len(world.sandbox.deliveries)
         await world.kie_task()
@@ -155,7 +155,7 @@ async def test_the_response_comes_before_the_callbacks(world: World) -> None:
     [("lose_response", 1), ("lose_response=half", 1), ("lose_response=unmade", 0)],
 )
 async def test_a_response_can_be_lost(open_world: OpenWorld, fault: str, made: int) -> None:
-    """The connection breaks instead of the answer; the task lives on, or was never made."""
+    """The connection breaks instead of the submit's answer, and the task runs on or was never made."""
     world = await open_world(faults=[fault])
     with pytest.raises(aiohttp.ClientError):
         await world.post(EXTEND, world.kie_extend())
@@ -178,7 +178,7 @@ async def test_a_page_can_come_instead(
     status: int,
     made: int,
 ) -> None:
-    """The submit gets this HTTP status with a page that is no JSON; a task is made only if so told."""
+    """The submit gets a body that is not JSON, with the given HTTP status, and a task only if the fault says so."""
     world = await open_world(faults=[fault])
     found, page = await world.call("POST", f"/{provider}/api/v1/generate/extend", json=world.kie_extend())
     assert status == found
@@ -189,7 +189,7 @@ async def test_a_page_can_come_instead(
 
 
 async def test_any_code_can_be_answered(open_world: OpenWorld) -> None:
-    """The submit gets this code in the API's own envelope, and makes no task."""
+    """The submit gets the given code in the API's own envelope, and makes no task."""
     world = await open_world(faults=["code=455*1", "code=433"])
     assert 455 == (await world.post(EXTEND, world.kie_extend()))["code"]
     status, answer = await world.call("POST", EXTEND, json=world.kie_extend())
@@ -198,7 +198,7 @@ async def test_any_code_can_be_answered(open_world: OpenWorld) -> None:
 
 
 async def test_files_can_be_empty_or_the_same(open_world: OpenWorld) -> None:
-    """Spoiled audio is zero bytes long, or the same in both tracks; else the tracks differ."""
+    """A fault makes audio files empty, or the same for both tracks; without one the tracks differ."""
     world = await open_world()
     found = []
     for fault in ("empty_audio*1", "same_audio*1", None):

@@ -1,4 +1,4 @@
-"""The fault script: how faults are written, and whom they befall."""
+"""The fault script: how faults are written, and to which tasks they apply."""
 
 import pytest
 
@@ -41,7 +41,7 @@ from tests.support.tables import each_row
     ],
 )
 def test_a_fault_is_written_as_it_was_read(text: str) -> None:
-    """Parsing and writing are inverse for every fault and every way to say whom it befalls."""
+    """Writing a parsed fault gives its text again, for every fault and every condition."""
     assert text == str(Fault.parse(text))
 
 
@@ -68,19 +68,19 @@ def test_a_fault_is_written_as_it_was_read(text: str) -> None:
     ],
 )
 def test_what_is_no_fault_is_refused(text: str) -> None:
-    """A text that is no fault raises `FaultError`, which is a `ValueError`, and nothing else."""
+    """A text that is not a fault raises `FaultError`, which is a `ValueError`."""
     with pytest.raises(FaultError):
         Fault.parse(text)
 
 
 def test_a_mistyped_stage_is_answered_with_those_that_there_are() -> None:
-    """Whoever names none of the stages is told all of them."""
+    """A misspelt stage is answered with a list of all stages."""
     with pytest.raises(FaultError, match=r"'drop=firts' is no fault; write drop\[=text\|first\|complete\|error\|"):
         Fault.parse("drop=firts")
 
 
 def test_times_count_tasks() -> None:
-    """A fault for two tasks befalls the next two and then is gone."""
+    """A fault for two tasks applies to the next two, and is then removed."""
     sandbox = Sandbox(faults=["drop*2", "duplicate"])
     drawn = [[str(fault) for fault in sandbox.draw("any").faults] for _ in range(3)]
     assert [["drop*2", "duplicate"], ["drop*1", "duplicate"], ["duplicate"]] == drawn
@@ -88,7 +88,7 @@ def test_times_count_tasks() -> None:
 
 
 def test_a_title_pattern_chooses_tasks() -> None:
-    """A fault with a title pattern passes over all other tasks and is not used up by them."""
+    """A fault with a title pattern skips all other tasks, which do not use it up."""
     sandbox = Sandbox()
     sandbox.script("drop", title="Part *", times=1)
     assert Plan() == sandbox.draw("Intro")
@@ -97,14 +97,14 @@ def test_a_title_pattern_chooses_tasks() -> None:
 
 
 def test_a_faults_own_words_win_over_the_callers() -> None:
-    """Title and times in the text are kept when the call names others."""
+    """A title or a number of times in the fault's own text takes precedence over the arguments."""
     sandbox = Sandbox()
     sandbox.script("drop*3@A", "duplicate", title="B", times=1)
     assert ("drop*3@A", "duplicate*1@B") == sandbox.scripted
 
 
 def test_a_bad_fault_adds_none() -> None:
-    """When one of several texts is wrong, the script stays as it was."""
+    """If one of several texts is not a fault, none is added."""
     sandbox = Sandbox()
     with pytest.raises(FaultError):
         sandbox.script("duplicate", "explode")
@@ -112,7 +112,7 @@ def test_a_bad_fault_adds_none() -> None:
 
 
 def test_chance_is_the_same_in_each_run() -> None:
-    """A fault with a chance befalls some of many tasks, the same ones for the same seed."""
+    """A fault with a chance applies to some of many tasks, to the same ones for the same seed."""
     alike = [Sandbox(faults=["drop%30"], seed=4) for _ in range(2)]
     first, second = ([bool(sandbox.draw("").faults) for _ in range(200)] for sandbox in alike)
     assert first == second
@@ -120,7 +120,7 @@ def test_chance_is_the_same_in_each_run() -> None:
 
 
 def test_a_stage_is_found_by_any_of_its_words() -> None:
-    """A fault without a stage strikes everywhere, one with a stage where its word is among the delivery's."""
+    """A fault without a stage applies to every webhook, one with a stage to those that have its word."""
     everywhere, text = Plan((Fault.parse("drop"),)), Plan((Fault.parse("drop=text"),))
     assert everywhere.get(FaultKind.DROP, ("first",)) is not None
     assert text.get(FaultKind.DROP, ("cover", "text")) is not None

@@ -1,4 +1,4 @@
-"""Stages that are held: neither webhooks nor status calls show them before they are released."""
+"""Held stages: neither webhooks nor status calls show them before they are released."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,13 +13,13 @@ WORDS: tuple[Literal["text"], Literal["first"], Literal["complete"]] = ("text", 
 
 
 def kinds(world: World) -> Sequence[str]:
-    """Return which webhooks have come."""
+    """Return the callback types of all webhooks so far."""
     return [body["data"]["callbackType"] for body in world.listener.bodies]
 
 
 @pytest.mark.parametrize("faults", [(), ("duplicate",), ("delay=text:9",)])
 async def test_each_release_lets_one_stage_out(open_world: OpenWorld, faults: Sequence[str]) -> None:
-    """With all stages held a task goes one stage further with each release, and is settled in between."""
+    """With all stages held, each release moves a task one stage further, and it is settled in between."""
     world = await open_world(faults=faults)
     world.sandbox.hold()
     task_id = await world.settled_task()
@@ -39,21 +39,21 @@ async def test_each_release_lets_one_stage_out(open_world: OpenWorld, faults: Se
 
 
 async def test_any_number_of_tasks_wait_at_one_stage(world: World) -> None:
-    """All tasks wait where a stage is held, also those that are made later, and all go on together."""
+    """All tasks wait at a held stage, also later ones, and continue together."""
     world.sandbox.hold("first", "complete")
     ids = [await world.settled_task(), await world.settled_task()]
     world.sandbox.release("first")
     ids.append(await world.settled_task())
     assert ["FIRST_SUCCESS"] * 3 == [(await world.info(task_id))["status"] for task_id in ids]
     world.sandbox.release()
-    world.sandbox.hold("complete")  # who waited goes on all the same
+    world.sandbox.hold("complete")  # tasks that waited for the first stage continue all the same
     await world.sandbox.settled()
     assert ["SUCCESS"] * 3 == [(await world.info(task_id))["status"] for task_id in ids]
     assert "FIRST_SUCCESS" == (await world.info(await world.settled_task()))["status"]
 
 
 async def test_a_failure_comes_with_its_stage(open_world: OpenWorld) -> None:
-    """A task that fails at a stage which is held has not failed yet."""
+    """A task that will fail at a held stage has not failed yet."""
     world = await open_world(faults=["error=first:501"])
     world.sandbox.hold("first")
     task_id = await world.settled_task()
@@ -73,7 +73,7 @@ async def test_nothing_needs_to_be_released_to_close(open_world: OpenWorld) -> N
 
 
 async def test_another_process_holds_over_http(world: World) -> None:
-    """The control routes hold and release; what is no stage is refused with the stages there are."""
+    """The control routes hold and release stages, and refuse an unknown one with a list of the known ones."""
     assert (200, {"held": ["text", "complete"]}) == await world.call(
         "POST", "/control/hold", json={"stages": ["complete", "text"]}
     )
@@ -87,7 +87,7 @@ async def test_another_process_holds_over_http(world: World) -> None:
 
 
 async def test_submits_are_listed_by_their_fields(world: World) -> None:
-    """Each submit is listed with its fields, in order, and without the callback URL, which is a secret."""
+    """Each submit is listed with its fields, in order, but without the callback URL, which is a secret."""
     await world.settled_task(title="One")
     await world.settled_task(title="Two", callBackUrl="https://nobody.invalid/")
     assert ["One", "Two"] == [fields["title"] for fields in world.sandbox.submits]

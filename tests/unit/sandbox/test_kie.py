@@ -1,4 +1,4 @@
-"""kie.ai's per-operation routes: bodies, callbacks, status by stage, signatures, every kind of error."""
+"""kie.ai's per-operation routes: bodies, callbacks, status by stage, signatures, and every kind of error."""
 
 import asyncio
 import re
@@ -93,7 +93,7 @@ async def test_the_status_follows_the_clock(
     count: int,
     status: str,
 ) -> None:
-    """A status call shows the stage that the last webhook told of, and the audio that exists by then."""
+    """A status call shows the stage of the last webhook, and the audio that exists by then."""
     world = await open_world(**ages)
     task_id = await world.kie_task()
     await world.listener.wait(count)
@@ -114,7 +114,7 @@ async def test_the_status_follows_the_clock(
 
 
 async def test_made_tracks_can_be_extended_in_turn(world: World) -> None:
-    """An id from a result is good for the next extension, with the model that made it and no other."""
+    """The id of a result can be extended in turn, with the same model only."""
     await world.settled_task()
     made = world.listener.bodies[-1]["data"]["data"][1]
     wrong = await world.post(EXTEND, world.kie_extend(audioId=made["id"], model="V4_5"))
@@ -192,14 +192,14 @@ async def test_upload_extend_requires_its_fields(world: World, name: str) -> Non
 
 
 async def test_custom_upload_extend_takes_no_prompt(world: World) -> None:
-    """In custom mode style and title are required and the prompt is not, as the page's newer text has it."""
+    """In custom mode style and title are required and the prompt is not, as the page's newer text says."""
     assert 200 == (await world.post(UPLOAD_EXTEND, world.kie_upload(prompt=None)))["code"]
     answer = await world.post(UPLOAD_EXTEND, world.kie_upload(style=None, title=None))
     assert "style is required; title is required" == answer["msg"]
 
 
 async def test_what_is_left_out_is_inherited(world: World) -> None:
-    """In simple mode title, tags and prompt are the source's; what is given there does not count."""
+    """In simple mode title, tags and prompt are inherited from the source, and given ones are ignored."""
     await world.settled_task()
     made = world.listener.bodies[-1]["data"]["data"][0]
     await world.settled_task(audioId=made["id"], defaultParamFlag=False, title="Ignored", style=None, prompt=None)
@@ -218,7 +218,7 @@ async def test_each_track_has_an_id_of_its_own(world: World) -> None:
 
 
 async def test_a_live_api_takes_what_the_page_refuses(open_world: OpenWorld) -> None:
-    """As recorded: an unknown audio and a bare custom upload are taken, and an unknown task is null."""
+    """With `faithful="live"` an unknown audio id and a bare custom upload are accepted, as was recorded."""
     world = await open_world(faithful="live")
     unknown = await world.settled_task(audioId="00000000-0000-4000-8000-000000000000")
     assert 200 == (await world.post(UPLOAD_EXTEND, world.kie_upload(style=None, title=None)))["code"]
@@ -243,7 +243,7 @@ async def test_add_instrumental_knows_fewer_models(world: World) -> None:
 
 
 async def test_a_submission_shows_what_came_of_it(world: World) -> None:
-    """An unknown field is ignored, as at the API; the submission names its callback URL, its task and both codes."""
+    """A submission shows its callback URL, task and codes, and unknown fields are ignored, as at the API."""
     await world.post(EXTEND, world.kie_extend(callbackUrl="x", negative_tags="y"))
     submission = world.sandbox.submissions[0]
     assert ("kie", "extend") == (submission.provider, submission.operation)
@@ -276,7 +276,7 @@ async def test_json_has_to_say_so(world: World) -> None:
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/kie/api/v1/nothing"), ("POST", "/kie"), ("PUT", EXTEND)])
 async def test_an_unknown_path_gets_the_envelope(world: World, method: str, path: str) -> None:
-    """A path or method that is not there is answered in the API's envelope."""
+    """An unknown path or method is answered in the API's envelope."""
     status, answer = await world.call(method, path)
     assert (404, 404, None) == (status, answer["code"], answer["data"])
 
@@ -286,7 +286,7 @@ async def test_an_unknown_path_gets_the_envelope(world: World, method: str, path
     [({"taskId": "nobody"}, "recordInfo is null"), ({}, "taskId is required")],
 )
 async def test_an_unknown_task_gets_422(world: World, params: dict[str, str], message: str) -> None:
-    """A status call for a task that is not there is answered with code 422."""
+    """A status call for an unknown task is answered with code 422."""
     answer = await world.get("/kie/api/v1/generate/record-info", **params)
     assert {"code": 422, "msg": message, "data": None} == answer
 
@@ -299,7 +299,7 @@ async def test_reading_needs_the_key_too(world: World, path: str) -> None:
 
 
 async def test_the_source_is_fetched_before_the_answer(world: World, tone: bytes) -> None:
-    """A source that is missing, no audio or too short is refused at the submit, with nothing made."""
+    """A source that is missing, not audio or too short is refused at the submit, and no task is made."""
     host = f"{world.listener.url}/source"
     world.listener.sources |= {"tone.wav": tone, "page.html": b"<html>"}
     missing = await world.post(UPLOAD_EXTEND, world.kie_upload(uploadUrl=f"{host}/gone.mp3"))
@@ -312,7 +312,7 @@ async def test_the_source_is_fetched_before_the_answer(world: World, tone: bytes
 
 
 async def test_v4_5all_takes_a_minute_at_most(open_world: OpenWorld) -> None:
-    """A source of over a minute is too long for V4_5ALL alone."""
+    """A source of over a minute is too long for V4_5ALL only."""
     world = await open_world(ready_seconds=61.0)
     assert 422 == (await world.post(UPLOAD_EXTEND, world.kie_upload(model="V4_5ALL")))["code"]
     assert 200 == (await world.post(UPLOAD_EXTEND, world.kie_upload(model="V5")))["code"]
@@ -330,7 +330,7 @@ async def test_credits_are_spent_and_run_out(open_world: OpenWorld) -> None:
 
 
 async def test_more_than_the_limit_gets_http_429(open_world: OpenWorld) -> None:
-    """The 21st new task within ten seconds is rejected with HTTP 429, whichever route it takes."""
+    """The 21st new task within ten seconds is answered with HTTP 429, whichever route it uses."""
     world = await open_world(submit_limit=20)
     answers = await asyncio.gather(*(world.post(EXTEND, world.kie_extend()) for _ in range(25)))
     assert [200] * 20 + [429] * 5 == sorted(answer["code"] for answer in answers)
@@ -349,7 +349,7 @@ async def test_more_than_the_limit_gets_http_429(open_world: OpenWorld) -> None:
     ],
 )
 async def test_a_failed_task_tells_so(open_world: OpenWorld, fault: str, code: int, status: str, count: int) -> None:
-    """A failure ends the callbacks with an error one, and shows in the status without a response."""
+    """A failure ends the callbacks with an error, and shows in the status without a response."""
     world = await open_world(faults=[fault])
     info = await world.info(await world.settled_task())
     assert (status, code, None) == (info["status"], info["errorCode"], info["response"])
@@ -382,12 +382,12 @@ async def test_an_errors_data_differs_by_operation(open_world: OpenWorld) -> Non
     ],
 )
 async def test_the_signature_fits_the_sheets_vectors(key: str, task_id: str, timestamp: str, signature: str) -> None:
-    """Signing gives the wire sheet's own values."""
+    """`sign` gives the signatures of the published test vectors."""
     assert signature == sign(key, task_id, timestamp)
 
 
 async def test_webhooks_are_signed_once_there_is_a_key(open_world: OpenWorld) -> None:
-    """With a key, each webhook's header is the signature over its task and the header's own time."""
+    """With a key, each webhook's header is the signature of its task and of the time in its other header."""
     world = await open_world(hmac_key="ключ-λ")
     task_id = await world.settled_task()
     assert 3 == len(world.listener.received)
@@ -398,7 +398,7 @@ async def test_webhooks_are_signed_once_there_is_a_key(open_world: OpenWorld) ->
 
 @pytest.mark.parametrize("key", [None, "secret"])
 async def test_a_bad_signature_is_bad(open_world: OpenWorld, key: str | None) -> None:
-    """The fault sends a signature that no key of the customer's made."""
+    """The fault sends a signature that no key of the customer gives."""
     world = await open_world(hmac_key=key, faults=["bad_signature"])
     task_id = await world.settled_task()
     headers = world.listener.received[0].headers
@@ -406,6 +406,6 @@ async def test_a_bad_signature_is_bad(open_world: OpenWorld, key: str | None) ->
 
 
 async def test_without_a_key_nothing_is_signed(world: World) -> None:
-    """As at kie.ai, there are no signature headers until there is a key."""
+    """Without a key there are no signature headers, as at kie.ai."""
     await world.settled_task()
     assert not any(name.startswith("X-Webhook") for name in world.listener.received[0].headers)

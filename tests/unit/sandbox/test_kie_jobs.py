@@ -1,4 +1,4 @@
-"""kie.ai's jobs route: one submit, states, results in each shape, callbacks in both."""
+"""kie.ai's jobs route: one submit for all operations, its states, and its result as JSON in a string."""
 
 import asyncio
 from collections.abc import Sequence
@@ -98,7 +98,7 @@ async def test_the_state_follows_the_clock(
 
 
 async def test_a_failure_is_told_twice(open_world: OpenWorld) -> None:
-    """A failed job has the code in callback and status."""
+    """A failed job has its code in the callback and in the status."""
     world = await open_world(faults=["error=first:500"])
     task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]
     await world.sandbox.settled()
@@ -124,7 +124,7 @@ async def test_a_bad_source_fails_the_job(
     given: dict[str, Any],
     code: str,
 ) -> None:
-    """The source is fetched after the answer: what is wrong with it fails the job."""
+    """The source is fetched after the submit's answer, and a bad one fails the job."""
     world.listener.sources |= {"tone": tone, "page": b"<html>"}
     body = job(world, "upload-and-extend-audio", upload_url=f"{world.listener.url}/source/{source}", **given)
     task_id = (await world.post(CREATE, body))["data"]["taskId"]
@@ -134,7 +134,7 @@ async def test_a_bad_source_fails_the_job(
 
 
 async def test_a_point_beyond_the_end_means_the_end(world: World, tone: bytes) -> None:
-    """As measured, a job that continues beyond its source succeeds, and so it continues at its end."""
+    """A job that continues beyond the end of its source continues at the end, as was measured."""
     world.listener.sources["tone"] = tone
     url = f"{world.listener.url}/source/tone"
     task_id = (await world.post(CREATE, job(world, "upload-and-extend-audio", upload_url=url, continue_at=9)))["data"][
@@ -184,7 +184,7 @@ async def test_the_wrapper_is_checked(world: World) -> None:
 
 
 async def test_unknown_tasks_have_their_own_words(world: World) -> None:
-    """A missing id is 400; an unknown one, also one of the other routes, is 422 "recordInfo is null"."""
+    """A missing id gets 400; an unknown one, or one of the other routes, 422 "recordInfo is null"."""
     legacy = await world.settled_task()
     path = "/kie/api/v1/jobs/recordInfo"
     assert 400 == (await world.get(path))["code"]
@@ -201,7 +201,7 @@ async def test_unknown_tasks_have_their_own_words(world: World) -> None:
     ],
 )
 async def test_the_old_status_call_reads_jobs(world: World, operation: str, word: str) -> None:
-    """A job is found by the old route's `record-info` as well, as a production client polls it."""
+    """The older routes' `record-info` finds a job as well, since a production client polls it there."""
     own = (await world.post(CREATE, job(world, operation)))["data"]["taskId"]
     await world.sandbox.settled()
     info = await world.info(own)
@@ -217,7 +217,7 @@ async def test_both_routes_share_the_accounts_limit(open_world: OpenWorld) -> No
 
 
 async def test_a_callback_exception_may_hide_the_result(open_world: OpenWorld) -> None:
-    """The state is success, with the result or without it."""
+    """With the fault the state is success, with or without the result."""
     world = await open_world(faults=["callback_exception=without"])
     task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]
     await world.sandbox.settled()

@@ -1,4 +1,4 @@
-"""MusicGPT: a form, a raw key, numbered status keys, and webhooks in parts."""
+"""MusicGPT: a form, a key without a prefix, numbered status keys, and webhooks in parts."""
 
 import asyncio
 import io
@@ -18,7 +18,7 @@ BY_ID = "/musicgpt/byId"
 
 
 def form(world: World, file: bytes | None = None, **changes: str | None) -> aiohttp.FormData:
-    """Return a good multipart body: with this file, else with a URL."""
+    """Return a good multipart body with this file, else with a URL."""
     texts: dict[str, str | None] = {
         "audio_url": world.sandbox.tune_url if file is None else None,
         "extend_after": "0.5",
@@ -40,13 +40,13 @@ async def extend(world: World, file: bytes | None = None, **changes: str | None)
 
 
 async def conversion(world: World, **params: str) -> Any:
-    """Return what the status call says."""
+    """Return the `conversion` of the status call."""
     return (await world.get(BY_ID, conversionType="EXTEND", **params))["conversion"]
 
 
 @pytest.mark.parametrize(("prefix", "by_file"), [("", True), ("/v1", False), ("/api/public/v1", True)])
 async def test_an_extension_comes_in_five_parts(world: World, tone: bytes, prefix: str, *, by_file: bool) -> None:
-    """Two audio webhooks, two with lyrics, one cover; then the status has both versions in one object."""
+    """Two audio webhooks, two with lyrics and one with a cover arrive, and the status has both tracks at once."""
     body = form(world, tone if by_file else None)
     _, answer = await world.call("POST", f"/musicgpt{prefix}/extend", data=body)
     assert (True, True) == (answer["success"], answer["conversion_id_1"] != answer["conversion_id_2"])
@@ -76,7 +76,7 @@ async def test_an_extension_comes_in_five_parts(world: World, tone: bytes, prefi
 
 
 async def test_the_order_of_the_parts_varies(world: World) -> None:
-    """The parts come in another order from task to task: each kind is sometimes ahead of the audio."""
+    """The parts arrive in a different order from task to task."""
     orders = set()
     for _ in range(12):
         before = len(world.listener.bodies)
@@ -87,7 +87,7 @@ async def test_the_order_of_the_parts_varies(world: World) -> None:
 
 
 async def test_timed_lyrics_are_json_in_a_string(world: World) -> None:
-    """Lines have start and end in milliseconds, marks of sections no length, and follow the given lyrics."""
+    """Timed lyrics have start and end in milliseconds, and section marks have no length."""
     await extend(world, lyrics_section_to_extend="[Verse 1]\nLast bus home")
     await world.sandbox.settled()
     part = next(part for part in world.listener.bodies if part["subtype"] == "lyrics_timestamped")
@@ -97,7 +97,7 @@ async def test_timed_lyrics_are_json_in_a_string(world: World) -> None:
 
 
 async def test_one_output_has_a_word_for_a_second_id(world: World) -> None:
-    """With num_outputs=1 the second id is a sentinel text, and there are three parts."""
+    """With `num_outputs=1` the second id is a sentinel text, and there are three parts."""
     answer = await extend(world, num_outputs="1")
     assert "single_song_generation_request" == answer["conversion_id_2"]
     await world.sandbox.settled()
@@ -129,7 +129,7 @@ async def test_faults_name_parts_by_what_they_carry(
     faults: list[str],
     subtypes: list[str],
 ) -> None:
-    """A part is known by its stage and by what it carries."""
+    """A fault finds a part by its stage and by what it contains."""
     world = await open_world(faults=faults)
     await extend(world)
     await world.sandbox.settled()
@@ -141,7 +141,7 @@ async def test_faults_name_parts_by_what_they_carry(
     [({"text_seconds": 1e18}, 0), ({"first_seconds": 1e18}, 0), ({"complete_seconds": 1e18}, 1)],
 )
 async def test_before_completion_paths_are_bare(open_world: OpenWorld, ages: dict[str, float], audible: int) -> None:
-    """A version without a file has a bare root for a path; the status says that it is queued."""
+    """Before completion a track's path is the bare root, and the status is IN_QUEUE."""
     world = await open_world(**ages)
     answer = await extend(world)
     while True:
@@ -154,7 +154,7 @@ async def test_before_completion_paths_are_bare(open_world: OpenWorld, ages: dic
 
 
 async def test_status_calls_take_either_id(world: World) -> None:
-    """A task is found by its own id, by either conversion's, or by both; the page's keys are the conversion's."""
+    """A task is found by its own id, by either conversion's, or by both, and the page's keys show that conversion."""
     answer = await extend(world)
     await world.sandbox.settled()
     whole = await conversion(world, task_id=answer["task_id"])
@@ -171,7 +171,7 @@ async def test_status_calls_take_either_id(world: World) -> None:
 
 @pytest.mark.parametrize(("faithful", "status"), [("page", 422), ("live", 200)])
 async def test_the_conversion_type_is_required_by_the_page(open_world: OpenWorld, faithful: str, status: int) -> None:
-    """The page requires `conversionType`, and live clients do without; another type than the task's finds nothing."""
+    """`conversionType` is required as on the page, but not with `faithful="live"`; a wrong type finds nothing."""
     world = await open_world(faithful=faithful)
     answer = await extend(world)
     assert status == (await world.call("GET", BY_ID, params={"task_id": answer["task_id"]}))[0]
@@ -181,7 +181,7 @@ async def test_the_conversion_type_is_required_by_the_page(open_world: OpenWorld
 
 @pytest.mark.parametrize(("fault", "flagged"), [("error=first", False), ("error=complete:400", True)])
 async def test_a_failure_is_told_once(open_world: OpenWorld, fault: str, *, flagged: bool) -> None:
-    """A failed task sends one webhook with `success` false, and the status says so too."""
+    """A failed task sends one webhook with `success` false, and its status says the same."""
     world = await open_world(faults=[fault, "drop=audio", "drop=text"])
     answer = await extend(world)
     await world.sandbox.settled()
@@ -201,7 +201,7 @@ async def test_a_failure_is_told_once(open_world: OpenWorld, fault: str, *, flag
     ],
 )
 async def test_a_bad_source_fails_the_task(world: World, changes: dict[str, Any], words: str) -> None:
-    """A source is fetched after the answer: what is wrong with it fails the task."""
+    """The source is fetched after the answer, and a bad one fails the task."""
     assert (await extend(world, **changes))["success"]
     await world.sandbox.settled()
     (told,) = world.listener.bodies
@@ -209,7 +209,7 @@ async def test_a_bad_source_fails_the_task(world: World, changes: dict[str, Any]
 
 
 async def test_a_file_that_is_no_audio_fails_the_task(world: World) -> None:
-    """Bytes that cannot be decoded are told in the failure."""
+    """A file that is not audio fails the task with a reason."""
     await extend(world, b"<html>")
     await world.sandbox.settled()
     assert "cannot be read" in world.listener.bodies[0]["reason"]
@@ -232,7 +232,7 @@ BAD_FORMS: Sequence[tuple[dict[str, Any], list[str]]] = [
 
 
 async def test_fields_are_checked(world: World) -> None:
-    """A wrong form is 422, with the place of each problem."""
+    """An invalid form gets 422 with the place of each problem."""
     for changes, names in BAD_FORMS:
         status, answer = await world.call("POST", EXTEND, data=form(world, **changes))
         assert (422, names) == (status, [problem["loc"][1] for problem in answer["detail"]])
@@ -240,7 +240,7 @@ async def test_fields_are_checked(world: World) -> None:
 
 
 async def test_submissions_show_the_form(world: World, tone: bytes) -> None:
-    """The fields are listed as texts, the file by name and size."""
+    """A submission lists the fields as text, and the file by name and size."""
     await extend(world, tone, colour="blue")
     submission = world.sandbox.submissions[0]
     assert {"filename": "a.wav", "size": len(tone)} == submission.fields["audio_file"]
@@ -249,7 +249,7 @@ async def test_submissions_show_the_form(world: World, tone: bytes) -> None:
 
 
 async def test_forms_of_other_clients_are_read(world: World) -> None:
-    """The docs' own sample sends a plain form, the vendor's n8n node JSON."""
+    """A plain form, as in the docs' sample, and JSON, as of the vendor's n8n node, are accepted."""
     fields = {"audio_url": world.sandbox.tune_url, "extend_after": "1"}
     assert (await world.call("POST", EXTEND, data=fields))[1]["success"]
     body = {"audio_url": world.sandbox.tune_url, "extend_after": 1, "lyrics_timestamps": True, "title": None}
@@ -260,14 +260,14 @@ async def test_forms_of_other_clients_are_read(world: World) -> None:
 
 
 async def test_a_plain_form_over_the_limit_is_refused(world: World) -> None:
-    """A body that is read whole has a limit too."""
+    """A plain form over the limit of bytes gets 413."""
     body, headers = io.BytesIO(b"prompt=" + b"x" * 1_100_000), {"Content-Type": "application/x-www-form-urlencoded"}
     status, _ = await world.call("POST", EXTEND, data=body, headers=headers)
     assert 413 == status
 
 
 async def test_the_key_is_raw(world: World) -> None:
-    """A key with "Bearer" before it is none."""
+    """A key with "Bearer" before it is refused."""
     for path, method in ((EXTEND, "POST"), (BY_ID, "GET")):
         status, answer = await world.call(method, path, headers={"Authorization": "Bearer sandbox-key"})
         assert (401, ["detail"]) == (status, list(answer))
@@ -286,7 +286,7 @@ async def test_paths_and_ids_get_musicgpts_errors(open_world: OpenWorld) -> None
 
 
 async def test_open_tasks_are_limited(open_world: OpenWorld) -> None:
-    """More open tasks than the plan allows get 429, whatever is ended makes room."""
+    """A submit beyond the plan's open tasks gets 429."""
     world = await open_world(parallel_limit=2, speed=1.0)
     answers = await asyncio.gather(*(world.call("POST", EXTEND, data=form(world)) for _ in range(4)))
     assert [200, 200, 429, 429] == sorted(status for status, _ in answers)
@@ -295,7 +295,7 @@ async def test_open_tasks_are_limited(open_world: OpenWorld) -> None:
 
 
 async def test_ended_tasks_make_room(open_world: OpenWorld) -> None:
-    """Only tasks that run count."""
+    """An ended task no longer counts as open."""
     world = await open_world(parallel_limit=1)
     for _ in range(3):
         assert (await extend(world))["success"]
@@ -303,14 +303,14 @@ async def test_ended_tasks_make_room(open_world: OpenWorld) -> None:
 
 
 async def test_any_status_can_be_answered(open_world: OpenWorld) -> None:
-    """A code fault is an HTTP status here, for there is no code in the body."""
+    """A code fault sets the HTTP status, since MusicGPT has no code in its body."""
     world = await open_world(faults=["code=403"])
     status, answer = await world.call("POST", EXTEND, data=form(world))
     assert (403, ["detail"]) == (status, list(answer))
 
 
 async def test_a_file_that_a_task_still_needs_is_kept(open_world: OpenWorld, tone: bytes) -> None:
-    """However many files came since, a task ends that has yet to begin with its own; afterwards that file goes."""
+    """The file of a task that has not begun yet is kept beyond `keep_files`, and dropped when the task ends."""
     world = await open_world(keep_files=1)
     world.sandbox.hold("text")
     answers = [await extend(world, tone) for _ in range(3)]

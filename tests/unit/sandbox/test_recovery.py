@@ -1,4 +1,4 @@
-"""The sandbox's recovery of files whose links died: docs.sunoapi.org/suno-api/recovery-audio, read 2026-11-26."""
+"""The sandbox's recovery of expired files: docs.sunoapi.org/suno-api/recovery-audio, read 2026-11-26."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ apis = pytest.mark.parametrize("api", ["kie", "sunoapi"])
 
 @apis
 async def test_links_expire_and_come_back(api: str, open_world: OpenWorld) -> None:
-    """The files of a task are gone by their links; those of its recovery are the same, in the same order."""
+    """Expired links no longer work, and a recovery's links lead to the same files in the same order."""
     world = await open_world(faults=["expire_links"])
     task_id = (await world.post(EXTEND.format(api), world.kie_extend()))["data"]["taskId"]
     await world.sandbox.settled()
@@ -34,7 +34,7 @@ async def test_links_expire_and_come_back(api: str, open_world: OpenWorld) -> No
 
 
 async def test_links_can_expire_later(open_world: OpenWorld) -> None:
-    """So many of the API's seconds after the task was complete."""
+    """Links can expire a given number of the API's seconds after the task was complete."""
     world = await open_world(faults=["expire_links=1000000000000"])
     await world.settled_task()
     path = world.listener.bodies[-1]["data"]["data"][0]["audio_url"].removeprefix(world.sandbox.url)
@@ -44,7 +44,7 @@ async def test_links_can_expire_later(open_world: OpenWorld) -> None:
 
 @apis
 async def test_a_recovery_takes_its_time(api: str, open_world: OpenWorld) -> None:
-    """Until then its status is code 201 without data, and no webhook leaves."""
+    """Until a recovery is done its status is code 201 without data, and no webhook is sent."""
     world = await open_world()
     task_id = (await world.post(EXTEND.format(api), world.kie_extend()))["data"]["taskId"]
     await world.sandbox.settled()
@@ -61,7 +61,7 @@ async def test_a_recovery_takes_its_time(api: str, open_world: OpenWorld) -> Non
 
 @apis
 async def test_a_failed_recovery_says_so_for_each_file(api: str, open_world: OpenWorld) -> None:
-    """Code 500 in the webhook and in the status."""
+    """A failed recovery has code 500 and an error for each file, in the webhook and in the status."""
     world = await open_world()
     task_id = (await world.post(EXTEND.format(api), world.kie_extend()))["data"]["taskId"]
     await world.sandbox.settled()
@@ -78,7 +78,7 @@ async def test_a_failed_recovery_says_so_for_each_file(api: str, open_world: Ope
 
 @apis
 async def test_what_cannot_be_recovered_is_refused(api: str, open_world: OpenWorld) -> None:
-    """Both fields are required, the task has to be complete, and a recovery is no task of the other calls."""
+    """A recovery needs a complete task and a callback URL, and is unknown to the other calls."""
     world = await open_world()
     task_id = (await world.post(EXTEND.format(api), world.kie_extend()))["data"]["taskId"]
     await world.sandbox.settled()

@@ -1,4 +1,4 @@
-"""The sandbox as a whole: its life, its files, and the routes by which another process steers it."""
+"""The sandbox as a whole: its lifetime, its files, and the control routes for other processes."""
 
 import asyncio
 import io
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.asyncio
 
 
 async def test_it_describes_itself_in_json(world: World) -> None:
-    """The description holds all that a client needs, in JSON's types."""
+    """`describe` returns everything that a client needs, in JSON's types."""
     description = world.sandbox.describe()
     assert description == msgspec.json.decode(msgspec.json.encode(description))
     assert ["kie", "sunoapi", "vidgo", "musicgpt"] == list(world.sandbox.bases) == list(world.sandbox.origins)
@@ -30,13 +30,13 @@ async def test_it_describes_itself_in_json(world: World) -> None:
 
 
 async def test_each_provider_has_an_api(world: World) -> None:
-    """Every provider has the base URL of its own API; kie.ai's jobs are another door of the same one."""
+    """Every provider has the base URL of its API, and both of kie.ai's routes have the same one."""
     bases = [world.sandbox.base_of(name) for name in providers.NAMES]
     assert [world.sandbox.bases[name] for name in ("kie", "kie", "sunoapi", "vidgo", "musicgpt")] == bases
 
 
 async def test_each_api_has_a_bare_origin(world: World) -> None:
-    """Below an origin of its own an API answers as it does below its base, for the same tasks."""
+    """Each API also answers at an origin of its own, for the same tasks."""
     assert 5 == len({world.sandbox.url, *world.sandbox.origins.values()})
     origin = URL(world.sandbox.origins["kie"])
     assert origin == origin.origin()
@@ -52,18 +52,18 @@ async def test_each_api_has_a_bare_origin(world: World) -> None:
 
 
 async def test_the_origins_can_have_ports_in_a_row() -> None:
-    """With a first port for the origins, the next ones follow in the order of the APIs."""
+    """With a first port for the origins, the others get the next ports in the order of the APIs."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         first = probe.getsockname()[1]
-    with suppress(OSError):  # another program may have one of them by now
+    with suppress(OSError):  # another program may use one of them by now
         async with Sandbox(origin_port=first) as sandbox:
             assert [first, first + 1, first + 2, first + 3] == [URL(url).port for url in sandbox.origins.values()]
 
 
 @pytest.mark.parametrize("path", ["control/submissions", "kie/api/v1/chat/credit", "files/tune.mp3"])
 async def test_a_page_whose_name_leads_here_is_refused(world: World, path: str) -> None:
-    """A site in a browser on this machine reads no callback URLs, by a name of its own that it points to loopback."""
+    """A request with a foreign Host header is refused, so that no web page can read callback URLs by DNS rebinding."""
     for host, is_refused in (("evil.test", True), ("127.0.0.1.evil.test:80", True), ("localhost:80", False)):
         async with world.session.get(f"{world.sandbox.url}/{path}", headers={"Host": host}) as response:
             assert is_refused == (response.status == 403)
@@ -75,7 +75,7 @@ async def test_no_key_is_in_its_repr() -> None:
 
 
 async def test_it_leaves_nothing_behind() -> None:
-    """After closing in the middle of work there is no task and no socket, and closing again does nothing."""
+    """Closing in the middle of work leaves no task and no socket, and closing again does nothing."""
     before = asyncio.all_tasks()
     async with Sandbox(speed=1.0, ready_seconds=3.0) as sandbox, aiohttp.ClientSession() as session:
         body = {
@@ -97,7 +97,7 @@ async def test_it_leaves_nothing_behind() -> None:
 
 
 async def test_it_closes_while_a_submit_waits_for_its_webhooks(open_world: OpenWorld) -> None:
-    """A submit that waits for webhooks which nobody answers does not hold up the end."""
+    """A submit that waits for unanswered webhooks does not delay closing."""
     world = await open_world(faults=["callback_before_response"])
     hanging = asyncio.Event()
 
@@ -111,19 +111,19 @@ async def test_it_closes_while_a_submit_waits_for_its_webhooks(open_world: OpenW
     await world.sandbox.aclose()
     hanging.set()
     await asyncio.wait([submit])
-    # The answer may get through or not; both are fine once the sandbox goes.
+    # The answer may arrive or not; both are fine once the sandbox closes.
     submit.exception()
 
 
 async def test_a_taken_port_is_an_os_error(world: World) -> None:
-    """A second sandbox at the same port fails cleanly."""
+    """A second sandbox at the same port raises `OSError`."""
     port = int(world.sandbox.url.rpartition(":")[2])
     with pytest.raises(OSError, match=str(port)):
         await Sandbox(port=port).__aenter__()
 
 
 async def test_it_must_run_to_be_used() -> None:
-    """Before it runs it has no address; stages can be held and faults scripted already."""
+    """Before it runs a sandbox has no URLs, but stages can be held and faults scripted."""
     sandbox = Sandbox()
     sandbox.script("duplicate")
     sandbox.hold("complete")
@@ -134,13 +134,13 @@ async def test_it_must_run_to_be_used() -> None:
 
 
 async def test_a_bad_fault_is_refused_at_the_start() -> None:
-    """A fault that is none is told when the sandbox is made."""
+    """A text that is not a fault is refused when the sandbox is made."""
     with pytest.raises(FaultError, match="explode"):
         Sandbox(faults=["explode"])
 
 
 async def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without numpy or soundfile starting fails with the command that installs them."""
+    """Without numpy or soundfile, starting raises an error with the command that installs them."""
     monkeypatch.setitem(sys.modules, "audioext.sandbox.audio", None)
     monkeypatch.delattr("audioext.sandbox.audio", raising=False)
     with pytest.raises(MissingExtraError, match=r'The sandbox needs more packages: pip install "audioext\[sandbox\]"'):
@@ -148,7 +148,7 @@ async def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.Monke
 
 
 async def test_importing_it_loads_no_audio() -> None:
-    """`import audioext.sandbox` does without numpy and soundfile."""
+    """`import audioext.sandbox` loads neither numpy nor soundfile."""
     code = "import sys, audioext.sandbox; sys.exit('numpy' in sys.modules or 'soundfile' in sys.modules)"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stderr=subprocess.PIPE)
     _, errors = await process.communicate()
@@ -156,14 +156,14 @@ async def test_importing_it_loads_no_audio() -> None:
 
 
 async def test_another_address_can_be_told(open_world: OpenWorld) -> None:
-    """Behind a tunnel all URLs name the address that clients reach."""
+    """With a public URL all URLs have the address that clients reach, as behind a tunnel."""
     world = await open_world(public_url="http://sandbox.example.invalid:99")
     assert "http://sandbox.example.invalid:99/kie" == world.sandbox.bases["kie"]
     assert world.sandbox.tune_url.startswith("http://sandbox.example.invalid:99/files/")
 
 
 async def test_ready_audio_plays(world: World) -> None:
-    """The tune and the voice can be loaded, and have the length that is said."""
+    """The tune and the voice can be decoded, and have the configured length."""
     for url in (world.sandbox.tune_url, world.sandbox.voice_url):
         status, data = await world.call("GET", url.removeprefix(world.sandbox.url))
         assert 200 == status
@@ -171,7 +171,7 @@ async def test_ready_audio_plays(world: World) -> None:
 
 
 async def test_results_play_as_long_as_they_say(world: World) -> None:
-    """The rendered file has the duration that the callback told before it was rendered."""
+    """A rendered file has the duration that its callback stated before."""
     await world.settled_task()
     for song in world.listener.bodies[-1]["data"]["data"]:
         _, data = await world.call("GET", song["audio_url"].removeprefix(world.sandbox.url))
@@ -179,7 +179,7 @@ async def test_results_play_as_long_as_they_say(world: World) -> None:
 
 
 async def test_files_answer_like_a_web_server(world: World) -> None:
-    """Files have their types, ranges and HEAD; the stream is the file, the cover a PNG."""
+    """Files have content types, ranges and HEAD; the stream is the same file, and the cover a PNG."""
     await world.settled_task()
     song = world.listener.bodies[-1]["data"]["data"][0]
     async with world.session.get(song["audio_url"]) as response:
@@ -199,7 +199,7 @@ async def test_files_answer_like_a_web_server(world: World) -> None:
 
 
 async def test_a_file_is_rendered_once_for_all_who_ask(world: World) -> None:
-    """Many requests for a file that is not made yet get the same bytes."""
+    """Concurrent requests for a file that is not rendered yet all get the same bytes."""
     await world.settled_task()
     path = world.listener.bodies[-1]["data"]["data"][0]["audio_url"].removeprefix(world.sandbox.url)
     answers = await asyncio.gather(*(world.call("GET", path) for _ in range(5)))
@@ -207,7 +207,7 @@ async def test_a_file_is_rendered_once_for_all_who_ask(world: World) -> None:
 
 
 async def test_old_tasks_files_and_entries_go(open_world: OpenWorld) -> None:
-    """Only so many are kept; what is gone is unknown, the ready audio stays."""
+    """Only a limited number of tasks, files and entries is kept; older ones are unknown, and the ready audio stays."""
     world = await open_world(keep_tasks=2, keep_files=6, keep_entries=4)
     ids = [await world.settled_task() for _ in range(4)]
     assert ids[2:] == [task.id for task in world.sandbox.tasks]
@@ -222,7 +222,7 @@ async def test_old_tasks_files_and_entries_go(open_world: OpenWorld) -> None:
 
 
 async def test_a_file_whose_source_is_gone_is_gone(open_world: OpenWorld, tone: bytes) -> None:
-    """A track that was not rendered before its source was thrown out is no longer found."""
+    """A track that was not rendered before its source was dropped is not found."""
     world = await open_world(keep_files=4)  # the source, and the three files of the second track
     world.listener.sources |= {"tone": tone, "other": b""}
     for name in ("tone", "other"):
@@ -235,7 +235,7 @@ async def test_a_file_whose_source_is_gone_is_gone(open_world: OpenWorld, tone: 
 
 
 async def test_another_process_can_script_it(world: World) -> None:
-    """Faults are added, listed and cleared over HTTP, with the same words."""
+    """Faults can be added, listed and cleared over HTTP, in the same words."""
     added = await world.post("/control/faults", {"faults": ["drop=text", "duplicate@B"], "title": "A", "times": 2})
     assert {"faults": ["drop=text*2@A", "duplicate*2@B"]} == added
     assert added == await world.get("/control/faults")
@@ -253,14 +253,14 @@ async def test_another_process_can_script_it(world: World) -> None:
     ],
 )
 async def test_a_bad_script_is_refused(world: World, body: object) -> None:
-    """A script that cannot be read is answered 400, and nothing is added."""
+    """An invalid script gets 400, and nothing is added."""
     status, answer = await world.call("POST", "/control/faults", json=body)
     assert (400, ["error"]) == (status, list(answer))
     assert {"faults": []} == await world.get("/control/faults")
 
 
 async def test_a_page_of_another_site_steers_nothing(world: World) -> None:
-    """What a browser sends across sites unasked, a body that does not say it is JSON, is refused."""
+    """A control request that is not declared as JSON is refused, since a web page could send it across sites."""
     for verb in ("faults", "hold", "release"):
         answer = await world.call("POST", f"/control/{verb}", data=b'{"faults": ["drop"]}')
         assert (400, {"error": "Content-Type must be application/json"}) == answer
@@ -268,7 +268,7 @@ async def test_a_page_of_another_site_steers_nothing(world: World) -> None:
 
 
 async def test_another_process_can_count_the_submits(world: World) -> None:
-    """Submissions are listed over HTTP, also those of which came no task."""
+    """Submissions are listed over HTTP, also those that made no task."""
     task_id = await world.kie_task()
     await world.post("/kie/api/v1/generate/extend", {})
     submissions = (await world.get("/control/submissions"))["submissions"]
@@ -277,11 +277,10 @@ async def test_another_process_can_count_the_submits(world: World) -> None:
 
 
 async def test_it_closes_in_the_middle_of_a_rendering(open_world: OpenWorld) -> None:
-    """A file that is being made when the sandbox closes is let go."""
+    """A sandbox closes while a file is being rendered."""
     world = await open_world(ready_seconds=8.0)
     asking = asyncio.create_task(world.call("GET", world.sandbox.tune_url.removeprefix(world.sandbox.url)))
-    # The connection is made and the request is read within a few turns of the loop; the rendering takes far
-    # longer.
+    # The request is read within a few turns of the loop; the rendering takes far longer.
     for _ in range(50):
         await asyncio.sleep(0)
     await world.sandbox.aclose()
@@ -290,7 +289,7 @@ async def test_it_closes_in_the_middle_of_a_rendering(open_world: OpenWorld) -> 
 
 
 async def test_many_tasks_at_once_settle(world: World) -> None:
-    """Sixty tasks live side by side, each told its three stages, and their audio waits to be asked for."""
+    """Sixty concurrent tasks each send three webhooks."""
     ids = await asyncio.gather(*(world.kie_task(title=f"Part {number}") for number in range(60)))
     await world.sandbox.settled()
     assert 60 == len(set(ids))
@@ -299,7 +298,7 @@ async def test_many_tasks_at_once_settle(world: World) -> None:
 
 @pytest.mark.parametrize(("seed", "is_same"), [(None, False), (7, True)])
 async def test_no_run_repeats_the_ids_of_another(open_world: OpenWorld, seed: int | None, is_same: bool) -> None:
-    """Without a seed no store meets a task of an earlier run; the ready tracks are the same in all."""
+    """Without a seed each run has its own task ids, and the ready tracks are the same in all runs."""
     tasks = []
     for _ in range(2):
         world = await open_world(seed=seed)

@@ -1,4 +1,4 @@
-"""sunoapi.org: its own codes, callbacks with 13 keys, sources fetched after the answer."""
+"""sunoapi.org: its own codes, callbacks with 13 keys, and sources that are fetched after the answer."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ ADD_INSTRUMENTAL = "/sunoapi/api/v1/generate/add-instrumental"
 
 
 async def test_songs_have_thirteen_keys_from_the_text_on(world: World) -> None:
-    """Every callback lists both songs, with the `source_` URLs, and audio as far as there is some."""
+    """Every callback lists both songs with the `source_` URLs, and the audio that exists by then."""
     answer = await world.post(EXTEND, world.kie_extend())
     await world.sandbox.settled()
     assert ["text", "first", "complete"] == [body["data"]["callbackType"] for body in world.listener.bodies]
@@ -27,7 +27,7 @@ async def test_songs_have_thirteen_keys_from_the_text_on(world: World) -> None:
 
 
 async def test_an_error_has_no_data(open_world: OpenWorld) -> None:
-    """The error callback has code 400 and `data` null."""
+    """The error callback has code 400 and null as `data`."""
     world = await open_world(faults=["error=text"])
     task_id = (await world.post(ADD_INSTRUMENTAL, world.kie_instrumental()))["data"]["taskId"]
     await world.sandbox.settled()
@@ -56,7 +56,7 @@ BAD_BODIES: Sequence[tuple[str, dict[str, object], int, str]] = [
 
 
 async def test_bodies_are_checked(world: World) -> None:
-    """Invalid parameters are 400, texts that are too long 413, all in HTTP 200."""
+    """Invalid parameters get code 400 and texts that are too long 413, in HTTP 200."""
     make = {EXTEND: world.kie_extend, UPLOAD_EXTEND: world.kie_upload, ADD_INSTRUMENTAL: world.kie_instrumental}
     for path, changes, code, named in BAD_BODIES:
         status, answer = await world.call("POST", path, json=make[path](**changes))
@@ -105,7 +105,7 @@ async def test_a_bad_source_fails_the_task(
 
 
 async def test_credits_are_429(open_world: OpenWorld) -> None:
-    """Without credits the code is 429 here, with "credits" in its text; the balance has its own path."""
+    """Without credits the code is 429, with "credits" in its text; the balance has its own path."""
     world = await open_world(credits=5)
     status, answer = await world.call("POST", EXTEND, json=world.kie_extend())
     assert (200, 429, "Insufficient credits") == (status, answer["code"], answer["msg"])

@@ -1,4 +1,4 @@
-"""The upload hosts: kie.ai's and sunoapi.org's take files in two ways."""
+"""The upload hosts of kie.ai and sunoapi.org, which take a file or a URL."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ PROVIDERS = ("kie", "sunoapi")
 
 
 def form(data: bytes, **texts: str) -> aiohttp.FormData:
-    """Return a multipart body, the texts after the file."""
+    """Return a multipart body with the texts after the file."""
     made = aiohttp.FormData()
     made.add_field("file", data, filename="my-tone.wav", content_type="audio/wav")
     for name, text in texts.items():
@@ -34,7 +34,7 @@ async def upload(world: World, provider: str, way: str, data: bytes, **changes: 
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("way", ["stream", "url"])
 async def test_an_uploaded_file_is_a_source(world: World, tone: bytes, provider: str, way: str) -> None:
-    """Each way answers with a download URL, which serves the same bytes and is good to be extended."""
+    """Each kind of upload returns a download URL, which serves the same bytes and can be extended."""
     status, answer = await upload(world, provider, way, tone)
     assert (200, True, 200) == (status, answer["success"], answer["code"])
     data = answer["data"]
@@ -49,7 +49,7 @@ async def test_an_uploaded_file_is_a_source(world: World, tone: bytes, provider:
 
 
 async def test_names_are_kept_or_found(world: World, tone: bytes) -> None:
-    """Without `fileName` the part's own name is used, or the address's."""
+    """Without `fileName` the name is that of the form's part, or of the URL."""
     _, stream = await world.call("POST", "/kie/api/file-stream-upload", data=form(tone, uploadPath="/p/../q/"))
     assert "p/q/my-tone.wav" == stream["data"]["filePath"]
     _, address = await upload(world, "kie", "url", tone, fileName=None)
@@ -73,7 +73,7 @@ async def test_bad_uploads_are_refused(
     changes: dict[str, Any],
     code: int,
 ) -> None:
-    """An upload's error has its code as HTTP status too, with `success` false."""
+    """A refused upload has its code as HTTP status too, with `success` false."""
     for provider in PROVIDERS:
         status, answer = await upload(world, provider, way, tone, **changes)
         assert (code, code, False) == (status, answer["code"], answer["success"])
@@ -81,7 +81,7 @@ async def test_bad_uploads_are_refused(
 
 @pytest.mark.parametrize("way", ["stream", "url"])
 async def test_uploads_check_key_method_and_form(world: World, way: str) -> None:
-    """A bad key gets 401, another method 405, a body of another kind 400."""
+    """A bad key gets 401, another method 405, and another kind of body 400."""
     path = f"/kie/api/file-{way}-upload"
     assert 401 == (await world.call("POST", path, json={}, headers={"Authorization": "no"}))[0]
     assert 405 == (await world.call("GET", path))[0]
@@ -90,7 +90,7 @@ async def test_uploads_check_key_method_and_form(world: World, way: str) -> None
 
 @pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=x"])
 async def test_a_broken_form_is_refused(world: World, kind: str) -> None:
-    """A multipart body without a boundary, or without what it announces, is an error of the client."""
+    """A multipart body without a boundary, or without any part, gets 400."""
     path = "/kie/api/file-stream-upload"
     status, answer = await world.call("POST", path, data=b"junk", headers={"Content-Type": kind})
     assert (400, False) == (status, answer["success"])
@@ -104,7 +104,7 @@ async def test_a_form_without_a_file_is_refused(world: World) -> None:
 
 
 async def test_a_file_over_the_limit_is_refused(open_world: OpenWorld, tone: bytes) -> None:
-    """More bytes than the limit are not kept, whichever way they come."""
+    """A file over the limit of bytes is refused in both kinds of upload."""
     world = await open_world(max_upload_bytes=1000)
     for way in ("stream", "url"):
         status, answer = await upload(world, "kie", way, tone)

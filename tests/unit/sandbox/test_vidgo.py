@@ -1,4 +1,4 @@
-"""vidgo.ai: one submit, one webhook at the end, a status without stages."""
+"""vidgo.ai: one submit, one webhook at the end, and a status without stages."""
 
 import re
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def submit(world: World, name: str = "extend-music", *, callback: str | None = "
 
 @pytest.mark.parametrize("model", ["extend-music", "upload-and-extend-audio", "add-instrumental"])
 async def test_each_operation_ends_with_one_webhook(world: World, model: str) -> None:
-    """The webhook comes once, when the task is finished, and is the status call's own answer."""
+    """One webhook is sent when the task is finished, and equals the status call's answer."""
     answer = await world.post(SUBMIT, submit(world, model))
     assert (200, "not_started") == (answer["code"], answer["data"]["status"])
     assert re.fullmatch(r"task-unified-\d+-[a-z0-9]{8}", answer["data"]["task_id"])
@@ -57,7 +57,7 @@ async def test_each_operation_ends_with_one_webhook(world: World, model: str) ->
     [({"text_seconds": 1e18}, "not_started"), ({"complete_seconds": 1e18}, "running")],
 )
 async def test_files_are_empty_until_finished(open_world: OpenWorld, ages: dict[str, float], status: str) -> None:
-    """A task that waits or runs shows no files, and sends nothing."""
+    """A task that waits or runs shows no files, and sends no webhook."""
     world = await open_world(**ages)
     task_id = (await world.post(SUBMIT, submit(world)))["data"]["task_id"]
     data: Any = {"status": ""}
@@ -68,7 +68,7 @@ async def test_files_are_empty_until_finished(open_world: OpenWorld, ages: dict[
 
 
 async def test_a_failure_keeps_code_200(open_world: OpenWorld) -> None:
-    """A failed task is told by its status and message; the balance is what tasks have left."""
+    """A failed task has code 200 with a failed status and a message, and is charged."""
     world = await open_world(credits=100, faults=["error=first:501*1"])
     await world.post(SUBMIT, submit(world))
     await world.sandbox.settled()
@@ -88,7 +88,7 @@ async def test_without_a_callback_url_nothing_is_sent(world: World) -> None:
 
 
 async def test_any_2xx_takes_a_webhook(world: World) -> None:
-    """202 is as good as 200; 500 brings the webhook again."""
+    """A webhook answered with any 2xx is done, and one answered 500 is repeated."""
     world.listener.statuses = [500, 202]
     await world.post(SUBMIT, submit(world))
     await world.sandbox.settled()
@@ -110,7 +110,7 @@ async def test_a_bad_source_fails_the_task(
     given: dict[str, Any],
     words: str,
 ) -> None:
-    """What is wrong with the source is in the failed task's message."""
+    """A bad source fails the task with a message."""
     world.listener.sources |= {"tone": tone, "page": b"<html>"}
     given = {"continue_at": None, "upload_url": f"{world.listener.url}/source/{source}"} | given
     await world.post(SUBMIT, submit(world, "upload-and-extend-audio", **given))
@@ -136,7 +136,7 @@ BAD_INPUTS: Sequence[tuple[str, dict[str, Any], int, str]] = [
 
 
 async def test_input_is_checked(world: World) -> None:
-    """An error has its code in body and HTTP status, and its text in `error.message`."""
+    """An error has its code in the body and as HTTP status, and its text in `error.message`."""
     for model, given, code, named in BAD_INPUTS:
         status, answer = await world.call("POST", SUBMIT, json=submit(world, model, **given))
         assert (code, code) == (status, answer["code"])
@@ -144,7 +144,7 @@ async def test_input_is_checked(world: World) -> None:
 
 
 async def test_the_wrapper_is_checked(world: World) -> None:
-    """An unknown model, a missing input and an overlong or bad callback URL are refused."""
+    """An unknown model, a missing input and an invalid or overlong callback URL are refused."""
     good = submit(world)
     long = f"{world.listener.hook}?{'x' * 2048}"
     changes: list[dict[str, Any]] = [
@@ -172,7 +172,7 @@ async def test_keys_paths_and_ids_get_vidgos_errors(open_world: OpenWorld) -> No
 
 
 async def test_any_code_is_an_http_status(open_world: OpenWorld) -> None:
-    """A fault's code is both the body's and the HTTP status."""
+    """A fault's code is in the body and is the HTTP status."""
     world = await open_world(faults=["code=409"])
     status, answer = await world.call("POST", SUBMIT, json=submit(world))
     assert (409, 409) == (status, answer["code"])

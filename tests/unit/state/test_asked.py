@@ -1,4 +1,4 @@
-"""The first entry of a journal: the identity, or an error that says what is wrong with the store."""
+"""The first entry of a journal: a stored request reads back as it was, or raises an error that says what is wrong."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ everything = st.builds(
 
 @given(value=everything)
 def test_what_is_stored_is_what_was_asked_for(value: Asked) -> None:
-    """Storing and reading gives the same value, of the same types, whatever its request and its source."""
+    """Storing and reading a request gives an equal value of the same types, whatever its kind and source."""
     loaded = load_asked(dump_asked(value))
 
     assert value == loaded
@@ -122,14 +122,14 @@ def test_the_stored_form_is_one(value: Asked) -> None:
     ],
 )
 def test_every_request_is_stored_and_read(request_: Request) -> None:
-    """A journal keeps its request whatever its kind and source, a file whose name is no text among them."""
+    """Requests of every kind and source can be stored, also for a file whose name is not valid text."""
     value = asked(request=request_, meta={"deep": {"list": [1, None, "λ"]}})
 
     assert value == load_asked(dump_asked(value))
 
 
 def test_a_later_releases_fields_are_left_out() -> None:
-    """What this release does not know of a request, or of its settings, keeps nobody from reading the rest."""
+    """Unknown fields of a later release are ignored."""
     stored = msgspec.json.decode(dump_asked(asked()))
     stored["mood"] = "blue"
     stored["request"]["tempo"] = 120
@@ -138,7 +138,7 @@ def test_a_later_releases_fields_are_left_out() -> None:
 
 
 def test_a_job_that_nobody_traces_is_kept_as_before() -> None:
-    """What earlier releases wrote has no trace, and what is written without one they can read."""
+    """A job without a trace is stored without the field, so that earlier releases can read it."""
     stored = msgspec.json.decode(dump_asked(asked()))
 
     assert "traceparent" not in stored
@@ -146,7 +146,7 @@ def test_a_job_that_nobody_traces_is_kept_as_before() -> None:
 
 
 def test_a_request_that_is_refused_today_is_read_all_the_same() -> None:
-    """Rules that became stricter lose no job that was made before."""
+    """A stored request that today's stricter rules would refuse can still be read."""
     stored = msgspec.json.decode(dump_asked(asked()))
     stored["request"]["continue_at"] = -1.0
 
@@ -157,7 +157,7 @@ def test_a_request_that_is_refused_today_is_read_all_the_same() -> None:
 
 
 def change(name: str, value: object) -> Callable[[], bytes]:
-    """Return what makes a stored form whose *name* is *value*."""
+    """Return a function that makes a stored form whose *name* is *value*."""
     return lambda: msgspec.json.encode({**msgspec.json.decode(dump_asked(asked())), name: value})
 
 
@@ -181,14 +181,14 @@ def change(name: str, value: object) -> Callable[[], bytes]:
     ],
 )
 def test_what_is_no_request_is_told(data: bytes, says: str) -> None:
-    """A store that holds something else says so, and what to do where something can be done."""
+    """Data that is not a request raises `StoreError`, which says what is wrong and what to do."""
     with pytest.raises(StoreError, match=says):
         load_asked(data)
 
 
 @given(value=everything, data=st.data())
 def test_damaged_bytes_give_a_value_or_a_store_error(value: Asked, data: st.DataObject) -> None:
-    """Whatever became of the bytes, nothing else is raised."""
+    """Damaged bytes give a value or a `StoreError`, never another error."""
     stored = bytearray(dump_asked(value))
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(stored) - 1))
@@ -200,6 +200,6 @@ def test_damaged_bytes_give_a_value_or_a_store_error(value: Asked, data: st.Data
 
 @given(data=st.binary() | jsons.map(msgspec.json.encode))
 def test_foreign_bytes_give_a_store_error(data: bytes) -> None:
-    """What was never one of our journals is told as that."""
+    """Bytes that were never a journal raise `StoreError`."""
     with pytest.raises(StoreError):
         load_asked(data)

@@ -1,4 +1,4 @@
-"""What a journal means: the rules in the header of `fold.py`, one by one and for any set of entries."""
+"""The rules in the header of `fold.py`, one by one, and for any set of entries."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ tapes = st.builds(Tape, counts_tracks=st.booleans())
 
 
 def learnt(arrivals: list[Entry], provider: Tape) -> Record:
-    """Return the record of a process that sees *arrivals* one by one."""
+    """Return the record of a process that receives *arrivals* one by one."""
     held = HeldJob(REF, provider)
     for count, entry in enumerate(arrivals, 1):
         held.learn(held.read([entry]), count=count)
@@ -95,7 +95,7 @@ def learnt(arrivals: list[Entry], provider: Tape) -> Record:
 def test_order_and_repetition_of_arrival_do_not_matter(
     *, journal: list[Entry], data: st.DataObject, counts: bool
 ) -> None:
-    """Entries that arrive in any order, and again, mean what they mean together."""
+    """The order and repetition in which entries arrive do not change the record."""
     whole = [tape.request(counts_tracks=counts), *journal]
     again = data.draw(st.lists(st.sampled_from(whole), max_size=4))
     arrivals = data.draw(st.permutations(whole + again))
@@ -104,7 +104,7 @@ def test_order_and_repetition_of_arrival_do_not_matter(
 
 
 def test_a_lone_request_means_a_new_record() -> None:
-    """A submit need not fold the journal that it begins: a record of nothing but the request is what it means."""
+    """A journal with only a request folds to the record that a submit builds without folding."""
     reading = tape.readings(tape.request(5.0))[0]
     assert reading.asked is not None
 
@@ -113,7 +113,7 @@ def test_a_lone_request_means_a_new_record() -> None:
 
 @given(journal=journals, counts=st.booleans())
 def test_no_entry_takes_a_stage_or_a_verdict_back(*, journal: list[Entry], counts: bool) -> None:
-    """Whatever is seen next of the task, what was reached stays reached, and the verdict only rises."""
+    """No entry takes back a reached stage or a handled topic, or lowers the verdict."""
     seen = [tape.request(counts_tracks=counts)]
     record = folded(*seen)
     for entry in journal:
@@ -127,7 +127,7 @@ def test_no_entry_takes_a_stage_or_a_verdict_back(*, journal: list[Entry], count
 
 @given(journal=journals, counts=st.booleans())
 def test_reached_stages_have_no_gap_and_come_in_the_order_of_time(*, journal: list[Entry], counts: bool) -> None:
-    """A later stage implies the earlier ones, none of which is reached after it."""
+    """A reached stage implies all earlier ones, none of which is reached after it."""
     record = folded(tape.request(counts_tracks=counts), *journal)
 
     assert list(Stage)[: len(record.reached)] == [item.stage for item in record.reached]
@@ -137,7 +137,7 @@ def test_reached_stages_have_no_gap_and_come_in_the_order_of_time(*, journal: li
 
 @given(journal=journals)
 def test_a_missing_field_never_erases_a_known_one(journal: list[Entry]) -> None:
-    """A track that was playable stays playable, and a title stays."""
+    """A later sighting without a field never erases its known value: audio stays playable, and a title stays."""
     seen = [tape.request()]
     known: dict[str | None, Track] = {}
     for entry in journal:
@@ -161,7 +161,7 @@ sightings = st.builds(
 
 @given(journal=st.lists(sightings, max_size=4, unique_by=lambda entry: entry.id), counts=st.booleans())
 def test_a_song_that_is_complete_is_never_empty(*, journal: list[Entry], counts: bool) -> None:
-    """Whatever was seen, in whichever order and by whom: COMPLETE has a track that can be played."""
+    """A song that is complete has at least one playable track, whatever was seen in whichever order."""
     begun = tape.status(1.0, tape.shown(Stage.TEXT, Track(id="a"), Track(id="b")))
     song = song_of(folded(tape.request(counts_tracks=counts), begun, *journal))
 
@@ -170,7 +170,7 @@ def test_a_song_that_is_complete_is_never_empty(*, journal: list[Entry], counts:
 
 @given(journal=journals, release=st.integers(1, 3))
 def test_what_handlers_were_told_is_reached_in_every_reading(journal: list[Entry], release: int) -> None:
-    """A stage that handlers are done with is reached, whatever release of the codec reads the journal."""
+    """A stage whose handlers are done stays reached, whichever release of the codec reads the journal."""
     record = folded(tape.request(), *journal, provider=Tape(release=release))
 
     stages = {item.stage.name.lower() for item in record.reached}
@@ -178,7 +178,7 @@ def test_what_handlers_were_told_is_reached_in_every_reading(journal: list[Entry
 
 
 def test_without_a_request_there_is_no_record() -> None:
-    """A journal whose request is not there yet means nothing."""
+    """A journal without its request has no record."""
     assert fold(REF, tape.readings(tape.answer(1.0), tape.webhook(2.0, tape.shown(Stage.TEXT)))) is None
 
 
@@ -186,14 +186,14 @@ def test_without_a_request_there_is_no_record() -> None:
 
 
 def test_a_job_begins_without_a_stage() -> None:
-    """Below SUBMITTED the stage is None and the job is open."""
+    """Before SUBMITTED the stage is `None`, and the job is open."""
     record = folded(tape.request())
 
     assert (None, Verdict.OPEN, None, ()) == (record.stage, record.verdict, record.task_id, record.reached)
 
 
 def test_the_answer_submits() -> None:
-    """A POST's answer that names a task proves SUBMITTED, and is when the job was answered."""
+    """A POST's answer that names a task proves SUBMITTED, and its time is when the job was answered."""
     record = folded(tape.request(), tape.answer(1.0, eta=60.0, credit_estimate=12.0, track_ids=("b", "a")))
 
     assert (Stage.SUBMITTED, TASK, 1.0) == (record.stage, record.task_id, record.answered_at)
@@ -201,7 +201,7 @@ def test_the_answer_submits() -> None:
 
 
 def test_a_webhook_adopts_a_job_whose_answer_never_came() -> None:
-    """The task's id may come by webhook alone; the POST's outcome stays noted."""
+    """A webhook names the task of a job whose answer was lost, and the problem with the answer stays in the record."""
     lost = make_entry("answer", 1.0, note="the connection broke")
     record = folded(tape.request(), lost, tape.webhook(2.0, tape.shown(Stage.TEXT)))
 
@@ -210,7 +210,7 @@ def test_a_webhook_adopts_a_job_whose_answer_never_came() -> None:
 
 
 def test_the_usual_webhooks_reach_each_stage_in_its_turn() -> None:
-    """Text, first and complete are each reached when they were seen, by webhook."""
+    """TEXT, FIRST and COMPLETE are each reached when their webhook was seen."""
     record = folded(
         tape.request(),
         tape.answer(1.0),
@@ -226,7 +226,7 @@ def test_the_usual_webhooks_reach_each_stage_in_its_turn() -> None:
 
 @pytest.mark.parametrize("see", [tape.webhook, tape.status])
 def test_complete_alone_implies_the_earlier_stages(see: Callable[..., Entry]) -> None:
-    """A job whose first word is COMPLETE reaches text and first as implied, with the tracks known then."""
+    """A job whose first news is COMPLETE reaches TEXT and FIRST as implied, with the tracks known then."""
     record = folded(tape.request(), tape.answer(1.0), see(4.0, tape.shown(Stage.COMPLETE, ONE)))
 
     implied = [found for stage in (Stage.TEXT, Stage.FIRST) if (found := stage_reached(record, stage))]
@@ -235,7 +235,7 @@ def test_complete_alone_implies_the_earlier_stages(see: Callable[..., Entry]) ->
 
 
 def test_a_stage_that_was_named_late_is_dated_back() -> None:
-    """FIRST that is seen after COMPLETE was reached no later than COMPLETE, and is implied by it."""
+    """FIRST that is seen after COMPLETE is implied by COMPLETE, and has its time."""
     record = folded(
         tape.request(),
         tape.webhook(4.0, tape.shown(Stage.COMPLETE, ONE)),
@@ -248,7 +248,7 @@ def test_a_stage_that_was_named_late_is_dated_back() -> None:
 
 
 def test_a_stage_event_holds_the_tracks_known_then() -> None:
-    """The event of FIRST still shows one track after COMPLETE showed two."""
+    """The event of FIRST shows one track, even after COMPLETE has shown two."""
     record = folded(
         tape.request(),
         tape.webhook(3.0, tape.shown(Stage.FIRST, ONE)),
@@ -262,12 +262,12 @@ def test_a_stage_event_holds_the_tracks_known_then() -> None:
 
 @pytest.mark.parametrize("stage", list(Stage))
 def test_a_claim_of_any_stage_proves_text(stage: Stage) -> None:
-    """Without audio a claim proves TEXT and no more."""
+    """A claim of any stage without audio proves TEXT and no more."""
     assert Stage.TEXT is folded(tape.request(), tape.webhook(2.0, tape.shown(stage, NO_AUDIO))).stage
 
 
 def test_a_stream_proves_text() -> None:
-    """A stream URL proves TEXT where no stage is named; a bare track proves nothing beyond SUBMITTED."""
+    """A stream URL without a stage proves TEXT; a bare track proves no more than SUBMITTED."""
     streaming = Track(id="one", stream_url="http://files.test/s")
 
     assert Stage.TEXT is folded(tape.request(), tape.webhook(2.0, tape.shown(None, streaming))).stage
@@ -275,7 +275,7 @@ def test_a_stream_proves_text() -> None:
 
 
 def test_first_is_proved_by_audio_only() -> None:
-    """A claim of FIRST without a playable track is TEXT; the audio may come by another word."""
+    """A claim of FIRST without a playable track is TEXT, until any other entry shows audio."""
     claim = tape.webhook(3.0, tape.shown(Stage.FIRST, NO_AUDIO))
     audio = tape.status(5.0, tape.shown(None, ONE))
 
@@ -292,7 +292,7 @@ def test_complete_needs_a_playable_track(bare: Track) -> None:
 
 
 def test_audio_and_the_claim_of_complete_may_come_apart() -> None:
-    """COMPLETE is reached when both its claim and a playable track were seen, whichever came later."""
+    """COMPLETE is reached once both its claim and a playable track were seen, in either order."""
     claim = tape.webhook(4.0, tape.shown(Stage.COMPLETE, NO_AUDIO))
     audio = tape.status(6.0, tape.shown(None, ONE))
 
@@ -310,7 +310,7 @@ WORSE = tape.webhook(5.0, tape.shown(None, Track(id="two", failure="too loud")))
 
 @pytest.mark.parametrize(("counts", "stage"), [(True, Stage.COMPLETE), (False, Stage.FIRST)])
 def test_counting_completes_only_where_the_wire_has_no_stage_word(*, counts: bool, stage: Stage) -> None:
-    """Two tracks with audio complete a job at an API that names no stage, and no other job."""
+    """Two tracks with audio complete a job only at an API that names no stages."""
     both = [tape.webhook(3.0, tape.shown(None, ONE)), GOOD]
 
     record = folded(tape.request(counts_tracks=counts), *both)
@@ -321,14 +321,14 @@ def test_counting_completes_only_where_the_wire_has_no_stage_word(*, counts: boo
 
 
 def test_tracks_without_an_id_are_not_counted() -> None:
-    """Two tracks without an id may be one, so they complete nothing."""
+    """Two tracks without an id may be the same one, so they do not complete a counted job."""
     nameless = [tape.webhook(at, tape.shown(None, Track(audio_url=url))) for at, url in ((3.0, A), (4.0, B))]
 
     assert Stage.FIRST is folded(tape.request(counts_tracks=True), *nameless).stage
 
 
 def test_one_failed_track_does_not_fail_the_job() -> None:
-    """One good and one failed track complete a counted job; the failure stays on its track."""
+    """One good and one failed track complete a counted job, and the failure stays on its track."""
     record = folded(tape.request(counts_tracks=True), BAD, GOOD)
 
     assert Verdict.COMPLETE is record.verdict
@@ -339,12 +339,12 @@ def test_one_failed_track_does_not_fail_the_job() -> None:
 
 
 def test_one_failed_track_alone_leaves_the_job_open() -> None:
-    """The job goes on while a track may still come."""
+    """One failed track leaves a counted job open, since another track may still come."""
     assert Verdict.OPEN is folded(tape.request(counts_tracks=True), BAD).verdict
 
 
 def test_the_job_fails_when_every_track_failed() -> None:
-    """Two failed tracks of two are the job's failure, whose text names both."""
+    """A job whose tracks all failed has failed, and its message names each reason."""
     failure = folded(tape.request(counts_tracks=True), BAD, WORSE).fault
 
     assert failure is not None
@@ -353,7 +353,7 @@ def test_the_job_fails_when_every_track_failed() -> None:
 
 
 def test_audio_takes_the_failure_off_a_track() -> None:
-    """A track that failed by one word and is playable by another has not failed."""
+    """Audio clears the failure of its track."""
     healed = tape.status(6.0, tape.shown(None, ONE))
 
     record = folded(tape.request(counts_tracks=True), BAD, WORSE, healed)
@@ -369,7 +369,7 @@ NO = tape.webhook(3.0, tape.failed(code="501", message="no", reason=FailureReaso
 
 
 def test_a_failed_job_may_rise_to_complete() -> None:
-    """A late COMPLETE undoes a failure, and never the other way round."""
+    """A late COMPLETE undoes a failure, whichever of them arrived first."""
     assert Verdict.FAILED is folded(tape.request(), NO).verdict
     for order in itertools.permutations([NO, DONE]):
         record = folded(tape.request(), *order)
@@ -377,7 +377,7 @@ def test_a_failed_job_may_rise_to_complete() -> None:
 
 
 def test_a_failure_is_told_in_the_vendors_words() -> None:
-    """Reason, code, text and money of a failure are those of the wire."""
+    """A failure has the vendor's reason, code, message and charge."""
     failure = folded(tape.request(), NO).fault
 
     assert failure is not None
@@ -386,7 +386,7 @@ def test_a_failure_is_told_in_the_vendors_words() -> None:
 
 
 def test_a_status_answers_failure_outranks_a_webhooks() -> None:
-    """Of two failures a status answer's words count, else the later ones; the time is that of the first."""
+    """Of two failures a status answer's text counts, else the later one; the time is that of the first."""
     asked = tape.status(2.0, tape.failed(code="poll"))
     later = tape.webhook(5.0, tape.failed(code="later"))
 
@@ -395,7 +395,7 @@ def test_a_status_answers_failure_outranks_a_webhooks() -> None:
 
 
 def test_expiry_is_outranked_by_a_failure_and_by_the_song() -> None:
-    """A job that was given up still fails or completes by a late word."""
+    """A later failure or completion outranks the expiry of a job."""
     assert (Verdict.EXPIRED, 9.0) == (
         folded(tape.request(), EXPIRED).verdict,
         folded(tape.request(), EXPIRED).ended_at,
@@ -407,7 +407,7 @@ def test_expiry_is_outranked_by_a_failure_and_by_the_song() -> None:
 
 
 def test_facts_after_complete_still_join() -> None:
-    """Lyrics and files that come after COMPLETE are part of the tracks, and no stage is dated anew."""
+    """Lyrics and files that arrive after COMPLETE join the tracks, and no stage changes its time."""
     more = tape.status(20.0, tape.shown(None, Track(id="one", lyrics="la", wav_url="http://files.test/a.wav")))
     before, after = folded(tape.request(), DONE), folded(tape.request(), DONE, more)
 
@@ -420,7 +420,7 @@ def test_facts_after_complete_still_join() -> None:
 
 
 def test_a_refused_submit_ends_the_job() -> None:
-    """A refusal is final, says what the vendor said, and leaves the job without task and stage."""
+    """A refusal ends the job with the vendor's message, without a task and without a stage."""
     record = folded(tape.request(), tape.refusal(1.0, "too few credits"))
 
     assert (Verdict.REFUSED, True, None, None) == (record.verdict, record.is_final, record.task_id, record.stage)
@@ -429,21 +429,21 @@ def test_a_refused_submit_ends_the_job() -> None:
 
 
 def test_a_refusal_does_not_count_where_a_webhook_named_a_task() -> None:
-    """A vendor that refuses and works all the same has a task that goes on."""
+    """A refusal does not count if a webhook names a task: the job goes on."""
     record = folded(tape.request(), tape.refusal(1.0), tape.webhook(2.0, tape.shown(Stage.TEXT)))
 
     assert (Verdict.OPEN, TASK, Stage.TEXT, None) == (record.verdict, record.task_id, record.stage, record.refusal)
 
 
 def test_a_post_that_never_left_ends_the_job() -> None:
-    """A submit that was certainly not sent has no task, and says why."""
+    """A submit that was certainly not sent ends the job, which has no task and says why."""
     record = folded(tape.request(), make_entry("abandoned", 1.0, note="no connection"))
 
     assert (Verdict.REFUSED, True, "no connection") == (record.verdict, record.is_unsent, record.refusal)
 
 
 def test_a_job_may_expire_after_a_refusal_that_a_webhook_outdid() -> None:
-    """What goes on after a refusal ends like any other job."""
+    """A job that goes on after a refusal can expire or complete like any other."""
     adopted = [tape.refusal(1.0), tape.webhook(2.0, tape.shown(Stage.TEXT))]
 
     assert Verdict.EXPIRED is folded(tape.request(), *adopted, EXPIRED).verdict
@@ -454,7 +454,7 @@ def test_a_job_may_expire_after_a_refusal_that_a_webhook_outdid() -> None:
 
 
 def test_the_answers_task_outranks_one_learnt_by_webhook() -> None:
-    """When the answer names another task, what the other one showed is left out."""
+    """The task id in the answer outranks one from a webhook, whose tracks and stages are then left out."""
     called = tape.webhook(1.0, tape.shown(Stage.COMPLETE, ONE, task_id="other"))
 
     before, after = folded(tape.request(), called), folded(tape.request(), called, tape.answer(2.0))
@@ -463,7 +463,7 @@ def test_the_answers_task_outranks_one_learnt_by_webhook() -> None:
 
 
 def test_of_two_tasks_learnt_by_webhook_the_earlier_counts() -> None:
-    """Without an answer the first id that was seen is the task's, whichever arrived first here."""
+    """Without an answer the earliest task id from a webhook counts, in whatever order the webhooks arrive."""
     first = tape.webhook(1.0, tape.shown(Stage.TEXT, task_id="first"))
     second = tape.webhook(2.0, tape.shown(Stage.COMPLETE, ONE, task_id="second"))
 
@@ -473,7 +473,7 @@ def test_of_two_tasks_learnt_by_webhook_the_earlier_counts() -> None:
 
 
 def test_a_status_answer_of_another_task_is_left_out() -> None:
-    """An answer that names another task than was asked for says nothing."""
+    """A status answer that names another task is left out."""
     record = folded(
         tape.request(), tape.answer(1.0), tape.status(2.0, tape.shown(Stage.COMPLETE, ONE, task_id="other"))
     )
@@ -482,7 +482,7 @@ def test_a_status_answer_of_another_task_is_left_out() -> None:
 
 
 def test_a_webhook_that_names_no_task_counts() -> None:
-    """Its tag says whose it is, so that a body without an id joins the job."""
+    """A webhook without a task id counts, since its tag names the job."""
     nameless = tape.webhook(2.0, tape.shown(Stage.FIRST, ONE, task_id=None))
 
     assert (Stage.FIRST, TASK) == (
@@ -493,18 +493,18 @@ def test_a_webhook_that_names_no_task_counts() -> None:
 
 
 def test_a_webhook_that_named_another_task_names_none_later() -> None:
-    """What was refused as another task's does not make that the job's task, but counts if the answer names it."""
+    """A webhook refused for naming another task does not name the job's, but counts if the answer names it too."""
     refused = tape.webhook(1.0, tape.shown(Stage.COMPLETE, ONE), note=f"{OTHER_TASK} than job x's")
 
     assert (None, None) == (folded(tape.request(), refused).task_id, folded(tape.request(), refused).stage)
     assert Stage.COMPLETE is folded(tape.request(), refused, tape.answer(2.0)).stage
 
 
-# --- what cannot be read, or does not count yet -------------------------------------------------------------
+# --- unreadable and unconfirmed webhooks --------------------------------------------------------------------
 
 
 def test_a_webhook_that_is_not_authentic_is_left_out() -> None:
-    """A forged delivery neither names a task, nor shows anything, nor makes a status call due."""
+    """A webhook that is not authentic names no task, shows nothing and makes no status call due."""
     forged = tape.webhook(2.0, tape.shown(Stage.COMPLETE, ONE), note=f"{REFUSED}: forged")
     record = folded(tape.request(), forged)
 
@@ -512,14 +512,14 @@ def test_a_webhook_that_is_not_authentic_is_left_out() -> None:
 
 
 def test_an_unreadable_webhook_makes_a_status_call_due() -> None:
-    """What cannot be read is a question that a status call answers."""
+    """An unreadable webhook makes a status call due."""
     record = folded(tape.request(), tape.answer(1.0), make_entry("webhook", 3.0, body=b"<html>", note=UNREADABLE))
 
     assert (Stage.SUBMITTED, 3.0) == (record.stage, record.asks_at)
 
 
 def test_a_mended_codec_heals_the_journal() -> None:
-    """A delivery that this release cannot read counts in full as soon as a later one can."""
+    """A webhook that this release cannot decode counts in full once a later release can."""
     journal = [
         tape.request(),
         tape.answer(1.0),
@@ -532,7 +532,7 @@ def test_a_mended_codec_heals_the_journal() -> None:
 
 
 def test_what_handlers_were_told_is_pinned() -> None:
-    """A codec that makes less of old bytes takes no stage back that handlers are done with."""
+    """A stage whose handlers are done stays reached, even if a later codec reads less from the same bytes."""
     seen = tape.webhook(3.0, tape.shown(Stage.FIRST, ONE), until=1)
     journal = [tape.request(), tape.answer(1.0), seen, tape.handled(4.0, "text"), tape.handled(5.0, "first")]
 
@@ -544,14 +544,14 @@ def test_what_handlers_were_told_is_pinned() -> None:
 
 
 def test_a_pinned_stage_is_reached_even_where_nothing_else_is_known() -> None:
-    """A journal of which nothing can be read any more still has what handlers were told."""
+    """A stage whose handlers are done is reached, even if no other entry can be read."""
     record = folded(tape.request(), tape.handled(4.0, "text"))
 
     assert [(Stage.SUBMITTED, "implied"), (Stage.TEXT, "implied")] == [(x.stage, x.source) for x in record.reached]
 
 
 def test_an_unconfirmed_complete_names_the_task_and_asks() -> None:
-    """Where claims are confirmed first, COMPLETE shows nothing, but names its task and makes a status call due."""
+    """An unconfirmed COMPLETE names its task and makes a status call due, and shows nothing else."""
     claim = tape.webhook(3.0, tape.shown(Stage.COMPLETE, ONE), note=UNCONFIRMED)
     record = folded(tape.request(), claim)
 
@@ -559,7 +559,7 @@ def test_an_unconfirmed_complete_names_the_task_and_asks() -> None:
 
 
 def test_an_unconfirmed_complete_counts_once_a_status_answer_says_so() -> None:
-    """The status answer brings the tracks, and is the source."""
+    """An unconfirmed COMPLETE counts once a status answer repeats it, with the tracks and source of that answer."""
     claim = tape.webhook(3.0, tape.shown(Stage.COMPLETE, ONE), note=UNCONFIRMED)
     record = folded(tape.request(), claim, tape.status(4.0, tape.shown(Stage.COMPLETE, ONE)))
 
@@ -567,10 +567,10 @@ def test_an_unconfirmed_complete_counts_once_a_status_answer_says_so() -> None:
 
 
 def test_a_codec_that_raises_loses_nothing() -> None:
-    """A bug in a provider's codec is a problem of that one entry."""
+    """A codec that raises affects only the entry that it was given."""
 
     class Buggy(Tape):
-        """A codec that reads nothing."""
+        """A codec that raises on every body."""
 
         def parse_webhook(self, body: bytes) -> NoReturn:  # noqa: ARG002 - the protocol's
             """Raise."""
@@ -585,7 +585,7 @@ def test_a_codec_that_raises_loses_nothing() -> None:
     assert "ZeroDivisionError" in (record.complaint or "")
 
 
-# --- questions, words and the like --------------------------------------------------------------------------
+# --- open questions, unknown words and side facts -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -598,7 +598,7 @@ def test_a_codec_that_raises_loses_nothing() -> None:
     ],
 )
 def test_a_readable_status_answer_closes_a_question(question: Entry) -> None:
-    """A status call is due until one was answered that was made after the question."""
+    """An open question makes a status call due until a call made after it is answered readably."""
     journal = [tape.request(), tape.answer(1.0), question]
 
     assert 3.0 == folded(*journal).asks_at
@@ -608,14 +608,14 @@ def test_a_readable_status_answer_closes_a_question(question: Entry) -> None:
 
 
 def test_a_status_answer_asks_nothing() -> None:
-    """A status answer that claims COMPLETE without audio goes on at the normal pace."""
+    """A status answer that claims COMPLETE without audio opens no question, and polls go on at the normal pace."""
     assert (
         folded(tape.request(), tape.answer(1.0), tape.status(2.0, tape.shown(Stage.COMPLETE, NO_AUDIO))).asks_at is None
     )
 
 
 def test_the_latest_refused_status_call_is_the_complaint() -> None:
-    """A refused call says nothing of the task, and is kept for people to read."""
+    """A refused status call leaves the stage as it was, and its message is kept as the complaint."""
     record = folded(tape.request(), tape.answer(1.0), tape.busy(2.0))
 
     assert (Stage.SUBMITTED, Verdict.OPEN) == (record.stage, record.verdict)
@@ -623,7 +623,7 @@ def test_the_latest_refused_status_call_is_the_complaint() -> None:
 
 
 def test_unknown_words_are_kept() -> None:
-    """Each word is kept once, in the order of time, and the latest twenty of them."""
+    """Each unknown word is kept once, in order of time, and only the latest twenty."""
     two = [tape.webhook(at, tape.shown(Stage.TEXT, word=word)) for at, word in ((2.0, "b"), (1.0, "a"), (3.0, "b"))]
     many = [tape.webhook(float(n), tape.shown(None, word=f"word {n}")) for n in range(1, MAX_WORDS + 6)]
 
@@ -632,7 +632,7 @@ def test_unknown_words_are_kept() -> None:
 
 
 def test_the_latest_credits_and_cover_count() -> None:
-    """What is said of the task as a whole may change; a missing value erases none."""
+    """The latest cover and credits of a task count, and a missing value erases none."""
     journal = [
         tape.webhook(1.0, tape.shown(Stage.TEXT, cover_url=A, credits=1.0)),
         tape.webhook(2.0, tape.shown(Stage.FIRST, Track(id="one", audio_url=A), cover_url=B, credits=2.0)),
@@ -644,7 +644,7 @@ def test_the_latest_credits_and_cover_count() -> None:
 
 
 def test_the_provider_was_last_heard_of_by_what_it_said() -> None:
-    """Answers, webhooks and statuses are words of the provider; what handlers did is none."""
+    """`seen_at` is the time of the last answer, webhook or status, and not of what handlers did."""
     journal = [tape.request(), tape.answer(1.0), tape.webhook(2.0, tape.shown(Stage.TEXT)), tape.busy(3.0)]
 
     assert [1.0, 2.0, 3.0] == [folded(*journal[:n]).seen_at for n in (2, 3, 4)]
@@ -655,7 +655,7 @@ def test_the_provider_was_last_heard_of_by_what_it_said() -> None:
 
 
 def test_topics_are_due_in_order_until_they_are_handled() -> None:
-    """Each reached stage is a topic; what all handlers are done with is none any more."""
+    """Each reached stage is an untold topic, in order, until its handlers are done."""
     journal = [tape.request(), tape.webhook(4.0, tape.shown(Stage.COMPLETE, ONE))]
 
     assert ("text", "first", "complete") == folded(*journal).untold
@@ -664,7 +664,7 @@ def test_topics_are_due_in_order_until_they_are_handled() -> None:
 
 
 def test_a_failure_is_a_topic_before_a_late_complete() -> None:
-    """Where a job failed, handlers hear so; where it has risen since, they hear of COMPLETE alone."""
+    """A failed job has the topic `failed`; if it completes first, handlers are called for the stages alone."""
     failed = [tape.request(), tape.webhook(2.0, tape.shown(Stage.TEXT)), NO]
 
     assert ("text", "failed") == folded(*failed).untold
@@ -674,7 +674,7 @@ def test_a_failure_is_a_topic_before_a_late_complete() -> None:
 
 
 def test_how_each_handler_fared_is_counted() -> None:
-    """Failures of a handler are counted, with the last error; success ends the count."""
+    """A handler's failures are counted with its last error, and a success clears the error."""
     first = tape.handled(5.0, "text", "bot.tell", failure=1, error="no", is_over=False)
     second = tape.handled(7.0, "text", "bot.tell", failure=2, error="again", is_over=False)
     done = tape.handled(9.0, "text", "bot.tell")
@@ -690,7 +690,7 @@ def test_how_each_handler_fared_is_counted() -> None:
 
 
 def test_a_handler_that_was_given_up_is_a_fault_of_the_record() -> None:
-    """Its last error stays with the job, a line for each handler."""
+    """The last error of a handler that was given up stays in the record, one line per handler."""
     given_up = tape.handled(5.0, "text", "bot.tell", failure=5, error="ValueError: no", is_over=True)
     record = folded(tape.request(), given_up, tape.handled(5.0, "text"))
 
@@ -699,7 +699,7 @@ def test_a_handler_that_was_given_up_is_a_fault_of_the_record() -> None:
 
 @pytest.mark.parametrize("damaged", [b"", b"[]", b"{}", b'{"topic":1}', b"\xff"])
 def test_a_damaged_word_of_a_handler_is_left_out(damaged: bytes) -> None:
-    """What cannot be read is as if it had not happened, so that the handler is called again."""
+    """A damaged outcome of a handler is ignored, so that the handler is called again."""
     record = folded(tape.request(), tape.webhook(2.0, tape.shown(Stage.TEXT)), make_entry("handled", 3.0, body=damaged))
 
     assert (frozenset(), {}, ("text",)) == (record.handled, record.runs, record.untold)
@@ -708,11 +708,11 @@ def test_a_damaged_word_of_a_handler_is_left_out(damaged: bytes) -> None:
 @pytest.mark.parametrize("kind", ["webhook", "status", "answer", "handled", "expired", "abandoned"])
 @given(data=st.binary(), code=st.sampled_from([0, 200, 400, 503]))
 def test_any_bytes_mean_something(kind: EntryKind, data: bytes, code: int) -> None:
-    """Whatever an entry holds, the journal is read, and its job is there."""
+    """An entry with any bytes can be read, and the job keeps its task."""
     assert TASK == folded(tape.request(), tape.answer(1.0), make_entry(kind, 2.0, status=code, body=data)).task_id
 
 
 def test_a_damaged_request_is_told() -> None:
-    """A journal that begins with something else cannot be read, and says so."""
+    """A damaged request raises `StoreError`."""
     with pytest.raises(StoreError, match="damaged"):
         tape.readings(make_entry("request", 0.0, body=b"{}"))

@@ -1,4 +1,4 @@
-"""What a journal tells of the recovery of files: which task it is, how it ended, and whose links changed."""
+"""The recovery of a job's files, as its journal has it: its task, its end, and the links that changed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def said(kind: EntryKind, at: float, body: object = None, *, note: str = "", sta
 
 
 def back(url: str, task_id: str | None = None, *, id_: str = "a", code: int = 200) -> dict[str, object]:
-    """Return what a recovery's callback says, or its status where it names no task."""
+    """Return the body of a recovery's callback, or of its status if *task_id* is `None`."""
     named = {} if task_id is None else {"task_id": task_id}
     word = "success" if url else "failed"
     error = "" if url else "clip_error"
@@ -50,26 +50,26 @@ STATUS = said("recovery_status", 13.0, back(NEW), note="of rec")
 
 
 def record(*entries: Entry) -> Record:
-    """Return what a finished job's journal with these entries means."""
+    """Return the record of a finished job with these entries."""
     found = fold(REF, [read(entry, KIE) for entry in (*DONE, *entries)])
     assert found is not None
     return found
 
 
 def recovery(*entries: Entry) -> Recovery:
-    """Return the recovery in such a journal."""
+    """Return the recovery in the record of such a job."""
     found = record(*entries).recovery
     assert found is not None
     return found
 
 
 def links(found: Record) -> list[str | None]:
-    """Return the links of a record's tracks."""
+    """Return the audio links of a record's tracks."""
     return [track.audio_url for track in found.tracks]
 
 
 def test_a_recovery_is_under_way_until_something_came_back() -> None:
-    """Each step shows; until the last the old link stays, which may still live."""
+    """A recovery is open until a file comes back, and the old link, which may still work, stays until then."""
     steps = [record(*(BEGUN, ANSWER, CALLBACK)[:count]) for count in range(4)]
 
     assert [None, None, "rec", "rec"] == [step.recovery.task_id if step.recovery else None for step in steps]
@@ -86,13 +86,13 @@ def test_a_recovery_is_under_way_until_something_came_back() -> None:
     st.lists(st.sampled_from([BEGUN, ANSWER, CALLBACK, STATUS])),
 )
 def test_order_and_repetition_change_nothing(order: list[Entry], again: list[Entry]) -> None:
-    """A record is a function of the set of entries."""
+    """The order and repetition of a recovery's entries do not change the record."""
     assert record(BEGUN, ANSWER, CALLBACK, STATUS) == fold(REF, {e.id: read(e, KIE) for e in (*order, *again)}.values())
 
 
 @pytest.mark.parametrize("count", range(1, 4))
 def test_the_first_callback_names_a_recovery_whose_answer_is_lost(count: int) -> None:
-    """With the answer or without, before it or after it, the same is known."""
+    """A recovery's task is known from its answer or from its first callback, in any combination."""
     late = said("recovery_answer", 12.5, {"code": 200, "data": {"taskId": "rec"}}, note="attempt 1")
     for chosen in itertools.combinations([late, CALLBACK, STATUS], count):
         assert "rec" == recovery(BEGUN, *chosen).task_id or chosen == (STATUS,)
@@ -100,12 +100,12 @@ def test_the_first_callback_names_a_recovery_whose_answer_is_lost(count: int) ->
 
 @pytest.mark.parametrize("note", [f"{OTHER_TASK} than it", f"{REFUSED}: forged"])
 def test_a_webhook_that_was_refused_says_nothing(note: str) -> None:
-    """Neither a forged one nor one of a third task brings anything back."""
+    """A webhook that is forged or names a third task does not complete a recovery."""
     assert Verdict.OPEN is recovery(BEGUN, said("webhook", 12.0, back(NEW, "rec"), status=0, note=note)).verdict
 
 
 def test_a_webhook_of_a_third_task_changes_nothing() -> None:
-    """Once a recovery has its id only that counts."""
+    """Once a recovery's task is known, a webhook of another task changes nothing."""
     found = record(BEGUN, ANSWER, said("webhook", 12.0, back(LATER, "third"), status=0))
 
     assert ([OLD], "rec") == (links(found), found.recovery.task_id if found.recovery else None)
@@ -133,7 +133,7 @@ def test_a_webhook_of_a_third_task_changes_nothing() -> None:
     ],
 )
 def test_an_end_without_files_is_told(entries: list[Entry], verdict: Verdict, problem: str | None) -> None:
-    """What was refused may be tried again, what is unknown is waited for; the song stays complete."""
+    """A recovery without files may be refused, failed or still open, with its problem, and the song stays complete."""
     found = record(BEGUN, *entries)
 
     assert found.recovery is not None
@@ -143,14 +143,14 @@ def test_an_end_without_files_is_told(entries: list[Entry], verdict: Verdict, pr
 
 
 def test_what_came_back_is_not_taken_back() -> None:
-    """A failure beside a success, in whatever order, loses no file."""
+    """A failure before or after a success loses no recovered file."""
     failed = said("webhook", 11.5, back("", "rec", code=500), status=0)
 
     assert [NEW] == links(record(BEGUN, ANSWER, CALLBACK, failed)) == links(record(BEGUN, failed, STATUS))
 
 
 def test_the_last_recovery_counts() -> None:
-    """A second one begins anew, and its links replace those of the first."""
+    """A second recovery starts anew, and its links replace those of the first."""
     second = make_entry("recovery", 20.0, note="attempt 2")
     begun = record(BEGUN, ANSWER, CALLBACK, second)
     done = record(BEGUN, ANSWER, CALLBACK, second, said("webhook", 21.0, back(LATER, "rec-2"), status=0))
@@ -161,7 +161,7 @@ def test_the_last_recovery_counts() -> None:
 
 
 def test_clocks_that_differ_confuse_no_two_recoveries() -> None:
-    """What belongs to which attempt is told by the notes, whatever the times of several clocks say."""
+    """Entries belong to the attempt in their notes, even if the times of several clocks are out of order."""
     second = make_entry("recovery", 5.0, note="attempt 2")  # after the first one, by a clock that is behind
     answer = said("recovery_answer", 4.0, {"code": 200, "data": {"taskId": "rec-2"}}, note="attempt 2")
     status = said("recovery_status", 3.5, back(LATER), note="of rec-2")
@@ -171,12 +171,12 @@ def test_clocks_that_differ_confuse_no_two_recoveries() -> None:
 
 
 def made(*tracks: Track, verdict: Verdict = Verdict.COMPLETE) -> Recovery:
-    """Return a recovery that brought these tracks back."""
+    """Return a recovery that brought back *tracks*."""
     return Recovery(attempt=1, begun_at=1.0, ended_at=2.0, task_id="rec", verdict=verdict, tracks=tracks)
 
 
 def test_links_go_to_their_tracks_by_id_else_by_place() -> None:
-    """No page says whose ids a recovery shows; what did not come back keeps its link."""
+    """Recovered links go to tracks by id, else by place, as no page says whose ids come back; other links stay."""
     one, silent, two = Track(id="1", audio_url="u1"), Track(id="x"), Track(id="2", audio_url="u2")
 
     def after(*back: Track) -> list[str | None]:
@@ -202,7 +202,7 @@ def test_links_go_to_their_tracks_by_id_else_by_place() -> None:
 def test_a_webhook_of_another_task_is_known(
     task_id: str | None, found: Recovery | None, owner: str | None, others: Iterable[str]
 ) -> None:
-    """Only a recovery that waits for its id takes the first one that no job owns."""
+    """A recovery whose task is unknown takes the first task id that no other job owns, and no others."""
     job = Record(ref=REF, asked=asked(), created_at=1.0, task_id=task_id, recovery=found)
 
     assert [*others] == [named for named in ("task", "rec", "third") if is_other_task(job, named, owner)]

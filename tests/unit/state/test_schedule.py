@@ -1,4 +1,4 @@
-"""When a job's status is due, when its handlers are, and the index row that says so."""
+"""When a job's status call and handlers are due, and the index row that holds these times."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_an_ended_job_is_never_asked_about() -> None:
 
 
 def test_a_doubtful_webhook_of_a_job_that_may_rise_is_asked_about_once() -> None:
-    """A job that failed or was given up is asked about once more when a webhook raises a question, and then no more."""
+    """A doubtful webhook of a failed or expired job makes one more status call due, and only one."""
     for end in (tape.webhook(30.0, tape.failed()), make_entry("expired", 30.0)):
         record = folded(
             tape.request(), ANSWER, end, make_entry("webhook", 35.0, body=b"{", note="unreadable: it is cut")
@@ -66,24 +66,24 @@ def test_a_doubtful_webhook_of_a_job_that_may_rise_is_asked_about_once() -> None
 
 
 def test_a_job_without_a_task_waits_for_its_deadline() -> None:
-    """Nobody can be asked about a task whose id is not known; it is looked at now and then all the same."""
+    """A job without a task is looked at now and then until its deadline, since no status call can be made."""
     assert 10.0 + FARTHEST_SECONDS == due(folded(tape.request()), now=10.0)
     assert DAY == due(folded(tape.request()), now=DAY - 1.0)
 
 
 def test_with_webhooks_the_first_call_comes_after_a_silence() -> None:
-    """Whoever is called back asks only when the provider has been quiet."""
+    """With webhooks, the first status call is due after a silence since the last news."""
     assert 151.0 == due(folded(tape.request(), ANSWER), now=1.0)
     assert 170.0 == due(folded(tape.request(), ANSWER, TEXT), now=20.0)
 
 
 def test_without_webhooks_the_first_call_comes_soon() -> None:
-    """Whoever cannot be called back asks at the pace of the API."""
+    """Without webhooks, the first status call is due at the pace of the API."""
     assert 16.0 == due(folded(tape.request(webhooks=False), ANSWER), now=1.0)
 
 
 def test_an_open_question_is_due_now() -> None:
-    """What a webhook left open is asked at once, and then at the pace until it is answered."""
+    """An open question makes a status call due at once, and then at the normal pace until it is answered."""
     asking = folded(tape.request(), ANSWER, tape.webhook(20.0, tape.shown(None, ask_now=True)))
 
     assert 21.0 == due(asking, now=21.0)
@@ -92,7 +92,7 @@ def test_an_open_question_is_due_now() -> None:
 
 
 def test_calls_grow_slower_and_have_a_slowest_pace() -> None:
-    """The intervals grow with the age of the job, between the fastest and the slowest."""
+    """The intervals between status calls grow with the age of the job, up to the slowest pace."""
     record = folded(tape.request(), ANSWER)
 
     waits = [(due(record, now=now, polled_at=now) or 0.0) - now for now in (2.0, 40.0, 80.0, 119.0, 500.0)]
@@ -100,7 +100,7 @@ def test_calls_grow_slower_and_have_a_slowest_pace() -> None:
 
 
 def test_news_after_a_call_begin_another_silence() -> None:
-    """A webhook that came after the last status call makes the next one come later."""
+    """A webhook after the last status call begins a new silence."""
     record = folded(tape.request(), ANSWER, TEXT)
 
     assert 170.0 == due(record, now=20.0, polled_at=10.0)
@@ -108,7 +108,7 @@ def test_news_after_a_call_begin_another_silence() -> None:
 
 
 def test_the_deadline_is_the_last_call() -> None:
-    """A call beyond the deadline comes at it; past it only calls that failed go on."""
+    """A call that would be later than the deadline is due at it, and calls that failed continue past it."""
     record = folded(tape.request(), ANSWER)
 
     assert 100.0 == due(record, now=90.0, polled_at=90.0, deadline=100.0)
@@ -122,7 +122,7 @@ def test_the_deadline_is_the_last_call() -> None:
     webhooks=st.booleans(),
 )
 def test_a_status_call_is_never_due_in_the_past(*, now: float, polled: float, jitter: float, webhooks: bool) -> None:
-    """Whatever the pace and the dice, the next call lies ahead and within the longest interval."""
+    """The next status call is never in the past, nor further away than the longest interval."""
     record = folded(tape.request(webhooks=webhooks), ANSWER)
     at = due(record, now=now, polled_at=now * polled, jitter=jitter)
 
@@ -134,7 +134,7 @@ def test_a_status_call_is_never_due_in_the_past(*, now: float, polled: float, ji
 
 
 def test_handlers_are_due_as_long_as_a_topic_is_left() -> None:
-    """They are due now, until the last topic is handled."""
+    """Handlers are due now until the last topic is handled."""
     journal = [tape.request(), TEXT]
 
     assert handle_at(folded(tape.request()), 25.0) is None
@@ -144,7 +144,7 @@ def test_handlers_are_due_as_long_as_a_topic_is_left() -> None:
 
 @pytest.mark.parametrize(("failure", "wait"), [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0)])
 def test_a_handler_that_failed_waits_longer_each_time(failure: int, wait: float) -> None:
-    """The wait doubles with each failure, and is counted from the last one."""
+    """A failed handler's wait doubles with each failure, from the time of the last one."""
     run = tape.handled(24.0, "text", "bot.tell", failure=failure, error="no", is_over=False)
 
     assert 24.0 + wait * RETRY_SECONDS == handle_at(folded(tape.request(), TEXT, run), 24.0)
@@ -153,7 +153,7 @@ def test_a_handler_that_failed_waits_longer_each_time(failure: int, wait: float)
 
 
 def test_of_several_failing_handlers_the_soonest_counts() -> None:
-    """One handler's long wait does not keep another one waiting."""
+    """Of several failing handlers the one with the shortest wait determines when handlers are due."""
     often = tape.handled(24.0, "text", "bot.often", failure=4, error="no", is_over=False)
     once = tape.handled(24.0, "text", "bot.once", failure=1, error="no", is_over=False)
 
@@ -161,7 +161,7 @@ def test_of_several_failing_handlers_the_soonest_counts() -> None:
 
 
 def test_only_failures_of_the_topic_whose_turn_it_is_count() -> None:
-    """A handler that is done, or failed at a topic that is over, keeps nobody waiting."""
+    """A handler that is done, or failed at a topic that is over, delays no others."""
     over = tape.handled(24.0, "text", "bot.tell", failure=5, error="no")
     later = tape.webhook(26.0, tape.shown(Stage.FIRST, tape.track("a")))
 
@@ -173,7 +173,7 @@ def test_only_failures_of_the_topic_whose_turn_it_is_count() -> None:
 
 
 def test_a_new_jobs_row() -> None:
-    """It is open, has its key and no task, and counts for its account as long as a POST may take."""
+    """A new job's row is open, has its key but no task, and counts towards the limits as long as a POST may take."""
     expected = Index(
         ref=tape.REF,
         provider="tape",
@@ -189,7 +189,7 @@ def test_a_new_jobs_row() -> None:
 
 
 def test_a_running_jobs_row() -> None:
-    """A job whose task is known counts for its account until it is given up; handlers are due now."""
+    """A running job's row counts towards the limits until its expiry, and its handlers are due now."""
     found = row(ANSWER, TEXT)
 
     assert (TASK, 1.0, True) == (found.task_id, found.answered_at, found.is_open)
@@ -197,35 +197,35 @@ def test_a_running_jobs_row() -> None:
 
 
 def test_an_ended_jobs_row() -> None:
-    """An ended job counts for nothing, and keeps its key and its task."""
+    """An ended job's row no longer counts as open towards the limits, and keeps its key and its task."""
     found = row(ANSWER, DONE, key="mine")
 
     assert (False, 0.0, "mine", TASK) == (found.is_open, found.occupies_until, found.key, found.task_id)
 
 
 def test_a_refused_jobs_row_frees_its_key() -> None:
-    """The key of a refused submit can be used again; the submit counts in its window, for it was answered."""
+    """A refused job's row has no key, so that it can be used again, and counts in the window, since it was answered."""
     found = row(tape.refusal(2.0), key="mine")
 
     assert (None, False, 0.0, 2.0) == (found.key, found.is_open, found.occupies_until, found.answered_at)
 
 
 def test_a_submit_that_never_left_counts_in_no_window() -> None:
-    """What the API never saw is not among its calls."""
+    """A submit that was never sent counts in no window."""
     found = row(make_entry("abandoned", 2.0, note="no connection"), key="mine")
 
     assert (None, False, 0.0) == (found.key, found.is_open, found.answered_at)
 
 
 def test_an_unknown_outcome_frees_its_part_of_the_limits() -> None:
-    """An answer that tells of no task keeps the job open and its key, and nobody waits for it."""
+    """A job with an unknown outcome stays open and keeps its key, but no longer counts as open towards the limits."""
     found = row(make_entry("answer", 2.0, note="the connection broke"), key="mine")
 
     assert ("mine", True, 0.0, 2.0) == (found.key, found.is_open, found.occupies_until, found.answered_at)
 
 
 def test_a_task_that_a_webhook_named_after_a_refusal_has_its_key_back() -> None:
-    """The job goes on, and so it holds its key and counts for its account again."""
+    """A job whose task a webhook named after a refusal has its key again, and counts towards the limits."""
     found = row(tape.refusal(2.0), TEXT, key="mine")
 
     assert ("mine", True, DAY, TASK) == (found.key, found.is_open, found.occupies_until, found.task_id)
@@ -243,7 +243,7 @@ def test_a_failure_that_is_still_to_come_is_no_reason_to_wait() -> None:
 
 
 def test_a_job_of_a_clock_that_was_ahead_occupies_no_longer_than_others() -> None:
-    """It counts from now on, since it cannot have been made later than that."""
+    """A job created by a clock that was ahead counts towards the limits from now on, not from its creation."""
     record = folded(tape.request(3_600.0))
     index = index_of(record, now=50.0, poll_at=None, expire_after=DAY)
 
@@ -251,7 +251,7 @@ def test_a_job_of_a_clock_that_was_ahead_occupies_no_longer_than_others() -> Non
 
 
 def test_what_is_put_down_is_never_further_than_it_can_be() -> None:
-    """The farthest status call is that of the slowest pace, or a quarter of an hour, and a moment later."""
+    """No time in an index row is further ahead than the slowest pace, or a quarter of an hour, plus a little slack."""
     assert FARTHEST_SECONDS + SLACK_SECONDS == farthest([])
     assert FARTHEST_SECONDS + SLACK_SECONDS == farthest([PACE])
     assert 3_600.0 * (1 + JITTER_SHARE) + SLACK_SECONDS == farthest([PACE, Pace(quiet=3_600.0)])

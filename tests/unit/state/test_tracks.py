@@ -1,4 +1,4 @@
-"""What is known of each track: how sightings are merged, and in which order the tracks come."""
+"""How sightings of tracks are merged, and how the tracks are ordered."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def test_nothing_seen_is_no_track() -> None:
 
 
 def test_sightings_of_one_id_are_one_track() -> None:
-    """Whatever else they show, the id says which track it is."""
+    """Sightings with the same id are one track, whatever else they show."""
     found = tracks_of(ASKED, [seen(Track(id="one", title="Rain")), seen(Track(id="one", audio_url=A))])
 
     assert [("one", "Rain", A)] == [(track.id, track.title, track.audio_url) for track in found]
 
 
 def test_a_track_without_an_id_joins_the_id_that_shows_its_url() -> None:
-    """A nameless sighting joins the track whose audio URL it shows, whichever came first."""
+    """A sighting without an id joins the track whose audio URL it shows, whichever came first."""
     named = seen(Track(id="one", audio_url=A), at=2.0)
     nameless = seen(Track(audio_url=A, title="Rain"), at=1.0)
 
@@ -57,7 +57,7 @@ def test_a_track_without_an_id_joins_the_id_that_shows_its_url() -> None:
 
 
 def test_a_track_without_an_id_is_known_by_its_url() -> None:
-    """Two nameless sightings are one track where their audio, or else their stream, is the same."""
+    """Two sightings without ids are one track if their audio URL, or else their stream URL, is the same."""
     audio = [seen(Track(audio_url=A)), seen(Track(audio_url=A, title="Rain")), seen(Track(audio_url=B))]
     stream = [seen(Track(stream_url=A)), seen(Track(stream_url=A, title="Rain")), seen(Track(stream_url=B))]
 
@@ -66,7 +66,7 @@ def test_a_track_without_an_id_is_known_by_its_url() -> None:
 
 
 def test_a_link_that_is_signed_anew_is_the_same_file() -> None:
-    """The query of a link to an audio file tells no tracks apart; elsewhere it may be what names the file."""
+    """Links to audio files that differ only in their query are the same file; for other links the query counts."""
     signed = [seen(Track(audio_url=f"{A}?X-Amz-Signature={number}"), at=float(number)) for number in (1, 2)]
     piped = [seen(Track(audio_url=f"https://audiopipe.suno.ai/?item_id={number}")) for number in (1, 2)]
 
@@ -76,7 +76,7 @@ def test_a_link_that_is_signed_anew_is_the_same_file() -> None:
 
 
 def test_a_url_that_several_ids_showed_belongs_to_each() -> None:
-    """A nameless sighting takes nothing from any of two ids that showed its URL."""
+    """A sighting without an id whose URL two tracks showed joins both of them."""
     both = [seen(Track(id=name, audio_url=A)) for name in ("one", "two")]
     found = tracks_of(ASKED, [*both, seen(Track(audio_url=A, title="Rain"))])
 
@@ -87,7 +87,7 @@ def test_a_url_that_several_ids_showed_belongs_to_each() -> None:
 
 
 def test_a_higher_stage_outranks_everything() -> None:
-    """What was shown with COMPLETE counts more than a status answer's or a later word of TEXT."""
+    """What was shown with a higher stage outranks a status answer and later entries of a lower stage."""
     last = seen(Track(id="one", title="last"), Stage.COMPLETE, "webhook", at=1.0)
     others = [
         seen(Track(id="one", title="asked"), Stage.TEXT, "poll", at=5.0),
@@ -99,7 +99,7 @@ def test_a_higher_stage_outranks_everything() -> None:
 
 
 def test_a_status_answer_outranks_a_webhook_of_the_same_stage() -> None:
-    """Where both claim one stage with different links, the status answer's link counts."""
+    """Of a status answer and a webhook with the same stage the status answer's link counts."""
     poll = seen(Track(id="one", audio_url=B), Stage.COMPLETE, "poll", at=5.0)
     webhook = seen(Track(id="one", audio_url=A), Stage.COMPLETE, "webhook", at=6.0)
 
@@ -107,14 +107,14 @@ def test_a_status_answer_outranks_a_webhook_of_the_same_stage() -> None:
 
 
 def test_of_equal_words_the_later_counts() -> None:
-    """Two webhooks of one stage that differ: the later one is right."""
+    """Of two webhooks with the same stage the later one counts."""
     early, late = (seen(Track(id="one", title=title), Stage.TEXT, at=at) for title, at in (("a", 1.0), ("b", 2.0)))
 
     assert "b" == merged(early, late).title
 
 
 def test_a_value_beats_none_and_empty_text() -> None:
-    """The best sighting's missing and empty fields are filled from the others."""
+    """Fields that are missing or empty in the best sighting are filled from the others."""
     best = seen(Track(id="one", title="", audio_url=A), Stage.COMPLETE, at=9.0)
     other = seen(Track(id="one", title="Rain", lyrics="la"), Stage.TEXT, at=1.0)
 
@@ -123,7 +123,7 @@ def test_a_value_beats_none_and_empty_text() -> None:
 
 
 def test_a_wav_file_stands_in_for_the_audio_only_where_nothing_else_came() -> None:
-    """A part that shows the WAV file alone leaves the link of another, but that of a webhook after COMPLETE."""
+    """A link that repeats the WAV file is used as audio only if there is no other, or the other came after COMPLETE."""
     both = seen(Track(id="one", audio_url=A, wav_url=B), at=1.0)
     bare = seen(Track(id="one", audio_url=A), at=1.0)
     wav = seen(Track(id="one", audio_url=B, wav_url=B), at=2.0)
@@ -136,7 +136,7 @@ def test_a_wav_file_stands_in_for_the_audio_only_where_nothing_else_came() -> No
 
 
 def test_audio_takes_the_failure_off() -> None:
-    """A track that is playable by any word has not failed."""
+    """A track that any sighting shows as playable has not failed."""
     failed = seen(Track(id="one", failure="too quiet"), Stage.COMPLETE, "poll", at=9.0)
 
     assert "too quiet" == merged(failed).failure
@@ -147,7 +147,7 @@ def test_audio_takes_the_failure_off() -> None:
 
 
 def test_a_track_knows_how_it_was_made() -> None:
-    """Provider, model and the way to extend it come from the submit, whatever the wire says."""
+    """A track's provider, model and way to extend it come from the submit, not from the wire."""
     track = merged(seen(Track(id="one", provider="x", model="y", model_name="z")))
 
     assert ("tape", "V5", "z", True) == (track.provider, track.model, track.model_name, track.extends_by_id)
@@ -156,7 +156,7 @@ def test_a_track_knows_how_it_was_made() -> None:
 
 
 def test_links_expire_after_the_providers_retention() -> None:
-    """`expires_at` is when the first link was seen, plus the retention; a track without audio has none."""
+    """`expires_at` is when the audio link was first seen plus the retention, `None` without audio or retention."""
     sightings = [
         seen(Track(id="one", audio_url=A), at=100.0),
         seen(Track(id="one", audio_url=A), at=200.0),
@@ -169,7 +169,7 @@ def test_links_expire_after_the_providers_retention() -> None:
 
 
 def test_a_cover_is_every_tracks_picture_unless_it_has_its_own() -> None:
-    """A cover that belongs to the task fills in for tracks without one."""
+    """The cover of a task is the picture of each track that has none of its own."""
     sightings = [seen(Track(id="one")), seen(Track(id="two", image_url=B))]
 
     assert [A, B] == [track.image_url for track in tracks_of(ASKED, sightings, cover_url=A)]
@@ -179,19 +179,19 @@ def test_a_cover_is_every_tracks_picture_unless_it_has_its_own() -> None:
 
 
 def names(*sightings: Sighting, track_ids: tuple[str, ...] = ()) -> list[str | None]:
-    """Return the ids of the tracks in their order."""
+    """Return the ids of the tracks, in order."""
     return [track.id for track in tracks_of(ASKED, sightings, track_ids=track_ids)]
 
 
 def test_the_ids_of_the_answer_order_the_tracks() -> None:
-    """The order that the submit's answer named comes first, then what it did not name."""
+    """Tracks come in the order of the submit's answer, then those that it did not name."""
     sightings = [seen(Track(id=name), position=place) for place, name in enumerate(("new", "one", "two"), 1)]
 
     assert ["two", "one", "new"] == names(*sightings, track_ids=("two", "one"))
 
 
 def test_positions_of_the_wire_order_the_tracks() -> None:
-    """Numbered tracks come in their order, whatever order they arrived in; the others follow by id."""
+    """Numbered tracks come in the order of their numbers, the others after them by id."""
     sightings = [
         seen(Track(id="z", position=1)),
         seen(Track(id="a", position=2)),
@@ -203,7 +203,7 @@ def test_positions_of_the_wire_order_the_tracks() -> None:
 
 
 def test_the_list_at_the_highest_stage_orders_the_tracks() -> None:
-    """Where lists differ, the order of the one with the highest stage counts."""
+    """If lists differ in their order, the one with the highest stage counts."""
     early = [seen(Track(id=name), Stage.TEXT, position=place) for place, name in enumerate(("a", "b"), 1)]
     last = [seen(Track(id=name), Stage.COMPLETE, position=place) for place, name in enumerate(("b", "a"), 1)]
 
@@ -211,7 +211,7 @@ def test_the_list_at_the_highest_stage_orders_the_tracks() -> None:
 
 
 def test_every_track_has_a_place() -> None:
-    """Tracks that no word numbers are numbered in their order."""
+    """Tracks without a position are numbered in their order."""
     assert [1, 2] == [track.position for track in tracks_of(ASKED, [seen(Track(id="b")), seen(Track(id="a"))])]
 
 
@@ -235,7 +235,7 @@ any_sighting = st.builds(
 
 @given(sightings=st.lists(any_sighting, max_size=8))
 def test_no_sighting_is_lost_and_no_track_comes_twice(sightings: list[Sighting]) -> None:
-    """Each sighting is in some group, each id and each audio URL without an id is one track."""
+    """Every sighting is part of a track, and no id or nameless audio URL is in two."""
     found = groups(sightings)
     tracks = tracks_of(ASKED, sightings)
 
@@ -249,7 +249,7 @@ def test_no_sighting_is_lost_and_no_track_comes_twice(sightings: list[Sighting])
 
 @given(sightings=st.lists(any_sighting, max_size=8))
 def test_a_sighting_that_comes_again_changes_nothing(sightings: list[Sighting]) -> None:
-    """The same thing seen twice is one thing."""
+    """A repeated sighting changes nothing."""
     assert tracks_of(ASKED, sightings) == tracks_of(ASKED, [each for each in sightings for _ in range(2)])
 
 
@@ -259,7 +259,7 @@ def test_a_sighting_that_comes_again_changes_nothing(sightings: list[Sighting]) 
     )
 )
 def test_a_single_sighting_is_the_track(track: Track) -> None:
-    """What was seen once is what is known."""
+    """A single sighting is the track, with the provider, model and position added."""
     shown = merged(seen(track))
 
     assert attrs.evolve(track, provider="tape", model="V5", position=1) == shown
@@ -269,7 +269,7 @@ def test_a_single_sighting_is_the_track(track: Track) -> None:
 
 
 def test_webhooks_alone_show_no_more_tracks_than_were_asked_for() -> None:
-    """A track that a forged `first` adds gives way to those of the whole song, and to what a status call shows."""
+    """Webhooks alone show no more tracks than were requested, so a track from a forged `first` is dropped."""
     evil = seen(Track(id="evil", audio_url=B), claimed=Stage.FIRST, at=1.0)
     good = [seen(Track(id=name, audio_url=f"{A}?{name}"), claimed=Stage.COMPLETE, at=2.0) for name in ("one", "two")]
     polled = [replace(each, seen="poll", at=3.0) for each in good]
@@ -280,7 +280,7 @@ def test_webhooks_alone_show_no_more_tracks_than_were_asked_for() -> None:
 
 
 def test_what_cannot_be_played_takes_no_place_from_what_can() -> None:
-    """A status call shows ids and streams, then the webhook the files, without ids: each file is a track."""
+    """Tracks without audio take no place from files that arrive without ids."""
     polled = [seen(Track(id=name, stream_url=A), claimed=Stage.TEXT, by="poll") for name in ("one", "two")]
     files = [seen(Track(audio_url=url), claimed=Stage.COMPLETE, at=2.0, position=1) for url in (A, B)]
     mute = [seen(Track(id=name), claimed=Stage.COMPLETE) for name in ("three", "four")]
@@ -290,14 +290,14 @@ def test_what_cannot_be_played_takes_no_place_from_what_can() -> None:
 
 
 def test_a_status_call_may_show_more_tracks_than_were_asked_for() -> None:
-    """What the API itself answers is believed, however many they are."""
+    """A status answer may show more tracks than were requested."""
     polled = [seen(Track(id=f"{number}", audio_url=f"{A}?{number}"), by="poll") for number in range(3)]
 
     assert 3 == len(tracks_of(TWO, polled))
 
 
 def test_a_webhook_changes_nothing_after_the_song_was_complete() -> None:
-    """It adds what was missing; a link that is known stays, unless a status call names another."""
+    """After COMPLETE a webhook only adds missing fields, and a known link changes only by a status call."""
     first = seen(Track(id="one", audio_url=A), claimed=Stage.COMPLETE, at=1.0)
     late = seen(Track(id="one", audio_url=B, lyrics="la"), claimed=Stage.COMPLETE, at=2.0)
     polled = replace(late, seen="poll")

@@ -1,4 +1,4 @@
-"""What the stores' tests share: engines to connect to, and a listener of changes."""
+"""What the stores' tests share: engines to connect to, and a listener to changes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WITH_REDIS = True
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return the socket of a real server, and end it with the tests."""
+    """Run a real server for all tests, and return its socket."""
     path = tmp_path_factory.mktemp("valkey") / "socket"
     with ValkeyServer(port=0, unix_socket_path=path, save="", appendonly="no"):
         yield path
@@ -33,25 +33,25 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def valkey_cluster() -> Iterator[int]:
-    """Return the port of a cluster of one node: it refuses whatever mixes two slots."""
-    # Its bus would be at the port and ten thousand, which may be too high.
+    """Return the port of a cluster of one node, which refuses commands that mix two slots."""
+    # By default its bus would listen at this port plus ten thousand, which may be too high.
     config = {"cluster-enabled": "yes", "cluster-port": free_port()}
     port = free_port()
     with ValkeyServer(port=port, save="", appendonly="no", config=config), redis.Redis(port=port) as client:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):
-            time.sleep(0.05)  # a new node is not ready before two seconds, and tells nobody
+            time.sleep(0.05)  # a new node takes two seconds to get ready, and gives no signal
         yield port
 
 
 def memory_engine(_: pytest.FixtureRequest) -> Callable[[], Store]:
-    """Return what connects to one memory: it is the connection itself."""
+    """Return a function that always returns the same memory store."""
     store = MemoryStore()
     return lambda: store
 
 
 def sqlite_engine(driver: Driver) -> Callable[[pytest.FixtureRequest], Callable[[], Store]]:
-    """Return an engine that is one file, to which every store connects as another process would."""
+    """Return an engine of one file, which every store opens on its own, as another process would."""
 
     def engine(request: pytest.FixtureRequest) -> Callable[[], Store]:
         folder = request.getfixturevalue("tmp_path")
@@ -61,14 +61,14 @@ def sqlite_engine(driver: Driver) -> Callable[[pytest.FixtureRequest], Callable[
 
 
 def redis_engine(request: pytest.FixtureRequest) -> Callable[[], Store]:
-    """Return what connects to one server, with keys that no other test has."""
+    """Return a function that connects to one server, under a key prefix that no other test uses."""
     path = request.getfixturevalue("valkey")
     prefix = secrets.token_hex(8)
     return lambda: open_store(f"unix://{path}?prefix={prefix}")
 
 
 def cluster_engine(request: pytest.FixtureRequest) -> Callable[[], Store]:
-    """Return what connects to one cluster."""
+    """Return a function that connects to one cluster."""
     port = request.getfixturevalue("valkey_cluster")
     prefix = secrets.token_hex(8)
     return lambda: open_store(f"valkey://127.0.0.1:{port}?prefix={prefix}")
@@ -80,21 +80,21 @@ ENGINES: dict[str, Engine] = {
     "sqlite": sqlite_engine("sqlite3"),
     "apsw": sqlite_engine("apsw"),
 }
-"""A new back end joins the suite by one line here."""
+"""One line here runs the whole suite against a new store."""
 if WITH_REDIS:
     ENGINES |= {"redis": redis_engine, "cluster": cluster_engine}
 
 
 @pytest.fixture
 async def stack() -> AsyncIterator[AsyncExitStack]:
-    """Close whatever a test opened, last first."""
+    """Close everything that a test opened, last first."""
     async with AsyncExitStack() as stack:
         yield stack
 
 
 @pytest.fixture(params=ENGINES)
 def connect(request: pytest.FixtureRequest, stack: AsyncExitStack) -> Connect:
-    """Return a function that opens one more connection to this test's engine."""
+    """Return a function that opens another connection to this test's engine."""
     make = ENGINES[request.param](request)
 
     async def connect() -> Store:
@@ -123,7 +123,7 @@ Listen = Callable[[Store], Awaitable[Listener]]
 
 @pytest.fixture
 def listen(stack: AsyncExitStack) -> Listen:
-    """Return a function that starts a listener, and returns it once it surely listens."""
+    """Return a function that starts a listener, and returns it once it is listening."""
 
     async def listen(store: Store) -> Listener:
         listener = Listener(store)
@@ -135,7 +135,7 @@ def listen(stack: AsyncExitStack) -> Listen:
 
         stack.push_async_callback(stop)
         await asyncio.sleep(0)
-        await store.next_due("polls")  # an answer to a question that was asked after the first step
+        await store.next_due("polls")  # the answer shows that the listener's first call was sent before
         listener.heard.clear()
         return listener
 

@@ -13,27 +13,27 @@ from audioext.models.limits import Limits
 from audioext.stores.base import RESYNC, Changed, Created, Existing, Full, Resync, Store, Stored
 
 UNLIMITED = Limits(submits=None, parallel=None)
-"""The limits of an account that has none."""
+"""The limits of an account without limits."""
 LOOK_AT = 2_000.0
-"""When a journal is to be folded again, in the appends of these tests."""
+"""When the appends of these tests make a job due for a second look."""
 
 Connect = Callable[[], Awaitable[Store]]
 """Opens one more connection to the engine of this test."""
 
 
 def make_request(ref: str = "ref", at: float = 100.0) -> Entry:
-    """Return the entry that begins the journal of *ref*."""
+    """Return the first entry of the journal of *ref*."""
     return make_entry("request", at, body=f"what {ref} asks for".encode())
 
 
 def make_webhook(number: int, at: float | None = None, *, note: str = "", size: int = 8) -> Entry:
-    """Return one of many webhooks; its time follows from *number*."""
+    """Return one of many webhooks, whose time and body follow from *number*."""
     body = f"{number:08}".encode().ljust(size, b".")
     return make_entry("webhook", 100.0 + number if at is None else at, body=body, note=note)
 
 
 def make_index(ref: str = "ref", **fields: object) -> Index:
-    """Return the index of a job that is open and asks for nothing."""
+    """Return the index of an open job for which nothing is due."""
     plain = Index(ref=ref, provider="kie", account="kie", created_at=100.0)
     return msgspec.structs.replace(plain, **fields)
 
@@ -41,12 +41,12 @@ def make_index(ref: str = "ref", **fields: object) -> Index:
 async def create(
     store: Store, ref: str = "ref", *, limits: Limits = UNLIMITED, now: float = 100.0, **fields: object
 ) -> Created | Existing | Full:
-    """Begin the journal of *ref*, whose index has *fields*."""
+    """Create the job *ref*, whose index has *fields*."""
     return await store.create(make_request(ref, at=now), make_index(ref, **fields), limits=limits, now=now)
 
 
 async def held(store: Store, ref: str = "ref") -> Stored:
-    """Return what the store holds of *ref*, which it must know."""
+    """Return the stored job *ref*, which has to exist."""
     stored = await store.read(ref)
     assert stored is not None
     return stored
@@ -63,13 +63,13 @@ async def delivered(store: Store, ref: str | None = None) -> list[str]:
 
 
 async def claim_all(store: Store, work: str, *, now: float = 10_000.0, until: float = 20_000.0) -> tuple[str, ...]:
-    """Claim all that is due at *now*."""
+    """Claim everything that is due at *now*."""
     return await store.claim(work, now=now, until=until, limit=1_000)  # type: ignore[arg-type]  # one of the two words
 
 
 @define(eq=False)
 class Listener:
-    """Collects what `changes()` yields; `has_ended` says that the stream is over."""
+    """Collects what `changes()` yields; `has_ended` is whether the stream has ended."""
 
     store: Store
     heard: list[Changed | Resync] = field(factory=list)
@@ -77,7 +77,7 @@ class Listener:
     _news: asyncio.Condition = field(factory=asyncio.Condition)
 
     async def run(self) -> None:
-        """Listen to the end of the stream."""
+        """Listen until the stream ends."""
         async for change in self.store.changes():
             self.heard.append(change)
             async with self._news:
@@ -87,15 +87,15 @@ class Listener:
             self._news.notify_all()
 
     async def until(self, is_ready: Callable[[Listener], bool]) -> None:
-        """Wait until *is_ready* says so of this listener."""
+        """Wait until *is_ready* returns true for this listener."""
         async with asyncio.timeout(10), self._news:
             await self._news.wait_for(lambda: is_ready(self))
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many entries each journal was last said to hold."""
+        """The latest count that was yielded for each journal."""
         return {change.ref: change.count for change in self.heard if isinstance(change, Changed)}
 
     async def until_heard(self, *refs: str) -> None:
-        """Wait until each of *refs* was yielded, or a gap in their place."""
+        """Wait until each of *refs* was yielded, or a gap instead."""
         await self.until(lambda listener: RESYNC in listener.heard or set(refs) <= listener.counts.keys())

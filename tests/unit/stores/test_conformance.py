@@ -1,4 +1,4 @@
-"""Every sentence of the store protocol about journals, for every store, over several connections to one engine."""
+"""Every sentence of the `Store` protocol about journals, for every store, over several connections to one engine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_a_created_job_is_read_from_any_connection(store: Store, other: St
 
 
 async def test_what_is_not_there_is_none(store: Store) -> None:
-    """A ref, key or task id that nobody stored is `None`."""
+    """A ref, key or task id that is not stored gives `None`."""
     await create(store, key="k", task_id="t")
 
     assert [None] * 4 == [
@@ -50,7 +50,7 @@ async def test_what_is_not_there_is_none(store: Store) -> None:
 
 
 async def test_a_key_is_given_once(store: Store, other: Store) -> None:
-    """A second `create` with the same key names the job that has it, and stores nothing."""
+    """A second `create` with the same key returns the job that has it, and stores nothing."""
     await create(store, "first", key="k")
 
     assert Existing("first") == await create(other, "second", key="k")
@@ -80,7 +80,7 @@ async def test_of_many_creates_with_one_key_one_wins(connect: Connect) -> None:
 
 
 async def test_a_key_is_free_when_the_index_says_so(store: Store, other: Store) -> None:
-    """A key that its job gave up goes to the next one, and stays there when the first asks for it again."""
+    """A key that an index no longer has goes to the next job, and stays there when the first job asks for it again."""
     await create(store, "first", key="k")
     assert (await store.append("first", (), provider="kie", index=make_index("first"), known=1)).is_taken
 
@@ -93,7 +93,7 @@ async def test_a_key_is_free_when_the_index_says_so(store: Store, other: Store) 
 
 
 async def test_the_journal_is_read_from_any_entry_on(store: Store) -> None:
-    """`read` leaves out as many entries as it is asked to, and says how many there are in all."""
+    """`read` skips *after* entries, and returns the count of all."""
     await create(store)
     hooks = [make_webhook(n) for n in range(4)]
     await store.append("ref", hooks, provider="kie", known=1)
@@ -105,7 +105,7 @@ async def test_the_journal_is_read_from_any_entry_on(store: Store) -> None:
 
 
 async def test_jobs_come_in_the_order_of_their_creation(store: Store, other: Store) -> None:
-    """`jobs` yields all, the open or the closed ones with their entries, either way, whatever was appended since."""
+    """`jobs` yields all, open or closed jobs in either order of creation, whatever was appended since."""
     for number in range(5):
         await create((store, other)[number % 2], f"ref{number}")
     for ref in ("ref3", "ref0"):
@@ -123,7 +123,7 @@ async def test_jobs_come_in_the_order_of_their_creation(store: Store, other: Sto
 
 @pytest.mark.parametrize("newest_first", [False, True])
 async def test_a_listing_lives_with_writers(store: Store, other: Store, newest_first: bool) -> None:
-    """Jobs that come or change during `jobs` do not disturb it: none is seen twice, those that stay are seen."""
+    """Jobs that are added or changed during `jobs` cause no duplicates and hide none of the others."""
     for number in range(300):
         await create(store, f"ref{number}", now=100.0 + number)
     seen = []
@@ -142,7 +142,7 @@ async def test_a_listing_lives_with_writers(store: Store, other: Store, newest_f
 
 
 async def test_an_index_is_taken_from_a_writer_that_has_seen_all(store: Store, other: Store) -> None:
-    """An append by a writer that knows every entry replaces the index as a whole."""
+    """An append by a writer that knows every entry replaces the whole index."""
     await create(store, key="k", poll_at=1.0, handle_at=2.0)
     index = make_index(task_id="t", answered_at=3.0, poll_at=99.0, occupies_until=4.0)
 
@@ -154,7 +154,7 @@ async def test_an_index_is_taken_from_a_writer_that_has_seen_all(store: Store, o
 
 
 async def test_a_writer_that_missed_an_entry_is_handed_it(store: Store, other: Store) -> None:
-    """Its entries are stored, its index is not: the old one stays, and somebody folds the journal soon."""
+    """A writer that missed an entry gets it; its own entries are stored, its index is not, and the job is due soon."""
     await create(store, poll_at=LOOK_AT + 5.0)
     await store.append("ref", [make_webhook(1)], provider="kie", index=make_index(poll_at=9e9), known=1)
 
@@ -170,7 +170,7 @@ async def test_a_writer_that_missed_an_entry_is_handed_it(store: Store, other: S
 
 
 async def test_an_append_without_an_index_makes_the_job_due(store: Store) -> None:
-    """Due times later than the second look, or not set, move there; earlier ones stay."""
+    """An append without an index moves later or missing due times to *look_at*, and leaves earlier ones."""
     await create(store, poll_at=LOOK_AT - 1.0, handle_at=LOOK_AT + 1.0)
 
     appended = await store.append("ref", [make_webhook(1)], provider="kie", known=1, look_at=LOOK_AT)
@@ -180,7 +180,7 @@ async def test_an_append_without_an_index_makes_the_job_due(store: Store) -> Non
 
 
 async def test_what_appends_nothing_moves_nothing(store: Store) -> None:
-    """A repeat, or an index that is not taken, leaves the due times where they are."""
+    """An append that stores nothing, like a repeat or a refused index, leaves the due times as they are."""
     await create(store)
     await store.append("ref", [make_webhook(1)], provider="kie", index=make_index(handle_at=5.0), known=1)
 
@@ -192,7 +192,7 @@ async def test_what_appends_nothing_moves_nothing(store: Store) -> None:
 
 
 async def test_a_repeat_is_counted_and_not_appended(store: Store, other: Store) -> None:
-    """The first of equal entries stays and is handed back; of webhooks and statuses the others are counted."""
+    """Of equal entries the first is kept and returned; repeats of webhooks and statuses are counted."""
     await create(store)
     status, handled = make_entry("status", 5.0, status=200, body=b"{}"), make_entry("handled", 6.0, note="first")
     first = [make_webhook(1), status, handled]
@@ -207,7 +207,7 @@ async def test_a_repeat_is_counted_and_not_appended(store: Store, other: Store) 
 
 
 async def test_what_was_missed_and_repeated_is_handed_back_once(store: Store) -> None:
-    """A writer whose append is sent again gets the entries as they are stored, each once, in their order."""
+    """A writer whose append is sent again gets missed and repeated entries as stored, each once and in order."""
     await create(store)
     hooks = [make_webhook(n) for n in range(4)]
     await store.append("ref", hooks, provider="kie", known=1)
@@ -218,7 +218,7 @@ async def test_what_was_missed_and_repeated_is_handed_back_once(store: Store) ->
 
 
 async def test_a_store_that_lost_entries_says_so(store: Store) -> None:
-    """A writer that has seen more than there is stores nothing, and then appends all it knows anew."""
+    """An append by a writer that knows more entries than are stored is refused, until it appends them all."""
     index = make_index(key="k", task_id="t", poll_at=7.0)
     journal = [make_request(), make_webhook(1)]
 
@@ -235,7 +235,7 @@ async def test_a_store_that_lost_entries_says_so(store: Store) -> None:
 
 
 async def test_a_journal_of_any_length_is_appended_anew_and_read(store: Store) -> None:
-    """What a store lost comes back in one call, and goes to a writer that missed it, however much that is."""
+    """A journal of any length is appended again in one call, and returned in one call to a writer that missed it."""
     journal = (make_request(), *(make_entry("handled", 1.0, body=b"%d" % number) for number in range(9_000)))
     index = make_index(is_open=False)
 
@@ -246,7 +246,7 @@ async def test_a_journal_of_any_length_is_appended_anew_and_read(store: Store) -
 
 
 async def test_a_webhook_of_an_unknown_job_is_kept(store: Store, other: Store) -> None:
-    """A journal without a request is read and delivered, and nothing else shows it."""
+    """A webhook for an unknown job is kept as an orphan, which is neither listed nor claimed."""
     appended = await store.append("ref", [make_webhook(1)], provider="kie", look_at=LOOK_AT)
 
     assert Appended(count=1) == appended
@@ -258,7 +258,7 @@ async def test_a_webhook_of_an_unknown_job_is_kept(store: Store, other: Store) -
 
 
 async def test_an_orphan_becomes_a_job_with_its_request(store: Store, other: Store) -> None:
-    """The request is appended like any entry, brings the index, and the journal is folded again soon."""
+    """Appending its request makes an orphan a job, stores the index, and makes the job due soon."""
     await store.append("ref", [make_webhook(1)], provider="kie", look_at=LOOK_AT)
 
     appended = await other.append(
@@ -274,7 +274,7 @@ async def test_an_orphan_becomes_a_job_with_its_request(store: Store, other: Sto
 
 
 async def test_an_orphan_waits_for_its_creation(store: Store, other: Store) -> None:
-    """`create` on a journal without a request begins the job; what was there is missed by its creator's next append."""
+    """`create` on an orphan begins the job, and its creator's next append gets the earlier webhooks back."""
     await other.append("ref", [make_webhook(1), make_webhook(2)], provider="kie")
 
     created = await create(store, poll_at=5.0)
@@ -290,7 +290,7 @@ async def test_an_orphan_waits_for_its_creation(store: Store, other: Store) -> N
 
 
 async def test_a_journal_takes_only_so_many_entries(store: Store) -> None:
-    """Webhooks beyond the limit are counted, and no index rests on them; our own entries still go in."""
+    """Webhooks beyond the limit of entries are only counted, and bring no index; our own entries are stored."""
     await create(store)
     await store.append("ref", [make_webhook(n) for n in range(MAX_ENTRIES - 2)], provider="kie", known=1)
     more = [make_webhook(MAX_ENTRIES + n) for n in range(3)]
@@ -307,7 +307,7 @@ async def test_a_journal_takes_only_so_many_entries(store: Store) -> None:
 
 
 async def test_what_cannot_count_keeps_nothing_out_that_can(store: Store) -> None:
-    """Refused webhooks fill half of a journal, others all of it, and statuses, which we asked for, have room beyond."""
+    """Refused webhooks may fill half of a journal, other webhooks all of it, and statuses twice as much."""
     await create(store)
     half = MAX_ENTRIES // 2
     junk = [make_entry("webhook", 1.0, body=b"%d" % n, note=f"{REFUSED}: x") for n in range(MAX_ENTRIES)]
@@ -324,7 +324,7 @@ async def test_what_cannot_count_keeps_nothing_out_that_can(store: Store) -> Non
 
 
 async def test_a_journal_takes_only_so_many_bytes(store: Store) -> None:
-    """The bytes of all bodies are bounded; what still fits goes in."""
+    """The bytes of all bodies in a journal are bounded, and what still fits is stored."""
     await create(store)
     size = MAX_JOURNAL_BYTES // 4
     hooks = [make_webhook(n, size=size) for n in range(4)]
@@ -336,7 +336,7 @@ async def test_a_journal_takes_only_so_many_bytes(store: Store) -> None:
 
 
 async def test_a_full_journal_still_knows_a_repeat(store: Store) -> None:
-    """What is there already is no news to a full journal."""
+    """A full journal recognises a repeat, and does not report it as full."""
     await create(store)
     hooks = [make_webhook(n) for n in range(MAX_ENTRIES)]
     await store.append("ref", hooks, provider="kie", known=1)

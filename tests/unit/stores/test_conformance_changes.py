@@ -1,4 +1,4 @@
-"""Every sentence of the store protocol about changes, opening and closing, for every store."""
+"""Every sentence of the `Store` protocol about changes, opening and closing, for every store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.stores.journals import Connect, Listener, create, held, listed, 
 async def test_changes_show_own_appends_and_those_of_others(
     store: Store, other: Store, listen: Listen, urgent: bool
 ) -> None:
-    """Every create and append is yielded to all who listen, whoever made it."""
+    """Every create and append is yielded to every listener, whichever connection made it."""
     listeners = [await listen(store), await listen(store), await listen(other)]
     for connection in (store, other):
         connection.watch(urgent=urgent)
@@ -36,7 +36,7 @@ async def test_changes_show_own_appends_and_those_of_others(
 
 
 async def test_a_change_says_how_long_the_journal_is(store: Store, other: Store, listen: Listen) -> None:
-    """The count is that of the journal now, so that whoever has seen as many need not read it."""
+    """A change has the current count of its journal, so that a reader that has seen as many can skip it."""
     listener = await listen(store)
 
     await create(store)
@@ -47,7 +47,7 @@ async def test_a_change_says_how_long_the_journal_is(store: Store, other: Store,
 
 
 async def test_what_appends_nothing_is_no_change(store: Store, listen: Listen) -> None:
-    """An index alone, a repeat, a claim and what comes back are not yielded."""
+    """An index alone, a repeat, a claim and a reschedule are not yielded as changes."""
     listener = await listen(store)
     await create(store, "quiet", poll_at=1.0)
     await store.append("quiet", [make_webhook(1)], provider="kie", known=1)
@@ -66,7 +66,7 @@ async def test_what_appends_nothing_is_no_change(store: Store, listen: Listen) -
 
 
 async def test_every_change_of_a_burst_is_yielded(connect: Connect, listen: Listen) -> None:
-    """A burst from several connections is yielded whole, or with a gap that says so."""
+    """A burst from several connections is yielded completely, or with a resync."""
     stores = [await connect() for _ in range(3)]
     listener = await listen(stores[0])
 
@@ -76,7 +76,7 @@ async def test_every_change_of_a_burst_is_yielded(connect: Connect, listen: List
 
 
 async def test_a_change_can_be_read_when_it_is_yielded(store: Store, other: Store, listen: Listen) -> None:
-    """Whoever hears of a change reads a journal that holds it."""
+    """A change can be read from the store when it is yielded."""
     listener = await listen(other)
     await create(store)
     await listener.until_heard("ref")
@@ -85,7 +85,7 @@ async def test_a_change_can_be_read_when_it_is_yielded(store: Store, other: Stor
 
 
 async def test_changes_end_when_the_store_is_closed(store: Store, listen: Listen) -> None:
-    """The stream of changes is over once the store is closed."""
+    """The stream of changes ends when the store is closed."""
     listener = await listen(store)
 
     await store.aclose()
@@ -97,7 +97,7 @@ async def test_changes_end_when_the_store_is_closed(store: Store, listen: Listen
 
 
 async def test_the_last_user_closes_the_store(store: Store, listen: Listen) -> None:
-    """Each `open` is matched by one `aclose`; until the last, the store works and its changes go on."""
+    """Each `open` needs one `aclose`; until the last one, the store works and its changes go on."""
     await store.open()
     listener = await listen(store)
 
@@ -109,7 +109,7 @@ async def test_the_last_user_closes_the_store(store: Store, listen: Listen) -> N
 
 
 async def test_two_users_may_open_it_at_once(connect: Connect) -> None:
-    """Opened by two at the same time, it works until both have closed it."""
+    """A store that two users opened at the same time works until both have closed it."""
     store = await connect()
     await store.aclose()
 
@@ -126,7 +126,7 @@ async def test_closing_again_is_harmless(store: Store) -> None:
 
 
 async def test_a_store_can_be_opened_again(store: Store, listen: Listen) -> None:
-    """A store that was closed and opened again holds what it held, and its changes are heard."""
+    """A store that is closed and opened again has its jobs, and its changes are yielded."""
     await create(store, "before")
     await store.aclose()
     await store.open()
@@ -151,7 +151,7 @@ async def test_what_was_accepted_is_finished(connect: Connect) -> None:
 
 
 async def test_a_closed_store_says_that_it_is(store: Store) -> None:
-    """What needs an engine is refused in plain words once there is none; memory is always there."""
+    """A closed store raises `StoreError`, except for the memory store."""
     await store.aclose()
     if isinstance(store, MemoryStore):
         return
@@ -161,7 +161,7 @@ async def test_a_closed_store_says_that_it_is(store: Store) -> None:
 
 
 async def test_a_listener_that_stops_is_forgotten(store: Store, listen: Listen) -> None:
-    """Whoever stops listening disturbs no other listener."""
+    """A listener that stops does not disturb the others."""
     first, second = Listener(store), await listen(store)
     task = asyncio.create_task(first.run())
     await asyncio.sleep(0)

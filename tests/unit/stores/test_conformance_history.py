@@ -1,4 +1,4 @@
-"""Every sentence of the store protocol about deliveries, purges, secrets and warnings, for every store."""
+"""Every sentence of the `Store` protocol about deliveries, purges, secrets and warnings, for every store."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ALL = 1_000_000
 
 
 async def close(store: Store, ref: str, at: float, **fields: object) -> None:
-    """Close the job of *ref* with a webhook at *at*."""
+    """Close the job *ref* with a webhook at *at*."""
     index = make_index(ref, is_open=False, **fields)
     done = await store.append(ref, [make_webhook(int(at), at)], provider="kie", index=index, known=1)
     assert done.is_taken
 
 
 async def test_deliveries_are_read_newest_first(store: Store, other: Store) -> None:
-    """`deliveries` yields all webhooks or those of one ref, the last one first, and no other entry."""
+    """`deliveries` yields all webhooks, or those of one ref, newest first, and no other entries."""
     for ref in ("a", "b"):
         await create(store, ref)
     for number in range(6):
@@ -45,7 +45,7 @@ async def test_deliveries_are_read_newest_first(store: Store, other: Store) -> N
 
 
 async def test_a_delivery_is_shown_as_it_arrived(store: Store) -> None:
-    """Time, headers and body are the entry's; its id is unique, and its path shows no tag."""
+    """A delivery has the time, headers and body of its entry, a unique id, and a path without the tag."""
     await create(store, "a", provider="vidgo")
     hook = make_entry("webhook", 7.5, headers={"x-signature": "abc"}, body=b"\x00\xff", note="said twice")
     for ref in ("a", "b"):
@@ -79,7 +79,7 @@ async def test_a_delivery_is_shown_as_it_arrived(store: Store) -> None:
     ],
 )
 async def test_the_note_gives_the_verdict(store: Store, note: str, verdict: str) -> None:
-    """What a webhook came to is what its note begins with."""
+    """The verdict of a delivery follows from how its note begins."""
     await create(store)
     await store.append("ref", [make_webhook(1, note=note)], provider="kie")
 
@@ -87,7 +87,7 @@ async def test_the_note_gives_the_verdict(store: Store, note: str, verdict: str)
 
 
 async def test_many_deliveries_are_read_whole(store: Store) -> None:
-    """Hundreds of deliveries of several jobs are read, each once."""
+    """Hundreds of deliveries of several jobs are each read once."""
     for number in range(7):
         await create(store, f"ref{number}")
     for number in range(0, 700, 10):
@@ -98,7 +98,7 @@ async def test_many_deliveries_are_read_whole(store: Store) -> None:
 
 
 async def test_purge_forgets_old_closed_jobs(store: Store, other: Store) -> None:
-    """Closed jobs go whose last entry is older, with key, task id and deliveries; open and later ones stay."""
+    """`purge` forgets closed jobs whose last entry is old, with key, task id and deliveries, and no others."""
     for ref in ("old", "recent", "open"):
         await create(store, ref, key=f"key of {ref}", task_id=f"task of {ref}", now=50.0)
     await close(store, "old", 199.0, key="key of old", task_id="task of old", poll_at=1.0, handle_at=1.0)
@@ -120,7 +120,7 @@ async def test_purge_forgets_old_closed_jobs(store: Store, other: Store) -> None
 
 
 async def test_a_purge_finds_what_closed_later(store: Store) -> None:
-    """A job that an earlier purge left because it was open goes once it is closed."""
+    """A job that was open at one purge is forgotten by a later one, once it is closed."""
     await create(store, now=50.0)
     assert 0 == await store.purge(before=900.0, deliveries_kept=ALL)
 
@@ -131,7 +131,7 @@ async def test_a_purge_finds_what_closed_later(store: Store) -> None:
 
 
 async def test_a_late_entry_keeps_a_job(store: Store) -> None:
-    """The last entry counts, not the end: a duplicate that comes late finds its job for longer."""
+    """A job's age is that of its last entry, so that a late repeat still finds its job."""
     await create(store, now=50.0)
     await close(store, "ref", 100.0)
     await store.append("ref", [make_webhook(1, 300.0)], provider="kie", known=2)
@@ -141,7 +141,7 @@ async def test_a_late_entry_keeps_a_job(store: Store) -> None:
 
 
 async def test_old_orphans_go_as_well(store: Store) -> None:
-    """A journal without a request is purged like a closed job."""
+    """An old orphan is purged like a closed job."""
     await store.append("old", [make_webhook(1, 100.0)], provider="kie")
     await store.append("recent", [make_webhook(2, 300.0)], provider="kie")
 
@@ -151,7 +151,7 @@ async def test_old_orphans_go_as_well(store: Store) -> None:
 
 
 async def test_purge_bounds_the_deliveries(store: Store) -> None:
-    """While there are more webhooks than may be kept, closed jobs go, the longest silent first; open ones never."""
+    """While there are too many webhooks, closed jobs are purged, the longest silent first, and open ones never."""
     for number in range(6):
         await create(store, f"ref{number}", now=50.0)
     for number in (3, 1, 2, 4):
@@ -166,7 +166,7 @@ async def test_purge_bounds_the_deliveries(store: Store) -> None:
 
 
 async def test_purge_leaves_what_handlers_have_to_be_told(store: Store, other: Store) -> None:
-    """A closed job whose handlers are due, or at work, from some time on goes for no age and no other webhook."""
+    """No purge drops a closed job whose handlers are due, or claimed, from `untold_before` on."""
     for number in range(600):
         await create(store, f"ref{number}", now=50.0)
         await close(store, f"ref{number}", 100.0 + number, handle_at=900.0 if number else 899.0)
@@ -182,7 +182,7 @@ async def test_purge_leaves_what_handlers_have_to_be_told(store: Store, other: S
 
 
 async def test_purges_at_once_forget_no_more_than_one(store: Store, other: Store) -> None:
-    """Of processes that purge at the same time none counts as its own to forget what another one forgets."""
+    """Concurrent purges forget no more jobs than one would, and count each once."""
     for number in range(300):
         await create(store, f"ref{number}", now=50.0)
         await close(store, f"ref{number}", 100.0 + number)
@@ -193,9 +193,9 @@ async def test_purges_at_once_forget_no_more_than_one(store: Store, other: Store
 
 
 async def test_purge_bounds_the_bytes_of_deliveries_for_no_job(store: Store, other: Store) -> None:
-    """The longest silent journals without a request go until the others fit; submitted jobs count and go for nothing.
+    """`purge` drops the longest silent orphans until the others fit the limit of bytes; submitted jobs do not count.
 
-    A purge that comes again finds nothing to do, and what was forgotten begins anew.
+    A second purge finds nothing to do, and a purged orphan can come again.
     """
     for ref in ("open", "closed"):
         await create(store, ref, now=50.0)
@@ -217,7 +217,7 @@ async def test_purge_bounds_the_bytes_of_deliveries_for_no_job(store: Store, oth
 
 
 async def test_an_adopted_delivery_is_no_stray_one(store: Store) -> None:
-    """Once its request is there, a journal goes for no other job's bytes."""
+    """An orphan that got its request no longer counts as one."""
     await store.append("ref", [make_webhook(1, size=1_000)], provider="kie")
     await create(store, "ref", now=50.0)
 
@@ -226,7 +226,7 @@ async def test_an_adopted_delivery_is_no_stray_one(store: Store) -> None:
 
 
 async def test_hundreds_of_deliveries_for_no_job_go_in_one_purge(store: Store) -> None:
-    """More than any portion has go at once, the oldest ones, and the newest stay."""
+    """One purge drops hundreds of orphans, the oldest first, however many it handles per batch."""
     for number in range(1_200):
         await store.append(f"ref{number}", [make_webhook(number, size=10)], provider="kie")
 
@@ -235,7 +235,7 @@ async def test_hundreds_of_deliveries_for_no_job_go_in_one_purge(store: Store) -
 
 
 async def test_purge_goes_on_past_one_portion(store: Store) -> None:
-    """Hundreds of jobs go in one purge, and what is stored afterwards is whole."""
+    """One purge forgets hundreds of jobs, and the store works as before."""
     for number in range(600):
         await store.append(
             f"ref{number}",
@@ -251,7 +251,7 @@ async def test_purge_goes_on_past_one_portion(store: Store) -> None:
 
 
 async def test_two_first_starts_agree_on_one_secret(connect: Connect) -> None:
-    """Concurrent askers over several connections all get the one value that is kept, each name its own."""
+    """Concurrent calls of `secret` with different values all return the one that is kept."""
     stores = [await connect() for _ in range(4)]
 
     values = await asyncio.gather(*(stores[n % 4].secret("tag", b"\x00value %d" % n) for n in range(20)))
@@ -262,5 +262,5 @@ async def test_two_first_starts_agree_on_one_secret(connect: Connect) -> None:
 
 
 async def test_an_engine_says_what_it_risks(store: Store) -> None:
-    """Warnings are sentences for the one who runs the store."""
+    """Warnings are sentences for the operator of the store."""
     assert all(isinstance(warning, str) and " " in warning for warning in await store.warnings())

@@ -1,4 +1,4 @@
-"""Every sentence of the store protocol about an account's limits, for every store."""
+"""Every sentence of the `Store` protocol about an account's limits, for every store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TWO_SUBMITS = Limits(submits=2, per=10.0, parallel=None)
 
 
 async def test_an_account_has_so_many_open_jobs(store: Store, other: Store) -> None:
-    """Beyond the limit nothing is stored until a job ends; when one will, nobody knows."""
+    """A `create` beyond the limit of open jobs stores nothing until a job ends, and may be retried in a second."""
     for number in range(2):
         assert Created() == await create(store, f"ref{number}", occupies_until=500.0, limits=TWO_OPEN)
 
@@ -28,7 +28,7 @@ async def test_an_account_has_so_many_open_jobs(store: Store, other: Store) -> N
 
 
 async def test_a_job_occupies_until_its_time_is_over(store: Store) -> None:
-    """A job whose time is over counts no more, whatever became of it."""
+    """A job counts as open only until `occupies_until`."""
     for number in range(2):
         await create(store, f"ref{number}", occupies_until=500.0)
 
@@ -37,7 +37,7 @@ async def test_a_job_occupies_until_its_time_is_over(store: Store) -> None:
 
 
 async def test_accounts_do_not_count_for_each_other(store: Store) -> None:
-    """Only jobs of the same account count, whichever provider they are of."""
+    """Only jobs of the same account count, whichever provider they have."""
     await create(store, "one", occupies_until=500.0)
     await create(store, "two", occupies_until=500.0, provider="kiejobs")
 
@@ -46,7 +46,7 @@ async def test_accounts_do_not_count_for_each_other(store: Store) -> None:
 
 
 async def test_an_account_has_so_many_submits_in_a_window(store: Store, other: Store) -> None:
-    """Submits count until their window has passed since their answer; the first to leave says when to come again."""
+    """A submit counts until its window has passed since its answer, and `Full` says when the first one leaves."""
     await create(store, "one", answered_at=103.0)
     await create(store, "two", answered_at=101.0)
 
@@ -56,7 +56,7 @@ async def test_an_account_has_so_many_submits_in_a_window(store: Store, other: S
 
 
 async def test_a_submit_answered_by_a_clock_ahead_counts(store: Store) -> None:
-    """A window lies on both sides of now, since clocks differ; one far ahead does not block for long."""
+    """An answer slightly ahead of now counts in the window, one far ahead does not."""
     await create(store, "one", answered_at=105.0)
     await create(store, "two", answered_at=103.0)
     assert isinstance(await create(store, "late", limits=TWO_SUBMITS, now=100.0), Full)
@@ -67,7 +67,7 @@ async def test_a_submit_answered_by_a_clock_ahead_counts(store: Store) -> None:
 
 
 async def test_a_submit_without_an_answer_counts_as_long_as_a_post_may_take(store: Store) -> None:
-    """Until then its window has not even begun; with its answer it counts like any other."""
+    """An unanswered submit counts as long as a POST may take, and an answered one in its window."""
     await create(store, "one", created_at=100.0)
     await create(store, "two", created_at=100.0)
 
@@ -78,7 +78,7 @@ async def test_a_submit_without_an_answer_counts_as_long_as_a_post_may_take(stor
 
 
 async def test_a_refused_submit_leaves_its_window_like_any_other(store: Store) -> None:
-    """Closed jobs count for the window, since the account's provider counted them."""
+    """Closed jobs count in the window like open ones, since the provider counted them."""
     await create(store, "one", answered_at=100.0, is_open=False)
     await create(store, "two", answered_at=101.0, is_open=False)
 
@@ -86,7 +86,7 @@ async def test_a_refused_submit_leaves_its_window_like_any_other(store: Store) -
 
 
 async def test_a_full_account_tells_of_an_existing_job(store: Store) -> None:
-    """The key is looked up before anything is counted."""
+    """A full account still returns the existing job of a key."""
     for number in range(2):
         await create(store, f"ref{number}", key=f"k{number}", occupies_until=500.0)
 
@@ -95,7 +95,7 @@ async def test_a_full_account_tells_of_an_existing_job(store: Store) -> None:
 
 
 async def test_an_orphan_does_not_count(store: Store) -> None:
-    """A journal without a request is of no account."""
+    """An orphan does not count towards any account."""
     for number in range(3):
         await store.append(f"ref{number}", [make_webhook(number)], provider="kie", look_at=1.0)
 
@@ -105,7 +105,7 @@ async def test_an_orphan_does_not_count(store: Store) -> None:
 
 @pytest.mark.parametrize("limits", [Limits(submits=None, parallel=5), Limits(submits=5, parallel=None)])
 async def test_of_many_creates_at_once_so_many_are_stored(connect: Connect, limits: Limits) -> None:
-    """Concurrent creates over several connections never exceed the limit, and reach it."""
+    """Concurrent creates over several connections reach the limit and never exceed it."""
     stores = [await connect() for _ in range(4)]
 
     outcomes = await asyncio.gather(
@@ -116,7 +116,7 @@ async def test_of_many_creates_at_once_so_many_are_stored(connect: Connect, limi
 
 
 async def test_a_submit_of_a_clock_that_was_ahead_does_not_count(store: Store) -> None:
-    """What was posted or answered an hour ahead of now is in no window that ends now."""
+    """A submit that was posted or answered an hour ahead of now is in no window."""
     limits = Limits(submits=1, per=10.0)
     await create(store, "answered", created_at=3_700.0, answered_at=3_701.0)
     await create(store, "posted", created_at=3_700.0)

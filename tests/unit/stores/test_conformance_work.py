@@ -1,4 +1,4 @@
-"""Every sentence of the store protocol about work that is due, for every store."""
+"""Every sentence of the `Store` protocol about due work, for every store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DUE: dict[Work, str] = {"polls": "poll_at", "handlers": "handle_at"}
 
 
 def due(work: Work, at: float) -> dict[str, Any]:
-    """Return the field of an index that says when *work* is due."""
+    """Return the index field for when *work* is due."""
     return {DUE[work]: at}
 
 
@@ -27,7 +27,7 @@ def work(request: pytest.FixtureRequest) -> Work:
 
 
 async def test_what_is_due_is_claimed_by_one(store: Store, other: Store, work: Work) -> None:
-    """A claim takes what is due by now until it is over; nobody else gets it meanwhile, and then it comes again."""
+    """Due work is claimed by one caller until the claim ends, and then it is due again."""
     await create(store, **due(work, 50.0))
     assert () == await store.claim(work, now=49.9, until=60.0, limit=5)
 
@@ -39,7 +39,7 @@ async def test_what_is_due_is_claimed_by_one(store: Store, other: Store, work: W
 
 
 async def test_the_most_overdue_comes_first(store: Store, work: Work) -> None:
-    """`claim` takes what has been due for longest, up to its limit, and nothing that is not due."""
+    """`claim` takes the most overdue jobs, up to its limit, and none that is not due."""
     for ref, at in (("b", 20.0), ("d", 101.0), ("a", 10.0), ("c", 30.0)):
         await create(store, ref, **due(work, at))
 
@@ -50,7 +50,7 @@ async def test_the_most_overdue_comes_first(store: Store, work: Work) -> None:
 
 
 async def test_work_of_other_providers_is_left_alone(store: Store, work: Work) -> None:
-    """`claim` and `next_due` look at the given providers alone."""
+    """`claim` and `next_due` look only at the given providers."""
     for ref, provider, at in (("a", "kie", 3.0), ("b", "vidgo", 2.0), ("c", "suno", 1.0)):
         await create(store, ref, provider=provider, **due(work, at))
     some = ["vidgo", "kie"]
@@ -77,7 +77,7 @@ async def test_of_many_claimers_one_gets_each_job(connect: Connect, work: Work) 
 
 
 async def test_what_is_never_due_is_never_claimed(store: Store, work: Work) -> None:
-    """A job whose index names no time for it is not claimed."""
+    """A job whose index has no due time is not claimed."""
     await create(store)
 
     assert () == await claim_all(store, work)
@@ -85,7 +85,7 @@ async def test_what_is_never_due_is_never_claimed(store: Store, work: Work) -> N
 
 
 async def test_an_index_says_anew_what_is_due(store: Store, work: Work) -> None:
-    """An index that is taken replaces the due time; one without it ends the work."""
+    """An accepted index replaces the due time, or ends the work if it has none."""
     await create(store, **due(work, 50.0))
 
     await store.append("ref", (), provider="kie", index=make_index(**due(work, 70.0)), known=1)
@@ -106,7 +106,7 @@ async def test_a_second_look_is_claimed(store: Store, work: Work) -> None:
 
 
 async def test_a_claim_on_polls_moves_the_due_time(store: Store) -> None:
-    """The next status call is due when the claim is over, which the index shows."""
+    """A claim on polls moves the due time in the index to the end of the claim."""
     await create(store, poll_at=50.0, handle_at=9_000.0)
 
     await store.claim("polls", now=60.0, until=110.0, limit=5)
@@ -115,7 +115,7 @@ async def test_a_claim_on_polls_moves_the_due_time(store: Store) -> None:
 
 
 async def test_a_claim_on_handlers_holds_the_job(store: Store, other: Store) -> None:
-    """The due time stays as it is; what is appended meanwhile neither ends nor doubles the claim."""
+    """A claim on handlers leaves the index as it is, and appends neither end nor double it."""
     await create(store, handle_at=50.0)
     await store.claim("handlers", now=60.0, until=110.0, limit=5)
     assert make_index(handle_at=50.0) == (await held(store)).index
@@ -130,7 +130,7 @@ async def test_a_claim_on_handlers_holds_the_job(store: Store, other: Store) -> 
 
 @pytest.mark.parametrize("known", [0, 1])
 async def test_an_append_releases_the_claim(store: Store, other: Store, known: int) -> None:
-    """An append that releases ends the hold, whether its index is taken or not."""
+    """An append with `release` ends the claim, whether its index is accepted or not."""
     await create(store, handle_at=50.0)
     await store.claim("handlers", now=60.0, until=110.0, limit=5)
     handled = make_entry("handled", 61.0, note="text")
@@ -144,7 +144,7 @@ async def test_an_append_releases_the_claim(store: Store, other: Store, known: i
 
 
 async def test_an_append_that_is_sent_again_ends_no_later_claim(store: Store, other: Store) -> None:
-    """An answer may be lost after the work was claimed anew: what was done before releases nothing."""
+    """An append with `release` that is sent again does not end a later claim."""
     await create(store, handle_at=50.0)
     handled, index = make_entry("handled", 55.0, body=b"text"), make_index(handle_at=55.0)
     for _ in range(2):
@@ -155,7 +155,7 @@ async def test_an_append_that_is_sent_again_ends_no_later_claim(store: Store, ot
 
 
 async def test_a_release_needs_no_entry(store: Store) -> None:
-    """A claim can be ended with nothing to append, with or without an index."""
+    """A claim can be released without entries, with or without an index."""
     await create(store, handle_at=50.0)
     for index in (None, make_index(handle_at=50.0)):
         assert ("ref",) == await store.claim("handlers", now=60.0, until=110.0, limit=5)
@@ -167,7 +167,7 @@ async def test_a_release_needs_no_entry(store: Store) -> None:
 
 
 async def test_a_hold_outlives_a_job_with_nothing_to_handle(store: Store) -> None:
-    """A held job that has nothing for handlers meanwhile, and then something, is still held."""
+    """A claim on handlers lasts even if the job has nothing to handle for a while."""
     await create(store, handle_at=50.0)
     await store.claim("handlers", now=60.0, until=110.0, limit=5)
 
@@ -179,7 +179,7 @@ async def test_a_hold_outlives_a_job_with_nothing_to_handle(store: Store) -> Non
 
 
 async def test_what_was_claimed_can_be_given_back(store: Store, other: Store, work: Work) -> None:
-    """It is due when its worker says, and can be claimed by another one then."""
+    """`reschedule` makes claimed work due at a given time, for any connection."""
     await create(store, **due(work, 90.0))
     await store.claim(work, now=100.0, until=200.0, limit=5)
 
@@ -190,7 +190,7 @@ async def test_what_was_claimed_can_be_given_back(store: Store, other: Store, wo
 
 
 async def test_giving_back_makes_nothing_later(store: Store, work: Work) -> None:
-    """What became due sooner meanwhile stays so, and what is not due at all any more stays that way."""
+    """`reschedule` never makes work due later, nor due again once it is done."""
     await create(store, **due(work, 90.0))
     await store.claim(work, now=100.0, until=200.0, limit=5)
 
@@ -204,7 +204,7 @@ async def test_giving_back_makes_nothing_later(store: Store, work: Work) -> None
 
 
 async def test_a_status_call_can_be_put_off_within_its_claim(store: Store) -> None:
-    """A poll that found nothing new is due again before its claim would have ended."""
+    """`reschedule` can make a claimed poll due before its claim ends."""
     await create(store, poll_at=50.0)
     await store.claim("polls", now=60.0, until=200.0, limit=5)
 
@@ -214,7 +214,7 @@ async def test_a_status_call_can_be_put_off_within_its_claim(store: Store) -> No
 
 
 async def test_giving_back_what_is_not_there_is_harmless(store: Store, work: Work) -> None:
-    """A job that is gone, or has no request, is not made due."""
+    """Rescheduling a job that does not exist or has no request does nothing."""
     await store.append("orphan", [make_webhook(1)], provider="kie", look_at=1.0)
 
     for ref in ("orphan", "gone"):
@@ -225,7 +225,7 @@ async def test_giving_back_what_is_not_there_is_harmless(store: Store, work: Wor
 
 
 async def test_a_cancelled_claim_comes_again(store: Store, other: Store, work: Work) -> None:
-    """What was claimed for a caller that was cancelled can be claimed at the claim's end at the latest."""
+    """A job claimed by a call that was cancelled is due again at the claim's end at the latest."""
     await create(store, **due(work, 50.0))
     claim = asyncio.create_task(store.claim(work, now=60.0, until=110.0, limit=5))
     await asyncio.sleep(0)
@@ -236,7 +236,7 @@ async def test_a_cancelled_claim_comes_again(store: Store, other: Store, work: W
 
 
 async def test_a_connection_knows_what_others_claimed(store: Store, other: Store) -> None:
-    """What one connection has read of a job does not hide what another one made of it since."""
+    """A connection sees what another one claimed and rescheduled since."""
     await create(store, poll_at=50.0, handle_at=50.0)
     for at in (100.0, 200.0):
         for work in DUE:
@@ -250,7 +250,7 @@ async def test_a_connection_knows_what_others_claimed(store: Store, other: Store
 
 
 async def test_what_a_clock_ahead_put_down_is_due(store: Store, other: Store, work: Work) -> None:
-    """What is due further ahead than it can be is claimed, by whoever may; what is due soon is not."""
+    """Work due further ahead than *latest* is due now, since a clock was ahead; work due soon is not."""
     await create(store, "far", poll_at=4_600.0, handle_at=4_600.0)
     await create(store, "soon", poll_at=1_010.0, handle_at=1_010.0)
     assert () == await store.claim(work, now=900.0, until=960.0, limit=9, providers=["kie"], latest=5_000.0)
@@ -264,7 +264,7 @@ async def test_what_a_clock_ahead_put_down_is_due(store: Store, other: Store, wo
 
 
 async def test_a_hold_that_a_clock_ahead_put_down_ends(store: Store) -> None:
-    """A long hold is somebody's who works; one of more than a day was put down by a clock that was ahead."""
+    """A claim that seems to last over a day was made by a clock that was ahead, and ends; a shorter one stays."""
     await create(store, "works", handle_at=999.0)
     await create(store, "died", handle_at=1_000.0)
     await store.claim("handlers", now=1_000.0, until=4_000.0, limit=1)

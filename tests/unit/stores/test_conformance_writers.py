@@ -1,4 +1,4 @@
-"""What any number of writers may do at once, and what any value becomes, for every store."""
+"""Concurrent writers lose nothing, and values survive a round trip, for every store."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.unit.stores.journals import (
 )
 
 SHARED_ENGINE = settings(max_examples=settings().max_examples // 2)
-"""One engine for all examples is the point: they must not disturb each other."""
+"""All examples share one engine on purpose, since they must not disturb each other."""
 numbers = itertools.count()
 
 
 def ids(*entries: Entry) -> set[str]:
-    """Return the ids of *entries*, which follow from what they say."""
+    """Return the ids of *entries*."""
     return {entry.id for entry in entries}
 
 
@@ -37,7 +37,7 @@ def ids(*entries: Entry) -> set[str]:
 
 
 async def test_concurrent_appends_lose_nothing(connect: Connect) -> None:
-    """100 appends at once on one journal, over several connections, are all there, each once."""
+    """100 concurrent appends to one journal, over several connections, are all stored once."""
     stores = [await connect() for _ in range(4)]
     await create(stores[0])
 
@@ -52,7 +52,7 @@ async def test_concurrent_appends_lose_nothing(connect: Connect) -> None:
 
 
 async def test_a_cancelled_append_disturbs_no_other(store: Store) -> None:
-    """Cancelling callers inside `append` leaves the others whole; theirs happened or did not."""
+    """Cancelling some appends does not affect the others, and each cancelled one is stored or not."""
     await create(store)
     tasks = [asyncio.create_task(store.append("ref", [make_webhook(n)], provider="kie")) for n in range(20)]
     await asyncio.sleep(0)
@@ -67,20 +67,20 @@ async def test_a_cancelled_append_disturbs_no_other(store: Store) -> None:
 
 
 class Writer:
-    """Appends to one journal over its own connection, and knows what the answers of the store say."""
+    """Appends to one journal over its own connection, and checks each answer against what it knows."""
 
     def __init__(self, store: Store, ref: str) -> None:
-        """Know nothing yet."""
+        """Begin without any known entry."""
         self.store = store
         self.ref = ref
         self.known: list[Entry] = []
 
     async def write(self, entries: Sequence[Entry], *, is_stale: bool, has_index: bool) -> None:
-        """Append *entries* as one who knows all answers, or nothing; check the answer against both."""
+        """Append *entries*, as a writer that knows all earlier answers or none, and check the answer."""
         before = [] if is_stale else self.known
         seen = {entry.id: entry for entry in before}
         new = [entry for entry in {entry.id: entry for entry in reversed(entries)}.values() if entry.id not in seen]
-        folded = len(before) + len(new)  # what the index is derived from
+        folded = len(before) + len(new)  # the index is derived from this
         index = make_index(self.ref, occupies_until=float(folded)) if has_index else None
         done = await self.store.append(
             self.ref, entries, provider="kie", index=index, known=len(before), look_at=LOOK_AT
@@ -104,7 +104,7 @@ steps = st.lists(
 async def test_any_interleaving_keeps_every_entry_once(
     connect: Connect, steps: list[tuple[int, list[int], bool, bool]]
 ) -> None:
-    """Writers with fresh or stale knowledge lose nothing, all know the same in the end, and the index is right."""
+    """Writers with fresh or stale knowledge lose no entry, agree in the end, and leave a right index."""
     ref = f"ref{next(numbers)}"
     writers = [Writer(await connect(), ref) for _ in range(3)]
     await create(writers[0].store, ref)
@@ -128,7 +128,7 @@ async def test_any_interleaving_keeps_every_entry_once(
         assert list(found.entries) == writer.known
 
 
-# --- whatever is given comes back ---------------------------------------------------------------------------
+# --- round trips --------------------------------------------------------------------------------------------
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 times = st.floats(min_value=0, max_value=4e9)
@@ -159,7 +159,7 @@ indexes = st.builds(
 async def test_what_is_stored_is_what_is_read(
     connect: Connect, journal: list[Entry], index: Index, words: tuple[str, str, str]
 ) -> None:
-    """Any entry and any index that is stored is read back as the same value, by ref, key and task id."""
+    """Any entry and index reads back as the same value, by ref, key and task id."""
     store = await connect()
     number = next(numbers)
     ref, key, task_id = (f"{number} {word}" for word in words)

@@ -1,4 +1,4 @@
-"""Rows that cannot be read: whoever reads one is told which, and all others are listed, claimed, counted and purged."""
+"""A damaged row raises an error that names it, and all other jobs are still listed, claimed, counted and purged."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Damage = Callable[[], Awaitable[None]]
 
 
 def in_redis(kind: str) -> Callable[[redis.asyncio.Redis, bytes], Awaitable[object]]:
-    """Return what damages a job's hash in one way."""
+    """Return a function that damages a job's hash in one way."""
 
     async def damage(server: redis.asyncio.Redis, key: bytes) -> object:
         if kind == "another type":
@@ -71,7 +71,7 @@ def in_redis(kind: str) -> Callable[[redis.asyncio.Redis, bytes], Awaitable[obje
     ids=" ".join,
 )
 def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Store, Damage]:
-    """Return a store, and what damages its second job in one way."""
+    """Return a store, and a function that damages its second job in one way."""
     engine, kind = request.param
     if engine == "redis":
         prefix, path = secrets.token_hex(8), request.getfixturevalue("valkey")
@@ -106,7 +106,7 @@ async def store(damaged: tuple[Store, Damage]) -> AsyncIterator[Store]:
 
 
 async def test_a_damaged_job_keeps_no_other_from_being_listed(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    """Listings pass over it, with a warning that names it; whoever reads it is told that it is damaged."""
+    """Listings skip a damaged job with a warning that names it, and reading it raises `UnreadableError`."""
     caplog.set_level(logging.WARNING)
     found = await listed(store)
     bodies = await delivered(store)
@@ -120,7 +120,7 @@ async def test_a_damaged_job_keeps_no_other_from_being_listed(store: Store, capl
 
 
 async def test_a_damaged_job_keeps_no_other_from_its_work(store: Store) -> None:
-    """Claims and due times go on, and a claim that meets the damaged job ends."""
+    """Claims and due times of other jobs are right beside a damaged job, which is not claimed again and again."""
     for work in ("polls", "handlers"):
         assert 1_000.0 == await store.next_due(work, providers=["kie"])
         claimed = await store.claim(work, now=1_100.0, until=1_200.0, limit=9, providers=["kie"], latest=1_500.0)
@@ -131,7 +131,7 @@ async def test_a_damaged_job_keeps_no_other_from_its_work(store: Store) -> None:
 
 
 async def test_a_damaged_job_keeps_no_other_from_its_limits(store: Store) -> None:
-    """Submits of its account wait for the others and go on when one of these ends; closed jobs are purged."""
+    """Beside a damaged job the limits of its account still free up as others end, and purges go on."""
     limits = Limits(submits=4, parallel=3)
     outcome = await create(store, "new", limits=limits, now=200.0, is_open=False)
     assert isinstance(outcome, (Created, Full))
@@ -146,7 +146,7 @@ async def test_a_damaged_job_keeps_no_other_from_its_limits(store: Store) -> Non
 
 @pytest.mark.parametrize("driver", ["sqlite3", "apsw"])
 async def test_a_damaged_stray_journal_ends_no_purge(tmp_path: Path, driver: Driver) -> None:
-    """It goes with the others that no submitted job has, and what is old goes after it."""
+    """A damaged orphan is purged with the others, and the purge goes on after it."""
     path = tmp_path / "jobs.db"
     store = SqliteStore(path, driver=driver)
     await store.open()
@@ -162,7 +162,7 @@ async def test_a_damaged_stray_journal_ends_no_purge(tmp_path: Path, driver: Dri
 
 @pytest.mark.parametrize("driver", ["sqlite3", "apsw"])
 async def test_an_index_that_denies_its_request_is_mended(tmp_path: Path, driver: Driver) -> None:
-    """A writer that brings the request once more is believed, and does not try again and again."""
+    """A damaged index row is repaired by a writer that appends the request again."""
     path = tmp_path / "jobs.db"
     store = SqliteStore(path, driver=driver)
     await store.open()
@@ -180,7 +180,7 @@ async def test_an_index_that_denies_its_request_is_mended(tmp_path: Path, driver
 
 
 async def test_a_delivery_of_a_damaged_job_meets_no_foreign_error(store: Store) -> None:
-    """It is taken, or refused by an error of ours, which its sender is answered 503 for."""
+    """A webhook for a damaged job is stored or raises `StoreError`, which answers its sender with 503."""
     for known in (0, 1, 2):
         with suppress(StoreError):
             await store.append("bad", [make_webhook(7 + known)], provider="kie", known=known, look_at=1_000.0)

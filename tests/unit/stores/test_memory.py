@@ -1,4 +1,4 @@
-"""The memory store's own promises: no loop, no copies, faults on demand, and no growth."""
+"""The memory store's own promises: no event loop, no copies, faults on demand, and bounded growth."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BURST = 10_001
 
 
 def test_it_needs_no_loop() -> None:
-    """A memory store is made outside of any event loop, and used in one after another."""
+    """A memory store can be made outside of an event loop, and used in several."""
     store = MemoryStore()
 
     assert b"one" == asyncio.run(store.secret("name", b"one"))
@@ -28,7 +28,7 @@ def test_it_needs_no_loop() -> None:
 
 
 async def test_it_keeps_the_objects_themselves() -> None:
-    """What is read is the very object that was stored: nothing is copied or encoded."""
+    """A read returns the very objects that were stored, neither copied nor encoded."""
     store, entry, index = MemoryStore(), make_webhook(1), make_index()
     await create(store)
 
@@ -40,7 +40,7 @@ async def test_it_keeps_the_objects_themselves() -> None:
 
 
 async def test_it_fails_on_demand() -> None:
-    """`fail` makes every call raise `StoreError` until it is taken back, and nothing is stored meanwhile."""
+    """`fail` makes every call raise `StoreError` until it is undone, and nothing is stored meanwhile."""
     store = MemoryStore()
     store.fail("the disk is full")
 
@@ -53,7 +53,7 @@ async def test_it_fails_on_demand() -> None:
 
 
 async def test_a_slow_listener_gets_a_gap() -> None:
-    """A listener that does not keep up gets one `RESYNC` in place of a backlog without bounds."""
+    """A listener that falls behind gets one `RESYNC` in place of an unbounded backlog."""
     store = MemoryStore()
     await store.open()
     stream = store.changes()
@@ -71,7 +71,7 @@ async def test_a_slow_listener_gets_a_gap() -> None:
 
 
 async def test_old_due_times_are_forgotten() -> None:
-    """A job that is put off again and again leaves no trail."""
+    """A job that is rescheduled many times takes no more memory."""
     store = MemoryStore()
     await create(store, poll_at=1e9)
     tracemalloc.start()
@@ -86,7 +86,7 @@ async def test_old_due_times_are_forgotten() -> None:
 
 
 async def test_a_purged_job_leaves_nothing_behind() -> None:
-    """What is purged can be collected, though its work would have been due much later."""
+    """A purged job is garbage collected, even if its work would have been due much later."""
     store, entry = MemoryStore(), make_webhook(1)
     holders = sys.getrefcount(entry)
     await create(store)
@@ -101,7 +101,7 @@ async def test_a_purged_job_leaves_nothing_behind() -> None:
 
 
 async def test_a_long_journal_still_knows_a_repeat() -> None:
-    """Whether a journal is short or long, what is there already is not appended again."""
+    """A repeat is recognised in a short and in a long journal."""
     store = MemoryStore()
     for number in range(40):
         for _ in range(2):
@@ -111,7 +111,7 @@ async def test_a_long_journal_still_knows_a_repeat() -> None:
 
 
 async def test_it_outlives_its_clients() -> None:
-    """What a closed client stored is there for the next one, and for whoever looks after the test."""
+    """The data of a memory store remains after it is closed."""
     store = MemoryStore()
     await store.open()
     await create(store)

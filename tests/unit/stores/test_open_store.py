@@ -1,4 +1,4 @@
-"""What `open_store` accepts, and what it says of the rest."""
+"""What `open_store` accepts, and how it refuses the rest."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from audioext.stores.sqlite import SqliteStore
 
 @pytest.mark.parametrize("url", [None, "memory://", "memory:"])
 def test_memory_is_the_default(url: str | None) -> None:
-    """No URL and `memory://` give a memory store."""
+    """Without a URL, or with `memory://`, a store is in memory."""
     assert isinstance(open_store(url), MemoryStore)
 
 
 def test_a_store_is_left_as_it_is() -> None:
-    """A store that the user made is not touched."""
+    """A store object is returned as it is."""
     store = MemoryStore()
 
     assert store is open_store(store)
@@ -29,21 +29,21 @@ def test_a_store_is_left_as_it_is() -> None:
     "url", ["jobs.db", "postgres://host/db", "", "sqlite://jobs.db", "sqlite:///", "sqlite:jobs.db", "sqlite:///a\0.db"]
 )
 def test_an_unknown_url_lists_the_forms(url: str) -> None:
-    """Anything else is a `ConfigError` that lists what a store looks like."""
+    """Any other URL raises `ConfigError`, which lists the valid forms."""
     with pytest.raises(ConfigError, match=r"memory://.*sqlite:///relative\.db.*redis://"):
         open_store(url)
 
 
 @pytest.mark.parametrize("value", [3, [], Path("jobs.db")])
 def test_what_is_no_store_is_refused(value: object) -> None:
-    """An object without the store protocol is refused before it is used."""
+    """An object without the store protocol is refused."""
     with pytest.raises(ConfigError, match="is not a store; use"):
         open_store(value)  # type: ignore[arg-type]  # what a user may do
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "unix"])
 def test_a_missing_extra_is_named(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Redis URL without the extra says what to install."""
+    """A Redis URL without the extra raises an error that says what to install."""
     monkeypatch.setitem(sys.modules, "audioext.stores.redis", None)  # as if it could not be imported
 
     with pytest.raises(ConfigError, match=r'the Redis store needs more packages: pip install "audioext\[redis\]"'):
@@ -51,7 +51,7 @@ def test_a_missing_extra_is_named(scheme: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_password_is_not_repeated() -> None:
-    """The error of a URL that is not known says nothing of what may be secret in it."""
+    """The error for an unknown URL does not repeat its password."""
     with pytest.raises(ConfigError) as caught:
         open_store("postgres://me:hunter2@host/db")
 
@@ -68,7 +68,7 @@ def test_a_password_is_not_repeated() -> None:
     ],
 )
 def test_urls_say_where_and_how(url: str, expected: SqliteStore) -> None:
-    """Three slashes are relative, four absolute, and `?synchronous=` chooses."""
+    """Three slashes are a relative path, four an absolute one, and `?synchronous=` sets the durability."""
     found = open_store(url)
 
     assert isinstance(found, SqliteStore)
@@ -86,6 +86,6 @@ def test_urls_say_where_and_how(url: str, expected: SqliteStore) -> None:
     ],
 )
 def test_a_url_that_cannot_work_is_refused(url: str) -> None:
-    """An option that does not exist, a file in memory or a fragment is a `ConfigError` with the forms."""
+    """An unknown option, a file in memory or a fragment raises `ConfigError` with the valid forms."""
     with pytest.raises(ConfigError, match="sqlite:////absolute"):
         open_store(url)

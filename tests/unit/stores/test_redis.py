@@ -1,4 +1,4 @@
-"""What only the Redis store does: its URL, its keys, and what the server forgets, on a real server."""
+"""What only the Redis store does: its URL, its keys, and data that the server expires, on a real server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Local = Callable[..., Awaitable[RedisStore]]
 
 @pytest.fixture
 async def local(valkey: Path, stack: AsyncExitStack) -> Local:
-    """Return a function that opens one more store on the server of all tests, under a prefix of its own."""
+    """Return a function that opens another store on the shared server, under a given prefix."""
 
     async def connect(prefix: str, **options: object) -> RedisStore:
         query = "".join(f"&{name}={value}" for name, value in options.items())
@@ -43,17 +43,17 @@ async def local(valkey: Path, stack: AsyncExitStack) -> Local:
 
 @pytest.fixture
 async def plain(valkey: Path, stack: AsyncExitStack) -> redis.asyncio.Redis:
-    """Return a plain client of the server of all tests."""
+    """Return a plain client of the shared server."""
     return await stack.enter_async_context(redis.asyncio.Redis(unix_socket_path=str(valkey)))
 
 
 async def append(store: Store, *entries: Entry, ref: str = "ref") -> Appended:
-    """Append what a listener hears of *ref*."""
+    """Append to the journal of *ref* as for a webhook."""
     return await store.append(ref, entries, provider="kie", look_at=LOOK_AT)
 
 
 def closing(ref: str = "ref", **fields: object) -> Index:
-    """Return the index of a job that is over."""
+    """Return the index of a closed job."""
     return make_index(ref, is_open=False, **fields)
 
 
@@ -75,7 +75,7 @@ def closing(ref: str = "ref", **fields: object) -> Index:
     ],
 )
 def test_a_url_is_the_drivers_but_for_what_is_ours(url: str, driver: dict[str, object], shown: str) -> None:
-    """Our part of the query is taken out, valkey is redis to the driver, and what is shown bears no password."""
+    """Our own options are removed from the URL, the driver gets the rest, and no repr shows the password."""
     address = read_url(url)
 
     assert shown == address.shown
@@ -106,7 +106,7 @@ def test_a_url_is_the_drivers_but_for_what_is_ours(url: str, driver: dict[str, o
     ],
 )
 def test_a_url_that_cannot_work_is_refused(url: str, word: str) -> None:
-    """Before anything is connected, with a word on what to write; nothing is accepted in silence."""
+    """An invalid URL raises `ConfigError` with a hint before anything is connected."""
     with pytest.raises(ConfigError, match=rf"store's URL.*{word}"):
         open_store(url)
 
@@ -115,7 +115,7 @@ def test_a_url_that_cannot_work_is_refused(url: str, word: str) -> None:
 
 
 async def test_all_keys_share_one_slot(local: Local, plain: redis.asyncio.Redis) -> None:
-    """Whatever is stored is under one hash tag, so that a script of a cluster sees all of it."""
+    """All keys share one hash tag, so that a script can use them in a cluster."""
     prefix = secrets.token_hex(4)
     store = await local(prefix)
     await create(store, key="key", poll_at=5.0, handle_at=6.0, occupies_until=500.0)
@@ -131,7 +131,7 @@ async def test_all_keys_share_one_slot(local: Local, plain: redis.asyncio.Redis)
 
 
 async def test_prefixes_keep_apart(local: Local) -> None:
-    """Two installations may share one server."""
+    """Two stores with different prefixes are independent on one server."""
     one, other = await local("one"), await local("other")
 
     await create(one, key="key")
@@ -144,7 +144,7 @@ async def test_prefixes_keep_apart(local: Local) -> None:
 async def test_another_releases_jobs_are_refused(
     local: Local, plain: redis.asyncio.Redis, layout: str | bytes, words: str
 ) -> None:
-    """What 0.1 or a later release wrote under the same prefix is left alone, in one sentence."""
+    """A store written by 0.1 or by a later release is refused and left as it is."""
     prefix = secrets.token_hex(4)
     await plain.hset(f"{{{prefix}}}:meta", mapping={"layout": layout, "partitions": "8"})
 
@@ -156,7 +156,7 @@ async def test_another_releases_jobs_are_refused(
 
 
 async def test_clients_that_open_at_once_agree(local: Local, plain: redis.asyncio.Redis) -> None:
-    """Ten first starts make one layout and one secret."""
+    """Ten stores that open a new server at once agree on one layout and one secret."""
     stores = await asyncio.gather(*(local("at-once") for _ in range(10)))
 
     found = await asyncio.gather(*(store.secret("name", secrets.token_bytes(8)) for store in stores))
@@ -166,7 +166,7 @@ async def test_clients_that_open_at_once_agree(local: Local, plain: redis.asynci
 
 
 async def test_a_damaged_key_leads_nowhere(local: Local, plain: redis.asyncio.Redis) -> None:
-    """What stands there and is no text names no job, and no other error than a store's own comes of it."""
+    """A damaged key or task id leads to no job, and raises no foreign error."""
     store = await local("damaged-key")
     await create(store, "ref", key="key", task_id="task")
     await plain.set("{damaged-key}:key:key", b"\xff")
@@ -178,11 +178,11 @@ async def test_a_damaged_key_leads_nowhere(local: Local, plain: redis.asyncio.Re
         assert None is await store.read(ref)
 
 
-# --- what the server forgets by itself ----------------------------------------------------------------------
+# --- expiry on the server -----------------------------------------------------------------------------------
 
 
 async def test_what_is_not_open_expires_by_itself(local: Local, plain: redis.asyncio.Redis) -> None:
-    """Closed jobs, orphans and what leads to them have a time to live; open jobs have none."""
+    """Closed jobs, orphans and their keys have a time to live; open jobs have none."""
     store = await local("ttl", ttl=1000)
     names = ["{ttl}:job:ref", "{ttl}:key:key", "{ttl}:task:3:kie:task"]
 
@@ -205,7 +205,7 @@ async def test_what_is_not_open_expires_by_itself(local: Local, plain: redis.asy
 
 
 async def test_what_expired_is_in_nobodys_way(local: Local, plain: redis.asyncio.Redis) -> None:
-    """Where the server forgot a job, reading and claiming go on, and a purge clears what is left of it."""
+    """A job that the server expired does not disturb reads and claims, and a purge removes its remains."""
     store = await local("left")
     await store.create(
         make_request(), closing(handle_at=5.0, poll_at=5.0), limits=Limits(submits=9, parallel=9), now=100.0
@@ -224,7 +224,7 @@ async def test_what_expired_is_in_nobodys_way(local: Local, plain: redis.asyncio
 
 
 async def test_who_opens_a_store_clears_what_expired(local: Local, plain: redis.asyncio.Redis) -> None:
-    """Indexes do not grow for ever though no client ever purges."""
+    """Opening a store removes what is left of expired jobs, even if no client ever purges."""
     store = await local("swept", ttl=1000)
     await append(store, make_webhook(1), ref="orphan")
     assert 1 == await plain.zcard("{swept}:closed")
@@ -245,7 +245,7 @@ async def test_who_opens_a_store_clears_what_expired(local: Local, plain: redis.
     ],
 )
 async def test_a_weak_persistence_is_warned_of(tmp_path: Path, settings: dict[str, str], word: str | None) -> None:
-    """A server that would lose acknowledged jobs is named as such, one that would not is not."""
+    """A server that could lose acknowledged jobs causes a warning."""
     path = tmp_path / "s"
     with ValkeyServer(port=0, unix_socket_path=path, data_dir=tmp_path, config={"save": "", **settings}):
         store = RedisStore(f"unix://{path}")
@@ -257,7 +257,7 @@ async def test_a_weak_persistence_is_warned_of(tmp_path: Path, settings: dict[st
 
 
 async def test_a_user_who_may_not_ask_is_told_so(tmp_path: Path) -> None:
-    """`-@dangerous`, as hosted servers have it, forbids INFO and CONFIG: jobs are kept all the same."""
+    """A user without the right to INFO and CONFIG gets a warning, and jobs are stored all the same."""
     path = tmp_path / "s"
     user = "audioext on >word ~* &* +@all -@dangerous"
     with ValkeyServer(port=0, unix_socket_path=path, data_dir=tmp_path, config={"save": "", "user": user}):
@@ -340,14 +340,14 @@ def _of(index: Index, ref: str) -> Index:
 
 
 async def _has_task(store: Store, task_id: str) -> bool:
-    """Say whether one is found; which one of several is not promised."""
+    """Return whether a job with *task_id* is found; which one of several is not defined."""
     ref = await store.find(provider="kie", task_id=task_id)
     assert ref is None or task_id == (await held(store, ref)).index.task_id
     return ref is not None
 
 
 async def all_of(store: Store) -> list[object]:
-    """Return what the store holds, in every way in which it can be asked."""
+    """Return everything that can be read from the store."""
     return [
         *[await store.read(ref) for ref in "abc"],
         *[await store.find(key=key) for key in ("k1", "k2")],
@@ -361,14 +361,14 @@ async def all_of(store: Store) -> list[object]:
 
 @given(calls=st.lists(_calls, max_size=25))
 async def test_scripts_do_what_the_memory_store_does(valkey: Path, calls: list[tuple[object, ...]]) -> None:
-    """Whatever is asked in whatever order, both answer and hold the same."""
+    """The scripts return and store the same as the memory store, for any sequence of calls."""
     memory, store = MemoryStore(), RedisStore(f"unix://{valkey}?prefix={secrets.token_hex(8)}")
     await memory.open()
     await store.open()
     try:
         for call in calls:
             if call[0] == "append" and call[1] not in await listed(memory):
-                call = (*call[:4], 0, *call[5:])  # that its request is lost is noticed here alone  # noqa: PLW2901
+                call = (*call[:4], 0, *call[5:])  # only this store notices that its request is lost  # noqa: PLW2901
             assert await play(memory, call) == await play(store, call), call
         assert await all_of(memory) == await all_of(store)
     finally:
@@ -376,7 +376,7 @@ async def test_scripts_do_what_the_memory_store_does(valkey: Path, calls: list[t
 
 
 async def test_another_loops_store_refuses(local: Local) -> None:
-    """A store that was opened in one event loop is of no use in another, and says so instead of waiting for ever."""
+    """A store that was opened in one event loop raises `StoreError` in another."""
     store = await local("loops")
 
     async def read() -> None:

@@ -1,4 +1,4 @@
-"""Calls that the server does not do at first: they keep their order, and disturb none of the others."""
+"""Calls that the server refuses at first keep their order, and do not disturb others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def test_appends_keep_their_order_where_the_server_forgot_the_scripts(
     local: Local,  # noqa: F811 - a fixture
     plain: redis.asyncio.Redis,  # noqa: F811 - a fixture
 ) -> None:
-    """As after a restart: webhooks of one job that wait together enter its journal as they came."""
+    """If the server lost the scripts, as after a restart, waiting webhooks of one job are stored in their order."""
     store = await local("forgotten")
     await create(store, "ref")
     await plain.script_flush()
@@ -30,7 +30,7 @@ async def test_appends_keep_their_order_where_the_server_forgot_the_scripts(
 
 
 async def test_a_call_that_is_put_off_makes_no_other_run_again() -> None:
-    """As where a slot moves: what was done behind a refused call is answered, and not done a second time."""
+    """If the server refuses a call, as while a slot moves, the calls behind it are answered and not run twice."""
     gets, claims = 0, 0
 
     async def words(reader: asyncio.StreamReader) -> list[bytes]:
@@ -51,7 +51,7 @@ async def test_a_call_that_is_put_off_makes_no_other_run_again() -> None:
                     writer.write(b"*1\r\n$3\r\nr%02d\r\n" % claims)
                 else:
                     writer.write(b"-ERR no cluster\r\n" if name == b"CLUSTER" else b"+OK\r\n")
-        except ValueError:  # it hung up
+        except ValueError:  # the client hung up
             pass
         finally:
             writer.close()

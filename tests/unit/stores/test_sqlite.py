@@ -29,13 +29,13 @@ FAT = 4_000
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return where the file of this test is."""
+    """Return the path of this test's file."""
     return tmp_path / "jobs.db"
 
 
 @pytest.fixture
 async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    """Return an open store whose file these tests may read with Python's own SQLite, since it uses the same."""
+    """Return an open store on Python's own SQLite, since these tests read its file with the same library."""
     store = SqliteStore(path, driver="sqlite3")
     await store.open()
     yield store
@@ -56,7 +56,7 @@ def look(path: Path, query: str) -> list[tuple[object, ...]]:
 
 
 def jobs_without_the_log(path: Path) -> int:
-    """Return how many jobs the file itself holds."""
+    """Return how many jobs the file has without its log."""
     alone = Path(shutil.copy(path, path.with_name("alone.db")))
     ((count,),) = look(alone, "SELECT count(*) FROM jobs")
     assert isinstance(count, int)
@@ -72,7 +72,7 @@ def transactions(path: Path) -> int:
 
 
 def has_heard(listener: Listener, count: int) -> bool:
-    """Say whether the journal of the open job was said to hold so many entries."""
+    """Return whether the last change of the open job had this count."""
     return listener.counts.get("open") == count
 
 
@@ -80,7 +80,7 @@ def has_heard(listener: Listener, count: int) -> bool:
 
 
 async def test_appends_that_wait_share_a_transaction(store: SqliteStore, path: Path) -> None:
-    """200 creates and 200 appends that are made at once take a handful of transactions."""
+    """200 concurrent creates, and then 200 appends, take a handful of transactions."""
     await asyncio.gather(*(create(store, f"ref{number}") for number in range(200)))
     await asyncio.gather(*(store.append(f"ref{n}", [make_webhook(n)], provider="kie", known=1) for n in range(200)))
 
@@ -88,7 +88,7 @@ async def test_appends_that_wait_share_a_transaction(store: SqliteStore, path: P
 
 
 async def test_an_append_that_cannot_be_stored_fails_alone(driver: Driver, path: Path) -> None:
-    """A number that no column holds is its own append's error, and the others of its group are stored."""
+    """An append with a number that no column can hold fails, and the others of its group are stored."""
     store = SqliteStore(path, driver=driver)
     await store.open()
     refs = [f"ref{number}" for number in range(10)]
@@ -111,7 +111,7 @@ async def test_an_append_that_cannot_be_stored_fails_alone(driver: Driver, path:
 
 
 async def test_a_group_with_a_fault_is_heard_as_it_is_stored(store: SqliteStore, listen: Listen) -> None:
-    """What is stored beside an append that fails is announced, with the last count of each journal."""
+    """Appends beside one that fails are announced, with the last count of each journal."""
     await create(store)
     listener = await listen(store)
     hooks = [make_webhook(1), make_entry("webhook", 1.0, status=2**70), make_webhook(2)]
@@ -122,15 +122,15 @@ async def test_a_group_with_a_fault_is_heard_as_it_is_stored(store: SqliteStore,
 
 
 async def test_the_log_is_moved_into_the_file_by_and_by(store: SqliteStore, path: Path) -> None:
-    """After some thousand appends the file itself holds them, without the log."""
+    """After some thousand appends the file holds them without its log."""
     await asyncio.gather(*(create(store, f"ref{number}") for number in range(2_500)))
-    await create(store, "last")  # what is stored before it was moved
+    await create(store, "last")  # stored before the checkpoint
 
     assert 1_000 <= jobs_without_the_log(path)
 
 
 async def test_the_log_is_moved_when_it_has_been_quiet(store: SqliteStore, path: Path) -> None:
-    """A single append is moved into the file a moment later."""
+    """A single append is moved from the log into the file a moment later."""
     await create(store)
 
     async with asyncio.timeout(10):
@@ -139,7 +139,7 @@ async def test_the_log_is_moved_when_it_has_been_quiet(store: SqliteStore, path:
 
 
 async def test_the_log_stays_short(store: SqliteStore, path: Path) -> None:
-    """Writers that never rest do not make the log grow for ever."""
+    """The log stays bounded under constant writes."""
     fat = [make_webhook(1, size=FAT)]
     for number in range(8):
         await asyncio.gather(*(store.append(f"ref{number} {n}", fat, provider="kie") for n in range(1_000)))
@@ -149,7 +149,7 @@ async def test_the_log_stays_short(store: SqliteStore, path: Path) -> None:
 
 
 async def test_an_id_is_never_given_twice(store: SqliteStore, path: Path, listen: Listen) -> None:
-    """What is appended after the newest journal was purged is heard of by other processes all the same."""
+    """After the newest journal was purged, the next appends still reach listeners on other connections."""
     other = SqliteStore(path, driver="sqlite3")
     await other.open()
     await create(store, "open")
@@ -170,7 +170,7 @@ async def test_an_id_is_never_given_twice(store: SqliteStore, path: Path, listen
 
 
 async def test_a_long_burst_of_another_connection_is_heard(store: SqliteStore, path: Path, listen: Listen) -> None:
-    """More appends than one look reads are read by the next ones."""
+    """A burst longer than one read of the changes is read by the following ones."""
     other = SqliteStore(path, driver="sqlite3")
     await other.open()
     listener = await listen(store)
@@ -186,7 +186,7 @@ async def test_a_long_burst_of_another_connection_is_heard(store: SqliteStore, p
 
 @pytest.mark.parametrize("newest_first", [False, True])
 async def test_jobs_that_fill_many_pages_are_listed_whole(store: SqliteStore, *, newest_first: bool) -> None:
-    """Pages end after so many jobs, or so many bytes: each job comes once, with its own entries in their order."""
+    """A listing of many pages yields each job once, with its own entries in their order."""
     refs = [f"ref{number:03}" for number in range(300)]
     await asyncio.gather(*(create(store, ref) for ref in refs))
     hooks = tuple(make_webhook(n, size=4_000_000) for n in (2, 1))
@@ -204,7 +204,7 @@ async def test_jobs_that_fill_many_pages_are_listed_whole(store: SqliteStore, *,
 
 
 async def test_a_new_file_is_its_owners_alone(path: Path, driver: Driver) -> None:
-    """It holds the secret that signs callback URLs; the permissions that its owner gives it stay."""
+    """A new file, which holds the secret, is readable by its owner only, and later permissions are kept."""
     for mode in (0o600, 0o640):
         store = SqliteStore(path, driver=driver)
         await store.open()
@@ -215,7 +215,7 @@ async def test_a_new_file_is_its_owners_alone(path: Path, driver: Driver) -> Non
 
 
 async def test_a_closed_store_refuses(store: SqliteStore) -> None:
-    """Whatever is asked of a store that is closed, or was never opened, is a `StoreError`."""
+    """Every call on a store that is closed, or was never opened, raises `StoreError`."""
     await store.aclose()
 
     for refused in (store, SqliteStore(store.path)):
@@ -228,7 +228,7 @@ async def test_a_closed_store_refuses(store: SqliteStore) -> None:
 
 
 async def test_nothing_is_left_behind(path: Path, driver: Driver) -> None:
-    """After `aclose` its threads are gone, and the log is part of the file."""
+    """`aclose` ends all threads, and moves the log into the file."""
     before = set(threading.enumerate())
     store = SqliteStore(path, driver=driver)
     await store.open()
@@ -258,7 +258,7 @@ async def test_a_cancelled_close_closes_all_the_same(store: SqliteStore) -> None
 
 
 async def test_many_first_starts_at_once(path: Path, driver: Driver) -> None:
-    """Several stores that open a new file at the same moment all find it ready."""
+    """Several stores that open a new file at once all work, with one secret."""
     stores = [SqliteStore(path, driver=driver) for _ in range(6)]
 
     await asyncio.gather(*(store.open() for store in stores))
@@ -269,7 +269,7 @@ async def test_many_first_starts_at_once(path: Path, driver: Driver) -> None:
 
 
 async def test_a_cancelled_opening_leaves_the_other_user(path: Path) -> None:
-    """Of two clients that open one store object at once, one may be cancelled: the other has its store."""
+    """If two clients open one store object at once and one is cancelled, the other can use the store."""
     store = SqliteStore(path)
     cancelled = asyncio.create_task(store.open())
     other = asyncio.create_task(store.open())
@@ -284,7 +284,7 @@ async def test_a_cancelled_opening_leaves_the_other_user(path: Path) -> None:
 
 @pytest.mark.parametrize("synchronous", ["normal", "full"])
 async def test_a_file_may_lie_under_any_name(tmp_path: Path, driver: Driver, synchronous: str) -> None:
-    """Spaces, percents and question marks in a path are part of it, and every level of durability works."""
+    """A path may contain spaces, percent signs and question marks, and every level of durability works."""
     folder = tmp_path / "a b%20c?mode=ro#d"
     folder.mkdir()
     store = SqliteStore(f"/{folder}/jobs.db", driver=driver, synchronous=synchronous)  # type: ignore[arg-type]  # one of the two
@@ -299,7 +299,7 @@ async def test_a_file_may_lie_under_any_name(tmp_path: Path, driver: Driver, syn
 
 
 async def test_a_newer_schema_is_refused(store: SqliteStore, path: Path) -> None:
-    """A file of a newer release is left alone, with the advice to update."""
+    """A file of a newer release is refused, with the advice to update."""
     await store.aclose()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -310,7 +310,7 @@ async def test_a_newer_schema_is_refused(store: SqliteStore, path: Path) -> None
 
 @pytest.mark.parametrize("version", [1, 2])
 async def test_a_file_of_release_0_1_is_refused(path: Path, driver: Driver, version: int) -> None:
-    """It is left as it is, with one sentence that says what to do."""
+    """A file of release 0.1 is refused and left as it is, with advice on what to do."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE records (id INTEGER PRIMARY KEY)")
         connection.execute(f"PRAGMA user_version = {version}")
@@ -324,7 +324,7 @@ async def test_a_file_of_release_0_1_is_refused(path: Path, driver: Driver, vers
 
 
 async def test_another_programs_file_is_refused(path: Path, driver: Driver) -> None:
-    """A database of another program is left as it is."""
+    """A database of another program is refused and left as it is."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE theirs (id)")
     before = path.read_bytes()
@@ -336,7 +336,7 @@ async def test_another_programs_file_is_refused(path: Path, driver: Driver) -> N
 
 
 async def test_an_sqlite_with_a_known_fault_is_named(path: Path, driver: Driver) -> None:
-    """Whether there is a warning follows from the version of the SQLite that the driver brings."""
+    """A warning names the driver's SQLite version if that has the WAL-reset bug."""
     version = sqlite3.sqlite_version if driver == "sqlite3" else apsw.sqlite_lib_version()
     store = SqliteStore(path, driver=driver)
     await store.open()
@@ -365,5 +365,5 @@ async def test_an_sqlite_with_a_known_fault_is_named(path: Path, driver: Driver)
     ],
 )
 def test_the_fault_is_in_so_many_versions(version: str, expected: bool) -> None:
-    """It came with the write-ahead log, and was mended in three releases."""
+    """The WAL-reset bug came with the write-ahead log, and was fixed in three releases."""
     assert expected == has_reset_bug(version)

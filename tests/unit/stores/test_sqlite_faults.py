@@ -1,4 +1,4 @@
-"""What the SQLite store says and does when the file, its disk, or another process fails it; and that it recovers."""
+"""What the SQLite store does when its file, disk or another process fails it, and how it recovers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAT = 16_000
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return where the file of this test is."""
+    """Return the path of this test's file."""
     return tmp_path / "jobs.db"
 
 
@@ -47,12 +47,12 @@ async def store(path: Path, driver: Driver) -> AsyncIterator[SqliteStore]:
 
 
 def stranger(path: Path, driver: Driver) -> sqlite3.Connection | apsw.Connection:
-    """Return a connection by the same library, since two in one process would undo each other's locks."""
+    """Return a connection by the same library, since two libraries in one process would undo each other's locks."""
     return apsw.Connection(str(path)) if driver == "apsw" else sqlite3.connect(path, isolation_level=None)
 
 
 async def test_a_locked_file(store: SqliteStore, path: Path, driver: Driver) -> None:
-    """While another process holds the file, appends fail clearly and reads go on; then all works again."""
+    """While another process locks the file, appends fail and reads go on; then all works again."""
     await create(store)
     with closing(stranger(path, driver)) as connection:
         connection.execute("BEGIN IMMEDIATE")
@@ -71,7 +71,7 @@ async def test_a_locked_file(store: SqliteStore, path: Path, driver: Driver) -> 
 
 
 async def test_a_full_disk(store: SqliteStore) -> None:
-    """When the file may not grow, the append fails clearly and wholly; with room again, it works again."""
+    """An append that exceeds the disk fails as a whole, and works again once there is room."""
     resource = pytest.importorskip("resource", reason="this system has no limits on a file's size")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     await create(store)
@@ -94,7 +94,7 @@ async def test_a_full_disk(store: SqliteStore) -> None:
 
 @contextmanager
 def nobodys_folder() -> Iterator[Path]:
-    """Yield a folder that this process may read and not write once it says so, even as root."""
+    """Yield a folder that this process can make read-only for itself, even as root."""
     folder = Path(tempfile.mkdtemp())
     is_root = os.geteuid() == 0
     try:
@@ -108,7 +108,7 @@ def nobodys_folder() -> Iterator[Path]:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no such permissions")
 async def test_a_read_only_file(driver: Driver) -> None:
-    """A file that may not be written is refused when it is opened, and opens once it may be."""
+    """A read-only file is refused when it is opened, and opens once it may be written."""
     with nobodys_folder() as folder:
         store = SqliteStore(folder / "jobs.db", driver=driver)
         await store.open()
@@ -118,7 +118,7 @@ async def test_a_read_only_file(driver: Driver) -> None:
         folder.chmod(0o555)
         is_root = os.geteuid() == 0
         if is_root:
-            os.seteuid(65534)  # root may write anything: be nobody for a moment
+            os.seteuid(65534)  # root may write anything, so become nobody for a moment
 
         with pytest.raises(StoreError, match=r"check the permissions of the file, .*-wal and -shm"):
             await store.open()
@@ -133,7 +133,7 @@ async def test_a_read_only_file(driver: Driver) -> None:
 
 
 async def test_a_file_that_is_no_database(path: Path, driver: Driver) -> None:
-    """A file full of something else is refused and left as it is."""
+    """A file that is not a database is refused and left as it is."""
     path.write_bytes(b"these are not the jobs you are looking for" * 100)
     before = path.read_bytes()
 
@@ -144,7 +144,7 @@ async def test_a_file_that_is_no_database(path: Path, driver: Driver) -> None:
 
 
 async def test_a_damaged_file(store: SqliteStore, path: Path) -> None:
-    """Bytes that rotted on the disk are reported as such, and the store opens once the file is restored."""
+    """A damaged file is reported as such, and the store opens once the file is restored."""
     for number in range(100):
         await store.append(f"ref{number}", [make_webhook(1, size=FAT)], provider="kie")
     await store.aclose()
@@ -161,7 +161,7 @@ async def test_a_damaged_file(store: SqliteStore, path: Path) -> None:
 
 
 async def test_a_damaged_entry(store: SqliteStore, path: Path, driver: Driver) -> None:
-    """A single entry that cannot be read is an error for whoever reads it, and for nobody else."""
+    """A damaged entry raises an error for readers of its job, and for no others."""
     for ref in ("bad", "good"):
         await create(store, ref)
     with closing(stranger(path, driver)) as connection:
@@ -175,13 +175,13 @@ async def test_a_damaged_entry(store: SqliteStore, path: Path, driver: Driver) -
 
 
 async def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, driver: Driver) -> None:
-    """What cannot even be looked at, as a folder that may not be entered, does not leave who opens it waiting."""
+    """A path that the system cannot look up, such as one that is too long, raises `StoreError`."""
     with pytest.raises(StoreError, match="cannot be looked at: File name too long"):
         await SqliteStore(tmp_path / ("x" * 300), driver=driver).open()
 
 
 async def test_a_missing_folder(tmp_path: Path, driver: Driver) -> None:
-    """A folder that does not exist is named; once it is made, the store opens."""
+    """A missing folder is named in the error, and the store opens once it exists."""
     store = SqliteStore(tmp_path / "not" / "there" / "jobs.db", driver=driver)
     with pytest.raises(StoreError, match=r"the folder .*there of the SQLite file does not exist: make it"):
         await store.open()
@@ -199,7 +199,7 @@ async def test_a_folder_is_no_file(tmp_path: Path, driver: Driver) -> None:
 
 
 async def test_a_deleted_file(store: SqliteStore, path: Path, listen: Listen) -> None:
-    """Nothing is acknowledged into a file that was moved away; put back, it goes on, and others are heard again."""
+    """While its file is moved away, the store refuses all calls; once it is back, calls and changes go on."""
     await create(store)
     listener = await listen(store)
     away = path.rename(path.with_name("away.db"))
@@ -218,7 +218,7 @@ async def test_a_deleted_file(store: SqliteStore, path: Path, listen: Listen) ->
 
 
 async def test_a_replaced_file(store: SqliteStore, path: Path) -> None:
-    """Another file in the place of ours is not taken for it, until the store is opened again."""
+    """A file that replaced the store's own is refused until the store is opened again."""
     await create(store)
     await store.aclose()
     other = path.with_name("other.db")
@@ -233,7 +233,7 @@ async def test_a_replaced_file(store: SqliteStore, path: Path) -> None:
 
 
 async def test_an_emptied_file(store: SqliteStore, path: Path) -> None:
-    """An empty file in the place of ours is not accepted as a new store, and the log is not thrown away."""
+    """An empty file in place of the store's own is refused, and the log is not thrown away."""
     await create(store)
     away = path.rename(path.with_name("away.db"))
     path.touch()
@@ -249,7 +249,7 @@ async def test_an_emptied_file(store: SqliteStore, path: Path) -> None:
 async def test_a_file_whose_rows_are_gone(
     store: SqliteStore, path: Path, driver: Driver, listen: Listen, refilled: int
 ) -> None:
-    """Rows that somebody deletes are a gap, even where as many came since; what is appended later is heard of."""
+    """Deleted rows cause a resync, even if as many are new, and later appends are announced."""
     other = SqliteStore(path, driver=driver)
     await other.open()
     for number in range(3):
@@ -277,7 +277,7 @@ async def test_a_file_whose_rows_are_gone(
     await other.aclose()
 
 
-# --- whose file it is ----------------------------------------------------------------------------------------
+# --- owner and permissions -----------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no such permissions")
@@ -285,7 +285,7 @@ async def test_a_file_whose_rows_are_gone(
 async def test_an_empty_file_that_others_may_write_is_made_private(
     path: Path, driver: Driver, mode: int, expected: int
 ) -> None:
-    """A file that was laid ready with open doors is its owner's alone before the secret is in it."""
+    """An empty file with open permissions is made private before the secret is written."""
     path.touch()
     path.chmod(mode)
     store = SqliteStore(path, driver=driver)
@@ -299,7 +299,7 @@ async def test_an_empty_file_that_others_may_write_is_made_private(
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no such permissions")
 async def test_a_file_that_anybody_may_write_is_made_private(store: SqliteStore, path: Path, driver: Driver) -> None:
-    """So are the log and its index beside it; what the owner lets a group do stays."""
+    """A file that anybody may write is made private, with its log; permissions of a group are kept."""
     files = [path, Path(f"{path}-wal"), Path(f"{path}-shm")]
     await create(store)
     for before, after in ((0o666, 0o600), (0o660, 0o660)):
@@ -314,7 +314,7 @@ async def test_a_file_that_anybody_may_write_is_made_private(store: SqliteStore,
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
 @pytest.mark.parametrize("name", ["jobs.db", "jobs.db-wal"])
 async def test_another_users_file_that_anybody_may_write_is_refused(path: Path, driver: Driver, name: str) -> None:
-    """Whoever owns it can read the secret and change what is in it."""
+    """A file of another user that anybody may write is refused, since its owner could read and change it."""
     (path.parent / "jobs.db").touch(mode=0o600)
     strange = path.parent / name
     strange.touch()
@@ -332,7 +332,7 @@ async def test_another_users_file_that_anybody_may_write_is_refused(path: Path, 
 async def test_a_symbolic_link_is_not_followed(
     path: Path, driver: Driver, tmp_path_factory: pytest.TempPathFactory, name: str, is_dangling: bool
 ) -> None:
-    """Nothing is made or written where a link leads to, whether or not anything is there."""
+    """A symbolic link in place of the file or its log is refused, and its target is not touched."""
     target = tmp_path_factory.mktemp("target") / "other.db"
     if not is_dangling:
         target.write_bytes(b"kept")
@@ -346,7 +346,7 @@ async def test_a_symbolic_link_is_not_followed(
 
 
 async def test_a_file_that_becomes_a_link_is_left(store: SqliteStore, path: Path) -> None:
-    """A link in the place of the file that was opened is another file, even where it leads to the same."""
+    """A file that becomes a symbolic link is refused, even if the link leads to the same file."""
     await create(store)
     path.rename(path.with_name("moved.db"))
     path.symlink_to(path.with_name("moved.db"))
@@ -360,7 +360,7 @@ async def test_a_file_that_becomes_a_link_is_left(store: SqliteStore, path: Path
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no such permissions")
 async def test_a_log_that_may_not_be_written_follows_its_file(driver: Driver) -> None:
-    """What an opening by somebody who may only read left beside the file gets the file's permissions again."""
+    """A log that was left read-only gets the permissions of its file when the store is opened."""
     with nobodys_folder() as folder:
         path = folder / "jobs.db"
         store = SqliteStore(path, driver=driver)
@@ -377,7 +377,7 @@ async def test_a_log_that_may_not_be_written_follows_its_file(driver: Driver) ->
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 async def test_a_pipe_is_no_file(path: Path, driver: Driver) -> None:
-    """What would be waited for without end is refused at once."""
+    """A named pipe is refused at once, since opening it would wait for ever."""
     os.mkfifo(path)
     with pytest.raises(StoreError, match="a device or a pipe"):
         await SqliteStore(path, driver=driver).open()

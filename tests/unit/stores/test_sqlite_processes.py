@@ -1,4 +1,4 @@
-"""Several real processes on one SQLite file: nothing is lost, limits hold, changes are heard, kills do no harm."""
+"""Several processes on one SQLite file lose nothing, keep limits, hear of changes, and survive kills."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ asyncio.run(run())
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return where the file of this test is."""
+    """Return the path of this test's file."""
     return tmp_path / "jobs.db"
 
 
@@ -60,14 +60,14 @@ def script(body: str, *arguments: object, close: str = "await store.aclose()") -
 
 
 async def finish(*processes: subprocess.Popen[str]) -> list[str]:
-    """Wait for the end of *processes*, and return what they said."""
+    """Wait for *processes* to end, and return their output."""
     said = [await asyncio.to_thread(process.communicate, timeout=60) for process in processes]
     assert [0] * len(processes) == [process.returncode for process in processes]
     return [out for out, _ in said]
 
 
 async def test_processes_lose_nothing_to_each_other(path: Path) -> None:
-    """Two other processes and this one append to one journal, and every entry is there once."""
+    """Two other processes and this one append to one journal, and every entry is stored once."""
     store = SqliteStore(path)
     await store.open()
     await create(store)
@@ -123,7 +123,7 @@ async def test_limits_and_keys_hold_over_processes(path: Path) -> None:
 
 
 async def test_every_append_of_another_process_is_heard(path: Path, listen: Listen) -> None:
-    """While it also claims and gives back, and this one appends as well, no change of the other process is missed."""
+    """Every append of another process is announced here, while both also claim, reschedule and append."""
     store = SqliteStore(path)
     await store.open()
     listener = await listen(store)
@@ -149,7 +149,7 @@ async def test_every_append_of_another_process_is_heard(path: Path, listen: List
 
 @pytest.mark.parametrize("acknowledged", [1, 17, 130, 411])
 async def test_what_was_acknowledged_survives_a_kill(path: Path, acknowledged: int) -> None:
-    """After SIGKILL in the midst of appends, every entry that was acknowledged is there."""
+    """Every entry acknowledged before a SIGKILL is stored."""
     process = script(
         """
     async def climb(ref):
@@ -169,7 +169,7 @@ async def test_what_was_acknowledged_survives_a_kill(path: Path, acknowledged: i
             ref, count = (await asyncio.to_thread(process.stdout.readline)).split()
             counts[ref] = int(count)
         process.send_signal(signal.SIGKILL)
-        for line in process.stdout.read().splitlines():  # it was said before the end came
+        for line in process.stdout.read().splitlines():  # printed before the kill
             ref, count = line.split()
             counts[ref] = int(count)
 
@@ -187,7 +187,7 @@ async def test_what_was_acknowledged_survives_a_kill(path: Path, acknowledged: i
 
 
 async def test_a_store_that_nobody_closes_ends_with_the_process(path: Path) -> None:
-    """A program that forgets `aclose` ends all the same, and what was acknowledged is stored."""
+    """A program that forgets `aclose` still ends, and what was acknowledged is stored."""
     await finish(script("    await create(store)", path, close=""))
 
     store = SqliteStore(path)

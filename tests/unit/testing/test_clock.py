@@ -1,4 +1,4 @@
-"""The clock that jumps: whoever sleeps by it wakes in order, and long waits take no time."""
+"""The jumping clock: sleepers wake in order, and long waits take no real time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DAY_SECONDS = 86_400.0
 
 
 async def test_it_begins_now_and_stands_still() -> None:
-    """It shows the true time when it is made, and the same one until it is moved."""
+    """The clock starts at the true time, and stands still until it is moved."""
     clock = JumpClock()
     assert abs(time.time() - clock.time) < 60
     began_at = clock.time
@@ -27,7 +27,7 @@ async def test_it_begins_now_and_stands_still() -> None:
 
 
 async def test_nobody_wakes_too_early() -> None:
-    """A sleeper wakes when the clock has come to its time and not before; no time at all is one turn of the loop."""
+    """A sleeper wakes when the clock reaches its time and not before, and a sleep of 0 is one turn of the loop."""
     clock = JumpClock(0.0)
     sleeper = asyncio.ensure_future(clock.sleep(10))
     await clock.advance(9.9)
@@ -39,7 +39,7 @@ async def test_nobody_wakes_too_early() -> None:
 
 @given(waits=st.lists(st.floats(0.01, 10_000), min_size=1, max_size=8))
 def test_sleepers_wake_in_order(waits: list[float]) -> None:
-    """When one jump wakes several, they wake in the order of their times."""
+    """When one jump wakes several sleepers, they wake in the order of their times."""
 
     async def sleep_all() -> list[float]:
         clock, woken = JumpClock(0.0), list[float]()
@@ -57,7 +57,7 @@ def test_sleepers_wake_in_order(waits: list[float]) -> None:
 
 
 async def test_time_flies_while_something_is_awaited() -> None:
-    """A day of short naps passes in a moment, and the clock goes no further beyond its end than a twentieth."""
+    """`run` passes a day of one-second sleeps in a moment, and overshoots by a twentieth at most."""
     clock = JumpClock(0.0)
 
     async def nap() -> str:
@@ -71,7 +71,7 @@ async def test_time_flies_while_something_is_awaited() -> None:
 
 
 async def test_what_is_awaited_may_fail_or_be_cancelled() -> None:
-    """An error comes out as it is; when the wait is cancelled the work is cancelled too, and wakes nobody later."""
+    """`run` raises the error of its awaitable, and when cancelled it cancels that too."""
     clock = JumpClock(0.0)
 
     async def fail() -> None:

@@ -1,4 +1,4 @@
-"""The nonce of a check: its body proves to be whole, and it is answered for a while alone."""
+"""The nonce of a check: its body is verified byte for byte, and it is valid for a short time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REF = mint_id(NOW)
 
 @given(st.integers(min_value=12, max_value=5_000))
 def test_a_body_is_json_of_its_size(size: int) -> None:
-    """Proxies that look into bodies see nothing odd, and the size is what was asked for."""
+    """The body is valid JSON of the requested size, so that proxies pass it, and any of the secrets verifies it."""
     body = probe_body(SECRET, REF, size)
 
     assert size == len(body)
@@ -30,7 +30,7 @@ def test_a_body_is_json_of_its_size(size: int) -> None:
 
 @given(st.binary(max_size=300), st.integers(min_value=0, max_value=300), st.integers(min_value=0, max_value=300))
 def test_any_change_shows(filling: bytes, start: int, end: int) -> None:
-    """Whatever is cut out, put in or overwritten, the body is refused, unless it is the same again."""
+    """A body with any change is refused."""
     whole = probe_body(SECRET, REF, 300)
     changed = whole[:start] + filling + whole[end:]
 
@@ -38,7 +38,7 @@ def test_any_change_shows(filling: bytes, start: int, end: int) -> None:
 
 
 def test_nobody_else_can_make_a_body() -> None:
-    """Another secret, another nonce and a body over the limit are refused."""
+    """A body with another secret or nonce, or over the size limit, is refused."""
     assert 400 == status_of_probe([OLD], REF, probe_body(SECRET, REF, 300))
     assert 400 == status_of_probe([SECRET], mint_id(NOW), probe_body(SECRET, REF, 300))
     assert 400 == status_of_probe([SECRET], REF, probe_body(SECRET, REF, MAX_BODY_BYTES + 1))
@@ -49,6 +49,6 @@ def test_nobody_else_can_make_a_body() -> None:
     [(0.0, True), (FRESH_SECONDS - 1, True), (1 - FRESH_SECONDS, True), (FRESH_SECONDS + 1, False), (-1e6, False)],
 )
 def test_a_nonce_is_good_for_a_while(age: float, expected: bool) -> None:
-    """Clocks of two machines may differ by less than that, on either side."""
+    """A nonce is valid only for a while, with room for two clocks that differ."""
     assert expected is is_fresh(REF, NOW + age)
     assert not is_fresh("z" * 24, NOW + age)

@@ -1,4 +1,4 @@
-"""Servers that fail, what lies between them and a store, and plain clients of them."""
+"""Servers that fail, relays between them and a store, and plain clients of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def server(tmp_path: Path, unused_tcp_port: int) -> AsyncIterator[Valkey]:
 
 @pytest.fixture
 async def relay(server: Valkey) -> AsyncIterator[Relay]:
-    """Return the only way to that server."""
+    """Return a relay to that server."""
     relay = Relay([server.port])
     await relay.start()
     yield relay
@@ -47,7 +47,7 @@ async def reach(relay: Relay, stack: AsyncExitStack) -> Reach:
 
     async def reach(patience: float = 5.0) -> RedisStore:
         store = RedisStore(f"redis://127.0.0.1:{relay.port}/0?prefix={PREFIX}&patience={patience}")
-        await persist(store.open)  # a busy machine may take longer than its patience
+        await persist(store.open)  # a busy machine may take longer than the store's patience
         stack.push_async_callback(store.aclose)
         return store
 
@@ -56,7 +56,7 @@ async def reach(relay: Relay, stack: AsyncExitStack) -> Reach:
 
 @pytest.fixture
 async def beside(server: Valkey, stack: AsyncExitStack) -> RedisStore:
-    """Return a store on the same keys that needs no relay."""
+    """Return a store on the same keys that connects directly."""
     store = RedisStore(f"redis://127.0.0.1:{server.port}/0?prefix={PREFIX}")
     await store.open()
     stack.push_async_callback(store.aclose)
@@ -70,19 +70,19 @@ async def raw(server: Valkey, stack: AsyncExitStack) -> redis.asyncio.Redis:
 
 
 async def append(store: Store, *entries: Entry, ref: str = "ref", known: int = 0) -> Appended:
-    """Append what a listener hears of *ref*."""
+    """Append to the journal of *ref* as for a webhook."""
     return await store.append(ref, entries, provider="kie", known=known, look_at=LOOK_AT)
 
 
 async def until(is_done: Callable[[], Awaitable[object]]) -> None:
-    """Ask until the answer is yes."""
+    """Wait until *is_done* returns true."""
     async with asyncio.timeout(20):
-        while not await is_done():  # noqa: ASYNC110 - what is asked for gives no event
+        while not await is_done():  # noqa: ASYNC110 - the condition has no event to wait for
             await asyncio.sleep(0.005)
 
 
 async def persist(work: Callable[[], Awaitable[T]]) -> T:
-    """Return what *work* gives as soon as the server is there."""
+    """Return the result of *work*, retrying it while the server is away."""
     async with asyncio.timeout(20):
         while True:
             try:

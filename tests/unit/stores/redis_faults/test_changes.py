@@ -1,4 +1,4 @@
-"""How a Redis store hears of changes, and notices what it did not hear."""
+"""How a Redis store follows changes, and notices that it missed some."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.stores.redis_faults.conftest import PREFIX, Reach, append, until
 async def test_a_broken_connection_loses_no_change(
     reach: Reach, relay: Relay, beside: RedisStore, listen: Listen, mode: Mode
 ) -> None:
-    """The stream is read on from where it broke off: nobody has to look at anything else."""
+    """After a broken connection the stream is read from where it broke off, without a resync."""
     store = await reach(patience=2.0)
     await create(store, "first")
     listener = await listen(store)
@@ -33,7 +33,7 @@ async def test_a_broken_connection_loses_no_change(
 async def test_a_stream_that_was_trimmed_is_a_gap(
     reach: Reach, relay: Relay, beside: RedisStore, raw: redis.asyncio.Redis, listen: Listen
 ) -> None:
-    """Who was away while more changed than is kept looks at everything again, and then hears what changes."""
+    """A listener that was away while the stream was trimmed gets a resync, and then later changes."""
     store = await reach()
     listener = await listen(store)
     relay.turn(Mode.CUT)
@@ -53,7 +53,7 @@ async def test_a_stream_that_was_trimmed_is_a_gap(
 async def test_a_server_that_forgot_everything_is_noticed(
     reach: Reach, raw: redis.asyncio.Redis, listen: Listen, *, is_quiet: bool
 ) -> None:
-    """After FLUSHALL there is a gap: with the next change, or within the store's patience where there is none."""
+    """FLUSHALL causes a resync, with the next change or within the store's patience."""
     store = await reach(patience=1.0)
     await create(store)
     listener = await listen(store)
@@ -68,7 +68,7 @@ async def test_a_server_that_forgot_everything_is_noticed(
 
 
 async def test_a_job_whose_request_is_lost_is_lost(reach: Reach, raw: redis.asyncio.Redis) -> None:
-    """Though a webhook came since and the counts are equal, who knows the job is asked to append all of it."""
+    """A job whose request was lost counts as lost, even if later webhooks make its count match the caller's."""
     store = await reach()
     await create(store)
     await raw.flushall()
@@ -84,7 +84,7 @@ async def test_a_job_whose_request_is_lost_is_lost(reach: Reach, raw: redis.asyn
 
 
 async def test_a_silence_is_no_change(reach: Reach, raw: redis.asyncio.Redis, listen: Listen) -> None:
-    """The stream is asked for again and again, and nobody has to look at anything."""
+    """A quiet stream is polled on and causes no resync."""
     store = await reach(patience=1.0)
     listener = await listen(store)
 
@@ -100,7 +100,7 @@ async def test_a_silence_is_no_change(reach: Reach, raw: redis.asyncio.Redis, li
 async def test_a_strangers_word_in_the_stream_is_nothing(
     reach: Reach, beside: RedisStore, raw: redis.asyncio.Redis, listen: Listen
 ) -> None:
-    """What is not ours is ignored, and the changes after it are heard."""
+    """Foreign messages in the stream are ignored, and the changes after them are read."""
     store = await reach()
     listener = await listen(store)
     for word in (b"", b"hello", b"\xff \xff", b"-1 ref", b"1 "):

@@ -1,4 +1,4 @@
-"""A Redis store whose keys are on another server from now on: after a failover, or in a cluster."""
+"""A Redis store whose keys have moved to another server: after a failover, or in a cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.stores.redis_faults.conftest import PREFIX, Reach, append, until
 
 @pytest.fixture
 async def heir(tmp_path: Path, stack: AsyncExitStack) -> Valkey:
-    """Return another server, which may take over."""
+    """Return another server, which can take over."""
     heir = Valkey(folder=tmp_path / "heir", port=free_port())
     await heir.start()
     stack.push_async_callback(heir.stop)
@@ -36,7 +36,7 @@ async def heirs(heir: Valkey, stack: AsyncExitStack) -> redis.asyncio.Redis:
 
 
 async def replicate(master: redis.asyncio.Redis, port: int, replica: redis.asyncio.Redis) -> None:
-    """Let *replica* have all that *master*, at *port*, has."""
+    """Let *replica* copy everything from *master*, which listens at *port*."""
     await master.config_set("repl-diskless-sync-delay", 0)
     await replica.replicaof("127.0.0.1", str(port))
 
@@ -56,7 +56,7 @@ async def test_a_master_that_is_none_any_more_is_left(  # noqa: PLR0913 - fixtur
     heirs: redis.asyncio.Redis,
     listen: Listen,
 ) -> None:
-    """After a failover behind one address the old connections end, and appends and changes go on at the new master."""
+    """After a failover behind one address the store reconnects, and appends and changes go on at the new master."""
     store = await reach()
     await create(store)
     listener = await listen(store)
@@ -81,7 +81,7 @@ async def test_a_replica_that_was_behind_is_a_gap(  # noqa: PLR0913 - fixtures
     heirs: redis.asyncio.Redis,
     listen: Listen,
 ) -> None:
-    """The new master lacks what was acknowledged last: all is looked at again, and the journal is known to be short."""
+    """If the new master lacks acknowledged entries, listeners get a resync and the journal counts as lost."""
     store = await reach()
     await create(store)
     await replicate(raw, server.port, heirs)
@@ -107,7 +107,7 @@ async def test_changes_that_are_made_elsewhere_are_noticed(  # noqa: PLR0913 - f
     heirs: redis.asyncio.Redis,
     listen: Listen,
 ) -> None:
-    """Where only the connections for calls moved to another server, the one for changes follows."""
+    """If only the connections for calls moved to another server, the one for changes follows."""
     store = await reach(patience=2.0)
     listener = await listen(store)
     await replicate(raw, server.port, heirs)
@@ -128,7 +128,7 @@ async def test_changes_that_are_made_elsewhere_are_noticed(  # noqa: PLR0913 - f
 
 @pytest.fixture
 async def cluster(tmp_path: Path, stack: AsyncExitStack) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
-    """Return two nodes that know each other; the first has all slots."""
+    """Return two connected nodes, the first of which owns all slots."""
     nodes: list[redis.asyncio.Redis] = []
     for number in range(2):
         config = {"cluster-enabled": "yes", "cluster-port": free_port(), "cluster-node-timeout": 2_000}
@@ -149,7 +149,7 @@ async def cluster(tmp_path: Path, stack: AsyncExitStack) -> tuple[redis.asyncio.
 
 
 async def ask(node: redis.asyncio.Redis, *words: str | int | bytes | None) -> bytes:
-    """Run one of the commands for clusters."""
+    """Run a CLUSTER command."""
     return await node.execute_command("CLUSTER", *words)  # type: ignore[no-any-return, no-untyped-call]  # the driver's
 
 
@@ -160,7 +160,7 @@ def _port(client: redis.asyncio.Redis) -> int:
 async def test_any_node_leads_to_the_one_with_our_slot(
     cluster: tuple[redis.asyncio.Redis, redis.asyncio.Redis], stack: AsyncExitStack, listen: Listen
 ) -> None:
-    """The URL may name a node that has nothing of ours; calls and changes go to the right one."""
+    """The URL may name a node that does not own the slot; calls and changes go to the one that does."""
     first, second = cluster
     store = RedisStore(f"redis://127.0.0.1:{_port(second)}?prefix=p")
     await store.open()
@@ -176,7 +176,7 @@ async def test_any_node_leads_to_the_one_with_our_slot(
 async def test_a_slot_that_moved_is_followed(
     cluster: tuple[redis.asyncio.Redis, redis.asyncio.Redis], stack: AsyncExitStack, listen: Listen
 ) -> None:
-    """Another node has the slot from now on, here without what was in it: calls and changes go there."""
+    """Calls and changes follow the slot to another node, even if its keys did not move with it."""
     first, second = cluster
     store = RedisStore(f"redis://127.0.0.1:{_port(first)}?prefix=p")
     await store.open()
@@ -196,7 +196,7 @@ async def test_a_slot_that_moved_is_followed(
 async def test_a_node_that_is_gone_is_not_missed(
     cluster: tuple[redis.asyncio.Redis, redis.asyncio.Redis], stack: AsyncExitStack, listen: Listen
 ) -> None:
-    """Once the nodes are known the one that the URL names may go: the others are asked after a broken connection."""
+    """Once the nodes are known, the one in the URL may go: after a broken connection the others are asked."""
     first, second = cluster
     store = RedisStore(f"redis://127.0.0.1:{_port(second)}?prefix=p")
     await store.open()
@@ -214,7 +214,7 @@ async def test_a_node_that_is_gone_is_not_missed(
 async def test_nothing_is_half_applied_while_a_slot_moves(
     cluster: tuple[redis.asyncio.Redis, redis.asyncio.Redis], stack: AsyncExitStack
 ) -> None:
-    """While keys go to another node one by one, each call that writes is refused; afterwards all goes on."""
+    """While keys move to another node, each write is refused as a whole; afterwards the store works again."""
     first, second = cluster
     store = RedisStore(f"redis://127.0.0.1:{_port(first)}?prefix=p&patience=1")
     await store.open()

@@ -25,11 +25,11 @@ from tests.unit.stores.redis_faults.conftest import Reach, append, persist
 async def test_a_create_whose_answer_is_lost_is_made_once(
     reach: Reach, relay: Relay, beside: RedisStore, mode: Mode
 ) -> None:
-    """It is sent again and recognised: the caller hears that the job is new, as it is."""
+    """A `create` whose answer is lost is sent again and recognised, and reports the job as new."""
     store = await reach(patience=3.0)
     await create(store, "first")
     relay.trap = (CREATE.digest.encode(), mode)
-    if mode is Mode.DEAF:  # a server that is mute for good is given up soon enough to ask again
+    if mode is Mode.DEAF:  # a mute server is given up early enough to try again
         asyncio.get_running_loop().call_later(0.5, relay.turn, Mode.PASS)
 
     created = await create(store, "ref", key="key")
@@ -40,7 +40,7 @@ async def test_a_create_whose_answer_is_lost_is_made_once(
 
 @pytest.mark.parametrize("kind", ["append", "claim"])
 async def test_what_was_done_may_be_done_again(reach: Reach, relay: Relay, beside: RedisStore, kind: str) -> None:
-    """An append or a claim whose answer is lost is sent again, and nothing is there twice."""
+    """An append or a claim whose answer is lost is sent again, and is applied once."""
     store = await reach()
     await create(store, poll_at=1.0)
     await append(store, make_webhook(1), known=1)
@@ -58,7 +58,7 @@ async def test_what_was_done_may_be_done_again(reach: Reach, relay: Relay, besid
 
 
 async def test_an_append_is_one_call(beside: RedisStore, raw: redis.asyncio.Redis) -> None:
-    """Entry, index, due times, webhook and change are one script; many at once travel in few writes."""
+    """An append is one script call, and many concurrent ones share few writes to the socket."""
     await create(beside)
     await append(beside, make_webhook(0))
     await raw.config_resetstat()
@@ -71,7 +71,7 @@ async def test_an_append_is_one_call(beside: RedisStore, raw: redis.asyncio.Redi
 
 
 async def test_an_append_that_moves_nothing_is_five_commands(beside: RedisStore, raw: redis.asyncio.Redis) -> None:
-    """What an index says as it did before is not written again, and what the call itself moves is written once."""
+    """An append with an unchanged index is five Redis commands."""
     await create(beside, key="key", task_id="task", occupies_until=9.0, handle_at=5.0)
     index = (await held(beside)).index
     await beside.append("ref", [make_webhook(0)], provider="kie", index=index, known=1)
@@ -87,7 +87,7 @@ async def test_an_append_that_moves_nothing_is_five_commands(beside: RedisStore,
 
 
 async def test_a_server_that_is_away_for_a_moment_is_waited_for(reach: Reach, relay: Relay) -> None:
-    """Within its patience a call goes on by itself."""
+    """A call waits for a server that is away for less than the store's patience."""
     store = await reach(patience=20.0)
     relay.turn(Mode.CUT)
     creating = asyncio.create_task(create(store))
@@ -101,7 +101,7 @@ async def test_a_server_that_is_away_for_a_moment_is_waited_for(reach: Reach, re
 
 @pytest.mark.parametrize("mode", [Mode.CUT, Mode.SWALLOW])
 async def test_a_server_that_is_not_there_is_an_error(reach: Reach, relay: Relay, mode: Mode) -> None:
-    """After its patience each call fails with a word on what is missing; once the server is back all goes on."""
+    """A call fails with a clear error after the store's patience, and works again once the server is back."""
     store = await reach(patience=1.0)
     relay.turn(mode)
 
@@ -115,7 +115,7 @@ async def test_a_server_that_is_not_there_is_an_error(reach: Reach, relay: Relay
 
 
 async def test_a_server_that_died_and_came_back_has_all(reach: Reach, server: Valkey, listen: Listen) -> None:
-    """A kill and a restart are an outage like any other: what was acknowledged is there, and calls go on."""
+    """After a kill and a restart of the server, acknowledged entries are there and calls go on."""
     store = await reach(patience=20.0)
     await create(store)
     listener = await listen(store)
@@ -129,7 +129,7 @@ async def test_a_server_that_died_and_came_back_has_all(reach: Reach, server: Va
 
 
 async def test_a_server_that_forgot_the_scripts_is_told_them(reach: Reach, raw: redis.asyncio.Redis) -> None:
-    """`SCRIPT FLUSH`, a restart and a failover forget them; nobody notices."""
+    """A server that lost the scripts, as after a restart or SCRIPT FLUSH, gets them again."""
     store = await reach()
     await create(store)
     await raw.script_flush()
@@ -140,7 +140,7 @@ async def test_a_server_that_forgot_the_scripts_is_told_them(reach: Reach, raw: 
 
 
 async def test_a_wrong_password_is_said_at_once(tmp_path: Path) -> None:
-    """Nobody waits for a server that will never let him in; the password is not repeated."""
+    """A wrong password is reported at once, and not repeated in the error."""
     path = tmp_path / "s"
     with ValkeyServer(port=0, unix_socket_path=path, save=""):
         async with redis.asyncio.Redis(unix_socket_path=str(path)) as client:
@@ -155,13 +155,13 @@ async def test_a_wrong_password_is_said_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_is_not_there_cannot_be_opened(unused_tcp_port: int) -> None:
-    """`open` says so after the store's patience."""
+    """`open` fails after the store's patience if the server cannot be reached."""
     with pytest.raises(StoreError, match="is unavailable"):
         await RedisStore(f"redis://127.0.0.1:{unused_tcp_port}?patience=0.1").open()
 
 
 async def test_a_full_server_refuses_whole_appends(reach: Reach, raw: redis.asyncio.Redis) -> None:
-    """Out of memory is an error of that call alone: nothing is half applied, and reading goes on."""
+    """A server out of memory refuses whole appends, and reads go on."""
     store = await reach()
     await create(store, poll_at=5.0, key="key")
     before = await held(store)
@@ -182,6 +182,6 @@ async def test_a_full_server_refuses_whole_appends(reach: Reach, raw: redis.asyn
 
 
 async def test_a_closed_store_refuses() -> None:
-    """With a word on what to do."""
+    """A closed store raises `StoreError`, which says that it is not open."""
     with pytest.raises(StoreError, match="not open"):
         await RedisStore("redis://127.0.0.1:1").read("ref")
