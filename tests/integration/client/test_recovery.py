@@ -305,7 +305,7 @@ async def test_a_closed_client_says_what_to_do(expired: Sandbox, make_client: Ma
 
 
 async def test_closing_ends_the_wait_for_a_recovery(expired: Sandbox, make_client: MakeClient, tmp_path: Path) -> None:
-    """Closing ends a wait for a recovery with an error saying that the recovery goes on."""
+    """Closing ends a save that waits for a recovery with a DownloadError."""
     client = await make_client(expired, **QUICK)
     song = await (await client.job(await finished(client, expired)))
     expired.complete_seconds = 1e12

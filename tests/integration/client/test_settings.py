@@ -30,7 +30,7 @@ def test_a_client_tells_its_clock() -> None:
 
 
 def test_an_address_that_is_set_and_not_used_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`Kie()` is refused if the environment has a base URL that it would ignore: a sandbox user must not pay the API."""
+    """`Kie()` is refused if the environment has a base URL that it would ignore: a sandbox user must not be charged."""
     monkeypatch.setenv("KIE_BASE_URL", "http://127.0.0.1:8099/kie")
     monkeypatch.setenv("KIE_API_KEY", "key")
     ax.Client.from_env()
