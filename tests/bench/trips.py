@@ -67,7 +67,7 @@ async def run(*, verbose: bool = False) -> None:
     port = await peers.listen(app)
     kie = ax.Kie("key", pace=peers.NEVER, base_url=f"http://127.0.0.1:{port}")
     async with ax.Client(kie, public_url="http://127.0.0.1:{port}", listen="127.0.0.1:0") as client:
-        warm = await client.extend(audio_id="warm", model="V5")  # leaves imports and first-use compilation out of the counts
+        warm = await client.extend(audio_id="warm", model="V5")  # leaves first-use costs out of the counts
         reader, writer = await asyncio.open_connection("127.0.0.1", client.public_url.port if client.public_url else 0)
         send(writer, hooks)
         await reader.readuntil(b"}")

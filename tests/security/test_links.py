@@ -164,7 +164,7 @@ async def test_a_public_host_is_fetched_from(net: Net) -> None:
 async def test_an_address_that_is_not_public_is_not_dialled(
     link: str, way: str, net: Net, outside: Host, inside: Host
 ) -> None:
-    """A non-public address is never dialled, however spelled, resolved or redirected to; the error says what opens it."""
+    """A non-public address is never dialled, however spelled, resolved or redirected to; the error tells a way out."""
     link = link.format(port=URL(inside.url).port)
     outside.put("/go", gives(b"", status=302, Location=link))
     first = link if way == "at once" else "https://files.test/go"

@@ -60,7 +60,7 @@ async def stored(url: str, ref: str) -> None:
 @pytest.mark.parametrize("answer", ["heard", "lost"])
 @pytest.mark.parametrize("way", ["webhook", "poll"])
 async def test_a_killed_recovery_is_waited_for(way: str, answer: str, tmp_path: Path, unused_tcp_port: int) -> None:
-    """A process killed between a recovery's POST and its callback sent the only POST, and the next one gets the files."""
+    """The only POST is that of the process killed before its recovery's callback, and the next process gets the files."""
     if (way, answer) == ("poll", "lost"):
         pytest.skip("nobody could ever hear of that one: see the client's own tests")
     async with Sandbox(

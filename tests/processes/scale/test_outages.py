@@ -93,7 +93,7 @@ async def scene(valkey: Valkey, unused_tcp_port_factory: Callable[[], int]) -> A
 
 @pytest.mark.parametrize("mode", [Mode.CUT, Mode.SWALLOW, Mode.DEAF], ids=["cut", "silent", "one-way"])
 async def test_a_cut_connection_loses_nothing(scene: Scene, mode: Mode) -> None:
-    """While the worker is cut off from the store, the listener stores its webhooks, and then its waits get their songs."""
+    """While the worker is cut off from the store, the listener stores its webhooks; then the waits get their songs."""
     scene.gate.turn(Mode.HOLD)
     jobs = await asyncio.gather(*(scene.extend(f"job-{number}") for number in range(JOBS)))
     waiting = asyncio.gather(*jobs)

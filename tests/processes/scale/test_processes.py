@@ -199,7 +199,7 @@ class World:
             await board.news.until(lambda: not self.unended, seconds=self.size.seconds)
         except TimeoutError:
             pytest.fail(f"these never ended: {self.unended}; submitted: {sorted(board.refs)}")
-        board.told.update((ref, topic) for ref, topic, _, what in self.diary() if what == "end")  # includes killed workers
+        board.told.update((ref, topic) for ref, topic, _, what in self.diary() if what == "end")  # killed ones too
         await board.news.until(lambda: board.all_told, seconds=self.size.seconds)
         async with aiohttp.ClientSession() as session, session.get(f"{self.sandbox['control']}/settled") as answer:
             await answer.read()
