@@ -11,9 +11,9 @@ from tests.bench.rig import Peer, peer, table
 
 TASKS = 8
 SPEED = 2.0
-"""What a client sleeps is divided by it, and what is measured multiplied: the machine's own share counts double."""
+"""How much faster the sandbox runs: sleeps are divided by it and results multiplied, so CPU time counts double."""
 ASKING = {"asking every 10 s": (["life", "poll"], 10.0), "suno-easy": (["suno_easy"], 3.0)}
-"""Who asks how often: what vendors' examples have, and the default of suno-easy 0.2."""
+"""The poll interval of each client: those of vendors' examples, and suno-easy's default of 0.2."""
 
 
 async def lives(sandbox: Sandbox, client: Peer, tasks: int) -> tuple[float, float]:

@@ -134,7 +134,7 @@ async def open_bot(api: Api, clock: JumpClock) -> AsyncIterator[Open]:
         yield start
 
 
-# --- what is shown --------------------------------------------------------------------------------------------
+# --- messages -------------------------------------------------------------------------------------------------
 
 
 async def test_a_message_shows_each_state_and_the_last_word(open_bot: Open) -> None:
@@ -232,7 +232,7 @@ async def test_a_job_that_never_ends_says_so(open_bot: Open) -> None:
     await bot.says("No word of it for too long")
 
 
-# --- what is paid ---------------------------------------------------------------------------------------------
+# --- submits --------------------------------------------------------------------------------------------------
 
 
 async def test_an_update_that_comes_again_pays_nothing(open_bot: Open) -> None:

@@ -21,7 +21,7 @@ from tests.support import pages
 
 GUIDE = pages.ROOT / "audioext" / "SKILL.md"
 NAMES = ("script", "web_app", "fastapi_app", "bot", "worker", "test_song", "agent")
-"""The programs on the page, in its order."""
+"""The programs on the page, in order."""
 
 
 @pytest.fixture

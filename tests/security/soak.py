@@ -28,9 +28,9 @@ GOOD_PER_SECOND = 50
 BAD_PER_SECOND = 1_000
 WORST_RATIO = 2.0
 MOST_GROWTH = 1.25
-"""How much larger than after the first round the listener may be after the last."""
+"""The most that the listener's memory may grow from the first round to the last."""
 FRESH_SHARE = 20
-"""One in so many bad requests comes on a connection of its own, and breaks or stalls."""
+"""One in this many bad requests uses a new connection, and breaks or stalls it."""
 STEADY_CONNECTIONS = 10
 STALL_SECONDS = 2.0
 PATIENCE_SECONDS = 30.0

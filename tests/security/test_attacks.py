@@ -137,7 +137,7 @@ class Attack:
     name: str
     status: int
     path: str = ""
-    """Where to; the callback path of a job that nobody holds where it is empty, with a tag that is ours."""
+    """The request path; if empty, a callback path with a valid tag for a job that does not exist."""
     body: bytes = GOOD
     headers: tuple[str | bytes, ...] = ()
     raw: bytes | None = None

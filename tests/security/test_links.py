@@ -136,7 +136,7 @@ async def read(link: str, net: Net, *opened: str) -> bytes:
     return await downloader(net, *opened).read(ax.Track(title="Rain", audio_url=link))
 
 
-# --- where links may lead --------------------------------------------------------------------------------------------
+# --- allowed targets -------------------------------------------------------------------------------------------------
 
 
 async def test_a_public_host_is_fetched_from(net: Net) -> None:
@@ -217,7 +217,7 @@ async def test_a_name_that_changes_its_address_is_not_believed_twice(net: Net, i
     assert ([], [PUBLIC]) == (inside.seen, net.dialled)
 
 
-# --- what was opened -------------------------------------------------------------------------------------------------
+# --- allow_hosts -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ async def test_an_api_elsewhere_opens_nothing(api: str | None) -> None:
         await Downloader(transport=Transport()).read(ax.Track(audio_url=link), Links(api=api))
 
 
-# --- a session of the user's, and proxies ----------------------------------------------------------------------------
+# --- a user's session, and proxies -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -467,7 +467,7 @@ async def test_whoever_dawdles_keeps_nobody_for_ever(what: str, net: Net, outsid
     assert seconds < 1_100
 
 
-# --- the rules themselves --------------------------------------------------------------------------------------------
+# --- the rules -------------------------------------------------------------------------------------------------------
 
 
 @given(st.ip_addresses(v=4))

@@ -21,7 +21,7 @@ from tests.support.clock import SOON_SECONDS, LoopTime
 from tests.support.sounds import WAV
 
 LONG_BYTES = 16_777_216
-"""More than the sockets of a connection hold."""
+"""More than a connection's sockets buffer."""
 
 
 @pytest.fixture

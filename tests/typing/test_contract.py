@@ -23,7 +23,7 @@ PROVIDERS: tuple[ax.Provider, ...] = (
     ax.Vidgo(limits=ax.Limits(parallel=1)),
     ax.MusicGpt(pace=ax.Pace(first=10.0, every=30.0)),
 )
-"""Each class that comes with the package is a provider to a type checker as well."""
+"""Type checkers accept each class of the package as a provider."""
 
 
 def opens() -> None:

@@ -25,7 +25,7 @@ from audioext.sandbox import Sandbox, audio
 ROOT = Path(__file__).parents[3]
 PATIENCE_SECONDS = 30.0
 FAST = ("--sandbox", "--speed", "100000")
-"""A sandbox that is done at once."""
+"""A sandbox whose tasks complete at once."""
 FULL = ("--model", "V5", "--continue-at", "2", "--prompt", "more", "--style", "Piano", "--title", "Part 2")
 STORE = ("--store", "sqlite:///jobs.db")
 MEMORY = ("--store", "memory://")

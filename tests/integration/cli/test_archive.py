@@ -111,7 +111,7 @@ def test_timed_lyrics_are_written_as_players_read_them() -> None:
     assert "[ti:t]\n[00:00.50]a b\n[01:01.25]c\n" == lrc(lines, title="t")
 
 
-# --- what jobs cost --------------------------------------------------------------------------------------
+# --- costs of jobs ---------------------------------------------------------------------------------------
 
 
 async def test_jobs_are_listed_with_what_they_cost(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -370,7 +370,7 @@ async def test_replay_to_a_receiver_posts_it_there(invoke: Invoke) -> None:
     assert [] == re.findall(r"/[0-9a-z]{24}/[\w-]{43}", posted.out + refused.err + lost.err)
 
 
-# --- trouble ---------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", [("show", "x"), ("save", "x"), ("wait", "x"), ("replay", "x")])

@@ -27,13 +27,13 @@ BRIEF: dict[str, object] = {
     "ready_seconds": 4.0,
     "extension_seconds": 1.0,
 }
-"""The settings of a sandbox whose tasks are done at once, and whose audio is short."""
+"""The settings of a sandbox whose tasks complete at once and whose audio is short."""
 
 MakeSandbox = Callable[..., Awaitable[Sandbox]]
 MakeClient = Callable[..., Awaitable[ax.Client]]
 Providers = Callable[[Sandbox], dict[str, ax.Provider]]
 Connect = Callable[[], Store]
-"""Returns one more connection to the engine of this test."""
+"""Returns a new connection to this test's engine."""
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tests.support.clock import SOON_SECONDS, JumpClock, LoopTime
 from tests.support.stores import FaultyMemory, HangingStore
 
 CLOSE_SECONDS = 15.0
-"""The README: closing takes no longer, whatever hangs."""
+"""The README's bound on closing, whatever hangs."""
 
 
 class LateMemory(ax.MemoryStore):

@@ -154,7 +154,7 @@ async def test_a_host_that_asks_for_no_pause_gets_one(host: Host, loop_time: Loo
 async def test_patience_ends(  # noqa: PLR0913 - each is a fixture or a case
     status: int, is_dead: bool, host: Host, loop_time: LoopTime, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After half a minute without a byte the last answer is raised as the error."""
+    """After half a minute without a byte the last answer is raised; that it is retried is logged at the first one."""
     caplog.set_level("INFO", "audioext.files.fetching")
     link = host.put(PATH, gives(b"no", status=status))
 
@@ -352,7 +352,7 @@ def test_any_breaks_give_the_same_bytes(breaking: list[tuple[int, bool, bool]], 
     assert MP3 == asyncio.run(jumping())
 
 
-# --- what is saved ---------------------------------------------------------------------------------------------------
+# --- saving ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -504,7 +504,7 @@ async def test_a_folder_that_cannot_be_made_is_told(host: Host, tmp_path: Path) 
             await save(song_of(host.put(PATH, gives())), folder)
 
 
-# --- bytes instead of files ------------------------------------------------------------------------------------------
+# --- reading and streaming -------------------------------------------------------------------------------------------
 
 
 async def test_a_track_can_be_read_and_streamed(host: Host, loop_time: LoopTime) -> None:

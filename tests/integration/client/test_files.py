@@ -56,7 +56,7 @@ async def test_the_demo_song_is_longer_than_its_source(
     )
 
 
-# --- saving that is cut short, or comes late -------------------------------------------------------------
+# --- interrupted and late saving -------------------------------------------------------------------------
 
 
 @define

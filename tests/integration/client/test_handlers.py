@@ -71,7 +71,7 @@ async def is_due_at(store: ax.MemoryStore, time: float) -> bool:
     return time == await store.next_due("handlers")
 
 
-# --- who is told what --------------------------------------------------------------------------------------------
+# --- which handlers run ------------------------------------------------------------------------------------------
 
 
 async def test_several_handlers_of_a_stage_are_all_called(sandbox: Sandbox, make_client: MakeClient) -> None:

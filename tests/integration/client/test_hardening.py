@@ -30,7 +30,7 @@ async def refs(store: ax.MemoryStore) -> list[str]:
     return [stored.index.ref async for stored in store.jobs()]
 
 
-# --- a submit that was not stored --------------------------------------------------------------------------------
+# --- submits that could not be stored ----------------------------------------------------------------------------
 
 
 async def test_a_submit_that_could_not_be_stored_is_not_stored_later(api: Api, open_client: MakeClient) -> None:
@@ -91,7 +91,7 @@ async def test_a_refusal_that_is_not_stored_yet_does_not_stand_in_for_its_resend
     assert job.ref == await store.find(key="mine")
 
 
-# --- an answer that no store can keep ----------------------------------------------------------------------------
+# --- journals ----------------------------------------------------------------------------------------------------
 
 
 async def test_an_answer_with_a_header_that_is_no_text_is_stored(stack: AsyncExitStack, connect: Connect) -> None:

@@ -20,7 +20,7 @@ from tests.support.api import Api
 from tests.support.clock import JumpClock
 
 FILES = ("kie", "vidgo", "musicgpt")
-"""One provider for each way that a file goes: uploaded, served, inside the submit."""
+"""One provider for each way of passing a file: uploaded, served, or inside the submit."""
 
 
 @pytest.fixture

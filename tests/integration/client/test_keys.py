@@ -269,7 +269,7 @@ async def test_cancelling_one_caller_of_a_key_leaves_the_other(api: Api, open_cl
     assert ["task-1"] == api.made
 
 
-# --- a store that took a job without saying so -------------------------------------------------------------------
+# --- a store that takes a job without an answer ------------------------------------------------------------------
 
 
 class CutOffMemory(ax.MemoryStore):

@@ -24,13 +24,13 @@ from tests.support.stores import FaultyMemory
 
 FINE_SECONDS = 1e-9
 COARSE_SECONDS = 0.015625
-"""How finely the clock of an event loop ticks on Linux, and on Windows until Python 3.12."""
+"""The resolution of an event loop's clock on Linux, and on Windows until Python 3.12."""
 WINDOW_SECONDS = 0.51
 PATIENT_SECONDS = 1e6
 LOOK_SECONDS = 1.0
-"""How long the end of another process's job may stay unseen."""
+"""How long another process's finished job may go unnoticed."""
 POST_SECONDS = 120.0
-"""How long a submit counts whose answer nobody knows."""
+"""How long a submit with an unknown outcome counts."""
 
 
 # --- calls in a window -----------------------------------------------------------------------------------------

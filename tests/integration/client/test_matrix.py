@@ -21,7 +21,7 @@ WAYS = {
     "doubled": ["duplicate"],
     "before the response": ["callback_before_response"],
 }
-"""How a job's news comes: by status calls alone, or by webhooks with these faults."""
+"""How a job learns of its stages: by polls only, or by webhooks with these faults."""
 LACKING = {("musicgpt", "id"), ("musicgpt", "instrumental")}
 NEEDS_A_URL = {("vidgo", "file", "poll")}  # vidgo fetches a file from our receiver, which needs a public URL
 

@@ -26,7 +26,7 @@ from tests.support.proxy import make_certificate
 from tests.support.sounds import MP3
 
 FAR = "http://api.kie.test"
-"""A host that only a proxy or a resolver of one's own can reach."""
+"""A host that only a proxy or a user's resolver can reach."""
 
 Serve = Callable[[Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]], Awaitable[str]]
 
@@ -159,7 +159,7 @@ async def test_a_netrc_that_would_replace_the_key_is_told(
     assert [] == api.posts
 
 
-# --- a session of one's own ------------------------------------------------------------------------------------------
+# --- a user's own session --------------------------------------------------------------------------------------------
 
 
 async def test_all_calls_go_by_the_users_session(
@@ -268,7 +268,7 @@ async def test_a_private_authority_is_trusted_by_a_session_that_trusts_it(
         assert "task-1" == (await client.extend(audio_id="x", model="V5")).task_id
 
 
-# --- names of files --------------------------------------------------------------------------------------------------
+# --- file names ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

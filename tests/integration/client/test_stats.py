@@ -17,7 +17,7 @@ from tests.support.api import Api
 T = TypeVar("T")
 
 NEVER = ax.Pace(first=300.0, every=300.0, slowest=300.0, quiet=300.0)
-"""No status call is made but those that a test makes."""
+"""Only a test's own status calls are made."""
 TOLD = (ax.Stage.TEXT, ax.Stage.FIRST, ax.Stage.COMPLETE)
 
 

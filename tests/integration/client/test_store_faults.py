@@ -22,7 +22,7 @@ from tests.support.clock import SOON_SECONDS, JumpClock, soon
 from tests.support.stores import FaultyMemory, WatchedSqlite
 
 SECRET_NAME = "callback secret"
-"""Under this name a store keeps what signs the callback URLs; other releases must find it there."""
+"""The name of the callback secret in a store, which must be the same in all releases."""
 
 
 async def extend(client: ax.Client, **extra: object) -> ax.Job:
@@ -188,7 +188,7 @@ async def test_a_commit_of_another_process_wakes_a_wait(
         assert 1 == len((await wait).tracks)
 
 
-# --- what an engine has lost -------------------------------------------------------------------------------------
+# --- engines that lost data --------------------------------------------------------------------------------------
 
 
 async def test_a_store_that_comes_back_empty_is_given_back_what_it_lost(api: Api, open_client: MakeClient) -> None:

@@ -300,7 +300,7 @@ async def test_all_handles_of_a_job_are_equal(api: Api, open_client: MakeClient)
         assert await wait == await job
 
 
-# --- giving up ---------------------------------------------------------------------------------------------------
+# --- expiry ------------------------------------------------------------------------------------------------------
 
 
 async def test_a_job_expires_after_a_last_status_call(api: Api, open_client: MakeClient, clock: JumpClock) -> None:

@@ -17,7 +17,7 @@ from tests.support.clock import soon
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 SLOW_SECONDS = 2.0
-"""How long a recovery takes here, in real time: longer than a process takes to die."""
+"""The real time that a recovery takes, which is longer than killing a process."""
 
 
 async def start(*words: str) -> asyncio.subprocess.Process:
@@ -60,7 +60,7 @@ async def stored(url: str, ref: str) -> None:
 @pytest.mark.parametrize("answer", ["heard", "lost"])
 @pytest.mark.parametrize("way", ["webhook", "poll"])
 async def test_a_killed_recovery_is_waited_for(way: str, answer: str, tmp_path: Path, unused_tcp_port: int) -> None:
-    """The only POST is that of the process killed before its recovery's callback, and the next process gets the files."""
+    """Only the process killed during its recovery has sent a POST for it, and the next process gets the files."""
     if (way, answer) == ("poll", "lost"):
         pytest.skip("nobody could ever hear of that one: see the client's own tests")
     async with Sandbox(

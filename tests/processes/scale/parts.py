@@ -112,15 +112,15 @@ class Mode(enum.Enum):
     """How a relay treats connections."""
 
     PASS = enum.auto()
-    """Carries them to a back end."""
+    """Forwards connections to a backend."""
     HOLD = enum.auto()
-    """Takes new ones and keeps them waiting; the others go on."""
+    """Accepts new connections and holds them; existing ones continue."""
     CUT = enum.auto()
-    """Cuts all, the new ones at once."""
+    """Cuts all connections, and new ones at once."""
     SWALLOW = enum.auto()
-    """Closes none and carries nothing: what is open then, or is opened, stays mute for good."""
+    """Keeps connections open and forwards nothing; those open then, or opened meanwhile, stay silent for good."""
     DEAF = enum.auto()
-    """Carries all to the back end, and none of its answers, for good."""
+    """Forwards everything to the backend, and none of its answers, for good."""
 
 
 @define(eq=False)
@@ -154,7 +154,7 @@ class Relay:
     swallowed: int = field(default=0, init=False)
     held: int = field(default=0, init=False)
     trap: tuple[bytes, Mode] | None = field(default=None, init=False)
-    """The next request with these bytes goes out, and its answer meets this mode; once."""
+    """Bytes of the next request to trap, once: it is forwarded, and its answer is treated in this mode."""
     _turn: int = field(default=0, init=False)
     _links: set[_Link] = field(factory=set, init=False)
     _tasks: set[asyncio.Task[None]] = field(factory=set, init=False)

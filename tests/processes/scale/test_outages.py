@@ -26,10 +26,10 @@ from tests.support.api import callback, serve_api
 SECRET = b"a secret that is long enough"
 JOBS = 8
 TITLE = "A-title-to-look-for"
-"""Only the request that creates its record tells it to the store."""
+"""Bytes that the store gets only in the request that creates the job."""
 TOPICS = ("TEXT", "FIRST", "COMPLETE")
 PACE = ax.Pace(first=600, every=600, slowest=600, quiet=600)
-"""Nobody polls: what a job learns, it learns from the listener through the store."""
+"""No polls: a job learns everything from the listener through the store."""
 
 
 @define(eq=False, kw_only=True)

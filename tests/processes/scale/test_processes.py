@@ -30,7 +30,7 @@ WORKERS = 4
 LISTENERS = 2
 
 Told = tuple[str, str]
-"""A ref, and a stage that handlers are told of."""
+"""A ref, and a stage that a handler has run for."""
 
 
 @frozen(kw_only=True)

@@ -46,7 +46,7 @@ HEADER_VALUES = (
     "a" * 500,
 )
 LONGEST_ERROR = 4_000
-"""Characters of an error: it ends up in a log."""
+"""The most characters in an error, since it is logged."""
 SLOW_SECONDS = 2.0
 NOW = 1_800_000_000.0
 EXPIRE_SECONDS = 86_400.0

@@ -26,9 +26,9 @@ SECRET = b"0123456789abcdef-secret"
 REFS = tuple(letter * 24 for letter in "abcd")
 CONNECTIONS = 24
 ANSWER_SECONDS = 0.05
-"""How long an answer is waited for before the sender says that nothing more comes."""
+"""How long to wait for an answer before the sender closes its side."""
 HANG_SECONDS = 20.0
-"""How long an ended connection may stay open, on a machine that is busy."""
+"""How long a finished connection may stay open on a busy machine."""
 GOOD_EVERY = 500
 FIRST_FAULT = 500
 

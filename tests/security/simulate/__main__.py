@@ -21,10 +21,10 @@ from attrs import define, field
 from tests.security.simulate.universe import run_universe
 
 BATCH = 50
-"""So many universes are lived between two collections of garbage: while one is lived there is none."""
+"""The number of universes between two garbage collections, which are off during a universe."""
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder in memory, where the sandbox makes and removes one of its own
 MOST_SHOWN = 10
-"""Of how many failures all is printed."""
+"""The number of failures that are printed in full."""
 
 
 @define
@@ -35,7 +35,7 @@ class Report:
     happened: Counter[str] = field(factory=Counter)
     failed: list[int] = field(factory=list)
     texts: list[str] = field(factory=list)
-    """The errors of those that failed."""
+    """The errors of the failed universes."""
 
     def add(self, other: Report) -> None:
         """Add the results of another report."""

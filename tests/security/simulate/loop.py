@@ -19,11 +19,11 @@ from attrs import frozen
 T = TypeVar("T")
 
 EPOCH = 1_800_000_000.0
-"""What `time.time` shows when a universe begins."""
+"""The value of `time.time` at the start of a universe."""
 MOST_STEPS_AT_ONCE = 100_000
-"""More of them without a moment passing, and somebody turns in a circle."""
+"""More steps than this without time passing are an endless loop."""
 END_SECONDS = 100.0
-"""How long what is left of a universe may take to be cancelled, in its own time."""
+"""The simulated time that cancelling the rest of a universe may take."""
 
 
 @frozen

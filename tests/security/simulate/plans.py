@@ -16,9 +16,9 @@ from audioext.webhooks.inbox import Confirm
 
 LAST_ORDER_AT = 40.0
 DISTURBED_SECONDS = 70.0
-"""Until when something new may go wrong."""
+"""The time until which new disturbances may begin."""
 SILENT_AT = 5_000.0
-"""When all has to be at its end at the latest: waits end after 2,500 s, unknown outcomes after 300."""
+"""The time by which all must have ended: waits end after 2,500 s, unknown outcomes after 300 s."""
 
 DisturbanceKind = Literal["crash", "partition", "one-way", "reset", "clock", "store"]
 KINDS: tuple[DisturbanceKind, ...] = ("crash", "crash", "partition", "one-way", "reset", "clock", "store")
@@ -29,7 +29,7 @@ SANDBOX_FAULTS = (
     *("http=503:made", "http=502", "callback_exception"),
 )
 NO_RESULT = "callback_exception=without"
-"""The others say that a task is done and never show a track: such a job stays open for a day."""
+"""The other faults of this kind say done and never show a track, which leaves the job open for a day."""
 TELL_OF_NO_RESULT = ("kie", "sunoapi")
 
 
@@ -71,10 +71,10 @@ class Plan:
     faults: tuple[str, ...] = field(default=())
     webhooks: bool = True
     callback_address: str | None = None
-    """Where all callbacks go, `None` where each process gets those of its own jobs."""
+    """The address for all callbacks, or `None` if each process gets those of its own jobs."""
     confirm: Confirm = "never"
     grace: float = 120.0
-    """After how many seconds a submit without an answer counts as unknown."""
+    """The seconds after which a submit without an answer counts as unknown."""
 
     @property
     def healed_at(self) -> float:

@@ -30,11 +30,11 @@ API_PORT = 8000
 BOT_PORT = 8080
 WAIT_SECONDS = 2_500.0
 CLOSE_SECONDS = 20.0
-"""A close is bounded by 15."""
+"""More than the close's bound of 15."""
 LINE_SECONDS = 0.02
-"""How long a call to the store may take, on either side of it."""
+"""The longest delay of a store call, on either side of it."""
 LINE_SHARE = 0.25
-"""How many calls take longer than nothing, on either side."""
+"""The share of store calls that are delayed, on either side."""
 HANDLER_SECONDS = 5.0
 RESUBMIT_SECONDS = 20.0
 
@@ -78,16 +78,16 @@ class Universe:
     store: Store
     sandbox: Sandbox | None = None
     told: Counter[tuple[str, str]] = field(factory=Counter)
-    """How often a handler ran to its end, by ref and topic."""
+    """The number of completed handler runs by ref and topic."""
     faults_left: dict[tuple[str, str], int] = field(factory=dict)
     ends: dict[int, str] = field(factory=dict)
-    """How the wait for each order ended, in whichever process it did."""
+    """The outcome of each order's wait, in whichever process it ended."""
     refs: dict[int, set[str]] = field(factory=dict)
     open_waits: Counter[str] = field(factory=Counter)
     clocks: dict[str, float] = field(factory=dict)
-    """What each process's clock shows beyond the time that has passed."""
+    """The offset of each process's clock from the elapsed time."""
     away: set[str] = field(factory=set)
-    """The processes whose store is away."""
+    """The processes whose store is unreachable."""
     over: asyncio.Event = field(factory=asyncio.Event)
     closed: Counter[str] = field(factory=Counter)
 
@@ -206,7 +206,7 @@ class Universe:
             finally:
                 self.open_waits[name] -= 1
 
-    # --- what happens ----------------------------------------------------------------------------------------
+    # --- disturbances ---------------------------------------------------------------------------------------
 
     async def disturb(self, hosts: dict[str, simloom.Host]) -> None:
         """Apply each disturbance of the plan at its time, and undo all of them at the end."""
@@ -244,7 +244,7 @@ class Universe:
         if host.crashed and not self.over.is_set():
             host.restart()
 
-    # --- what has to be true ---------------------------------------------------------------------------------
+    # --- checks ---------------------------------------------------------------------------------------------
 
     async def problems(self) -> list[str]:
         """Return what is wrong once everything has settled, or before that what is still pending."""
