@@ -84,7 +84,7 @@ def test_a_manager_that_is_gone_ends_nothing(
 def test_the_watchdog_is_for_one_process(
     monkeypatch: pytest.MonkeyPatch, usec: str, pid: str | None, seconds: float | None
 ) -> None:
-    """WATCHDOG_USEC without WATCHDOG_PID counts for any process, and with another process's id for none of ours."""
+    """WATCHDOG_USEC counts without WATCHDOG_PID, and is ignored with another process's id."""
     monkeypatch.setenv("WATCHDOG_USEC", usec)
     if pid is not None:
         monkeypatch.setenv("WATCHDOG_PID", pid)

@@ -120,7 +120,7 @@ async def test_what_was_not_told_is_told_after_a_restart(sandbox: Sandbox, make_
 async def test_a_handler_that_comes_while_the_client_is_open_is_told_what_waits(
     sandbox: Sandbox, make_client: MakeClient
 ) -> None:
-    """Without a handler nothing is claimed; the first one registered on an open client gets the stages so far."""
+    """The first handler registered on an open client gets the stages that were reached before."""
     client = await make_client(sandbox)
     job = await extend(client, sandbox)
     await job

@@ -296,7 +296,7 @@ async def test_no_room_in_time_sends_nothing(open_pair: OpenPair, api: Api, cloc
 
 
 async def test_a_store_that_fails_while_a_submit_waits_is_told(api: Api, clock: JumpClock) -> None:
-    """A submit that waits when the store fails raises its error and frees its place; the next one waits and is sent."""
+    """A submit that waits for its turn raises a failing store's error and frees its place; the next one is sent."""
     store = ax.MemoryStore()
     provider = api.provider(limits=ax.Limits(submits=1, per=60.0))
     async with ax.Client(provider, store=store, clock=clock.clock) as client:

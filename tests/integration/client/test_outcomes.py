@@ -123,7 +123,7 @@ async def test_a_refused_task_that_has_begun_is_waited_for(api: Api, open_client
 
 
 async def test_a_callback_after_the_refusal_brings_the_song(api: Api, open_client: MakeClient) -> None:
-    """A callback after a refusal completes the job, also for current waiters, as the vendor made the task after all."""
+    """A callback after a refusal completes the job, as the vendor made the task after all."""
     api.codes = [402]
     client = await open_client(**WEB)
     with pytest.raises(ax.CreditsError):

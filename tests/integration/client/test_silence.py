@@ -43,7 +43,7 @@ async def test_a_client_that_only_polls_misses_nothing(
 
 
 async def test_a_job_that_heard_a_webhook_is_not_silent(api: Api, caplog: pytest.LogCaptureFixture) -> None:
-    """A job that received some webhooks and lost one gives no warning."""
+    """A job that received a webhook gives no warning when a poll finds its end."""
     api.is_done = False
     async with ax.Client(api.provider(**QUICK), wait_timeout=20.0, **WEB) as client:  # type: ignore[arg-type]  # strings
         job = await client.extend(audio_id="track", model="V5")

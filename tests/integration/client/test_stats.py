@@ -33,7 +33,7 @@ def of_kie(counted: Mapping[tuple[str, T], int]) -> dict[T, int]:
 
 
 async def test_submits_count_by_how_they_ended(api: Api, open_client: MakeClient) -> None:
-    """Submits are counted by outcome: submitted, found by key, refused, rate limited, unknown or not sent."""
+    """Submits are counted by outcome: accepted, found by key, refused, unknown or failed."""
     store = ax.MemoryStore()
     client = await open_client(store=store, **WEB)
     await extend(client, key="k")
@@ -157,7 +157,7 @@ async def test_handlers_count_by_how_they_ended(api: Api, open_client: MakeClien
 
 
 async def test_downloads_count_files(make_client: MakeClient, make_sandbox: MakeSandbox, tmp_path: Path) -> None:
-    """Each file that was saved, read or streamed counts once, and so does each that failed."""
+    """Each file that was saved, read or streamed in full counts once."""
     sandbox = await make_sandbox()
     client = await make_client(sandbox)
     song = await client.run(ax.Extend(audio_id=sandbox.track_ids[0], model="V5"))

@@ -217,7 +217,7 @@ async def told(client: ax.Client, ref: str) -> AsyncIterator[str]:
 
 
 async def test_a_delivery_that_comes_before_the_loss_is_noticed_is_kept(api: Api, open_client: MakeClient) -> None:
-    """After an unnoticed loss, a listener that holds the job restores it with the webhook; another stores an orphan."""
+    """After an unnoticed loss, the process that holds the job restores it together with the webhook."""
     store = FaultyMemory()
     client = await open_client(store=store, **WEB)
     job = await extend(client, key="once")

@@ -113,7 +113,7 @@ async def test_the_trace_goes_on_in_another_process(
 async def test_a_webhook_is_linked_to_the_servers_own_span(
     api: Api, open_client: MakeClient, exporter: InMemorySpanExporter
 ) -> None:
-    """A webhook's span belongs to the job's trace and is linked to the server's own request span."""
+    """A webhook's span is linked to the server's own request span."""
     client = await open_client(public_url="http://127.0.0.1:9/audio", listen=None)
     await extend(client)
     path = api.posts[0]["callBackUrl"].removeprefix("http://127.0.0.1:9/audio")
