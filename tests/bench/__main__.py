@@ -1,6 +1,6 @@
-"""All benchmarks, one after the other, or some by name: `python -m tests.bench [NAME...] [--json FILE] [--plot FILE]`.
+"""Run all benchmarks in turn, or some by name: `python -m tests.bench [NAME...] [--json FILE] [--plot FILE]`.
 
-Each prints ratios of one run. `--json` writes all that was measured, `--plot` draws the ratios as an SVG.
+Each prints ratios within one run. `--json` writes all measurements, `--plot` draws the ratios as an SVG.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _ROW, _LEFT, _WIDTH = 22, 380, 760
 
 
 def measure(name: str) -> Table:
-    """Run one benchmark and return its table; those that only print return none."""
+    """Run one benchmark and return its table, which is empty if the benchmark only prints."""
     run = importlib.import_module(f"tests.bench.{name}").run
     done = run()
     return (asyncio.run(done) if inspect.iscoroutine(done) else done) or {}
 
 
 def about(name: str) -> str:
-    """Return the name of a benchmark with what it measures: its first sentence, read without loading it."""
+    """Return a benchmark's name and the first line of its docstring, without importing it."""
     text = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
     return f"  {name:10} {(ast.get_docstring(ast.parse(text)) or '').splitlines()[0]}"
 
 
 def draw(found: dict[str, Table]) -> str:
-    """Return the ratios as bars, 1 being the peer that is measured against."""
+    """Return an SVG bar chart of the ratios, with a line at 1, the peer's own value."""
     rows = [
         (f"{name}: {row}", value["median"])
         for name, table in found.items()
@@ -58,7 +58,7 @@ def draw(found: dict[str, Table]) -> str:
 
 
 def main() -> None:
-    """Run those that are named, or all."""
+    """Run the named benchmarks, or all."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
         description=__doc__,

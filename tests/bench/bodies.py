@@ -1,4 +1,4 @@
-"""The largest legal webhooks that hold the event loop longest, against msgspec that only decodes the same body."""
+"""Event loop time of the worst legal webhooks, against msgspec decoding the same bytes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BASE = URL("http://127.0.0.1:8080/audio")
 TASK = b'"task_id":"t"'
 TURNS = 3
 LONGEST_MILLISECONDS = 5_000.0
-MAX_TRACKS, MAX_LINES = 32, 2_000  # the bounds of one list, which providers set
+MAX_TRACKS, MAX_LINES = 32, 2_000  # the limits of one list, which providers set
 MOST = MAX_BODY_BYTES - 1_000  # leaves room for the rest of the body
 MANY = MAX_VALUES // 4
 LINK = "https://files.test/a b.mp3"
@@ -48,7 +48,7 @@ SHELLS: dict[str, dict[str, Any]] = {
 
 
 def shaped(name: str, *, inner: dict[str, Any] | None = None, tracks: list[Any] | None = None) -> dict[str, Any]:
-    """Return a webhook of a provider with more in the task's own object, or with these *tracks*."""
+    """Return a provider's webhook with more fields in the task's object, or with these *tracks*."""
     shell: dict[str, Any] = json.loads(json.dumps(SHELLS[name]))
     own = shell if name == "musicgpt" else shell["data"]
     own.update(inner or {})
@@ -63,7 +63,7 @@ def some(word: str, count: int) -> list[str]:
 
 
 def bodies(name: str) -> dict[str, bytes]:
-    """Return bodies of nearly a mebibyte, by what there is most of in them."""
+    """Return bodies of nearly a mebibyte, by the content that fills them."""
     line = {"start": 1, "end": 2, "text": "la"}
     song = {"id": "a", "audio_url": "https://files.test/a.mp3"}
     songs = [{**song, "id": str(number)} for number in range(MAX_TRACKS)]
@@ -138,7 +138,7 @@ async def begin(client: ax.Client, provider: Provider, ref: str) -> HeldJob:
 
 
 async def deliver(client: ax.Client, provider: Provider, ref: str, body: bytes) -> tuple[float, int]:
-    """Return how many milliseconds of the processor a delivery takes, and how it is answered."""
+    """Return a delivery's CPU milliseconds and its status."""
     body = body.replace(TASK, b'"task_id":"' + ref.encode() + b'"', 1)
     hook = ax.Webhook(path=callback_url(BASE, SECRET, provider.info.name, ref).raw_path, body=body)
     began_at = time.process_time()
@@ -147,7 +147,7 @@ async def deliver(client: ax.Client, provider: Provider, ref: str, body: bytes) 
 
 
 def alone(body: bytes) -> float:
-    """Return how many milliseconds msgspec takes to decode a body."""
+    """Return the CPU milliseconds that msgspec takes to decode a body."""
     began_at = time.process_time()
     with suppress(ValueError):
         msgspec.json.decode(body)
@@ -155,13 +155,13 @@ def alone(body: bytes) -> float:
 
 
 def row(title: str, took: list[float], base: float, statuses: set[int]) -> None:
-    """Print one body."""
+    """Print one body's row."""
     middle = statistics.median(took)
     print(f"  {title:54} {middle:9.2f} ms {middle / base:8.1f} x msgspec   {sorted(statuses)}")
 
 
 async def measure(names: Sequence[str]) -> None:
-    """Measure each body of each provider as the first delivery of a job, then a job with many of the worst."""
+    """Measure each body of each provider as a job's first delivery, then one job with many of the worst body."""
     refs = (f"{number:024}" for number in itertools.count())
     async with ax.Client(public_url=str(BASE), listen=None, secrets=[SECRET]) as client:
         for name in names:
@@ -183,7 +183,7 @@ async def measure(names: Sequence[str]) -> None:
 
 
 async def _measure_last(client: ax.Client, provider: Provider, ref: str, what: str) -> None:
-    """Deliver what takes longest again and again, each time a little different, until the journal is full."""
+    """Deliver the slowest body repeatedly, each time slightly different, until the journal is full."""
     held = await begin(client, provider, ref)
     body = bodies(provider.info.name)[what]
     took: list[float] = []

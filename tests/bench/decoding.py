@@ -1,4 +1,4 @@
-"""Decoding and folding one webhook of kie.ai, against `orjson.loads` (or msgspec) of the same bytes."""
+"""Decoding and folding one webhook of kie.ai, against `orjson.loads` (or msgspec) on the same bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CALLS, TURNS = 1_000, 9
 
 
 def microseconds(call: Callable[[], object]) -> list[float]:
-    """Return how long a call takes in each of some turns (µs of CPU)."""
+    """Return a call's CPU microseconds in each of some turns."""
     timer = timeit.Timer(call, timer=time.process_time)
     return [1e6 * spent / CALLS for spent in timer.repeat(TURNS, CALLS)]
 

@@ -1,4 +1,4 @@
-"""The CPU of whole processes that import the package or print the help, against those that import others."""
+"""CPU time of processes that import the package or print the help, against processes that import others."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ OURS = {
 
 
 def cpu() -> float:
-    """Return the CPU seconds that ended processes of ours took."""
+    """Return the CPU seconds of all ended child processes."""
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     return spent.ru_utime + spent.ru_stime
 
 
 def run(turns: int = TURNS) -> dict[str, dict[str, float]]:
-    """Measure in turn and print the ratios of each pair."""
+    """Measure each pair alternately, and print its ratio."""
     rows: dict[str, list[float]] = {}
     for _ in range(turns):
         taken: dict[str, float] = {}

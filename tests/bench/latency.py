@@ -1,4 +1,4 @@
-"""An open loop: webhooks come at a fixed rate whether or not the last one was answered; how long each reply takes."""
+"""Reply latency of webhooks that are sent at a fixed rate, whether or not earlier ones were answered."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ TURNS = 3
 
 
 class Line(asyncio.Protocol):
-    """One connection that is kept alive; `answered` is called when a whole answer is in."""
+    """A keep-alive connection; `answered` is called with each complete answer."""
 
     def __init__(self, idle: deque[Line]) -> None:
-        """Go to the *idle* ones after each answer."""
+        """Return to the *idle* connections after each answer."""
         self._idle = idle
         self._transport: asyncio.Transport | None = None
         self._sent_at = 0.0
@@ -27,7 +27,7 @@ class Line(asyncio.Protocol):
         self.is_lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Note the transport."""
+        """Store the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
@@ -38,13 +38,13 @@ class Line(asyncio.Protocol):
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        """Note how long the answer took."""
+        """Record the latency of a complete answer."""
         assert data.startswith(b"HTTP/1.1 200"), data
         self.latencies.append(1_000 * (asyncio.get_running_loop().time() - self._sent_at))
         self._idle.append(self)
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio passes it
-        """Note that no answer will come."""
+        """Record that no answer will come."""
         self.is_lost = True
 
 
@@ -68,7 +68,7 @@ async def latencies(port: int, paths: list[str], ids: list[str]) -> list[float]:
         )
         idle.popleft().send(head.encode() + body, due_at)
     while sum(len(line.latencies) for line in lines) < len(paths):
-        if any(line.is_lost for line in lines):  # a receiver has 512 connections at most
+        if any(line.is_lost for line in lines):  # a receiver accepts 512 connections
             raise ConnectionError(f"hung up: this machine is too busy for {PER_SECOND:,} webhooks a second")
         await asyncio.sleep(0.001)
     return [one for line in lines for one in line.latencies]

@@ -1,4 +1,4 @@
-"""A task's whole life at the sandbox: what awaiting a webhook spends, and what clients do that ask again and again."""
+"""Whole tasks at the sandbox: the requests and the delay of awaiting webhooks, against clients that poll."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tests.bench.rig import Peer, peer, table
 
 TASKS = 8
 SPEED = 2.0
-"""What a client sleeps is divided by it, and what is measured multiplied: the machine's own share counts double."""
+"""How much faster the sandbox runs: sleeps are divided by it and results multiplied, so CPU time counts double."""
 ASKING = {"asking every 10 s": (["life", "poll"], 10.0), "suno-easy": (["suno_easy"], 3.0)}
-"""Who asks how often: what vendors' examples have, and the default of suno-easy 0.2."""
+"""The poll interval of each client: those of vendors' examples, and suno-easy's default of 0.2."""
 
 
 async def lives(sandbox: Sandbox, client: Peer, tasks: int) -> tuple[float, float]:
-    """Return the requests that a task takes, and the seconds from when it is ready to when its result is there."""
+    """Return the requests per task, and the seconds from a task's completion to its result."""
     ended, requests = await asyncio.to_thread(client.ask, f"{sandbox.track_ids[0]} {tasks}")
     ready = {task.id: task.updated.timestamp() for task in sandbox.tasks}
     return requests / tasks, sum(at - ready[task_id] for task_id, at in ended) * SPEED / tasks
 
 
 async def run(tasks: int = TASKS) -> dict[str, dict[str, float]]:
-    """Let all of them wait at the same time, and print."""
+    """Await all of them at once, and print."""
     rows: dict[str, list[float]] = {}
     all_of_them = {"webhook": (["life", "webhook"], 9_000.0), **ASKING}
     settings = Sandbox(speed=SPEED, submit_limit=None, ready_seconds=4.0, extension_seconds=1.0, spread_seconds=29.0)

@@ -1,9 +1,9 @@
-"""Sends prepared requests as fast as they are answered, from a process of its own: standard library alone.
+"""Send prepared requests as fast as they are answered, from a separate process with only the standard library.
 
     python load.py PORT CONNECTIONS FILE
 
-FILE holds raw HTTP/1.1 requests, each after its length in 4 bytes; every answer must be a 200. It prints the
-seconds that all took. An aiohttp client would be slower than the server that is to be measured.
+FILE has raw HTTP/1.1 requests, each after its length in 4 bytes; every answer must be a 200. It prints the seconds
+that all took. An aiohttp client would be slower than the server under test.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OK = b"HTTP/1.1 200 "
 
 
 def read_requests(data: bytes) -> Iterator[bytes]:
-    """Yield the requests that *data* holds."""
+    """Yield the requests in *data*."""
     start = 0
     while start < len(data):
         end = start + 4 + int.from_bytes(data[start : start + 4], "big")
@@ -29,10 +29,10 @@ def read_requests(data: bytes) -> Iterator[bytes]:
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection: the next request goes out when the answer to the last one is whole."""
+    """A keep-alive connection, which sends the next request after each complete answer."""
 
     def __init__(self, requests: Iterator[bytes]) -> None:
-        """Take from *requests*, which all connections share."""
+        """Take requests from *requests*, which all connections share."""
         self.done = asyncio.get_running_loop().create_future()
         self._requests = requests
         self._answer = b""
@@ -44,7 +44,7 @@ class Connection(asyncio.Protocol):
         self._send()
 
     def data_received(self, data: bytes) -> None:
-        """Gather one answer, then send the next request."""
+        """Collect one answer, then send the next request."""
         self._answer += data
         head = self._answer.find(b"\r\n\r\n")
         length = _LENGTH.search(self._answer, 0, head) if head >= 0 else None
@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
         self._send()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Say so where it was too early."""
+        """Report an early end."""
         if not self.done.done():
             self.done.set_exception(error or ConnectionError("the server hung up"))
 
@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
 
 
 def stay_awake(loop: asyncio.AbstractEventLoop) -> None:
-    """Never sleep: to wake a sleeper costs the server's CPU, and only a slow server would have to."""
+    """Spin instead of sleeping: waking this process costs the server CPU time, and only a slow server would have to."""
     loop.call_soon(stay_awake, loop)
 
 

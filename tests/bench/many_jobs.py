@@ -1,4 +1,4 @@
-"""A hundred thousand open jobs on SQLite: what opening, listing and awaiting them costs."""
+"""A hundred thousand open jobs on SQLite: the cost of opening, listing and awaiting them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ JOBS = 100_000
 
 
 def resident() -> float:
-    """Return how many bytes of memory this process has now."""
+    """Return this process's resident memory in bytes."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return float(pages * resource.getpagesize())
 
 
 def read_plainly(file: Path, jobs: int) -> tuple[float, float]:
-    """Read all rows of so many jobs with plain sqlite3; return the seconds that it took, and those of the CPU."""
+    """Read all rows of that many jobs with plain sqlite3; return the elapsed and the CPU seconds."""
     began, spent = time.perf_counter(), time.process_time()
     with closing(sqlite3.connect(file)) as plain:
         count = sum(1 for _ in plain.execute("SELECT * FROM entries JOIN jobs ON jobs.id = entries.job"))

@@ -1,11 +1,11 @@
-"""What others would write, each as a process that is measured like `tests.bench.peers`.
+"""Alternative implementations, each as a process that is measured like `tests.bench.peers`.
 
     python -m tests.bench.others WHAT [WORD]
 
 `usual` is an aiohttp handler that reads JSON and commits it with aiosqlite, one transaction each. `fastapi` is FastAPI
-under uvicorn with a pydantic model, and no store at all. `httpx` sends submits with `httpx.AsyncClient`. `upload` sends
-a file, by `audioext` or by httpx, and answers with the bytes of memory that it took at most. `life` and `suno_easy`
-make tasks and wait for their songs. `dbos` waits for messages in workflows of DBOS.
+under uvicorn with a pydantic model and no store. `httpx` sends submits with `httpx.AsyncClient`. `upload` sends a file
+with `audioext` or httpx, and answers with its peak memory in bytes. `life` and `suno_easy` make tasks and wait for
+their songs. `dbos` waits for messages in DBOS workflows.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ PATHS = [f"/kie/{number:024d}/{'t' * 43}" for number in range(5_000)]
 
 
 def has(*packages: str) -> bool:
-    """Say whether all of *packages* are installed."""
+    """Return whether all of *packages* are installed."""
     return all(importlib.util.find_spec(name) for name in packages)
 
 
 async def usual(file: str) -> None:
-    """Serve callbacks as tutorials do it: parse, insert, commit."""
+    """Serve callbacks like tutorials do: parse, insert, commit."""
     import aiosqlite  # noqa: PLC0415 - may be missing
 
     async with aiosqlite.connect(file) as database:
@@ -89,7 +89,7 @@ async def fastapi() -> None:
     async def handle(provider: str, ref: str, tag: str, callback: Any) -> dict[str, object]:
         return {"code": callback.code, "msg": "success"}
 
-    handle.__annotations__["callback"] = Callback  # a class of this function is no name of the module
+    handle.__annotations__["callback"] = Callback  # FastAPI cannot resolve the name of a local class
     app.post("/{provider}/{ref}/{tag}")(handle)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", access_log=False))
     running = asyncio.create_task(server.serve())
@@ -101,7 +101,7 @@ async def fastapi() -> None:
 
 
 async def httpx(base: str) -> None:
-    """Send the JSON of submits with httpx."""
+    """Send submits' JSON with httpx."""
     import httpx as library  # noqa: PLC0415 - may be missing
 
     body = {"audioId": peers.REQUEST.audio_id, "model": "V5", "defaultParamFlag": False, "callBackUrl": "http://x/"}
@@ -114,10 +114,10 @@ async def httpx(base: str) -> None:
 
 
 async def upload(who: str, base: str, path: str) -> None:
-    """Send a small file, then the one at *path*, and answer with the peak of memory above what it took before."""
+    """Send a small file, then the one at *path*, and answer with the second's peak memory above the first's."""
 
     async def ours(file: Path) -> None:
-        # MusicGPT takes the file inside the submit itself.
+        # MusicGPT takes the file in the submit itself.
         provider = ax.MusicGpt("key", base_url=base, limits=peers.OPEN, pace=peers.NEVER)
         async with ax.Client(provider, public_url="http://127.0.0.1:9", listen=None) as client:
             await client.extend(file=file, continue_at=1, prompt="p")
@@ -142,7 +142,7 @@ async def upload(who: str, base: str, path: str) -> None:
 
 
 def peak() -> int:
-    """Return the most memory (bytes) that this process has held since the mark was set back."""
+    """Return the peak memory of this process in bytes since the last reset."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -150,9 +150,9 @@ def peak() -> int:
 
 
 async def life(base: str, key: str, how: str, seconds: str) -> None:
-    """Make tasks at once, by webhook as we do it or by asking every so many *seconds*.
+    """Make tasks at once, by webhook like our client or polling every *seconds*.
 
-    The answer has each task's id with the time at which its song was there, and how many requests all of them took.
+    The answer has each task's id with the time at which its song was there, and the total number of requests.
     """
     requests = 0
 
@@ -187,8 +187,8 @@ async def life(base: str, key: str, how: str, seconds: str) -> None:
 
 
 async def suno_easy(base: str, key: str, seconds: str) -> None:
-    """Do the same with suno-easy, which asks every 3 s unless it is given other *seconds*."""
-    # No callback can reach that name, so the sandbox sends none.
+    """Make the same tasks with suno-easy, which polls every 3 s unless *seconds* are given."""
+    # The sandbox cannot reach that host and sends no callback.
     client = importlib.import_module("suno_easy").SunoClient(key, callback_url="https://nobody.invalid/")
     client.BASE_URL = base
     answers: list[object] = []
@@ -209,11 +209,11 @@ async def suno_easy(base: str, key: str, seconds: str) -> None:
 
 
 async def dbos(file: str, seconds: str) -> None:
-    """Wait in a workflow for a message of another process, and answer with the moment in which it was there.
+    """Wait in a workflow for another process's message, and answer with the time of its arrival.
 
-    That is how a payment's webhook is waited for in https://docs.dbos.dev/python/tutorials/workflow-communication (read
-    2026-11-27). On SQLite DBOS looks every so many *seconds* (`notification_listener_polling_interval_sec` of
-    https://docs.dbos.dev/python/reference/configuration): 1 unless set, 0.001 at least.
+    This is how https://docs.dbos.dev/python/tutorials/workflow-communication (read 2026-11-27) waits for a payment's
+    webhook. On SQLite DBOS polls every *seconds* (`notification_listener_polling_interval_sec` of
+    https://docs.dbos.dev/python/reference/configuration): 1 by default, at least 0.001.
     """
     library = importlib.import_module("dbos")
     library.DBOS(
@@ -221,7 +221,7 @@ async def dbos(file: str, seconds: str) -> None:
             "name": "bench",
             "system_database_url": f"sqlite:///{file}",
             "notification_listener_polling_interval_sec": float(seconds),
-            "run_admin_server": False,  # it would take a fixed port
+            "run_admin_server": False,  # it needs a fixed port
             "log_level": "ERROR",
         }
     )

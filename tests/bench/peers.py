@@ -1,11 +1,10 @@
-"""The processes that are measured: each prints a line of JSON when it is ready, and answers each line that it is sent.
+"""Measured processes: each prints a line of JSON when it is ready, and answers each line on its input.
 
     python -m tests.bench.peers WHAT [STORE]
 
 `bare` and `webhooks` are servers that take callbacks, `plain` and `submits` are clients that send submits, `waiter`
-awaits jobs. The sum of their CPU seconds so far is the answer to `cpu`; `go N` does N submits and answers with the
-seconds that it took; a ref makes the waiter answer with the moment in which its song was there, on the clock of all
-processes.
+awaits jobs. The answer to `cpu` is their total CPU seconds; `go N` does N submits and answers with the elapsed seconds;
+a ref makes the waiter answer with the time at which its song was there, on the clock that all processes share.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ Answer = Callable[[list[str]], Awaitable[object]]
 
 
 async def serve(ready: object, answer: Answer) -> None:
-    """Say that we are ready, then answer each line of standard input."""
+    """Print that we are ready, then answer each line of standard input."""
     print(json.dumps(ready), flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         print(json.dumps(await answer(line.split())), flush=True)
 
 
 async def cpu(_: list[str]) -> object:
-    """Answer with the CPU seconds of this process."""
+    """Answer with this process's CPU seconds."""
     return time.process_time()
 
 
@@ -58,7 +57,7 @@ async def listen(app: web.Application) -> int:
 
 
 async def bare() -> None:
-    """Serve callbacks with a handler that reads the body and parses nothing."""
+    """Serve callbacks with a handler that reads the body without parsing it."""
 
     async def handle(request: web.Request) -> web.Response:
         await request.read()
@@ -79,7 +78,7 @@ class Task:
 
 
 async def webhooks(store: str | None) -> None:
-    """Serve callbacks with the whole way: tag, decoding, durable, folded, a waiter woken, reply."""
+    """Serve callbacks completely: tag, decoding, commit, fold, waiter and reply."""
     client = ax.Client(
         ax.Kie("key", limits=OPEN, pace=NEVER, base_url="http://127.0.0.1:9"),
         public_url="http://127.0.0.1:{port}",
@@ -93,7 +92,7 @@ async def webhooks(store: str | None) -> None:
         async def more(words: list[str]) -> object:
             if words[0] == "cpu":
                 return time.process_time()
-            if words[0] == "waits":  # all that were sent came to their waiters
+            if words[0] == "waits":  # answer once all sent webhooks have woken their waiters
                 songs = await asyncio.gather(*waits)
                 waits.clear()
                 return len(songs)
@@ -111,7 +110,7 @@ async def webhooks(store: str | None) -> None:
 
 
 async def jobs(client: ax.Client, count: int) -> list[Task]:
-    """Store so many submitted jobs as a submit would leave them."""
+    """Store that many submitted jobs as a submit leaves them."""
     now = time.time()
     asked = dump_asked(Asked(provider="kie", account="kie", request=REQUEST, model="V5"))
     tasks = [Task(mint_id(now), f"{mint_id(now)}") for _ in range(count)]
@@ -129,7 +128,7 @@ async def jobs(client: ax.Client, count: int) -> list[Task]:
 
 
 async def submits(store: str | None, base: str) -> None:
-    """Send submits as a client does: stored before they leave, and with their answer."""
+    """Send submits as a client does, stored before the POST and after its answer."""
     kie = ax.Kie("key", limits=OPEN, pace=NEVER, base_url=base)
     async with ax.Client(kie, public_url="http://127.0.0.1:9", listen=None, store=store) as client:
 
@@ -175,7 +174,7 @@ async def plain(base: str) -> None:
 
 
 def many(one: Callable[[], Awaitable[None]], together: int = 48) -> Answer:
-    """Return what does so many of *one*, some *together*, and answers with the seconds that it took."""
+    """Return a command that runs *one* that many times, some *together*, and answers with the elapsed seconds."""
 
     async def answer(words: list[str]) -> object:
         if words[0] == "cpu":

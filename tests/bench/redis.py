@@ -1,4 +1,4 @@
-"""The Redis store on a real Valkey, against the least that the same server could be asked for."""
+"""The Redis store on a real Valkey, against the plainest commands for the same data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ numbers = itertools.count()
 
 
 async def at_once(one: Callable[[int], Awaitable[object]], count: int) -> float:
-    """Do *one* for each number below *count*, so many at once, and return how many were done a second."""
+    """Run *one* for each number below *count*, that many at once, and return the rate per second."""
     left = iter(range(count))
 
     async def worker() -> None:
@@ -44,7 +44,7 @@ async def at_once(one: Callable[[int], Awaitable[object]], count: int) -> float:
 
 
 async def jobs(store: Store, count: int) -> list[Index]:
-    """Store so many jobs whose submit was answered, and return their indexes."""
+    """Store that many submitted jobs, and return their index rows."""
     now = time.time()
     refs = [f"{next(numbers):024d}" for _ in range(count)]
     indexes = [
@@ -61,7 +61,7 @@ def webhook(ref: str) -> Entry:
 
 
 async def webhooks(store: Store, pipe: Pipe) -> tuple[float, float]:
-    """Return how many webhooks a second are appended, and how many plain SETs carry the same bytes."""
+    """Return the rates per second of appended webhooks and of plain SETs of the same bytes."""
     indexes = await jobs(store, JOBS)
     hooks = [webhook(index.ref) for index in indexes]
 
@@ -74,7 +74,7 @@ async def webhooks(store: Store, pipe: Pipe) -> tuple[float, float]:
 
 
 async def wake_ups(store: Store, url: str) -> list[float]:
-    """Append by one store, and return the milliseconds until another one has heard of it and read the entry."""
+    """Append with one store, and return the milliseconds until another has been notified and has read the entry."""
     indexes = await jobs(store, WAKE_UPS)
     other = open_store(url)
     await other.open()
@@ -87,7 +87,7 @@ async def wake_ups(store: Store, url: str) -> list[float]:
                 heard.put_nowait(change.ref)
 
     listener = asyncio.create_task(listen())
-    await other.next_due("polls")  # it listens from now on
+    await other.next_due("polls")  # subscribes this store
     waits = []
     for index in indexes:
         hook = webhook(index.ref)
@@ -102,7 +102,7 @@ async def wake_ups(store: Store, url: str) -> list[float]:
 
 
 async def plain_wake_ups(url: str) -> list[float]:
-    """Do the same with the driver alone: SET and PUBLISH in one go, a subscriber that does a GET."""
+    """Measure the same with the driver alone: SET and PUBLISH in a pipeline, and a subscriber that does a GET."""
     waits = []
     async with redis.asyncio.Redis.from_url(url) as client, client.pubsub() as subscriber:
         await subscriber.subscribe("plain")

@@ -1,4 +1,4 @@
-"""What the benchmarks share: processes that are pinned to a core, and tables of ratios."""
+"""Shared code of the benchmarks: processes pinned to a core, and tables of ratios."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SERVER_CORE, LOAD_CORE = 0, 1
 
 
 class Peer:
-    """A process of `tests.bench.peers`, or of `tests.bench.others`, asked by lines."""
+    """A process of `tests.bench.peers` or `tests.bench.others` that answers lines."""
 
     def __init__(self, *words: str, core: int = SERVER_CORE, module: str = "peers") -> None:
-        """Start it on its core."""
+        """Start the process on its core."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"tests.bench.{module}", *words],
             stdin=subprocess.PIPE,
@@ -30,7 +30,7 @@ class Peer:
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
+        """The process id."""
         return self._process.pid
 
     def ask(self, line: str) -> Any:
@@ -41,7 +41,7 @@ class Peer:
         return self.read()
 
     def close(self) -> None:
-        """End it."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
 
@@ -53,7 +53,7 @@ class Peer:
 
 @contextmanager
 def peer(*words: str, core: int = SERVER_CORE, module: str = "peers") -> Iterator[Peer]:
-    """Start a peer and end it."""
+    """Start a peer, and end it afterwards."""
     found = Peer(*words, core=core, module=module)
     try:
         yield found
@@ -62,13 +62,13 @@ def peer(*words: str, core: int = SERVER_CORE, module: str = "peers") -> Iterato
 
 
 def pin(core: int) -> None:
-    """Keep this process on one core, where the system can do that and has as many."""
+    """Pin this process to one core, if the system can and has that core."""
     if hasattr(os, "sched_setaffinity") and core < (os.cpu_count() or 1):
         os.sched_setaffinity(0, {core})
 
 
 def table(title: str, rows: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
-    """Print medians and spread of each row, and return them."""
+    """Print the median and spread of each row, and return them."""
     print(f"\n{title}")
     found: dict[str, dict[str, float]] = {}
     for name, values in rows.items():

@@ -1,4 +1,4 @@
-"""A submit, whole way, against a plain session that POSTs the same JSON: CPU and rate, in one run."""
+"""CPU and rate of a complete submit, against a plain session that POSTs the same JSON, in one run."""
 
 from __future__ import annotations
 

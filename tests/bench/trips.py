@@ -1,4 +1,4 @@
-"""How many functions of ours, in how many files, a webhook and a submit enter: traced, so the same on every machine."""
+"""How many of our functions and files a webhook and a submit enter, by tracing, so that machines compare."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGE = str(Path(ax.__file__).parent)
 
 @contextmanager
 def traced(found: Counter[str]) -> Iterator[None]:
-    """Count the entries of our functions on this thread, generated ones left out."""
+    """Count the entries of our functions on this thread, without generated ones."""
 
     def note(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame.f_code.co_filename.startswith(PACKAGE):
@@ -36,7 +36,7 @@ def traced(found: Counter[str]) -> Iterator[None]:
 
 
 def say(title: str, found: Counter[str], *, verbose: bool) -> None:
-    """Print what was counted."""
+    """Print the counts."""
     files = {name.partition(":")[0] for name in found}
     print(f"{title:20} {len(files):3} files, {found.total():4} entries")
     if verbose:
@@ -45,7 +45,7 @@ def say(title: str, found: Counter[str], *, verbose: bool) -> None:
 
 
 def send(writer: asyncio.StreamWriter, hooks: Sequence[str]) -> None:
-    """Send the callback of the latest task."""
+    """Send the latest task's callback."""
     body = callback(f"{len(hooks):024}")
     path = URL(hooks[-1]).path.encode()
     writer.write(
@@ -55,7 +55,7 @@ def send(writer: asyncio.StreamWriter, hooks: Sequence[str]) -> None:
 
 
 async def run(*, verbose: bool = False) -> None:
-    """Trace one submit and one webhook, with somebody who waits, on the memory store."""
+    """Trace one submit and one webhook with a waiter, on the memory store."""
     app = web.Application()
     hooks: list[str] = []
 
@@ -67,7 +67,7 @@ async def run(*, verbose: bool = False) -> None:
     port = await peers.listen(app)
     kie = ax.Kie("key", pace=peers.NEVER, base_url=f"http://127.0.0.1:{port}")
     async with ax.Client(kie, public_url="http://127.0.0.1:{port}", listen="127.0.0.1:0") as client:
-        warm = await client.extend(audio_id="warm", model="V5")  # what is loaded and compiled once is not counted
+        warm = await client.extend(audio_id="warm", model="V5")  # leaves first-use costs out of the counts
         reader, writer = await asyncio.open_connection("127.0.0.1", client.public_url.port if client.public_url else 0)
         send(writer, hooks)
         await reader.readuntil(b"}")
@@ -76,7 +76,7 @@ async def run(*, verbose: bool = False) -> None:
         with traced(submit):
             job = await client.extend(audio_id="e231", model="V5", continue_at=60, prompt="a", style="b", title="c")
         wait = asyncio.ensure_future(job.result(timeout=60))
-        for _ in range(10):  # until it waits
+        for _ in range(10):  # lets the waiter start
             await asyncio.sleep(0)
         webhook: Counter[str] = Counter()
         with traced(webhook):

@@ -1,4 +1,4 @@
-"""The most memory that a file of 50 MB takes on its way out, ours and httpx's."""
+"""Peak memory of uploading a 50 MB file, ours and httpx's."""
 
 from __future__ import annotations
 

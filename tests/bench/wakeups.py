@@ -1,4 +1,4 @@
-"""How soon an await in another process is woken by a webhook, over one store, and how soon DBOS does it on SQLite."""
+"""Delay until a webhook wakes an await in another process on one store, and until DBOS on SQLite does the same."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DBOS_SECONDS = {"DBOS": 1.0, "DBOS set to 1 ms": 0.001}
 
 
 async def ours(store: str, jobs: int) -> list[float]:
-    """Deliver a webhook for each job here, and ask the other process when it heard of it (ms)."""
+    """Deliver a webhook for each job here, and ask the other process when it was woken (ms)."""
     latencies: list[float] = []
     kie = ax.Kie("key", limits=peers.OPEN, pace=peers.NEVER)
     public_url = "http://127.0.0.1:9"
@@ -38,13 +38,13 @@ async def ours(store: str, jobs: int) -> list[float]:
 
 
 def theirs(file: str, seconds: float, messages: int) -> list[float]:
-    """Send messages by DBOS's client here, and ask the other process when its workflow had them (ms)."""
+    """Send messages with DBOS's client here, and ask the other process when its workflow got them (ms)."""
     latencies: list[float] = []
     with peer("dbos", file, str(seconds), core=LOAD_CORE, module="others") as waiter:
         client = importlib.import_module("dbos").DBOSClient(system_database_url=f"sqlite:///{file}")
         for number in range(messages):
             assert "waiting" == waiter.ask(f"job{number}")
-            time.sleep(0.618 * number % 1 * seconds)  # it last looked a different while ago each time
+            time.sleep(0.618 * number % 1 * seconds)  # varies the time since DBOS's last poll
             client.send(f"job{number}", callback("t" * 24).decode())
             durable = time.perf_counter()
             latencies.append(1_000 * (waiter.read() - durable))
@@ -53,7 +53,7 @@ def theirs(file: str, seconds: float, messages: int) -> list[float]:
 
 
 async def run(store: str | None = None, turns: int = TURNS) -> dict[str, dict[str, float]]:
-    """Measure in turn and print; DBOS where it is installed and *store* is none but a new SQLite file."""
+    """Measure both alternately, and print; DBOS only if it is installed and *store* is None, a new SQLite file."""
     rows: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(turns):

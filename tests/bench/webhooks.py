@@ -1,4 +1,4 @@
-"""The whole way of a webhook against an aiohttp handler that only reads the body: CPU and rate, in one run."""
+"""CPU and rate of a complete webhook, against an aiohttp handler that only reads the body, in one run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def callback(task_id: str) -> bytes:
 
 
 def measure(server: Peer, port: int, paths: Sequence[str], ids: Sequence[str]) -> tuple[float, float]:
-    """Send a callback to each path and return microseconds of CPU a callback, and callbacks a second."""
+    """Send a callback to each path; return CPU microseconds per callback, and callbacks per second."""
     with tempfile.NamedTemporaryFile() as file:
         for path, task_id in zip(paths, ids, strict=True):
             body = callback(task_id)
@@ -61,16 +61,16 @@ def measure(server: Peer, port: int, paths: Sequence[str], ids: Sequence[str]) -
 
 
 def plain(server: Peer) -> tuple[float, float]:
-    """Return the same for a server that knows no jobs."""
+    """Return the same for a server without jobs."""
     return measure(server, server.ready["port"], server.ready["paths"][:CALLBACKS], ["x" * 24] * CALLBACKS)
 
 
 def run(stores: Sequence[str] = STORES, turns: int = TURNS) -> dict[str, dict[str, float]]:
-    """Measure ours and the peers that are installed in turn, and print."""
+    """Measure ours and each installed peer alternately, and print."""
     rows: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         bare = stack.enter_context(peer("bare"))
-        # What others would write, which has neither a tag nor a waiter.
+        # The alternatives check no tag and wake no waiter.
         usual = {}
         if others.has("aiosqlite"):
             usual["aiosqlite, a commit each"] = stack.enter_context(

@@ -1,4 +1,4 @@
-"""What all integration tests share: the music that their sandboxes make is encoded once."""
+"""Fixtures of all integration tests: their sandboxes encode each piece of music only once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from audioext.sandbox import audio
 
 @pytest.fixture(scope="session", autouse=True)
 def music_is_encoded_once() -> Iterator[None]:
-    """Let the sandboxes of a process share the MP3 of the same sound: nothing in them takes longer to make."""
+    """Let all sandboxes of a process share encoded MP3s, since encoding is their slowest step."""
     encode, known = audio.encode, dict[tuple[int, bytes], bytes]()
 
     def recall(clip: audio.Clip, kind: Literal["mp3", "wav"]) -> bytes:

@@ -1,4 +1,4 @@
-"""The receiver as an ASGI application: in three frameworks, under three servers, in two processes, and by itself."""
+"""The receiver as an ASGI application: in three frameworks, under three servers, in two processes, and on its own."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ START_SECONDS = 60.0
 
 @asynccontextmanager
 async def served(words: list[str], url: URL, started: Path, **settings: str) -> AsyncIterator[list[str]]:
-    """Run a server, and end it when all of its processes have *started*; what it said is in the list after that."""
+    """Run a server until all of its processes have *started*, then end it; its output is in the list afterwards."""
     said: list[str] = []
     processes = 2 if "--workers=2" in words else 0
     name, app, *more = words
@@ -65,7 +65,7 @@ async def served(words: list[str], url: URL, started: Path, **settings: str) -> 
     )
     try:
         async with aiohttp.ClientSession() as session, asyncio.timeout(START_SECONDS):
-            # One that is told to end while the other process still starts may wait for that for ever (granian).
+            # granian may hang if it is ended while its other process is still starting
             while not await is_up(session, url) or len([*started.iterdir()]) < processes:
                 assert process.returncode is None, await process.communicate()
                 await asyncio.sleep(0.05)
@@ -77,7 +77,7 @@ async def served(words: list[str], url: URL, started: Path, **settings: str) -> 
 
 
 async def is_up(session: aiohttp.ClientSession, url: URL) -> bool:
-    """Say whether the server answers."""
+    """Return whether the server answers."""
     try:
         async with session.get(url / "readyz") as response:
             return response.status == 200
@@ -87,7 +87,7 @@ async def is_up(session: aiohttp.ClientSession, url: URL) -> bool:
 
 @pytest.mark.parametrize("words", SERVERS.values(), ids=SERVERS)
 async def test_webhooks_come_through_any_server(words: list[str], tmp_path: Path, unused_tcp_port: int) -> None:
-    """A job that this process awaits is completed by webhooks that a server in other processes takes."""
+    """Webhooks received by a server in other processes complete a job that this process awaits."""
     url = URL(f"http://127.0.0.1:{unused_tcp_port}/audio")
     store, started = f"sqlite:///{tmp_path}/jobs.db", tmp_path / "started"
     started.mkdir()
@@ -136,7 +136,7 @@ async def client() -> AsyncIterator[ax.Client]:
 async def ask(
     app: AsgiReceiver, method: str, path: str, *chunks: bytes, headers: dict[str, str] | None = None, ends: bool = True
 ) -> tuple[int, dict[str, str], bytes]:
-    """Return status, headers and body of what *app* answers; a request that never *ends* is cut off by its sender."""
+    """Return status, headers and body of *app*'s answer; without *ends* the sender disconnects in the request."""
     coming: list[MutableMapping[str, Any]] = [
         {"type": "http.request", "body": chunk, "more_body": number < len(chunks) or not ends}
         for number, chunk in enumerate(chunks or (b"",), 1)
@@ -181,20 +181,20 @@ def path_of(client: ax.Client) -> str:
 async def test_a_body_is_read_under_its_limit(
     client: ax.Client, body: list[bytes], headers: dict[str, str], status: int
 ) -> None:
-    """Whatever way a body comes in, it is answered as by the receiver of its own."""
+    """A body over the limit, announced, in pieces or decompressed, is answered 413 as by the receiver's own server."""
     found, _, _ = await ask(client.receiver.asgi, "POST", path_of(client), *body, headers=headers)
 
     assert status == found
 
 
 async def test_who_hangs_up_is_not_answered(client: ax.Client) -> None:
-    """A sender that is gone in the middle of its body gets nothing, and nothing is stored."""
+    """A sender that disconnects within its body gets no answer, and nothing is stored."""
     assert (0, {}, b"") == await ask(client.receiver.asgi, "POST", path_of(client), GOOD[:9], ends=False)
     assert [] == [delivery async for delivery in client.store.deliveries()]
 
 
 async def test_a_request_that_is_cancelled_before_its_body_came_is_over(client: ax.Client) -> None:
-    """Nothing reads on in its place, and closing waits for nothing."""
+    """A request that is cancelled before its body arrived leaves no task behind that closing would wait for."""
     is_asked, scope = asyncio.Event(), {"type": "http", "method": "POST", "path": path_of(client), "headers": []}
 
     async def receive() -> MutableMapping[str, Any]:
@@ -202,7 +202,7 @@ async def test_a_request_that_is_cancelled_before_its_body_came_is_over(client: 
         return await asyncio.Future[MutableMapping[str, Any]]()
 
     async def send(_: MutableMapping[str, Any]) -> None:
-        """Hear nothing."""
+        """Discard the message."""
 
     request = asyncio.create_task(client.receiver.asgi(scope, receive, send))
     await is_asked.wait()
@@ -214,7 +214,7 @@ async def test_a_request_that_is_cancelled_before_its_body_came_is_over(client: 
 
 
 async def test_an_offered_file_is_served(client: ax.Client, tmp_path: Path) -> None:
-    """A provider fetches it by GET, or asks for its size by HEAD, under its secret path alone."""
+    """An offered file is served to GET and HEAD, and only under its secret path."""
     path = tmp_path / "voice.wav"
     path.write_bytes(b"RIFF" * 100_000)
     offer = client.receiver.endpoint.offers.offer(path)
@@ -232,7 +232,7 @@ async def test_an_offered_file_is_served(client: ax.Client, tmp_path: Path) -> N
 
 
 async def test_a_websocket_is_closed(client: ax.Client) -> None:
-    """Nobody talks to us in that way."""
+    """A websocket is closed at once."""
     sent: list[MutableMapping[str, Any]] = []
 
     async def receive() -> MutableMapping[str, Any]:
@@ -246,7 +246,7 @@ async def test_a_websocket_is_closed(client: ax.Client) -> None:
 
 
 async def test_a_client_that_cannot_open_stops_the_server(tmp_path: Path) -> None:
-    """Served by itself, a receiver whose store is broken says so as the server starts."""
+    """A receiver served on its own fails the server's startup if its store cannot be opened."""
     (tmp_path / "jobs.db").write_bytes(b"no database at all, and long enough to be looked at by anybody" * 20)
     client = ax.Client(public_url="http://me.test/", listen=None, store=f"sqlite:///{tmp_path}/jobs.db")
     sent: list[MutableMapping[str, Any]] = []
@@ -279,7 +279,7 @@ async def test_a_client_that_cannot_open_stops_the_server(tmp_path: Path) -> Non
     ],
 )
 async def test_an_odd_scope_is_answered(client: ax.Client, odd: dict[str, Any], status: int) -> None:
-    """Whatever a server makes of what strangers send, it gets an answer at once."""
+    """A malformed scope is answered at once."""
     path = path_of(client)
     scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "headers": [], **odd}
     sent: list[MutableMapping[str, Any]] = []
@@ -294,11 +294,11 @@ async def test_an_odd_scope_is_answered(client: ax.Client, odd: dict[str, Any], 
     await client.receiver.asgi(scope, receive, send)
 
     assert status == sent[0]["status"]
-    assert time.process_time() - began < 0.5  # a hundredth, where nothing else runs
+    assert time.process_time() - began < 0.5  # takes a hundredth on an idle machine
 
 
 async def test_a_body_of_nothing_holds_up_nobody(client: ax.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Empty messages that a server hands out without a pause leave the loop to others, and end in time."""
+    """A request of endless empty messages does not block the loop, and is answered 408 in time."""
     path, time_, count = path_of(client), LoopTime(monkeypatch), 0
     sent: list[MutableMapping[str, Any]] = []
 

@@ -1,4 +1,4 @@
-"""Progress messages: the latest state, not too often, never without the last word, also after a restart."""
+"""Progress messages show the latest state, are edited rarely, and always get their last word, also after a restart."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ ASKED = {"chat": 42, "message": 7}
 
 
 class ChatError(Exception):
-    """What a chat library raises; `retry_after` is there where the chat was asked too often."""
+    """An error of a chat library, with `retry_after` if the chat limits the rate."""
 
     def __init__(self, text: str, retry_after: object = None) -> None:
-        """Keep what the chat says."""
+        """Store the message and the pause."""
         self.retry_after = retry_after
         super().__init__(text)
 
@@ -46,7 +46,7 @@ class Chat:
     """Called before a message is sent."""
 
     async def send(self, chat: int | str, text: str) -> int:
-        """Begin a message."""
+        """Send a message."""
         self.on_send()
         if self.is_closed or chat != ASKED["chat"]:
             raise ChatError("chat not found")
@@ -55,7 +55,7 @@ class Chat:
         return number
 
     async def edit(self, chat: int | str, message: int | str, text: str) -> None:
-        """Change a message, as a chat does that refuses to change nothing."""
+        """Edit a message; like real chats, refuse an edit without a change."""
         self.edits += 1
         if self.is_closed or chat != ASKED["chat"]:
             raise ChatError("chat not found")
@@ -67,13 +67,13 @@ class Chat:
 
     @property
     def last(self) -> str:
-        """The text that the newest message shows."""
+        """The current text of the newest message."""
         return next(reversed(self.said.values()))[-1]
 
 
 @define
 class Bot:
-    """A bot, its chat, and the API that it asks."""
+    """A bot, its chat, and its API."""
 
     client: ax.Client
     progress: ProgressMessages
@@ -87,7 +87,7 @@ class Bot:
         return await self.progress.extend(**given)  # type: ignore[arg-type]  # a test's own fields
 
     async def says(self, text: str) -> None:
-        """Wait until the newest message shows a text that begins so."""
+        """Wait until the newest message begins with a text."""
 
         async def is_said() -> bool:
             return bool(self.chat.said) and self.chat.last.startswith(text)
@@ -100,13 +100,13 @@ Open = Callable[..., Awaitable[Bot]]
 
 @pytest.fixture
 def clock() -> JumpClock:
-    """Return a clock that stands still until the test moves it."""
+    """Return a clock that moves only when the test moves it."""
     return JumpClock(START)
 
 
 @pytest.fixture
 async def api() -> AsyncIterator[Api]:
-    """Return an API whose tasks go on when it is told so, by webhook."""
+    """Return an API whose tasks advance when the test says so, by webhook."""
     async with serve_api() as api:
         api.is_done = False
         yield api
@@ -114,7 +114,7 @@ async def api() -> AsyncIterator[Api]:
 
 @pytest.fixture
 async def open_bot(api: Api, clock: JumpClock) -> AsyncIterator[Open]:
-    """Return a function that starts a bot; with the same store and chat, it is the same one after a restart."""
+    """Return a function that starts a bot; with the same store and chat it is the same bot after a restart."""
     async with AsyncExitStack() as stack:
 
         async def start(*, chat: Chat | None = None, **settings: object) -> Bot:
@@ -134,11 +134,11 @@ async def open_bot(api: Api, clock: JumpClock) -> AsyncIterator[Open]:
         yield start
 
 
-# --- what is shown --------------------------------------------------------------------------------------------
+# --- messages -------------------------------------------------------------------------------------------------
 
 
 async def test_a_message_shows_each_state_and_the_last_word(open_bot: Open) -> None:
-    """One message goes from waiting to the links, with the time that has passed and that it takes."""
+    """One message goes from waiting to the links, with the elapsed and the expected time."""
     bot = await open_bot()
     job = await bot.ask(meta={"user": "kim"})
     assert job is not None
@@ -160,7 +160,7 @@ async def test_a_message_shows_each_state_and_the_last_word(open_bot: Open) -> N
 
 
 async def test_edits_are_few_and_show_the_latest_state(open_bot: Open) -> None:
-    """Between two edits lies the interval, whatever comes meanwhile; the last word comes at once."""
+    """Edits are at least the interval apart and show the latest state; the last word is shown at once."""
     bot = await open_bot()
     await bot.ask()
     await bot.says("In the queue")
@@ -177,7 +177,7 @@ async def test_edits_are_few_and_show_the_latest_state(open_bot: Open) -> None:
 
 @pytest.mark.parametrize(("stage", "word"), [("complete", "Here it is:"), ("error", "That did not work.")])
 async def test_the_last_word_is_shown_by_one_edit(open_bot: Open, stage: str, word: str) -> None:
-    """Who follows the job and the handler that is told of its end do not both edit the message."""
+    """The last word is one edit, not one by the follower of the job and one by its handler."""
     bot = await open_bot()
     job = await bot.ask()
     assert job is not None
@@ -195,7 +195,7 @@ async def test_the_last_word_is_shown_by_one_edit(open_bot: Open, stage: str, wo
 
 
 async def test_a_failure_is_told_in_words(open_bot: Open) -> None:
-    """What a stranger wrote is not repeated, and the chat hears what it cost where that is nothing."""
+    """A failure message leaves out the vendor's words and says if nothing was charged."""
     bot = await open_bot()
     await bot.ask()
     await bot.api.call_back("error", code=400)
@@ -205,7 +205,7 @@ async def test_a_failure_is_told_in_words(open_bot: Open) -> None:
 
 
 async def test_the_texts_are_ones_own(open_bot: Open) -> None:
-    """Each text can be another one, and links are escaped for chats that read markup."""
+    """Each text can be replaced, and links are escaped for chats with markup."""
     bot = await open_bot(texts=Texts(complete="<b>fertig</b> {links}"), escape=html.escape)
     bot.api.link = "http://files.test/a.mp3?a=1&b=2"
     bot.api.is_done = True
@@ -217,13 +217,13 @@ async def test_the_texts_are_ones_own(open_bot: Open) -> None:
 
 @pytest.mark.parametrize("text", ["{link}", "{", "{0}", "{links.x}"])
 def test_a_text_that_cannot_be_filled_in_is_refused_at_once(text: str) -> None:
-    """A mistake shows when the bot starts, not when its first song is there."""
+    """A text with a wrong placeholder is refused when the bot starts."""
     with pytest.raises(ax.ConfigError, match="complete= may hold"):
         Texts(complete=text)
 
 
 async def test_a_job_that_never_ends_says_so(open_bot: Open) -> None:
-    """A job that is given up has no handler: its message says that nothing came."""
+    """The message of an expired job, for which no handler runs, says that nothing came."""
     bot = await open_bot(expire_after=60.0)
     await bot.ask()
     await bot.says("In the queue")
@@ -232,11 +232,11 @@ async def test_a_job_that_never_ends_says_so(open_bot: Open) -> None:
     await bot.says("No word of it for too long")
 
 
-# --- what is paid ---------------------------------------------------------------------------------------------
+# --- submits --------------------------------------------------------------------------------------------------
 
 
 async def test_an_update_that_comes_again_pays_nothing(open_bot: Open) -> None:
-    """One after the other or at once: one POST, one job, and the chat hears that it is being made."""
+    """An update that is delivered twice, in turn or at once, makes one POST and one job, and the chat is told so."""
     bot = await open_bot()
     first, second = await asyncio.gather(bot.ask(), bot.ask())
     third = await bot.ask()
@@ -248,7 +248,7 @@ async def test_an_update_that_comes_again_pays_nothing(open_bot: Open) -> None:
 
 
 async def test_what_is_wrong_is_said_in_the_chat(open_bot: Open) -> None:
-    """All problems come as sentences, nothing is paid, and there is no job."""
+    """All problems of a request are sent as sentences, nothing is paid, and there is no job."""
     bot = await open_bot(escape=html.escape)
     assert None is await bot.ask(url="<nowhere>", continue_at=-1)
 
@@ -258,7 +258,7 @@ async def test_what_is_wrong_is_said_in_the_chat(open_bot: Open) -> None:
 
 
 async def test_a_refusal_is_said_in_the_chat(open_bot: Open) -> None:
-    """The chat hears that it did not work; asked again, the same message submits anew."""
+    """The chat is told of a refusal, and the same message can be submitted again."""
     bot = await open_bot()
     bot.api.codes = [402]
     refused = await bot.ask()
@@ -283,12 +283,12 @@ async def test_a_refusal_is_said_in_the_chat(open_bot: Open) -> None:
     ],
 )
 def test_errors_are_said_in_words(error: ax.AudioextError, words: str) -> None:
-    """People in a chat hear what they can do, and nothing that a vendor wrote or that is secret."""
+    """An error's text for the chat says what the user can do, without vendor messages or secrets."""
     assert words == in_words(error)
 
 
 async def test_our_own_trouble_is_said_and_raised(open_bot: Open) -> None:
-    """A store that fails is for whoever runs the bot; the chat hears that it did not work."""
+    """A StoreError is raised to the bot, and the chat is told that it did not work."""
     store = ax.MemoryStore()
     bot = await open_bot(store=store)
     bot.chat.on_send = lambda: store.fail("the disk is full")
@@ -305,7 +305,7 @@ async def test_our_own_trouble_is_said_and_raised(open_bot: Open) -> None:
 
 @pytest.mark.parametrize("wait", [30, 30.0, timedelta(seconds=30)])
 async def test_a_chat_that_wants_a_pause_gets_it(open_bot: Open, wait: object) -> None:
-    """No edit comes within it, then the latest state does."""
+    """A chat's retry_after delays the next edit, which then shows the latest state."""
     bot = await open_bot()
     bot.chat.faults = [ChatError("too many requests", wait)]
     await bot.ask()
@@ -317,7 +317,7 @@ async def test_a_chat_that_wants_a_pause_gets_it(open_bot: Open, wait: object) -
 
 
 async def test_the_last_word_waits_for_the_pause_and_comes(open_bot: Open) -> None:
-    """A flood wait in the handler is no failure: it is called again when the chat wants it."""
+    """A flood wait in the handler is no failure: the handler is retried at the time that the chat asks for."""
     bot = await open_bot()
     job = await bot.ask()
     assert job is not None
@@ -332,7 +332,7 @@ async def test_the_last_word_waits_for_the_pause_and_comes(open_bot: Open) -> No
 
 
 async def test_the_last_word_is_a_new_message_where_the_old_one_is_gone(open_bot: Open) -> None:
-    """Somebody deleted the progress message; what was asked for comes all the same."""
+    """If the progress message was deleted, the song is sent as a new message."""
     bot = await open_bot()
     await bot.ask()
     await bot.says("In the queue")
@@ -344,7 +344,7 @@ async def test_the_last_word_is_a_new_message_where_the_old_one_is_gone(open_bot
 
 
 async def test_the_last_word_is_an_edit_although_the_first_try_broke_off(open_bot: Open) -> None:
-    """A connection that died while it was idle makes no second message."""
+    """A last edit that fails on an idle connection is retried as an edit, without a second message."""
     bot = await open_bot()
     await bot.ask()
     await bot.says("In the queue")
@@ -356,7 +356,7 @@ async def test_the_last_word_is_an_edit_although_the_first_try_broke_off(open_bo
 
 
 async def test_edits_that_fail_become_rarer(open_bot: Open) -> None:
-    """A chat that takes nothing is not asked every few seconds."""
+    """Edits that keep failing are tried less and less often."""
     bot = await open_bot()
     await bot.ask()
     await bot.says("In the queue")
@@ -372,7 +372,7 @@ async def test_edits_that_fail_become_rarer(open_bot: Open) -> None:
 
 @pytest.mark.parametrize("resumes", [True, False])
 async def test_a_restart_goes_on_with_the_same_message(open_bot: Open, resumes: bool) -> None:
-    """The next process finds chat and message in the job's meta; with `resume` the clock runs on as well."""
+    """After a restart the next process finds the message in the job's meta; with `resume` it shows the time again."""
     store = ax.MemoryStore()
     first = await open_bot(store=store)
     await first.ask()
@@ -393,7 +393,7 @@ async def test_a_restart_goes_on_with_the_same_message(open_bot: Open, resumes: 
 
 
 async def test_several_workers_show_one_message(open_bot: Open) -> None:
-    """Whoever is told of the end, the last word is in the message that another one edits, and stays there."""
+    """Whichever worker handles the end, the last word is shown in the message that another worker edits, and stays."""
     store = ax.MemoryStore()
     first = await open_bot(store=store)
     workers = [first, *[await open_bot(store=store, chat=first.chat) for _ in range(3)]]
@@ -414,7 +414,7 @@ async def test_several_workers_show_one_message(open_bot: Open) -> None:
 
 
 async def test_other_jobs_are_left_alone(open_bot: Open) -> None:
-    """A job of another bot, or of none, has no message here, and no handler fails."""
+    """Jobs of another bot or of none get no message, and no handler fails."""
     store = ax.MemoryStore()
     bot = await open_bot(store=store, name="discord")
     bot.api.is_done = True
@@ -433,7 +433,7 @@ async def test_other_jobs_are_left_alone(open_bot: Open) -> None:
 
 
 async def test_a_handler_of_ones_own_gets_the_asker(open_bot: Open) -> None:
-    """Who sends the audio itself knows the chat from the same meta."""
+    """A user's handler that sends the audio itself gets the chat from the same meta."""
     bot = await open_bot()
     found: list[Asker] = []
     done = asyncio.Event()
@@ -452,7 +452,7 @@ async def test_a_handler_of_ones_own_gets_the_asker(open_bot: Open) -> None:
 
 
 def test_no_framework_is_imported() -> None:
-    """Whoever uses one of them installs it; the others cost nothing."""
+    """No bot framework is imported unless the user imports it."""
     code = "import sys, audioext.bots\nprint(*{'aiogram', 'discord', 'telegram'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
 

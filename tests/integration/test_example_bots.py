@@ -1,4 +1,4 @@
-"""The bots of the examples run under their own frameworks, against stand-ins of both chat APIs and the sandbox."""
+"""The example bots run under their own frameworks, against stand-ins of both chat APIs and the sandbox."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def kie(sandbox: Sandbox) -> ax.Kie:
 
 
 async def are_sent(api: ChatApi, files: int) -> None:
-    """Wait until the chat got so many files and the last word."""
+    """Wait until the chat got that many files and the last word."""
 
     async def is_there() -> bool:
-        await asyncio.sleep(0.01)  # what it waits for is on its way through sockets
+        await asyncio.sleep(0.01)  # polls, as the messages come through sockets
         return len(api.files) >= files and any(texts[-1].startswith("Here it is:") for texts in api.texts.values())
 
     await soon(is_there)
 
 
 async def update(url: str, body: object, secret: str = SECRET) -> int:
-    """Deliver an update as Telegram does, and return how the bot answers."""
+    """Deliver an update like Telegram, and return the bot's response."""
     headers = {"X-Telegram-Bot-Api-Secret-Token": secret}
     async with (
         aiohttp.ClientSession() as session,
@@ -52,8 +52,8 @@ async def update(url: str, body: object, secret: str = SECRET) -> int:
 
 
 async def test_the_aiogram_bot_continues_voice_messages(voice: bytes, unused_tcp_port: int) -> None:
-    """One app takes both webhooks; the update that comes again, also after a restart, is paid for once."""
-    # It takes seconds to load, which every worker would pay for.
+    """One app takes both webhooks, and an update that is repeated, also after a restart, is paid once."""
+    # aiogram takes seconds to import, which not every worker should pay.
     from aiogram import Bot  # noqa: PLC0415 - see above
     from aiogram.client.session.aiohttp import AiohttpSession  # noqa: PLC0415 - see above
     from aiogram.client.telegram import TelegramAPIServer  # noqa: PLC0415 - see above
@@ -80,7 +80,7 @@ async def test_the_aiogram_bot_continues_voice_messages(voice: bytes, unused_tcp
 
 
 async def test_the_discord_bot_continues_attached_audio(voice: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Cog hears the command through the gateway, edits its message, and sends the tracks as files."""
+    """A Cog gets the command from the gateway, edits its message, and sends the tracks as files."""
     module = example("bot_discord")
     async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0) as sandbox, serve_discord(voice) as gateway:
         api = gateway.api
@@ -108,7 +108,7 @@ async def test_the_discord_bot_continues_attached_audio(voice: bytes, monkeypatc
 async def test_the_plain_bot_plays_a_chat_in_the_terminal(
     voice: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The framework-free bot shows its message's texts and the tracks' bytes; run again, it pays for nothing."""
+    """The framework-free bot shows its message's texts and the tracks' sizes, and a second run pays for nothing."""
     source = tmp_path / "voice.wav"
     source.write_bytes(voice)
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The examples run, against the sandbox and against a server of the made-up API."""
+"""The examples run against the sandbox and against a server of the example API."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def example(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # type hints are resolved through it
+    sys.modules[name] = module  # type hints are resolved through sys.modules
     spec.loader.exec_module(module)
     return module
 
@@ -69,7 +69,7 @@ async def test_the_script_saves_four_takes(tmp_path: Path, capsys: pytest.Captur
 
 @pytest.mark.parametrize("name", ["script", "bot_plain"])
 async def test_what_cannot_work_is_one_line(tmp_path: Path, name: str) -> None:
-    """A file that is not there is told without a traceback."""
+    """A missing file is reported in one line without a traceback."""
     more = ["out"] if name == "script" else []
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -87,7 +87,7 @@ async def test_what_cannot_work_is_one_line(tmp_path: Path, name: str) -> None:
 
 
 async def test_the_mounted_app_answers_with_links(unused_tcp_port: int) -> None:
-    """An app with the receiver mounted answers a song's links, and 400 with all problems of a bad wish."""
+    """An app with the receiver mounted returns a song's links, and 400 with all problems of a bad request."""
     async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0) as sandbox:
         client = ax.Client(
             ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"]),
@@ -112,7 +112,7 @@ async def test_the_mounted_app_answers_with_links(unused_tcp_port: int) -> None:
 
 
 async def test_the_fastapi_app_answers_with_links(unused_tcp_port: int) -> None:
-    """An app of another framework, under its own server, does the same."""
+    """The FastAPI example does the same under its own server."""
     async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0) as sandbox:
         client = ax.Client(
             ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=ax.Pace(first=300.0, quiet=300.0)),
@@ -138,21 +138,21 @@ async def test_the_fastapi_app_answers_with_links(unused_tcp_port: int) -> None:
 
 
 class QuietHandler(WSGIRequestHandler):
-    """Prints nothing."""
+    """A handler without a log."""
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the standard library's
-        """Keep a request to itself."""
+        """Print nothing."""
 
 
 class ThreadedServer(ThreadingMixIn, WSGIServer):
-    """Python's own WSGI server, with a thread for each request."""
+    """The standard library's WSGI server with a thread for each request."""
 
     daemon_threads = True
 
 
 @asynccontextmanager
 async def served_by_wsgi(app: WSGIApplication, port: int) -> AsyncIterator[None]:
-    """Serve *app* on loopback, in threads."""
+    """Serve *app* on loopback in threads."""
     with make_server("127.0.0.1", port, app, ThreadedServer, QuietHandler) as server:
         serving = asyncio.create_task(asyncio.to_thread(server.serve_forever, 0.01))
         try:
@@ -163,7 +163,7 @@ async def served_by_wsgi(app: WSGIApplication, port: int) -> AsyncIterator[None]
 
 
 async def test_the_wsgi_app_answers_with_links(unused_tcp_port: int) -> None:
-    """The client runs in a thread of its own; strangers and bodies that are too long are refused."""
+    """The WSGI example runs the client in a thread, and refuses strangers and overlong bodies."""
     async with Sandbox(speed=1e6, hmac_key="shared") as sandbox:
         url = f"http://127.0.0.1:{unused_tcp_port}"
         kie = ax.Kie(
@@ -193,7 +193,7 @@ async def test_the_wsgi_app_answers_with_links(unused_tcp_port: int) -> None:
 
 
 async def test_the_observed_worker_shows_numbers_a_trace_and_lines(unused_tcp_port: int) -> None:
-    """In a process of its own, since there is one place for traces in each: all three name the same job."""
+    """The observed worker's metrics, trace and log lines name the same job, in a process with its own tracer."""
     async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0) as sandbox:
         kie = f'ax.Kie("{sandbox.api_key}", base_url="{sandbox.bases["kie"]}", pace=ax.Pace(first=0.01, every=0.02))'
         name = "observed"
@@ -217,7 +217,7 @@ async def test_the_observed_worker_shows_numbers_a_trace_and_lines(unused_tcp_po
 
 
 async def test_a_provider_of_ones_own_works_by_webhook_and_by_poll(unused_tcp_port: int) -> None:
-    """The made-up API is awaited like any other, through its own small server."""
+    """The example provider's jobs complete by webhook and by poll through its own small server."""
     hooks: list[str] = []
 
     async def make(request: web.Request) -> web.Response:

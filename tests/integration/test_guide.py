@@ -1,6 +1,6 @@
-"""The guide is true: its programs pass `mypy --strict` as they stand, and do on a sandbox what they say.
+"""The guide's programs pass `mypy --strict` and do on a sandbox what the guide says.
 
-Its tests are run with those of the pytest plugin.
+The plugin tests run the guide's own tests.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tests.support import pages
 
 GUIDE = pages.ROOT / "audioext" / "SKILL.md"
 NAMES = ("script", "web_app", "fastapi_app", "bot", "worker", "test_song", "agent")
-"""The programs on the page, in its order."""
+"""The programs on the page, in order."""
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder that holds the programs, and a recording."""
+    """Work in a folder with the programs and a recording."""
     for name, block in zip(NAMES, pages.blocks(GUIDE), strict=True):
         (tmp_path / f"{name}.py").write_text(block, encoding="utf-8")
     (tmp_path / "voice.wav").write_bytes(audio.encode(audio.voice(seed=1, seconds=4.0, rate=16_000), "wav"))
@@ -37,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def line_with(stream: StreamReader | None, word: str) -> str:
-    """Read lines up to the one with *word*, and return that."""
+    """Read up to the line with *word*, and return that line."""
     assert stream is not None
     while line := (await stream.readline()).decode():
         if word in line:
@@ -47,13 +47,13 @@ async def line_with(stream: StreamReader | None, word: str) -> str:
 
 
 async def sung(url: str, sandbox: Sandbox) -> dict[str, object]:
-    """Order a song at an app that has just been started, wait until its webhooks are in, and return what it shows."""
+    """Order a song from a new app, wait for its webhooks, and return what it shows."""
     wish = {"url": sandbox.tune_url, "continue_at": 2, "key": "mine"}
     async with aiohttp.ClientSession(url) as session:
         async with session.post("/songs", json={**wish, "url": "nowhere"}) as refused:
             assert 400 == refused.status
         async with session.post("/songs", json={"continue_at": 2, "key": "mine"}) as unclear:
-            assert unclear.status in {400, 422}  # the latter is FastAPI's own
+            assert unclear.status in {400, 422}  # FastAPI answers 422
         async with session.post("/songs", json=wish) as accepted:
             ref = (await accepted.json())["ref"]
             assert 202 == accepted.status
@@ -66,9 +66,9 @@ async def sung(url: str, sandbox: Sandbox) -> dict[str, object]:
 
 
 @pytest.mark.types
-@pytest.mark.timeout(300)  # it looks into fastapi, pydantic and mcp as well, without a cache
+@pytest.mark.timeout(300)  # mypy reads fastapi, pydantic and mcp without a cache
 async def test_the_programs_pass_mypy_strict(folder: Path) -> None:
-    """A reader's type checker has nothing to say."""
+    """The guide's programs pass `mypy --strict` unchanged."""
     command = ("-m", "mypy", "--strict", "--cache-dir", str(folder / "cache"), *(f"{name}.py" for name in NAMES))
     process = await create_subprocess_exec(sys.executable, *command, stdout=PIPE, env={"MYPYPATH": str(pages.ROOT)})
     out, _ = await process.communicate()
@@ -77,7 +77,7 @@ async def test_the_programs_pass_mypy_strict(folder: Path) -> None:
 
 
 async def test_the_script_saves_both_tracks_and_finds_its_job_again(folder: Path) -> None:
-    """Run twice, it submits once."""
+    """The script saves both tracks, and a second run finds its job instead of submitting again."""
     reach = {"AUDIOEXT_PUBLIC_URL": "http://127.0.0.1:{port}", "AUDIOEXT_LISTEN": "127.0.0.1:0"}  # sooner than a poll
     async with short_sandbox() as sandbox:
         lines = await pages.run("script.py", "voice.wav", sandbox=sandbox, **reach)
@@ -91,7 +91,7 @@ async def test_the_script_saves_both_tracks_and_finds_its_job_again(folder: Path
 
 @pytest.mark.parametrize("name", ["script", "agent"])
 async def test_a_program_without_its_file_says_how_it_is_called(folder: Path, name: str) -> None:
-    """One line, no traceback."""
+    """A program without its file argument prints its usage in one line."""
     process = await create_subprocess_exec(
         sys.executable, f"{name}.py", stderr=PIPE, env={**os.environ, "PYTHONPATH": str(pages.ROOT)}
     )
@@ -102,7 +102,7 @@ async def test_a_program_without_its_file_says_how_it_is_called(folder: Path, na
 
 @pytest.mark.parametrize("name", ["web_app", "fastapi_app"])
 async def test_the_apps_sing(folder: Path, unused_tcp_port: int, name: str) -> None:
-    """An order is accepted at once; its song is there when the webhooks are in."""
+    """An app accepts an order at once, and shows the song after its webhooks."""
     url, port = f"http://127.0.0.1:{unused_tcp_port}", str(unused_tcp_port)
     run_app = f"from aiohttp import web; import web_app; web.run_app(web_app.make_app(), host='127.0.0.1', port={port})"
     command = ("-m", "uvicorn", f"{name}:app", "--port", port) if name == "fastapi_app" else ("-c", run_app)
@@ -123,7 +123,7 @@ async def test_the_apps_sing(folder: Path, unused_tcp_port: int, name: str) -> N
 
 @pytest.mark.parametrize(("faults", "last"), [((), "here you are"), (("error=complete:501",), "that did not work")])
 async def test_the_bot_answers(folder: Path, unused_tcp_port: int, faults: tuple[str, ...], last: str) -> None:
-    """A message gets its song, or what became of the money."""
+    """The bot answers a message with its song, or with an error and what was charged."""
     address = f"127.0.0.1:{unused_tcp_port}"
     reach = {"AUDIOEXT_PUBLIC_URL": f"http://{address}", "AUDIOEXT_LISTEN": address}
     async with (
@@ -138,7 +138,7 @@ async def test_the_bot_answers(folder: Path, unused_tcp_port: int, faults: tuple
 
 
 async def test_a_worker_saves_what_a_listener_heard(folder: Path, unused_tcp_port: int) -> None:
-    """Two processes share a store: one hears, the other submits and saves."""
+    """A listener and a worker share a store: the worker submits, and saves after the listener's webhooks."""
     url = f"http://127.0.0.1:{unused_tcp_port}/audio"
     listen = ("-m", "audioext", "listen", "--store", "sqlite:///shared.db", "--public-url", url, "--json")
     async with (
@@ -155,8 +155,8 @@ async def test_a_worker_saves_what_a_listener_heard(folder: Path, unused_tcp_por
 
 
 async def test_the_agent_saves_its_song(folder: Path) -> None:
-    """A program that calls the tools gets two files."""
-    async with short_sandbox() as sandbox:  # theirs is another one
+    """The program that calls the MCP tools saves two files."""
+    async with short_sandbox() as sandbox:  # the program uses its own sandbox
         (line,) = await pages.run("agent.py", "voice.wav", sandbox=sandbox)
 
     assert 2 == line.count(".mp3")

@@ -1,4 +1,4 @@
-"""The pytest plugin, in projects of its users: each test here runs a pytest of its own."""
+"""The pytest plugin in its users' projects: each test runs pytest in a process."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ AUTO = (*ASYNCIO, "--asyncio-mode=auto", "-o", "asyncio_default_fixture_loop_sco
 
 
 class Project:
-    """A user's project, whose tests know nothing of this one's settings."""
+    """A user's project, which has none of this project's settings."""
 
     def __init__(self, pytester: pytest.Pytester) -> None:
-        """Work in a folder of its own."""
+        """Create the project in its own folder."""
         self._pytester = pytester
 
     def test(self, code: str, *options: str) -> pytest.RunResult:
-        """Run the tests in *code*, which may leave out its imports."""
+        """Run the tests in *code*, with the usual imports added."""
         head = "import asyncio, pytest\nimport audioext as ax\nfrom audioext.testing.clock import JumpClock\n"
         self._pytester.makepyfile(test_it=head + code)
         return self.run("test_it.py", *options)
 
     def run(self, *options: str) -> pytest.RunResult:
-        """Run pytest with no plugin but ours, what *options* load, and what stops it if it hangs."""
+        """Run pytest with our plugin, those that *options* load, and a timeout."""
         ours = ("-p", "audioext.testing.plugin", "-p", "pytest_timeout", "--timeout=30", "-p", "no:cacheprovider")
         return self._pytester.runpytest_subprocess("-W", "error", "--strict-markers", *ours, *options)
 
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Return a project in which pytest loads only the plugins that it is told to."""
+    """Return a project in which pytest loads only the named plugins."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
@@ -45,7 +45,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
 
 
 def test_the_pages_show_tests_that_pass(project: Project, pytester: pytest.Pytester) -> None:
-    """The tests of the example's bot and of the README pass as they stand, for a bot whose handlers do nothing."""
+    """The tests of the example bot and of the README pass unchanged."""
     folder = pytester.mkdir("examples")
     for name in ("bot_plain.py", "test_bot.py"):
         (folder / name).write_text((ROOT / "examples" / name).read_text(encoding="utf-8"), encoding="utf-8")
@@ -61,7 +61,7 @@ def my_bot(client):
 
 
 def test_strict_mode_needs_no_more_than_its_marker(project: Project) -> None:
-    """The guide's own tests pass as they stand, without a word about pytest-asyncio's own kind of fixture."""
+    """The guide's tests pass unchanged in strict mode, without pytest-asyncio's own fixture decorator."""
     (block,) = (each for each in pages.blocks(ROOT / "audioext" / "SKILL.md") if each.startswith("import pytest\n"))
     scope = ("-o", "asyncio_default_fixture_loop_scope=function")
 
@@ -69,7 +69,7 @@ def test_strict_mode_needs_no_more_than_its_marker(project: Project) -> None:
 
 
 def test_mistakes_are_explained(project: Project) -> None:
-    """A fault that is none, a marker used wrongly, an unknown provider and a loop of another scope say what to do."""
+    """An unknown fault, a misused marker, an unknown provider and a loop of another scope each say what to do."""
     code = """
 @pytest.mark.audioext_faults("duplicated")
 async def test_fault(audioext_sandbox): ...
@@ -114,7 +114,7 @@ async def test_it(audioext_client, audioext_sandbox, number):
 
 
 def test_without_pytest_asyncio_the_fixtures_say_so(project: Project) -> None:
-    """Where nothing runs asynchronous fixtures, whoever asks for one is told what to install."""
+    """Without pytest-asyncio an asynchronous fixture says what to install."""
     result = project.test(
         "def test_a(audioext_client): ...\ndef test_b(audioext_sandbox): ...\ndef test_c(audioext_clock): ..."
     )
@@ -124,7 +124,7 @@ def test_without_pytest_asyncio_the_fixtures_say_so(project: Project) -> None:
 
 
 def test_it_costs_nothing_where_nobody_asks_for_it(project: Project) -> None:
-    """A project without these fixtures loads neither an HTTP library nor the client nor the sandbox."""
+    """A project that uses none of the fixtures imports no HTTP library, client or sandbox."""
     code = """import sys
 def test_it():
     heavy = {"aiohttp", "attrs", "msgspec", "numpy", "audioext.client", "audioext.sandbox"}
@@ -136,7 +136,7 @@ def test_it():
 
 
 def test_pytest_finds_it() -> None:
-    """The installed package names the plugin to pytest."""
+    """The installed package registers the plugin with pytest."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
     assert {"audioext": "audioext.testing.plugin"} == project["entry-points"]["pytest11"]

@@ -1,4 +1,4 @@
-"""The README is true: its Python runs, and its words about the project hold."""
+"""The README's Python runs, and its statements about the project are true."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def test_the_ten_line_program_runs_as_it_stands(folder: Path) -> None:
-    """The opening program works on a sandbox, which two variables name; webhooks come sooner than polls."""
+    """The opening program runs unchanged on a sandbox named by two variables, by webhook."""
     program = BLOCKS[0]
     reach = {"AUDIOEXT_PUBLIC_URL": "http://127.0.0.1:{port}", "AUDIOEXT_LISTEN": "127.0.0.1:0"}
     async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0) as sandbox:
@@ -41,8 +41,8 @@ async def test_the_ten_line_program_runs_as_it_stands(folder: Path) -> None:
 
 
 def bots_names(voice: Path) -> dict[str, object]:
-    """Return what the text takes for granted where it speaks of bots: ways to send and to edit, and two frameworks."""
-    # It takes seconds to load, which every worker would pay for.
+    """Return the names that the README's bot section assumes: ways to send and to edit, and two frameworks."""
+    # They take seconds to import, which not every worker should pay.
     from aiogram import Bot, Dispatcher  # noqa: PLC0415 - see above
     from aiogram.webhook.aiohttp_server import SimpleRequestHandler, setup_application  # noqa: PLC0415 - see above
     from discord.ext import commands  # noqa: PLC0415 - see above
@@ -53,7 +53,7 @@ def bots_names(voice: Path) -> dict[str, object]:
         return next(numbers)
 
     async def ignore(*args: object) -> None:
-        """Take what the bot says."""
+        """Ignore the bot's messages."""
 
     return {
         "send": send,
@@ -69,9 +69,9 @@ def bots_names(voice: Path) -> dict[str, object]:
     }
 
 
-@pytest.mark.timeout(480)  # it is as long as the page, and encodes many minutes of MP3
+@pytest.mark.timeout(480)  # this runs the whole page and encodes many minutes of MP3
 async def test_every_other_block_runs(folder: Path) -> None:
-    """Each further block runs with the client, job and app that the text speaks of."""
+    """Each further block runs with the client, job and app that the text assumes."""
     async with Sandbox(speed=1e6, ready_seconds=61.0, extension_seconds=1.0) as sandbox:
         kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=ax.Pace(first=0.01, every=0.02))
         async with ax.Client(kie, public_url="http://127.0.0.1:{port}", listen="127.0.0.1:0") as client:
@@ -85,7 +85,7 @@ async def test_every_other_block_runs(folder: Path) -> None:
                 **bots_names(folder / "voice.wav"),
             }
             for block in BLOCKS[1:]:
-                if "import pytest" in block:  # a test: test_plugin.py runs it as one
+                if "import pytest" in block:  # test_plugin.py runs these as tests
                     continue
                 code = compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
                 outcome = eval(code, names)  # noqa: S307 - this is what a reader does with the block
@@ -105,7 +105,7 @@ async def test_every_other_block_runs(folder: Path) -> None:
 
 
 def test_every_public_error_is_in_the_readme() -> None:
-    """Whoever catches an error finds it explained."""
+    """The README explains every public error."""
     text = README.read_text(encoding="utf-8")
     errors = [name for name in dir(ax) if name.endswith("Error") and name not in {"AudioextError", "JobError"}]
 

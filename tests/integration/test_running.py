@@ -1,4 +1,4 @@
-"""The README's *Running it* is true: its unit, its settings and its proxies are taken by the programs they are for."""
+"""The README's *Running it*: each unit, settings file and proxy configuration works with its program."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ START_SECONDS = 20.0
 
 
 def block(language: str) -> str:
-    """Return the one block of that language."""
+    """Return the only block of that language."""
     (found,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
     return str(found)
 
@@ -37,7 +37,7 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 
 async def find_ok(url: URL) -> list[ax.CheckLine]:
-    """Return what a check says of *url* once somebody answers there."""
+    """Return the lines of a check of *url*, once the port answers."""
     reach = Reach(url=url, secret=SECRET, clock=ax.Clock(), is_local=True, limit=10.0)
     lines = await reach.look()
     async with asyncio.timeout(START_SECONDS):
@@ -48,7 +48,7 @@ async def find_ok(url: URL) -> list[ax.CheckLine]:
 
 
 def test_the_file_of_settings_is_one(tmp_path: Path) -> None:
-    """Each of its keys is known, and its secret is read from the file that it names."""
+    """Each key of the settings file is known, and its secret is read from the named file."""
     key = tmp_path / "kie"
     key.write_text("0123456789abcdef0123")
     key.chmod(0o600)
@@ -62,7 +62,7 @@ def test_the_file_of_settings_is_one(tmp_path: Path) -> None:
 
 @needs("systemd-analyze")
 async def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    """`systemd-analyze verify` finds nothing to complain of but what is not installed here."""
+    """`systemd-analyze verify` complains only of what is not installed here."""
     unit = tmp_path / "audioext.service"
     unit.write_text(block("ini").replace("/opt/audioext/bin/audioext", sys.executable))
     process = await asyncio.create_subprocess_exec(
@@ -84,7 +84,7 @@ async def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 async def test_webhooks_come_through_the_proxies_and_no_tag_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, arguments: tuple[str, ...]
 ) -> None:
-    """The check passes by the proxy as the README sets it up, and its log hides the tags."""
+    """Through each proxy of the README the check passes, and the proxy's log hides the tags."""
     monkeypatch.chdir(tmp_path)
     _, certificate = await asyncio.to_thread(make_certificate, tmp_path, days=90)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -103,7 +103,7 @@ async def test_webhooks_come_through_the_proxies_and_no_tag_is_logged(
     if program == "nginx":
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         paths = " ".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
-        user = "user root;" if os.geteuid() == 0 else ""  # else it takes one who may not look into the folder
+        user = "user root;" if os.geteuid() == 0 else ""  # else nginx would run as a user without access to the folder
         text = f"daemon off; {user} pid {tmp_path}/pid; events {{}} http {{ {paths} {text} }}"
     else:
         log = "global\n  log stdout format raw local0\ndefaults\n  log global\n"

@@ -1,4 +1,4 @@
-"""The wheel that users install holds the package and nothing else, says what it needs, and works on its own."""
+"""The wheel contains only the package, declares its requirements, and works on its own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ print(audioext.__version__, audioext.__file__)
 
 
 def run(*command: str | Path, folder: Path, path: Path | None = None) -> str:
-    """Run a command in *folder*, with *path* as the first place to import from, and return what it prints."""
+    """Run a command in *folder* with *path* first on the import path, and return its output."""
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     if path is not None:
         environment["PYTHONPATH"] = str(path)
@@ -44,7 +44,7 @@ def run(*command: str | Path, folder: Path, path: Path | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel as a release does; only where hatchling is missing, pip has to fetch it."""
+    """Build the wheel as a release does; pip fetches hatchling only if it is missing."""
     folder = tmp_path_factory.mktemp("wheel")
     isolation = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") is not None else []
     run(sys.executable, "-m", "pip", "wheel", "--no-deps", *isolation, "--wheel-dir", folder, ROOT, folder=folder)
@@ -54,13 +54,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def metadata(wheel: Path) -> Message:
-    """Read what the wheel says of itself."""
+    """Return the wheel's metadata."""
     with ZipFile(wheel) as archive:
         return Parser().parsestr(archive.read(f"{INFO}/METADATA").decode())
 
 
 def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
-    """Every module, the mark of a typed package and the guide are in it, and neither tests nor strangers."""
+    """The wheel has every module, py.typed and the guide, and neither tests nor other files."""
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "audioext").rglob("*.py")}
     with ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.startswith(f"{INFO}/")}
@@ -70,7 +70,7 @@ def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 
 def test_it_names_what_it_needs(metadata: Message) -> None:
-    """Its extras are those of pyproject.toml, `all` is all of them, and the core needs none of theirs."""
+    """The wheel's extras are those of pyproject.toml, `all` has them all, and the core needs none of their packages."""
     extras = set(PROJECT["optional-dependencies"])
     needs = metadata.get_all("Requires-Dist", [])
 
@@ -80,7 +80,7 @@ def test_it_names_what_it_needs(metadata: Message) -> None:
 
 
 def test_it_introduces_itself(metadata: Message) -> None:
-    """Its version is the package's, the README is its description, and it asks for a Python that it runs on."""
+    """The wheel has the package's version, the README as its description, and the required Python of pyproject.toml."""
     assert ax.__version__ == metadata["Version"]
     assert PROJECT["requires-python"] == metadata["Requires-Python"]
     assert "text/markdown" == metadata["Description-Content-Type"]
@@ -88,7 +88,7 @@ def test_it_introduces_itself(metadata: Message) -> None:
 
 
 def test_it_works_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:
-    """Installed into a folder of its own, every module loads, and the command tells its version and guide."""
+    """Installed into an empty folder, every module imports, and the command prints its version and guide."""
     target = tmp_path / "site"
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", target, wheel)
     run(*pip, folder=tmp_path)

@@ -1,4 +1,4 @@
-"""The README's views for Flask and Django: webhooks come in, strangers do not, and no tag is logged."""
+"""The README's views for Flask and Django accept webhooks, refuse strangers, and log no tag."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def in_flask(take: Take) -> WSGIApplication:
 
 
 def in_django(take: Take) -> WSGIApplication:
-    """Return a Django application, of which a process can have one."""
+    """Return a Django application; a process can have only one."""
     django = pytest.importorskip("django")
     conf, http = pytest.importorskip("django.conf"), pytest.importorskip("django.http")
     urls, wsgi = pytest.importorskip("django.urls"), pytest.importorskip("django.core.wsgi")
@@ -58,7 +58,7 @@ def in_django(take: Take) -> WSGIApplication:
 async def test_webhooks_come_in_and_no_tag_is_logged(
     unused_tcp_port: int, home: str, make_app: Callable[[Take], WSGIApplication], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A song is made by its webhooks; what is refused is logged without its tag."""
+    """Webhooks complete a song, and a refused one is logged without its tag."""
     pytest.importorskip(home)
     masking = ax.MaskingFilter()
     async with Sandbox(speed=1e6) as sandbox:

@@ -1,7 +1,7 @@
-"""Good webhooks in quiet and under a flood of bad, slow and broken requests: `python -m tests.security.soak`.
+"""Time valid webhooks alone and during a flood of bad, slow and broken requests: `python -m tests.security.soak`.
 
-The listener is a process of its own, and so is the flood. Each round sends good webhooks at a steady pace, first in
-quiet and then under the flood; printed are their medians, the ratio of these, and the listener's memory.
+The listener and the flood are separate processes. Each round sends valid webhooks at a steady rate, first without and
+then with the flood; it prints both medians, their ratio, and the listener's memory.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ GOOD_PER_SECOND = 50
 BAD_PER_SECOND = 1_000
 WORST_RATIO = 2.0
 MOST_GROWTH = 1.25
-"""How much larger than after the first round the listener may be after the last."""
+"""The most that the listener's memory may grow from the first round to the last."""
 FRESH_SHARE = 20
-"""One in so many bad requests comes on a connection of its own, and breaks or stalls."""
+"""One in this many bad requests uses a new connection, and breaks or stalls it."""
 STEADY_CONNECTIONS = 10
 STALL_SECONDS = 2.0
 PATIENCE_SECONDS = 30.0
@@ -47,7 +47,7 @@ def post(path: str, body: bytes, *headers: str) -> bytes:
 
 
 def steady_requests(known: str, dice: random.Random) -> list[bytes]:
-    """Return bad requests that are answered, so that a connection can send the next; some come to a *known* path."""
+    """Return bad requests that are answered, so that their connection is reused; some go to a *known* path."""
     stranger = f"/kie/{'s' * 24}/{'x' * 43}"
     body = callback("task")
     bad = [
@@ -64,7 +64,7 @@ def steady_requests(known: str, dice: random.Random) -> list[bytes]:
 
 
 def fresh_requests() -> list[bytes]:
-    """Return what breaks or stalls a connection."""
+    """Return requests that break or stall their connection."""
     stranger, body = f"/kie/{'s' * 24}/{'x' * 43}", callback("task")
     bomb = gzip.compress(b" " * 30_000_000)
     half = post(stranger, body)
@@ -78,7 +78,7 @@ def fresh_requests() -> list[bytes]:
 
 
 async def flood(port: int, known: str, rate: int) -> None:
-    """Send so many bad requests a second until this process is ended; say each second how many were sent."""
+    """Send that many bad requests a second until this process is killed, and print each second's count."""
     sent = [0]
     async with asyncio.TaskGroup() as group:
         share = rate * (FRESH_SHARE - 1) / FRESH_SHARE / STEADY_CONNECTIONS
@@ -123,19 +123,19 @@ async def _break(port: int, data: bytes) -> None:
 
 
 async def read_answer(reader: asyncio.StreamReader) -> int:
-    """Return the status of an answer, whose body is read."""
+    """Read an answer with its body, and return its status."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
     await reader.readexactly(int(length or 0))
     return int(head.split(maxsplit=2)[1])
 
 
-# --- the good ones ---------------------------------------------------------------------------------------------------
+# --- valid webhooks ---------------------------------------------------------------------------------------------------
 
 
 @define
 class Soak:
-    """What was measured: the milliseconds of good webhooks in quiet and under the flood, and bytes of memory."""
+    """The measurements: milliseconds of valid webhooks without and with the flood, and bytes of memory."""
 
     listener: Peer
     quiet: list[float] = field(factory=list)
@@ -145,7 +145,7 @@ class Soak:
     lost: int = 0
 
     async def send(self, seconds: float, took: list[float]) -> Sequence[str]:
-        """Send good webhooks at their pace, each on a connection of its own, time them, and return their paths."""
+        """Send valid webhooks at their rate, each on a new connection, time them, and return their paths."""
         count = int(seconds * GOOD_PER_SECOND)
         jobs = self.listener.ask(f"jobs {count}")
         tasks: list[asyncio.Task[None]] = []
@@ -169,12 +169,12 @@ class Soak:
         assert status == 200, f"a good webhook was answered {status}"
 
     def weigh(self) -> None:
-        """Note the listener's memory."""
+        """Record the listener's memory."""
         pages = Path(f"/proc/{self.listener.pid}/statm").read_text(encoding="ascii").split()[1]
         self.memory.append(int(pages) * 4_096)
 
     def report(self) -> Sequence[str]:
-        """Print what was measured, and return what is not as it should be."""
+        """Print the measurements, and return what is wrong with them."""
         quiet, flooded = statistics.median(self.quiet), statistics.median(self.flooded)
         growth = self.memory[-1] / self.memory[0]
         print(f"good webhooks: {len(self.quiet)} in quiet, median {quiet:.2f} ms")
@@ -187,12 +187,12 @@ class Soak:
 
 
 async def soak(*, rounds: int, seconds: float, rate: int) -> Sequence[str]:
-    """Run so many rounds, each *seconds* in quiet and as long under the flood; return what was wrong."""
+    """Run that many rounds, each *seconds* without and *seconds* with the flood; return what was wrong."""
     with tempfile.TemporaryDirectory() as folder:
         listener = Peer("webhooks", f"sqlite:///{folder}/jobs.db")
         found = Soak(listener)
         try:
-            known = (await found.send(2.0, []))[0]  # what is loaded at first use is loaded
+            known = (await found.send(2.0, []))[0]  # warms up what loads at first use
             for _ in range(rounds):
                 await found.send(seconds, found.quiet)
                 command = [sys.executable, "-m", "tests.security.soak", "--flood", str(listener.ready["port"]), known]
@@ -215,7 +215,7 @@ async def soak(*, rounds: int, seconds: float, rate: int) -> Sequence[str]:
 
 
 def main() -> int:
-    """Run the soak, or be its flood."""
+    """Run the soak, or its flood."""
     arguments = argparse.ArgumentParser(prog="python -m tests.security.soak", description=__doc__)
     arguments.add_argument("--rounds", type=int, default=6)
     arguments.add_argument("--seconds", type=float, default=10.0, help="of each half of a round")

@@ -1,4 +1,4 @@
-"""Attacks on the receiver over real sockets: each is answered as it should be, and costs nobody else anything."""
+"""Attacks on the receiver over real sockets: each gets its answer and does not affect other senders."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ KIE = "/audio/kie"
 
 @pytest.fixture
 async def stack() -> AsyncIterator[AsyncExitStack]:
-    """Close whatever a test opened, last first."""
+    """Close everything that a test opened, in reverse order."""
     async with AsyncExitStack() as stack:
         yield stack
 
 
 @pytest.fixture
 def loop_time(monkeypatch: pytest.MonkeyPatch) -> LoopTime:
-    """Return what moves the time of the event loop itself."""
+    """Return a function that moves the event loop's own time."""
     return LoopTime(monkeypatch)
 
 
@@ -65,13 +65,13 @@ async def api(stack: AsyncExitStack) -> Api:
 
 @pytest.fixture
 def store() -> ax.MemoryStore:
-    """Return a store that a test can look into."""
+    """Return a store that the test can read."""
     return ax.MemoryStore()
 
 
 @pytest.fixture
 async def client(stack: AsyncExitStack, api: Api, store: ax.MemoryStore) -> ax.Client:
-    """Return a client that listens."""
+    """Return a client with a receiver."""
     return await stack.enter_async_context(
         ax.Client(
             api.provider(pace=ax.Pace(first=300.0, quiet=300.0)),
@@ -84,13 +84,13 @@ async def client(stack: AsyncExitStack, api: Api, store: ax.MemoryStore) -> ax.C
 
 
 def url_of(client: ax.Client) -> URL:
-    """Return where its receiver is."""
+    """Return the receiver's base URL."""
     assert client.public_url is not None
     return client.public_url
 
 
 def path_of(client: ax.Client, ref: str = REF, *, secret: bytes = SECRET, provider: str = "kie") -> str:
-    """Return a callback path: ours, unless it is signed with another *secret*."""
+    """Return a callback path, signed with our secret or with another *secret*."""
     return callback_url(url_of(client), secret, provider, ref).raw_path
 
 
@@ -98,13 +98,13 @@ def path_of(client: ax.Client, ref: str = REF, *, secret: bytes = SECRET, provid
 async def connected(
     client: ax.Client, *, patience: float = SOON_SECONDS, takes: int | None = None
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Open a connection, on which the system takes a number of bytes that are not read; then cut it."""
+    """Open a connection whose receive buffer has that many bytes, and abort it at the end."""
     url = url_of(client)
     sock = socket.socket()
     sock.settimeout(0)
     if takes is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, takes)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # the sender's buffer grows with the segments
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # the sender's buffer grows with the segment size
     await asyncio.get_running_loop().sock_connect(sock, (url.host, url.port))
     reader, writer = await asyncio.open_connection(sock=sock)
     try:
@@ -121,7 +121,7 @@ def post(path: str, body: bytes, *headers: str | bytes) -> bytes:
 
 
 async def answer(client: ax.Client, data: bytes) -> int:
-    """Send *data* on a connection of its own, and return the status of the answer."""
+    """Send *data* on a new connection, and return the status of the answer."""
     async with connected(client) as (reader, writer):
         writer.write(data)
         return int((await reader.readline()).split()[1])
@@ -132,12 +132,12 @@ async def answer(client: ax.Client, data: bytes) -> int:
 
 @frozen
 class Attack:
-    """What is sent, and the status that answers it."""
+    """A request, and the status that answers it."""
 
     name: str
     status: int
     path: str = ""
-    """Where to; the callback path of a job that nobody holds where it is empty, with a tag that is ours."""
+    """The request path; if empty, a callback path with a valid tag for a job that does not exist."""
     body: bytes = GOOD
     headers: tuple[str | bytes, ...] = ()
     raw: bytes | None = None
@@ -195,7 +195,7 @@ ATTACKS = (
 async def test_an_attack_is_answered_and_leaves_the_receiver_well(
     client: ax.Client, api: Api, attack: Attack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It gets its status, without a traceback or a secret in the log, and the next webhook is taken."""
+    """An attack gets its status, logs no traceback or secret, and the next webhook is accepted."""
     caplog.set_level(logging.DEBUG, logger="audioext")
     job = await client.extend(audio_id="a", model="V5")
     data = attack.raw or post(attack.path or path_of(client, provider=attack.provider), attack.body, *attack.headers)
@@ -209,7 +209,7 @@ async def test_an_attack_is_answered_and_leaves_the_receiver_well(
 
 
 async def test_what_is_no_http_is_one_line_that_is_counted(client: ax.Client, caplog: pytest.LogCaptureFixture) -> None:
-    """A stranger's nonsense, even with a right tag in it, neither fills the log nor shows the tag."""
+    """Invalid HTTP, even with a valid tag in it, is logged in one counted line without the tag."""
     caplog.set_level(logging.INFO, logger="audioext.server")
     path = path_of(client)
 
@@ -223,7 +223,7 @@ async def test_what_is_no_http_is_one_line_that_is_counted(client: ax.Client, ca
 async def test_an_access_log_shows_no_tag_however_a_path_is_spelt(
     stack: AsyncExitStack, api: Api, slash: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A proxy may encode slashes, and the receiver takes such a path; a tag in a query is ours as well."""
+    """The access log masks the tag in paths with encoded slashes, as proxies send them, and in queries."""
     caplog.set_level(logging.INFO)
     web = {"public_url": "http://127.0.0.1:{port}/audio", "listen": "127.0.0.1:0", "secrets": [SECRET]}
     client = await stack.enter_async_context(ax.Client(api.provider(), **web))  # type: ignore[arg-type]  # a test's own settings
@@ -239,7 +239,7 @@ async def test_an_access_log_shows_no_tag_however_a_path_is_spelt(
 async def test_an_access_log_blames_a_sender_that_hangs_up(
     stack: AsyncExitStack, api: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is no 500, which would say that we are at fault."""
+    """The access log has a sender that disconnects as a 400 that hung up, not as a 500."""
     caplog.set_level(logging.INFO)
     web = {"public_url": "http://127.0.0.1:{port}/audio", "listen": "127.0.0.1:0", "secrets": [SECRET]}
     client = await stack.enter_async_context(ax.Client(api.provider(), **web))  # type: ignore[arg-type]  # a test's own settings
@@ -255,11 +255,11 @@ async def test_an_access_log_blames_a_sender_that_hangs_up(
     assert {400: 1} == client.receiver.endpoint.answered
 
 
-# --- those who send slowly, and many -------------------------------------------------------------------------------
+# --- slow senders and many of them ---------------------------------------------------------------------------------
 
 
 async def test_who_sends_no_whole_head_is_cut_off(client: ax.Client, loop_time: LoopTime) -> None:
-    """A connection without a request does not stay, at first or after one."""
+    """A connection without a complete request head is closed, both a new and a reused one."""
     async with connected(client, patience=10 * HEAD_SECONDS) as (reader, writer):
         writer.write(b"POST /audio/kie HT")
         await writer.drain()
@@ -275,7 +275,7 @@ async def test_who_sends_no_whole_head_is_cut_off(client: ax.Client, loop_time: 
 
 
 async def test_who_asks_and_never_reads_is_cut_off(client: ax.Client, loop_time: LoopTime) -> None:
-    """Answers that fill all buffers are not waited for: 512 such connections kept all others out, for ever."""
+    """A client that never reads its answers is cut off; 512 of them once blocked all others for ever."""
     answered, opened = client.receiver.endpoint.answered, Path("/proc/self/fd")
 
     async def is_stuck() -> bool:
@@ -307,7 +307,7 @@ async def _turn(loop_time: LoopTime, seconds: float) -> bool:
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(client: ax.Client, loop_time: LoopTime) -> None:
-    """Whoever has a right tag gets some seconds for the body."""
+    """A sender with a valid tag has a few seconds to send its body."""
     async with connected(client, patience=10 * BODY_SECONDS) as (reader, writer):
         writer.write(post(path_of(client), GOOD)[:-10])
         await writer.drain()
@@ -319,7 +319,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(client: ax.Client, lo
 
 
 async def test_bodies_that_are_not_whole_are_bounded_together(client: ax.Client, api: Api) -> None:
-    """Whoever has a tag and begins many large ones is put off; a webhook of a real size is taken all the same."""
+    """Unfinished large bodies are bounded together: too many are answered 503, while a real webhook is accepted."""
     job = await client.extend(audio_id="a", model="V5")
     large = post(path_of(client), b" " * MAX_BODY_BYTES)[:-1]
     async with AsyncExitStack() as held:
@@ -357,7 +357,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def few_descriptors() -> Iterator[int]:
-    """Lower what this process may open to little more than it has open, and return how many connections that allows."""
+    """Lower this process's descriptor limit to little more than it uses, and return how many connections it allows."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     opened = len(tuple(Path("/proc/self/fd").iterdir()))
     resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 300, before[1]))
@@ -368,7 +368,7 @@ def few_descriptors() -> Iterator[int]:
 async def test_connections_that_wait_are_no_more_than_the_process_can_bear(
     few_descriptors: int, client: ax.Client, api: Api
 ) -> None:
-    """Where they are too many the oldest goes, so that webhooks, the store and our own calls have descriptors left."""
+    """With too many connections the oldest is closed, so that webhooks, the store and our calls keep descriptors."""
     assert few_descriptors < MAX_CONNECTIONS
     job = await client.extend(audio_id="a", model="V5")
     holder = await asyncio.create_subprocess_exec(
@@ -391,11 +391,11 @@ async def test_connections_that_wait_are_no_more_than_the_process_can_bear(
         await holder.wait()
 
 
-# --- those who know a callback URL ---------------------------------------------------------------------------------
+# --- senders that know a callback URL ------------------------------------------------------------------------------
 
 
 async def test_a_journal_is_bounded(client: ax.Client, store: ax.MemoryStore) -> None:
-    """A thousand deliveries to one URL do not fill the store, and what is refused is kept cut."""
+    """A thousand deliveries to one URL do not fill the store, and refused bodies are stored truncated."""
     path = path_of(client)
     for number in range(MAX_ENTRIES + 50):
         hook = ax.Webhook(path=path, body=b'{"code": 200, "msg": "%d"}' % number)
@@ -406,7 +406,7 @@ async def test_a_journal_is_bounded(client: ax.Client, store: ax.MemoryStore) ->
 
 
 async def test_what_is_not_authentic_is_kept_cut(stack: AsyncExitStack, api: Api, store: ax.MemoryStore) -> None:
-    """Its first kilobytes tell people what came; a megabyte each would fill the disk."""
+    """A body that is not authentic is stored with its first kilobytes only, so that it cannot fill the disk."""
     web = {"public_url": "http://127.0.0.1:{port}/", "listen": "127.0.0.1:0", "secrets": [SECRET], "store": store}
     client = await stack.enter_async_context(ax.Client(api.provider(webhook_key="key"), **web))  # type: ignore[arg-type]  # a test's own settings
     hook = ax.Webhook(path=path_of(client), headers={"X-Webhook-Timestamp": FORTY_YEARS}, body=GOOD + b" " * 100_000)
@@ -417,7 +417,7 @@ async def test_what_is_not_authentic_is_kept_cut(stack: AsyncExitStack, api: Api
 
 @frozen(kw_only=True)
 class CountingTape(Tape):
-    """A provider that counts the bodies that it reads."""
+    """A provider that counts the bodies it parses."""
 
     read: list[bytes] = field(factory=list)
 
@@ -428,7 +428,7 @@ class CountingTape(Tape):
 
 
 async def test_deliveries_for_nobody_are_read_once(store: ax.MemoryStore) -> None:
-    """The URL of a job that the store does not hold any more costs the same with each delivery, not more and more."""
+    """Deliveries for a job that was deleted are parsed once each, however many have come."""
     tape = CountingTape()
     process = start(store, provider=tape)
     for number in range(10):
@@ -441,7 +441,7 @@ async def test_deliveries_for_nobody_are_read_once(store: ax.MemoryStore) -> Non
 
 
 async def test_who_hangs_up_leaves_no_traceback(client: ax.Client, api: Api, caplog: pytest.LogCaptureFixture) -> None:
-    """A provider that breaks off within a body, or before it is read, is no error of ours."""
+    """A sender that disconnects during its body, or before it is read, logs no traceback."""
     job = await client.extend(audio_id="a", model="V5")
     whole = post(path_of(client), GOOD)
     for cut in range(len(whole) - len(GOOD) - 5, len(whole), 40):
@@ -455,7 +455,7 @@ async def test_who_hangs_up_leaves_no_traceback(client: ax.Client, api: Api, cap
 
 
 async def test_a_finished_song_is_not_rewritten_by_a_webhook(client: ax.Client, api: Api) -> None:
-    """Neither its links change nor does it get more tracks than were asked for, whoever knows its URL."""
+    """A webhook cannot replace a finished song's links or add tracks, even with the right URL."""
     job = await client.extend(audio_id="a", model="V5")
     assert 200 == await api.call_back("complete")
     before = [track.audio_url for track in (await job).tracks]
@@ -474,7 +474,7 @@ async def test_a_finished_song_is_not_rewritten_by_a_webhook(client: ax.Client, 
 
 @pytest.mark.parametrize("confirm", ["never", "always"])
 async def test_a_song_that_comes_after_a_failure_counts(stack: AsyncExitStack, api: Api, confirm: str) -> None:
-    """A forged or early failure is not the last word: the API's own completes the job, by webhook or by status."""
+    """After a forged or early failure the API's own result completes the job, by webhook or by status."""
     web = {"public_url": "http://127.0.0.1:{port}/", "listen": "127.0.0.1:0", "confirm": confirm}
     client = await stack.enter_async_context(ax.Client(api.provider(), **web))  # type: ignore[arg-type]  # as above
     job = await client.extend(audio_id="a", model="V5")
@@ -491,7 +491,7 @@ async def test_a_song_that_comes_after_a_failure_counts(stack: AsyncExitStack, a
 
 
 async def test_a_stranger_is_not_told_what_the_store_is(client: ax.Client, store: ax.MemoryStore) -> None:
-    """Whoever asks whether it is ready hears that it is not, and neither the path nor the host of the store."""
+    """/readyz tells a stranger that the store is down, but neither its path nor its host."""
     store.fail("the SQLite file /srv/customer/jobs.db was deleted")
     async with connected(client) as (reader, writer):
         writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -507,7 +507,7 @@ async def test_a_stranger_is_not_told_what_the_store_is(client: ax.Client, store
 async def test_a_webhook_that_is_confirmed_first_says_nothing_itself(
     stack: AsyncExitStack, api: Api, confirm: str, forged: str
 ) -> None:
-    """A forged song, track or failure does no more than to ask the API, whose word counts."""
+    """With `confirm="always"` a forged song, track or failure only causes a status call, whose answer counts."""
     api.is_done = False
     web = {"public_url": "http://127.0.0.1:{port}/", "listen": "127.0.0.1:0", "confirm": confirm}
     client = await stack.enter_async_context(ax.Client(api.provider(), **web))  # type: ignore[arg-type]  # as above
@@ -523,7 +523,7 @@ async def test_a_webhook_that_is_confirmed_first_says_nothing_itself(
 
 
 async def test_a_secret_that_a_provider_quotes_is_masked(client: ax.Client, api: Api) -> None:
-    """Neither the error nor the record shows the tag of the callback URL that a failure's words repeat."""
+    """A failure message that quotes the callback URL has its tag masked in the error and the record."""
     job = await client.extend(audio_id="a", model="V5")
     url = api.posts[-1]["callBackUrl"]
     body = {"code": 501, "msg": f"we could not reach {url}", "data": {"callbackType": "error", "task_id": "task-1"}}
@@ -537,7 +537,7 @@ async def test_a_secret_that_a_provider_quotes_is_masked(client: ax.Client, api:
 
 
 async def test_a_damaged_secret_signs_nothing(api: Api) -> None:
-    """A store whose secret was emptied is not opened: with that, anybody could make tags."""
+    """A store whose secret was emptied is not opened, since anybody could then make valid tags."""
     store = ax.MemoryStore()
     assert b"" == await store.secret("callback secret", b"")
 
@@ -550,7 +550,7 @@ async def test_a_damaged_secret_signs_nothing(api: Api) -> None:
 
 
 async def test_a_webhook_may_come_on_another_thread(client: ax.Client, api: Api) -> None:
-    """A view of a threaded framework, with an event loop of its own, hands it over to the client's."""
+    """A view of a threaded framework with its own event loop can pass a webhook to the client's loop."""
     job = await client.extend(audio_id="a", model="V5")
     hook = ax.Webhook(path=URL(api.posts[-1]["callBackUrl"]).raw_path, body=GOOD)
     statuses: list[int] = []

@@ -1,4 +1,4 @@
-"""The largest legal bodies, made so that they hold the event loop: none does for longer than it may."""
+"""The largest legal bodies do not block the event loop for longer than they may."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TURNS = 5
 @pytest.mark.bench
 @pytest.mark.parametrize("name", NAMES)
 async def test_the_largest_legal_body_is_answered_in_time(name: str) -> None:
-    """Whatever there is most of in it, it takes 50 ms of the processor at most."""
+    """A legal body of any content takes at most 50 ms of CPU."""
     took: dict[str, float] = {}
     async with ax.Client(public_url=str(BASE), listen=None, secrets=[SECRET]) as client:
         provider = load(name)("key")
@@ -38,7 +38,7 @@ async def test_the_largest_legal_body_is_answered_in_time(name: str) -> None:
 
 
 def test_a_track_is_read_up_to_a_bound() -> None:
-    """Keys beyond those that any real track has are passed over, whatever they spell."""
+    """Keys of a track beyond a fixed number are ignored, whatever they are."""
     known = {"id": "a", "audio_url": "https://files.test/a.mp3", **dict.fromkeys(map(str, range(MAX_KEYS - 2)), 1)}
     problems: list[str] = []
 
@@ -49,7 +49,7 @@ def test_a_track_is_read_up_to_a_bound() -> None:
 
 @pytest.mark.parametrize("case", ["as_documented", "otherwise"])
 def test_the_words_of_a_track_are_cut(case: str) -> None:
-    """A title of a megabyte costs no song, and is not carried on; however the webhook is spelt."""
+    """Overlong texts of a track are truncated, in any spelling of the webhook, and the song is kept."""
     long = "x" * 90_000
     song: dict[str, object] = {
         "id": "a",
@@ -71,7 +71,7 @@ def test_the_words_of_a_track_are_cut(case: str) -> None:
 
 
 def test_a_code_is_cut() -> None:
-    """An error names the vendor's code, and does not carry a megabyte of it."""
+    """An overlong error code of a vendor is truncated."""
     body = b'{"success": false, "error": {"code": "%s"}}' % (b"INVALID_AUDIO" * 40_000)
 
     with pytest.raises(ax.ProviderError) as raised:
@@ -103,7 +103,7 @@ WORDS = {
 @pytest.mark.parametrize("what", WORDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_words_of_a_failure_are_read_once(name: str, what: str) -> None:
-    """However deep texts lie in what went wrong, none is looked at again and again: it takes no second of CPU."""
+    """Deeply nested texts of a failure are each parsed once, in less than a second of CPU."""
     provider = load(name)("key")
     body = json.dumps({"code": 500, "msg": WORDS[what], "data": {"task_id": "t"}}).encode()
     began = time.process_time()
@@ -112,11 +112,11 @@ def test_the_words_of_a_failure_are_read_once(name: str, what: str) -> None:
     with suppress(ax.AudioextError):
         provider.parse_status(HttpResponse(status=200, headers={}, body=body))
 
-    assert time.process_time() - began < 1.0  # a tenth, where nothing else runs
+    assert time.process_time() - began < 1.0  # takes a tenth on an idle machine
 
 
 def test_numbers_that_are_no_numbers_cost_nothing() -> None:
-    """Beside a NaN, which careless writers leave, whole numbers of thousands of digits are read as nothing."""
+    """In a body with a NaN, integers of thousands of digits are ignored."""
     body = b'{"code": NaN, "few": -12, "many": [%s]}' % b",".join([b"7" * 4_200] * 200)
 
     assert {"code": None, "few": -12, "many": [None] * 200} == parse_json(body)

@@ -1,4 +1,4 @@
-"""A short run of the fuzzers, and what they found; `python -m tests.security.fuzz` runs as many cases as one likes."""
+"""A short run of the fuzzers, and regressions they found; `python -m tests.security.fuzz` runs more cases."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PARSER_CASES = 2_000
 PORT_CASES = 400
 
 
-@pytest.mark.no_cover  # as where Hypothesis searches
+@pytest.mark.no_cover  # like other random searches
 def test_mutated_samples_give_a_value_or_our_error() -> None:
-    """Every reader of every provider bears what is wrong in a body, and their events fold to one record."""
+    """Each parser of each provider gives a value or our error for a mutated body, and the events fold to one record."""
     tally = Tally()
     parsers.run(cases=PARSER_CASES, seed=0, tally=tally)
 
@@ -28,7 +28,7 @@ def test_mutated_samples_give_a_value_or_our_error() -> None:
 
 
 async def test_raw_bytes_at_the_port_are_answered_or_cut_off() -> None:
-    """No 500, no traceback, no connection that stays, and good webhooks are taken all the time."""
+    """Raw bytes at the port give no 500, no traceback and no lasting connection, and valid webhooks are accepted."""
     tally = Tally()
     await port.run(cases=PORT_CASES, seed=0, tally=tally)
 
@@ -37,7 +37,7 @@ async def test_raw_bytes_at_the_port_are_answered_or_cut_off() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_task_id_that_is_no_utf8_makes_no_task_of_its_own(name: str) -> None:
-    """The quick way of reading a submit's answer gives up what it cannot read, and raises nothing."""
+    """A submit's answer with invalid UTF-8 in its task id leaves the fast path without an error."""
     body = b'{"code":200,"msg":"success","data":{"taskId":"\xff"}}'
     outcome = load(name)("key").parse_submit(HttpResponse(status=200, body=body))
 
@@ -53,7 +53,7 @@ def test_a_task_id_that_is_no_utf8_makes_no_task_of_its_own(name: str) -> None:
     ],
 )
 def test_a_body_of_too_many_values_is_not_taken_apart(body: bytes) -> None:
-    """Its commas and brackets are counted first, those in texts as well, which may be JSON themselves."""
+    """A body of too many values is refused by counting its commas and brackets, including those in texts."""
     with pytest.raises(DecodeError, match="more than"):
         parse_json(body)
 
@@ -61,7 +61,7 @@ def test_a_body_of_too_many_values_is_not_taken_apart(body: bytes) -> None:
 @pytest.mark.parametrize("brackets", ["[]", "{}"])
 @pytest.mark.parametrize("beside", ['"]]]"', '"\\"[[["', '"\\\\"', "[{}, []]"])
 def test_depth_is_that_of_the_values(brackets: str, beside: str) -> None:
-    """Brackets in texts and beside each other do not count, and one level too many is refused."""
+    """The depth check ignores brackets in texts and siblings, and refuses one level too many."""
     opening = "[" if brackets == "[]" else '{"k":'
     levels = MAX_DEPTH - 2
     flat = ",".join(["[[]]"] * MAX_DEPTH)

@@ -1,4 +1,4 @@
-"""Links that strangers wrote: none leads to where the public does not get, over real sockets."""
+"""Links that strangers wrote never lead to hosts that the public cannot reach, over real sockets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HOME = "127.0.0.1"
 
 @define(eq=False)
 class Net:
-    """The internet of a test: its names have these addresses, one list after the other, and one host is in it."""
+    """A test's internet: each name has lists of addresses, one per lookup, and there is one reachable host."""
 
     port: int
     names: dict[str, list[list[str]]] = field(factory=dict)
@@ -47,7 +47,7 @@ class Net:
     dialled: list[str] = field(factory=list)
 
     async def lookup(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
-        """Return the next addresses of a name, the last ones again and again."""
+        """Return a name's next addresses, the last of which repeat."""
         self.lookups.append(host)
         left = self.names.get(host.lower().rstrip("."))
         if left is None:
@@ -59,7 +59,7 @@ class Net:
         ]
 
     def connector(self, resolver: AbstractResolver | None) -> aiohttp.BaseConnector:
-        """Return what connects in this internet, and believes any certificate."""
+        """Return a connector into this internet that accepts any certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return aiohttp.TCPConnector(
@@ -68,10 +68,10 @@ class Net:
 
 
 class Dialling(socket.socket):
-    """A socket that notes down whom it calls, and finds the one public host of a test on this machine."""
+    """A socket that records the addresses it connects to, and maps the public host to this machine."""
 
     def __init__(self, net: Net, family: int, kind: int, proto: int) -> None:
-        """Make the socket."""
+        """Create the socket."""
         super().__init__(family, kind, proto)
         self._net = net
 
@@ -89,7 +89,7 @@ def _family(address: str) -> socket.AddressFamily:
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """Return what the public host speaks TLS with."""
+    """Return the public host's TLS context."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl makes the certificate")
     return make_certificate(tmp_path_factory.mktemp("tls"), days=2)[0]
@@ -97,7 +97,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
 
 @pytest.fixture
 async def inside() -> AsyncIterator[Host]:
-    """Return a service of this machine, which gives its secrets to whoever asks."""
+    """Return a service on this machine that gives its secrets to anybody."""
     async with serve_host() as host:
         host.put("/latest", gives(MP3))
         yield host
@@ -105,7 +105,7 @@ async def inside() -> AsyncIterator[Host]:
 
 @pytest.fixture
 async def outside(tls: ssl.SSLContext) -> AsyncIterator[Host]:
-    """Return a host of the internet."""
+    """Return a host on the internet."""
     async with serve_host(tls=tls) as host:
         host.put("/a.mp3", gives(MP3))
         yield host
@@ -121,7 +121,7 @@ def net(outside: Host) -> Net:
 
 @pytest.fixture
 def loop_time(monkeypatch: pytest.MonkeyPatch) -> LoopTime:
-    """Return what moves the time of the event loop itself."""
+    """Return a function that moves the event loop's own time."""
     return LoopTime(monkeypatch)
 
 
@@ -132,15 +132,15 @@ def downloader(net: Net, *opened: str) -> Downloader:
 
 
 async def read(link: str, net: Net, *opened: str) -> bytes:
-    """Fetch what a link leads to."""
+    """Download a link."""
     return await downloader(net, *opened).read(ax.Track(title="Rain", audio_url=link))
 
 
-# --- where links may lead --------------------------------------------------------------------------------------------
+# --- allowed targets -------------------------------------------------------------------------------------------------
 
 
 async def test_a_public_host_is_fetched_from(net: Net) -> None:
-    """By https, from the address that was looked up."""
+    """A public host is fetched by https from the address that was looked up."""
     assert MP3 == await read("https://files.test/a.mp3", net)
     assert [PUBLIC] == net.dialled
 
@@ -164,7 +164,7 @@ async def test_a_public_host_is_fetched_from(net: Net) -> None:
 async def test_an_address_that_is_not_public_is_not_dialled(
     link: str, way: str, net: Net, outside: Host, inside: Host
 ) -> None:
-    """However it is spelled, looked up or redirected to; the message names the host and what opens it."""
+    """A non-public address is never dialled, however spelled, resolved or redirected to; the error tells a way out."""
     link = link.format(port=URL(inside.url).port)
     outside.put("/go", gives(b"", status=302, Location=link))
     first = link if way == "at once" else "https://files.test/go"
@@ -191,7 +191,7 @@ async def test_an_address_that_is_not_public_is_not_dialled(
 )
 @pytest.mark.parametrize("way", ["at once", "redirected"])
 async def test_a_link_of_another_kind_is_not_followed(link: str, says: str, way: str, net: Net, outside: Host) -> None:
-    """No plain http, not after a redirect either, no password for anybody, no file; a secret is not repeated."""
+    """A plain http link, a redirect to one, a password and a file link are refused; the error hides the password."""
     outside.put("/go", gives(b"", status=302, Location=link))
     if way == "redirected":
         says = says.replace("cannot be requested", "cannot be requested|a link to .* is not followed|Rain: HTTP 404")
@@ -205,7 +205,7 @@ async def test_a_link_of_another_kind_is_not_followed(link: str, says: str, way:
 
 
 async def test_a_name_that_changes_its_address_is_not_believed_twice(net: Net, inside: Host) -> None:
-    """A connection goes to what was checked; the next look that shows this machine is the end (DNS rebinding)."""
+    """A connection goes to the checked address, and a later lookup of this machine is refused (DNS rebinding)."""
     port = URL(inside.url).port
     net.names["rebound.test"] = [[PUBLIC], [HOME]]
 
@@ -217,7 +217,7 @@ async def test_a_name_that_changes_its_address_is_not_believed_twice(net: Net, i
     assert ([], [PUBLIC]) == (inside.seen, net.dialled)
 
 
-# --- what was opened -------------------------------------------------------------------------------------------------
+# --- allow_hosts -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ async def test_a_name_that_changes_its_address_is_not_believed_twice(net: Net, i
     [
         ("http://127.0.0.1:{port}", "http://127.0.0.1:{port}/latest", True),
         ("http://127.0.0.1", "http://127.0.0.1:{port}/latest", True),
-        ("http://127.0.0.1/", "http://127.1:{port}/latest", False),  # which no resolver is asked for
+        ("http://127.0.0.1/", "http://127.1:{port}/latest", False),  # no resolver is asked for this spelling
         ("http://localhost:{port}", "http://LocalHost:{port}/latest", True),
         ("http://127.0.0.1:1", "http://127.0.0.1:{port}/latest", False),
         ("127.0.0.1:{port}", "http://127.0.0.1:{port}/latest", False),
@@ -237,7 +237,7 @@ async def test_a_name_that_changes_its_address_is_not_believed_twice(net: Net, i
 async def test_what_is_opened_is_opened_alone(  # noqa: PLR0913 - a table's columns, and the hosts
     opened: str, link: str, is_followed: bool, way: str, net: Net, outside: Host, inside: Host
 ) -> None:
-    """A host by its name, on its port where one is given, and by plain http where it says so."""
+    """`allow_hosts` opens a host by name, on its port if it has one, and for plain http only if it says so."""
     port = URL(inside.url).port
     link = link.format(port=port)
     outside.put("/go", gives(b"", status=302, Location=link))
@@ -253,7 +253,7 @@ async def test_what_is_opened_is_opened_alone(  # noqa: PLR0913 - a table's colu
 
 @pytest.mark.parametrize("opened", ["inside.test", "inside.test:443", "https://INSIDE.test", "Inside.Test."])
 async def test_a_name_that_is_opened_may_have_any_address(opened: str, net: Net) -> None:
-    """Then it is dialled, by https."""
+    """An allowed name is dialled by https whatever its address is."""
     net.names["inside.test"] = [[HOME]]
 
     with pytest.raises(ax.DownloadError, match=r"Error at inside\.test"):  # nobody listens there
@@ -266,14 +266,14 @@ async def test_a_name_that_is_opened_may_have_any_address(opened: str, net: Net)
     "text", ["", "a b", "http://", "ftp://a.test", "https://a.test/b", "a.test/b", "me@a.test", "*.a.test", "a.test:x"]
 )
 def test_what_is_no_host_cannot_be_opened(text: str) -> None:
-    """A client says so when it is made, and how hosts are written."""
+    """A wrong host in `allow_hosts` is refused when the client is made, with an example."""
     with pytest.raises(ax.ConfigError, match=r'is not a host: give names, like allow_hosts=\["files'):
         ax.Client(allow_hosts=[text])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2", "[::1]"])
 async def test_an_api_on_this_machine_opens_its_own_port(host: str, inside: Host) -> None:
-    """A sandbox's links lead to its port, whatever it calls itself, and to no other."""
+    """A sandbox's links may lead to its own port, under any name of this machine, and to no other port."""
     port = URL(inside.url).port
     links = Links(api=f"http://{host}:{port}/kie")
     strict = Downloader(transport=Transport(), patience=0.05)
@@ -288,14 +288,14 @@ async def test_an_api_on_this_machine_opens_its_own_port(host: str, inside: Host
 
 @pytest.mark.parametrize("api", ["https://api.kie.ai", "http://10.0.0.7:8000", "http://sandbox.lan:8000", None])
 async def test_an_api_elsewhere_opens_nothing(api: str | None) -> None:
-    """What is not on this machine is opened by name."""
+    """An API on another machine opens no host by itself."""
     link = f"{api or 'http://127.0.0.1'}/a.mp3".replace("https", "http")
 
     with pytest.raises(ax.DownloadError, match="is not followed"):
         await Downloader(transport=Transport()).read(ax.Track(audio_url=link), Links(api=api))
 
 
-# --- a session of the user's, and proxies ----------------------------------------------------------------------------
+# --- a user's session, and proxies -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ async def test_an_api_elsewhere_opens_nothing(api: str | None) -> None:
     ],
 )
 async def test_a_users_session_is_kept_from_what_can_be_seen_beforehand(link: str, net: Net) -> None:
-    """Words are checked, and addresses as they are found here."""
+    """With a user's session, links are checked by their text and by the addresses found here."""
     async with aiohttp.ClientSession(connector=net.connector(None)) as session:
         careful = Downloader(transport=Transport(given=session), rules=LinkRules(lookup=net.lookup), patience=0.05)
         with pytest.raises(ax.DownloadError, match="is not followed"):
@@ -316,7 +316,7 @@ async def test_a_users_session_is_kept_from_what_can_be_seen_beforehand(link: st
 
 
 async def test_a_users_session_may_know_hosts_that_are_not_known_here(net: Net) -> None:
-    """It has a way of its own to them."""
+    """With a user's session a host may be unknown here, as the session may resolve it in its own way."""
     async with aiohttp.ClientSession(connector=net.connector(Only(net))) as session:
         careful = Downloader(transport=Transport(given=session), rules=LinkRules(lookup=net.lookup), patience=0.05)
 
@@ -324,16 +324,16 @@ async def test_a_users_session_may_know_hosts_that_are_not_known_here(net: Net) 
 
 
 class Only(AbstractResolver):
-    """Finds the one public host behind any name."""
+    """A resolver that maps any name to the public host."""
 
     def __init__(self, net: Net) -> None:
-        """Find it in *net*."""
+        """Map names to *net*'s host."""
         self._net = net
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Return its address."""
+        """Return the host's address."""
         del host
         return await self._net.lookup("files.test", port, family)
 
@@ -345,7 +345,7 @@ class Only(AbstractResolver):
 async def test_a_proxy_of_the_environment_finds_hosts_itself(
     is_given: bool, net: Net, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may have a private address, and names need not be known here; what is no public address is not asked for."""
+    """A proxy may be private and resolves names itself, and links to addresses that are not public are refused."""
     async with Tunnel() as tunnel:
         net.names |= {"proxy.test": [[HOME]], "files.test": [["10.0.0.7"]]}
         monkeypatch.setenv("HTTPS_PROXY", f"http://proxy.test:{tunnel.port}")
@@ -364,7 +364,7 @@ async def test_a_proxy_of_the_environment_finds_hosts_itself(
 
 
 class Known(Only):
-    """Finds what is known in a test's internet."""
+    """A resolver of a test's internet."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -374,21 +374,21 @@ class Known(Only):
 
 
 class Tunnel:
-    """A proxy that notes down where it is asked to lead, and leads nowhere."""
+    """A proxy that records the targets of CONNECT requests and refuses them."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Start without targets."""
         self.asked: list[str] = []
         self.port = 0
 
     async def __aenter__(self) -> Self:
-        """Listen."""
+        """Start listening."""
         self._server = await asyncio.start_server(self._refuse, HOME, 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._server.close()
         await self._server.wait_closed()
 
@@ -399,12 +399,12 @@ class Tunnel:
         writer.close()
 
 
-# --- what comes, and for how long ------------------------------------------------------------------------------------
+# --- size and time limits --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", ["announced", "endless", "unpacked"])
 async def test_a_body_that_is_too_large_is_not_read_to_its_end(way: str, net: Net, outside: Host) -> None:
-    """Whether it says so, says nothing, or grows when it is unpacked."""
+    """A body that is too large is not read to its end, whether it announces its length, does not, or is compressed."""
     sent = 0
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
@@ -430,7 +430,7 @@ async def test_a_body_that_is_too_large_is_not_read_to_its_end(way: str, net: Ne
 
 @pytest.mark.parametrize("what", ["head", "body", "handshake", "redirects"])
 async def test_whoever_dawdles_keeps_nobody_for_ever(what: str, net: Net, outside: Host, loop_time: LoopTime) -> None:
-    """A byte now and then, a handshake that does not end and redirects without end all end in time."""
+    """Trickled bytes, an endless handshake and endless redirects all end in time."""
     over = asyncio.Event()
 
     async def dawdle(request: web.BaseRequest) -> web.StreamResponse:
@@ -467,12 +467,12 @@ async def test_whoever_dawdles_keeps_nobody_for_ever(what: str, net: Net, outsid
     assert seconds < 1_100
 
 
-# --- the rules themselves --------------------------------------------------------------------------------------------
+# --- the rules -------------------------------------------------------------------------------------------------------
 
 
 @given(st.ip_addresses(v=4))
 def test_an_address_is_as_public_as_the_one_within_it(address: ipaddress.IPv4Address) -> None:
-    """IPv6 spells IPv4 in several ways, and none of them opens a door."""
+    """An IPv6 address is as public as the IPv4 address that it contains."""
     number = int(address)
     spelled = [f"::ffff:{address}", f"64:ff9b::{address}", str(ipaddress.IPv6Address((0x2002 << 112) + (number << 80)))]
 
@@ -484,7 +484,7 @@ def test_an_address_is_as_public_as_the_one_within_it(address: ipaddress.IPv4Add
 
 @given(st.text() | st.from_regex(r"https?://[^/]{1,30}/.{0,20}", fullmatch=True))
 def test_any_link_is_judged(link: str) -> None:
-    """What is a link at all is let through or refused; by https alone, and never with a password."""
+    """Any link is either allowed, by https and without a password, or refused."""
     try:
         url = wire_url(link)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Files on offer: the very file that was offered is served, as audio or as bytes, and nothing beside it."""
+"""Offered files: exactly the file that was offered is served, as audio or as bytes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.support.clock import SOON_SECONDS, LoopTime
 from tests.support.sounds import WAV
 
 LONG_BYTES = 16_777_216
-"""More than the sockets of a connection hold."""
+"""More than a connection's sockets buffer."""
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[ax.Client]:
-    """Return a client that listens."""
+    """Return a client with a receiver."""
     async with ax.Client(public_url="http://127.0.0.1:{port}/audio", listen="127.0.0.1:0") as client:
         yield client
 
@@ -40,7 +40,7 @@ def voice(tmp_path: Path) -> Path:
 
 
 async def ask(client: ax.Client, offer: str, method: str = "GET") -> tuple[int, Mapping[str, str], bytes]:
-    """Ask for what is offered, as a provider does that reads compressed files."""
+    """Request an offered file as a provider does that accepts compressed files."""
     headers = {"Accept-Encoding": "gzip, br"}
     async with (
         aiohttp.ClientSession(auto_decompress=False) as session,
@@ -50,7 +50,7 @@ async def ask(client: ax.Client, offer: str, method: str = "GET") -> tuple[int, 
 
 
 async def test_a_compressed_file_beside_it_is_not_served(client: ax.Client, voice: Path) -> None:
-    """Where `voice.wav.gz` lies beside `voice.wav`, a provider gets the recording that was offered."""
+    """A `voice.wav.gz` beside an offered `voice.wav` is not served in its place."""
     for suffix in (".gz", ".br"):
         voice.with_name(voice.name + suffix).write_bytes(gzip.compress(b"another recording"))
 
@@ -105,7 +105,7 @@ SWAPS = (_another, _successor, _overwritten, _link, _pipe, _folder, Path.unlink)
 async def test_what_was_put_in_its_place_is_not_served(
     swap: Callable[[Path], None], method: str, client: ax.Client, voice: Path
 ) -> None:
-    """Another file, other content, a link to the same file, a pipe without a writer, a folder, nothing: 404 at once."""
+    """A replaced or changed file, a symlink to it, a pipe, a folder and a missing file are answered 404 at once."""
     offer = client.receiver.endpoint.offers.offer(voice)
     swap(voice)
 
@@ -125,7 +125,7 @@ async def test_what_was_put_in_its_place_is_not_served(
     ],
 )
 async def test_a_file_is_audio_or_bytes(name: str, kind: str, client: ax.Client, tmp_path: Path) -> None:
-    """No browser takes it for a page, whatever it is called."""
+    """A file is served as audio or as bytes, so that no browser renders it, whatever its name is."""
     path = tmp_path / name
     path.write_bytes(b"<script>")
 
@@ -148,7 +148,7 @@ async def _begin(client: ax.Client, tmp_path: Path) -> tuple[asyncio.StreamReade
 async def test_a_slow_provider_gets_all_of_a_file(
     client: ax.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that takes longer than a head may is not cut off while the provider reads on."""
+    """A transfer that takes longer than the timeout of a head is not cut off while the provider reads."""
     time, pieces = LoopTime(monkeypatch), 16
     reader, writer = await _begin(client, tmp_path)
     async with asyncio.timeout(SOON_SECONDS + 10 * HEAD_SECONDS):
@@ -163,12 +163,12 @@ async def test_a_slow_provider_gets_all_of_a_file(
 async def test_who_does_not_read_a_file_is_cut_off(
     client: ax.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection on which nobody reads is not held for ever."""
+    """A connection that stops reading its file is closed."""
     time = LoopTime(monkeypatch)
     reader, writer = await _begin(client, tmp_path)
     try:
         for _ in range(round(2 * WRITE_SECONDS / DRAIN_SECONDS)):
-            await time.run(client.receiver.endpoint.drain())  # until the sending has ended, or for so long
+            await time.run(client.receiver.endpoint.drain())  # until the transfer ends, or for its time limit
         with suppress(ConnectionError):
             assert len(await reader.read()) < LONG_BYTES
     finally:
@@ -176,7 +176,7 @@ async def test_who_does_not_read_a_file_is_cut_off(
 
 
 async def test_a_file_that_gets_longer_is_served_as_long_as_it_was(client: ax.Client, voice: Path) -> None:
-    """What is written behind it meanwhile is no part of the answer, whatever server sends it."""
+    """Bytes appended to a file during its transfer are not sent, whatever server sends it."""
     offers, path = client.receiver.endpoint.offers, f"/files/{client.receiver.endpoint.offers.offer(voice)}"
     assert 1 == len(offers)
     reply = await client.receiver.endpoint.get("GET", path)

@@ -1,4 +1,4 @@
-"""Openings that are cut off at any moment, and outages: nothing stays behind, and the log does not drown."""
+"""Cancelled openings leave nothing behind, and an outage does not flood the log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_STEPS = 200
 
 
 async def test_an_opening_that_is_cancelled_at_any_step_leaves_its_port(unused_tcp_port: int) -> None:
-    """Whatever step of the loop it is in, the port can be listened on again at once."""
+    """After opening is cancelled at any step, the port can be listened on at once."""
     step, is_open = 0, False
     while not is_open:
         client = ax.Client(public_url="https://hooks.test", listen=f"127.0.0.1:{unused_tcp_port}", secrets=[SECRET])
@@ -43,7 +43,7 @@ async def test_an_opening_that_is_cancelled_at_any_step_leaves_its_port(unused_t
 
 
 async def test_an_outage_is_one_line_for_each_who_is_kept_from_something(caplog: pytest.LogCaptureFixture) -> None:
-    """A hundred deliveries, waits and looks of an outage make one line each, and one when it is over."""
+    """An outage gives one log line for each kind of work that it stops, and one when it is over."""
     caplog.set_level(logging.INFO, "audioext")
     store = ax.MemoryStore()
     hook = ax.Webhook(
@@ -83,7 +83,7 @@ async def test_an_outage_is_one_line_for_each_who_is_kept_from_something(caplog:
 
 
 async def test_a_file_that_was_emptied_is_given_back_what_it_lost(tmp_path: Path) -> None:
-    """Rows that somebody deleted are stored again by whoever awaits their job, and the wait ends as it should."""
+    """Rows that were deleted from the file are stored again by the process that awaits their job, and the wait ends."""
     path = tmp_path / "jobs.db"
     async with (
         serve_api() as api,

@@ -1,4 +1,4 @@
-"""Attacks on the ports beside the receiver's: strangers reach them from this machine, or where somebody opened them."""
+"""Attacks on the metrics and page ports, which are reachable from this machine, or from others if opened."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOMB = gzip.compress(b" " * 100_000_000)
 
 @pytest.fixture
 async def ports(unused_tcp_port: int) -> AsyncIterator[dict[str, int]]:
-    """Serve the numbers and the live page of a client; return where each is."""
+    """Serve the metrics and the live page of a client; return their URLs."""
     async with ax.Client(ax.Kie("0123456789abcdef0123"), metrics=unused_tcp_port) as client:
         page = jobs_page(client)
         page.token = "t" * 43
@@ -30,7 +30,7 @@ async def ports(unused_tcp_port: int) -> AsyncIterator[dict[str, int]]:
 
 
 async def answer(port: int, data: bytes) -> int:
-    """Send *data* on a connection of its own, and return the status of the answer."""
+    """Send *data* on a new connection, and return the status of the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         async with asyncio.timeout(SOON_SECONDS):
@@ -44,7 +44,7 @@ async def answer(port: int, data: bytes) -> int:
 
 @frozen
 class Attack:
-    """What is sent, and the statuses that answer it: of the numbers, of the page."""
+    """A request, and the statuses of the metrics and of the page."""
 
     name: str
     metrics: int
@@ -83,14 +83,14 @@ ATTACKS = (
 async def test_an_attack_is_refused_and_costs_nothing(
     ports: dict[str, int], attack: Attack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither a traceback nor the token gets into the log, and no bomb is unpacked."""
+    """An attack logs neither a traceback nor the token, and no compressed body is unpacked."""
     caplog.set_level(logging.DEBUG)
     lines = (attack.line, *attack.headers, b"Connection: close", b"", b"")
     began = time.process_time()
     statuses = [await answer(port, b"\r\n".join(lines) + attack.body) for port in ports.values()]
 
     assert [attack.metrics, attack.page] == statuses
-    assert time.process_time() - began < 1.0  # a hundredth, where nothing else runs
-    said = [record for record in caplog.records if record.name != "asyncio"]  # which counts how long steps take
+    assert time.process_time() - began < 1.0  # takes a hundredth on an idle machine
+    said = [record for record in caplog.records if record.name != "asyncio"]  # asyncio logs how long steps take
     assert [] == [record for record in said if record.exc_info or record.levelno > logging.INFO]
     assert "t" * 43 not in caplog.text

@@ -1,4 +1,4 @@
-"""A short run of the simulation; `python -m tests.security.simulate` lives as many universes as one likes."""
+"""A short run of the simulation; `python -m tests.security.simulate` runs more universes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNIVERSES = 40
 
 
 def test_nothing_is_lost_or_paid_twice_in_simulated_universes() -> None:
-    """Power cuts, partitions, clocks that step, a store that is away and a provider that errs: all comes to its end."""
+    """With crashes, partitions, clock steps, store outages and provider errors, nothing is lost or paid twice."""
     pytest.importorskip("simloom", reason="simloom needs Python 3.12")
     command = [sys.executable, "-m", "tests.security.simulate", "--seeds", f"0-{UNIVERSES - 1}"]
     done = subprocess.run(
@@ -35,7 +35,7 @@ def test_nothing_is_lost_or_paid_twice_in_simulated_universes() -> None:
 
 
 class ForgetfulLine(Line):
-    """A way to a store that keeps no webhook, and says that it does."""
+    """A connection to a store that acknowledges webhooks and does not keep them."""
 
     async def append(  # noqa: PLR0913 - the protocol's
         self,
@@ -48,7 +48,7 @@ class ForgetfulLine(Line):
         look_at: float = 0.0,
         release: bool = False,
     ) -> Appended:
-        """Pass the others on."""
+        """Pass all other entries on."""
         kept = [entry for entry in entries if entry.kind != "webhook"]
         return await super().append(
             ref, kept, provider=provider, index=index, known=known, look_at=look_at, release=release
@@ -56,7 +56,7 @@ class ForgetfulLine(Line):
 
 
 def test_a_seed_is_a_universe() -> None:
-    """With the same seed the same happens, and as often."""
+    """The same seed gives the same events and counts."""
     pytest.importorskip("simloom", reason="simloom needs Python 3.12")
     from tests.security.simulate.universe import run_universe  # noqa: PLC0415 - it needs simloom
 
@@ -67,7 +67,7 @@ def test_a_seed_is_a_universe() -> None:
 
 
 def test_a_store_that_forgets_is_found_out() -> None:
-    """What a store acknowledges and does not keep is a problem of its universe."""
+    """The simulation finds a store that acknowledges entries without keeping them."""
     pytest.importorskip("simloom", reason="simloom needs Python 3.12")
     from tests.security.simulate.universe import run_universe  # noqa: PLC0415 - it needs simloom
 

@@ -1,4 +1,4 @@
-"""What strangers write is data wherever it goes: no new line, no colour, no turned text, and no secret of ours."""
+"""Strangers' texts stay data everywhere: no new lines, terminal commands or bidi marks, and none of our secrets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def api() -> AsyncIterator[Api]:
 
 @pytest.fixture
 async def client(api: Api) -> AsyncIterator[ax.Client]:
-    """Return a client that is called back, and never asks."""
+    """Return a client that receives webhooks and never polls."""
     async with AsyncExitStack() as stack:
         quiet = api.provider(pace=ax.Pace(first=300.0, quiet=300.0))
         settings = {"public_url": "https://hooks.test/audio", "listen": None, "secrets": [SECRET]}
@@ -44,19 +44,19 @@ async def client(api: Api) -> AsyncIterator[ax.Client]:
 
 
 async def deliver(client: ax.Client, job: ax.Job, body: object) -> int:
-    """Let a webhook of *job* arrive."""
+    """Deliver a webhook of *job*."""
     assert client.public_url is not None
     path = callback_url(client.public_url, SECRET, "kie", job.ref).raw_path
     return await client.inbox.accept(ax.Webhook(path=path, body=json.dumps(body).encode()))
 
 
 def is_clean(text: str) -> bool:
-    """Say whether *text* is one line without commands."""
+    """Return whether *text* is one line without control characters."""
     return "\n" not in text and _COMMANDS.search(text) is None
 
 
 async def test_a_failure_in_hostile_words(client: ax.Client, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither the error, nor the record, nor what handlers and the log are told holds a command or our tag."""
+    """A hostile failure message puts no control character or tag into the error, the record, handlers or the log."""
     caplog.set_level(logging.DEBUG, "audioext")
     job = await client.extend(audio_id="x", model="V5")
     assert client.public_url is not None
@@ -89,7 +89,7 @@ async def test_a_failure_in_hostile_words(client: ax.Client, caplog: pytest.LogC
     ],
 )
 async def test_a_webhook_in_hostile_words(client: ax.Client, caplog: pytest.LogCaptureFixture, body: object) -> None:
-    """Whatever is wrong with it, what is logged and kept of it is one clean line."""
+    """Whatever is wrong with a webhook, its log line and stored reason are one clean line."""
     caplog.set_level(logging.DEBUG, "audioext")
     job = await client.extend(audio_id="x", model="V5")
 
@@ -103,7 +103,7 @@ async def test_a_webhook_in_hostile_words(client: ax.Client, caplog: pytest.LogC
 
 @pytest.mark.parametrize("code", ["\x1b[31m", "a\nb"])
 def test_a_code_or_a_word_in_hostile_letters(code: str) -> None:
-    """The events that codecs make keep their words, as text."""
+    """Events keep hostile codes and messages as plain text."""
     assert is_clean(Failed(code=code, message=code).code or "")
     assert is_clean(Failed(code=code, message=code).message)
     assert is_clean(Progress(word=code).word or "")
@@ -111,7 +111,7 @@ def test_a_code_or_a_word_in_hostile_letters(code: str) -> None:
 
 
 def test_a_codec_that_raises_hostile_words() -> None:
-    """What a provider of the user's own raises is part of a problem, which is clean and short."""
+    """An error that a user's codec raises becomes a short, clean problem."""
 
     class Raising(Tape):
         def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
@@ -136,7 +136,7 @@ ERRORS: tuple[Callable[[str], Exception], ...] = (
 
 @given(text=st.text())
 def test_every_error_is_one_clean_line(text: str) -> None:
-    """Whatever it is made of; only what is wrong with a request has a line for each problem."""
+    """Every error is one clean line, and only a RequestError has a line for each problem."""
     assert [True] * len(ERRORS) == [is_clean(str(make(text + HOSTILE))) for make in ERRORS]
     said = str(ax.RequestError([Problem("title", text), Problem("tags", HOSTILE)])).split("\n")
     assert (3, [True] * 3) == (len(said), [is_clean(line) for line in said])
@@ -145,7 +145,7 @@ def test_every_error_is_one_clean_line(text: str) -> None:
 @pytest.mark.parametrize("provider", [ax.Kie, ax.KieJobs, ax.SunoApi, ax.Vidgo, ax.MusicGpt])
 @pytest.mark.parametrize("status", [200, 400, 500, 503])
 def test_a_status_answer_that_quotes_our_url_and_key(provider: Callable[[str], ax.Provider], status: int) -> None:
-    """An API that says which address it could not reach, and with which key, tells nobody else either of the two."""
+    """A status answer that quotes our callback URL and API key shows neither to anybody."""
     key, url = "sk-0123456789abcdef", callback_url(URL("https://hooks.test/a"), SECRET, "kie", "r" * 24)
     says = f"we could not reach {url} for {key}{HOSTILE}"
     for body in ({"code": 500, "msg": says, "message": says, "error": says, "errorMessage": says}, says):

@@ -1,4 +1,4 @@
-"""Ports that must be known before anybody listens at them."""
+"""Ports that must be known before anything listens on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _given: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a port of loopback at which nobody listens, and which the system gives to no connection meanwhile."""
+    """Return a loopback port on which nothing listens and that is outside of the system's ephemeral range."""
     system = int(_RANGE.read_text(encoding="ascii").split()[0]) if _RANGE.exists() else 32_768
     while True:
         port = random.SystemRandom().randrange(_FIRST, system)
@@ -22,5 +22,5 @@ def free_port() -> int:
             with socket.create_server(("127.0.0.1", port)):
                 _given.add(port)
                 return port
-        except OSError:  # somebody listens there
+        except OSError:  # the port is in use
             continue

@@ -1,6 +1,6 @@
-"""What type checkers tell those who use the package: mypy and pyright read this file, and nothing in it is awaited."""
+"""The types that users get: mypy and pyright check this file, and nothing in it is awaited."""
 
-# A comment that silences a checker stands where a mistake must be found; one that silences nothing is an error.
+# An ignore comment marks an expected error, and one without an error is reported as unused.
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ PROVIDERS: tuple[ax.Provider, ...] = (
     ax.Vidgo(limits=ax.Limits(parallel=1)),
     ax.MusicGpt(pace=ax.Pace(first=10.0, every=30.0)),
 )
-"""Each class that comes with the package is a provider to a type checker as well."""
+"""Type checkers accept each class of the package as a provider."""
 
 
 def opens() -> None:
     """A client takes providers, and a store as a URL or as an object."""
     assert_type(ax.Client(*PROVIDERS, public_url="https://hooks.test", listen=None, store="memory://"), ax.Client)
     assert_type(ax.Client(ax.Kie(), store=ax.MemoryStore(), clock=ax.Clock()), ax.Client)
-    ax.Client(ax.Kie)  # type: ignore[arg-type]  # the class, where its instance is wanted
+    ax.Client(ax.Kie)  # type: ignore[arg-type]  # the class instead of its instance
     ax.Client("kie")  # type: ignore[arg-type]  # no provider
-    ax.Client(publicurl=None)  # type: ignore[call-arg]  # a misspelt setting
+    ax.Client(publicurl=None)  # type: ignore[call-arg]  # a misspelled setting
     assert_type(ax.Client.from_env(ax.Kie(), file="my.toml", public_url=None), ax.Client)
     ax.Client.from_env(publicurl=None)  # type: ignore[call-arg]  # as above
 
 
 async def checks(client: ax.Client) -> None:
-    """A check gives a report of lines."""
+    """A check returns a report of lines."""
     report = await client.check()
     assert_type(report, ax.CheckReport)
     assert_type(report.lines, tuple[ax.CheckLine, ...])
@@ -47,7 +47,7 @@ async def checks(client: ax.Client) -> None:
 
 
 def counts(client: ax.Client) -> None:
-    """What was counted is typed down to its names: a misspelt one is an error."""
+    """Statistics are typed down to their names, so that a misspelled one is an error."""
     stats = client.stats()
     assert_type(stats, ax.Stats)
     assert_type(stats.submits["kie", "accepted"], int)
@@ -55,11 +55,11 @@ def counts(client: ax.Client) -> None:
     assert_type(stats.stages["kie", ax.Stage.FIRST].mean, float)
     assert_type(stats.ended["kie", ax.Verdict.FAILED], int)
     assert_type(stats.open_jobs, int)
-    stats.webhooks["kie", "aplied"]  # type: ignore[index]  # no such outcome
+    stats.webhooks["kie", "aplied"]  # type: ignore[index]  # an unknown outcome
 
 
 async def submits(client: ax.Client) -> None:
-    """Both operations take their fields by name and give a job; a field that is not there is an error."""
+    """Both operations take keyword fields and return a job, and an unknown field is an error."""
     job = await client.extend(audio_id="e231", model="V5", continue_at=60, style="Classical", vocal_gender="f")
     assert_type(job, ax.Job)
     assert_type(await client.extend(file=Path("a.wav"), provider="vidgo", key="k", meta={"chat": 42}), ax.Job)
@@ -69,15 +69,15 @@ async def submits(client: ax.Client) -> None:
     assert_type(await client.submit(ax.Extend(url="https://a.test"), fallback=("vidgo",), meta=Chat(42)), ax.Job)
     options: ax.ExtendOptions = {"url": "https://a.test", "model": "V5"}
     assert_type(await client.extend(**options, fallback=["vidgo"]), ax.Job)
-    await client.extend("voice.mp3")  # type: ignore[arg-type]  # a path, an address or an id: only its name tells
-    await client.extend(audioid="e231")  # type: ignore[call-arg]  # a misspelt field
+    await client.extend("voice.mp3")  # type: ignore[arg-type]  # its argument name has to say if it is a path, a URL or an id
+    await client.extend(audioid="e231")  # type: ignore[call-arg]  # a misspelled field
     await client.extend(continue_at="60")  # type: ignore[arg-type]  # seconds are a number
     await client.extend(vocal_gender="alto")  # type: ignore[arg-type]  # one of a few words
     await client.add_instrumental(audio_id="e231")  # type: ignore[call-arg]  # the other operation's field
 
 
 async def waits(job: ax.Job) -> None:
-    """A job gives its song; its stages give events, one by one or as they come."""
+    """A job gives its song, and its stages give events, one at a time or as an iteration."""
     assert_type(await job, ax.Song)
     assert_type(await job.result(timeout=900), ax.Song)
     assert_type(await job.text, ax.StageEvent)
@@ -95,7 +95,7 @@ async def waits(job: ax.Job) -> None:
 
 
 async def looks_at(job: ax.Job) -> None:
-    """What is known of a job is typed, and `None` where it may be missing."""
+    """A job's facts are typed, and are `None` if they may be missing."""
     assert_type(job.ref, str)
     assert_type(job.provider, str)
     assert_type(job.task_id, str | None)
@@ -110,7 +110,7 @@ async def looks_at(job: ax.Job) -> None:
 
 
 async def goes_on_with(song: ax.Song, client: ax.Client) -> None:
-    """A track makes the next request, with the fields of an extension."""
+    """A track makes the next request with the fields of an extension."""
     request = song.tracks[0].extend(continue_at=90, prompt="more")
     assert_type(request, ax.Extend)
     assert_type(await client.run(request), ax.Song)
@@ -122,11 +122,11 @@ async def goes_on_with(song: ax.Song, client: ax.Client) -> None:
     assert_type(song.tracks[0].audio_url, str | None)
     assert_type(song.tracks[0].duration, float | None)
     assert_type(song.tracks[0].timed_lyrics, tuple[ax.TimedLine, ...] | None)
-    song.tracks[0].extend(continueAt=90)  # type: ignore[call-arg]  # the wire's spelling
+    song.tracks[0].extend(continueAt=90)  # type: ignore[call-arg]  # the API's spelling
 
 
 async def finds(client: ax.Client) -> None:
-    """Jobs are found again one by one or all in a row; what an account has left is a number."""
+    """Jobs are found one by one or listed, and credits are a number."""
     assert_type(await client.job("ref"), ax.Job)
     assert_type(client.jobs(open=True, meta={"chat": 42}), AsyncIterator[ax.Job])
     async for job in client.jobs():
@@ -146,13 +146,13 @@ async def finds(client: ax.Client) -> None:
 
 @dataclass(frozen=True)
 class Chat:
-    """Meta of a user."""
+    """A user's meta class."""
 
     chat: int
 
 
 class TellingEvent:
-    """A handler with more to it than a function, which its decorator must not take away."""
+    """A handler object with attributes, which the decorator must keep."""
 
     chat = 42
 
@@ -161,7 +161,7 @@ class TellingEvent:
 
 
 def handles(client: ax.Client, telling: TellingEvent) -> None:
-    """A decorated handler stays what it was; one that takes something else is an error."""
+    """A decorated handler keeps its type, and one with wrong parameters is an error."""
 
     async def tell(event: ax.StageEvent) -> None:
         """Take an event."""
@@ -170,7 +170,7 @@ def handles(client: ax.Client, telling: TellingEvent) -> None:
         """Take a failure."""
 
     def not_async(event: ax.StageEvent) -> None:
-        """Take an event, and give nothing to await."""
+        """Take an event without returning an awaitable."""
 
     async def with_chat(event: ax.StageEvent, chat: Chat) -> None:
         """Take an event and its meta."""
@@ -184,15 +184,15 @@ def handles(client: ax.Client, telling: TellingEvent) -> None:
     as_before: Callable[[ax.StageEvent], Awaitable[None]] = client.on(ax.Stage.FIRST)(tell)
     failing: Callable[[ax.Failure], Awaitable[None]] = client.on_failure(sorry)
     del as_before, failing
-    client.on(ax.Stage.FIRST)(sorry)  # type: ignore[type-var]  # a failure is no stage
-    client.on(ax.Stage.FIRST)(not_async)  # type: ignore[type-var]  # nobody could await it
-    client.on_failure(tell)  # type: ignore[type-var]  # a stage is no failure
-    client.on(ax.Stage.FIRST)(with_chat)  # type: ignore[type-var]  # nobody said which class the meta is
+    client.on(ax.Stage.FIRST)(sorry)  # type: ignore[type-var]  # a failure handler for a stage
+    client.on(ax.Stage.FIRST)(not_async)  # type: ignore[type-var]  # not awaitable
+    client.on_failure(tell)  # type: ignore[type-var]  # a stage handler for failures
+    client.on(ax.Stage.FIRST)(with_chat)  # type: ignore[type-var]  # the class of the meta is not given
     client.on(ax.Stage.FIRST, meta=int)(with_chat)  # type: ignore[arg-type]  # another class
 
 
 def fails_with(error: Exception) -> None:
-    """Each error carries its facts, and has the bases that one would catch it by."""
+    """Each error has its fields, and the bases by which it can be caught."""
     if isinstance(error, ax.RateLimitError):
         assert_type(error.retry_after, float | None)
     if isinstance(error, ax.ProviderError):
@@ -220,7 +220,7 @@ def fails_with(error: Exception) -> None:
 
 
 def is_caught(late: ax.StageTimeoutError, refused: ax.AuthError, closed: ax.ClientClosedError) -> None:
-    """Errors can be caught by the base that says whose fault they are, or by Python's own."""
+    """Errors can be caught by the base that says who is at fault, or by Python's own."""
     in_time: TimeoutError = late
     of_the_job: tuple[ax.JobError, ...] = (late, closed)
     of_theirs: ax.ProviderError = refused
@@ -229,7 +229,7 @@ def is_caught(late: ax.StageTimeoutError, refused: ax.AuthError, closed: ax.Clie
 
 
 def test_both_type_checkers_read_this_file() -> None:
-    """The contract holds because the checks of every change read it, and its values exist at run time too."""
+    """The checks of every change include this file, and the names it uses exist at run time too."""
     tools: dict[str, dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
 
     assert "tests" in tools["mypy"]["files"]

@@ -1,4 +1,4 @@
-"""What the command line's tests share: commands run in this process, commands run as processes, a short recording."""
+"""Fixtures of the command line tests: commands in this process, commands as processes, and a short recording."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from audioext.sandbox import Sandbox, audio
 ROOT = Path(__file__).parents[3]
 PATIENCE_SECONDS = 30.0
 FAST = ("--sandbox", "--speed", "100000")
-"""A sandbox that is done at once."""
+"""A sandbox whose tasks complete at once."""
 FULL = ("--model", "V5", "--continue-at", "2", "--prompt", "more", "--style", "Piano", "--title", "Part 2")
 STORE = ("--store", "sqlite:///jobs.db")
 MEMORY = ("--store", "memory://")
@@ -35,7 +35,7 @@ TRACK = "e2310000-0000-4000-8000-000000000001"
 
 @frozen
 class Ended:
-    """A command that ended: its exit code and what it printed."""
+    """A finished command with its exit code and output."""
 
     code: int
     out: str
@@ -49,7 +49,7 @@ class Ended:
 
     @property
     def hint(self) -> list[str]:
-        """The arguments of the last command that stderr says to type."""
+        """The arguments of the last command that stderr suggests."""
         return shlex.split(re.findall(r": audioext (.+)$", self.err, re.MULTILINE)[-1])
 
 
@@ -59,7 +59,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in an empty folder, without the keys and settings of whoever runs the tests."""
+    """Work in an empty folder, without the user's keys and settings."""
     for name in ("KIE", "SUNOAPI", "VIDGO", "MUSICGPT"):
         monkeypatch.delenv(f"{name}_API_KEY", raising=False)
     for name in ("STORE", "PUBLIC_URL", "LISTEN", "BASE_URL", "METRICS"):
@@ -92,7 +92,7 @@ def invoke(capsys: pytest.CaptureFixture[str]) -> Invoke:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Return a function that starts a command as a process of its own; what still runs at the end is killed."""
+    """Return a function that starts a command as a process; it is killed after the test if it still runs."""
     started: list[subprocess.Popen[str]] = []
 
     def call(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
@@ -116,7 +116,7 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture
 def spawn(start: Start) -> Invoke:
-    """Return a function that runs a command as a process of its own, to its end."""
+    """Return a function that runs a command as a process to its end."""
 
     def call(*arguments: str | Path, env: dict[str, str] | None = None) -> Ended:
         process = start(*arguments, env=env)
@@ -127,17 +127,17 @@ def spawn(start: Start) -> Invoke:
 
 
 def short_sandbox(*, speed: float = 1e5, faults: tuple[str, ...] = ()) -> Sandbox:
-    """Return a sandbox whose music is quickly made."""
+    """Return a sandbox whose tasks take a short time."""
     return Sandbox(speed=speed, ready_seconds=4.0, extension_seconds=6.0, faults=faults)
 
 
 async def aside(invoke: Invoke, *arguments: str | Path, **options: dict[str, str]) -> Ended:
-    """Run a command while a sandbox goes on in this process."""
+    """Run a command in a thread while a sandbox runs on this loop."""
     return await asyncio.to_thread(lambda: invoke(*arguments, **options))
 
 
 def read_until(process: subprocess.Popen[str], word: str) -> str:
-    """Read what *process* writes to stderr up to the line with *word*, and return that line."""
+    """Read stderr of *process* up to the line with *word*, and return that line."""
     assert process.stderr is not None
     for line in process.stderr:
         if word in line:
@@ -147,12 +147,12 @@ def read_until(process: subprocess.Popen[str], word: str) -> str:
 
 
 def on_terminal(width: int, *arguments: str) -> str:
-    """Run a command to its good end on a terminal of *width* columns, and return all that it wrote there."""
+    """Run a command on a terminal of *width* columns until it succeeds, and return its output."""
     leader, follower = pty.openpty()
     chunks: list[bytes] = []
 
     def read() -> None:
-        with suppress(OSError):  # how Linux says that the other end was closed
+        with suppress(OSError):  # Linux reports the closed end this way
             while chunk := os.read(leader, 65_536):
                 chunks.append(chunk)
 

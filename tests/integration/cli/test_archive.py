@@ -1,4 +1,4 @@
-"""`audioext archive` keeps every finished song, and `audioext jobs` says what they cost."""
+"""`audioext archive` saves every finished song, and `audioext jobs` lists what they cost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def make(
 
 
 async def test_a_song_is_kept_with_all_that_is_known(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its folder holds the tracks, their covers, and the facts with a digest of each file."""
+    """The song's folder holds its tracks, covers and a file of facts with a digest of each file."""
     async with short_sandbox() as sandbox:
         ref = await make(invoke, monkeypatch, sandbox, "--meta", "chat=42")
         ended = await aside(invoke, "archive", str(ARCHIVE), *STORE)
@@ -53,7 +53,7 @@ async def test_a_song_is_kept_with_all_that_is_known(invoke: Invoke, monkeypatch
 async def test_what_is_there_is_left_alone_and_what_is_missing_comes(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second call saves what is new, and a song one of whose files is gone; the others are not touched."""
+    """A second call saves new songs and those with a missing file, and leaves the others alone."""
     async with short_sandbox() as sandbox:
         first, second = [await make(invoke, monkeypatch, sandbox) for _ in range(2)]
         await aside(invoke, "archive", str(ARCHIVE), *STORE)
@@ -70,7 +70,7 @@ async def test_what_is_there_is_left_alone_and_what_is_missing_comes(
 
 
 async def test_a_dead_link_is_said_and_keeps_no_other(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be saved ends the command with its code and a command that asks for fresh links."""
+    """If one song cannot be saved the others are, and the error has an exit code and a hint for getting fresh links."""
     async with short_sandbox(faults=("expire_links@gone",)) as sandbox:
         lost = await make(invoke, monkeypatch, sandbox, title="gone")
         kept = await make(invoke, monkeypatch, sandbox)
@@ -85,7 +85,7 @@ async def test_a_dead_link_is_said_and_keeps_no_other(invoke: Invoke, monkeypatc
 async def test_no_link_that_somebody_put_there_is_followed(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
-    """Where others may write the folder, neither its files nor its folders lead to files of ours."""
+    """In a folder that others can write, archiving does not follow their symlinks to files of ours."""
     mine = folder / "mine"
     mine.mkdir()
     (mine / "file").write_bytes(b"mine")
@@ -105,17 +105,17 @@ async def test_no_link_that_somebody_put_there_is_followed(
 
 
 def test_timed_lyrics_are_written_as_players_read_them() -> None:
-    """Minutes, seconds and hundredths stand before each line; a stranger's line breaks do not."""
+    """Each lyric line starts with minutes, seconds and hundredths; line breaks in the vendor's text add no lines."""
     lines = [TimedLine("a\nb", 0.5, 2.0), TimedLine("c", 61.25, 70.0)]
 
     assert "[ti:t]\n[00:00.50]a b\n[01:01.25]c\n" == lrc(lines, title="t")
 
 
-# --- what jobs cost --------------------------------------------------------------------------------------
+# --- costs of jobs ---------------------------------------------------------------------------------------
 
 
 async def test_jobs_are_listed_with_what_they_cost(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those made since then alone are listed; what nobody told is not made up."""
+    """`jobs --since` lists newer jobs only, with their cost in the JSON."""
     async with short_sandbox() as sandbox:
         ref = await make(invoke, monkeypatch, sandbox)
         recent = await aside(invoke, "jobs", *STORE, "--since", "1h", "--json")
@@ -130,12 +130,12 @@ async def test_jobs_are_listed_with_what_they_cost(invoke: Invoke, monkeypatch: 
     ("words", "seconds"), [("90s", 90), ("2m", 120), ("1.5h", 5_400), ("7d", 604_800), ("2w", 1_209_600)]
 )
 def test_a_time_may_be_how_long_ago(words: str, seconds: float) -> None:
-    """A number and a letter count back from now."""
+    """A time like `7d` counts back from now."""
     assert 10_000_000 - seconds == read_since(words, 10_000_000)
 
 
 def test_a_time_may_be_a_date() -> None:
-    """A date begins at midnight here; a zone is kept; anything else is refused with examples."""
+    """A date begins at local midnight, a zone is kept, and anything else is refused with examples."""
     assert time.mktime((2026, 11, 26, 0, 0, 0, 0, 0, -1)) == read_since("2026-11-26", 0)
     assert 0 == read_since("1970-01-01T01:00:00+01:00", 99)
     with pytest.raises(RequestError, match="12h or 7d"):

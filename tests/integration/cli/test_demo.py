@@ -1,4 +1,4 @@
-"""`audioext demo`: the newcomer's first command."""
+"""`audioext demo` is a newcomer's first command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.integration.cli.conftest import Invoke, on_terminal
 
 
 def test_demo_shows_the_trip_and_saves_two_longer_tracks_that_begin_alike(invoke: Invoke) -> None:
-    """Text, first and complete arrive by webhook; two files are longer than the tune and begin like it."""
+    """Text, first and complete arrive by webhook; both files are longer than the tune and begin like it."""
     ended = invoke("demo", "--speed", "1000")
 
     assert 0 == ended.code
@@ -34,7 +34,7 @@ def test_demo_shows_the_trip_and_saves_two_longer_tracks_that_begin_alike(invoke
 
 
 def test_demo_takes_the_users_own_mp3(invoke: Invoke, folder: Path) -> None:
-    """An MP3 with an awkward name is uploaded and extended; the JSON says by how much and how alike."""
+    """An MP3 with an awkward name is uploaded and extended, and the JSON has its added length and likeness."""
     own = folder / "mine [red] & yours.mp3"
     clip = audio.tune(seed=5, seconds=9.0, rate=16_000)
     soundfile.write(own, clip.samples, clip.rate, format="MP3")
@@ -57,7 +57,7 @@ def test_demo_takes_the_users_own_mp3(invoke: Invoke, folder: Path) -> None:
 
 @pytest.mark.parametrize("provider", ["vidgo", "musicgpt"])
 def test_demo_runs_on_the_other_apis(invoke: Invoke, voice: Path, provider: str) -> None:
-    """The trip is the same where the file is fetched from our receiver, and where it is inside the submit."""
+    """The demo also runs where the provider fetches the file from our receiver, and where the submit contains it."""
     ended = invoke("demo", voice, "--provider", provider, "--speed", "10000", "--json")
 
     assert 0 == ended.code
@@ -75,7 +75,7 @@ def test_demo_runs_on_the_other_apis(invoke: Invoke, voice: Path, provider: str)
     ],
 )
 def test_demo_refuses_what_is_no_recording(invoke: Invoke, folder: Path, name: str, words: str) -> None:
-    """A missing file, a text, a folder and a single sample are one sentence each, with the code of a wrong command."""
+    """A missing file, a text, a folder and a single sample are each refused in one sentence with exit code 2."""
     (folder / "text.mp3").write_bytes(b"not audio at all")
     soundfile.write(folder / "one.wav", np.zeros(1), 8_000)
 
@@ -88,7 +88,7 @@ def test_demo_refuses_what_is_no_recording(invoke: Invoke, folder: Path, name: s
 
 @pytest.mark.parametrize("seconds", [0.05, 6.0])
 def test_demo_runs_on_silence_and_on_a_click(invoke: Invoke, folder: Path, seconds: float) -> None:
-    """What is too quiet or too short to be compared is extended all the same, and nothing is claimed of it."""
+    """A recording too quiet or too short to compare is extended, and no likeness is claimed."""
     soundfile.write(folder / "quiet.wav", np.zeros(round(16_000 * seconds)), 16_000)
 
     ended = invoke("demo", "quiet.wav", "--speed", "100000")
@@ -99,7 +99,7 @@ def test_demo_runs_on_silence_and_on_a_click(invoke: Invoke, folder: Path, secon
 
 
 def test_demo_says_when_its_folder_cannot_be_written(invoke: Invoke, folder: Path) -> None:
-    """A file in the place of the folder is a download problem, said in one sentence."""
+    """A file in place of the output folder is a download error in one sentence."""
     (folder / "taken").write_text("")
 
     ended = invoke("demo", "--out", "taken")
@@ -109,7 +109,7 @@ def test_demo_says_when_its_folder_cannot_be_written(invoke: Invoke, folder: Pat
 
 
 def test_demo_is_live_on_a_terminal(voice: Path) -> None:
-    """On a terminal there are ticks, colours and a spinner; the lines stay, the spinner goes."""
+    """On a terminal the demo shows ticks, colours and a spinner, and only the lines remain."""
     shown = on_terminal(120, "demo", str(voice), "--speed", "100")
 
     assert "waiting for complete" in shown
@@ -118,7 +118,7 @@ def test_demo_is_live_on_a_terminal(voice: Path) -> None:
 
 
 def test_a_take_of_other_music_does_not_begin_alike(folder: Path) -> None:
-    """Other music and silence are told apart from the source; the source itself is not."""
+    """The comparison tells other music and silence from the source."""
     tune, other = audio.tune(seed=1, seconds=6.0, rate=16_000), audio.tune(seed=2, seconds=9.0, rate=22_050)
     for name, clip in (("tune.wav", tune), ("other.wav", other)):
         (folder / name).write_bytes(audio.encode(clip, "wav"))
@@ -135,7 +135,7 @@ def test_a_take_of_other_music_does_not_begin_alike(folder: Path) -> None:
 
 
 def test_nothing_compared_is_not_alike(folder: Path) -> None:
-    """A source of which nothing is kept proves nothing."""
+    """A comparison of zero seconds makes no claim about likeness."""
     (folder / "tune.wav").write_bytes(audio.encode(audio.tune(seed=1, seconds=2.0, rate=8_000), "wav"))
 
     assert Likeness(source_seconds=2.0, track_seconds=2.0, begins_like_it=None) == compare(
@@ -153,7 +153,7 @@ def test_nothing_compared_is_not_alike(folder: Path) -> None:
 def test_what_demo_shows_next_is_for_the_same_provider(
     capsys: pytest.CaptureFixture[str], provider: str, words: list[str]
 ) -> None:
-    """The command and the program that it ends with name that provider, its key, and what it needs."""
+    """The command and the program printed at the end name the same provider, its key and its requirements."""
     show_next_steps(Screen(), make_provider(provider), Path("tune.mp3"), 16.0, Path("my demo"))
 
     following = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`audioext doctor`: what is wrong, what to do, and an exit code."""
+"""`audioext doctor` says what is wrong and how to fix it, and sets an exit code."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.integration.cli.conftest import HOOKS, STORE, Invoke, aside, on_termi
 
 
 def states(found: Any) -> dict[str, str]:  # JSON
-    """Return how each thing is."""
+    """Return the state of each report line by name."""
     return {line["name"]: line["state"] for line in found["lines"]}
 
 
 async def test_all_is_well_on_a_sandbox(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """The key, the clock, the way of webhooks and the store are looked at; no file is made that was not there."""
+    """Doctor checks the key, the clock, webhooks and the store, and creates no file."""
     async with short_sandbox() as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         base = ("--base-url", sandbox.bases["kie"])
@@ -41,7 +41,7 @@ async def test_all_is_well_on_a_sandbox(invoke: Invoke, monkeypatch: pytest.Monk
 
 
 def test_without_a_key_or_an_address_it_says_so(invoke: Invoke) -> None:
-    """What is not set is no failure: a listener needs no key, and a poller no address."""
+    """A missing key or public URL is no failure, as a listener needs no key and a poller no URL."""
     ended = invoke("doctor", "--json")
 
     assert 0 == ended.code
@@ -50,7 +50,7 @@ def test_without_a_key_or_an_address_it_says_so(invoke: Invoke) -> None:
 
 
 def test_what_does_not_work_has_an_exit_code(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """9 is for whatever failed; a provider that would never call the address is a line as well."""
+    """Any failed line gives exit code 9, and a public URL that the provider would refuse is such a line."""
     monkeypatch.setenv("VIDGO_API_KEY", "0123456789abcdef")
     ended = invoke("doctor", "--public-url", "http://127.0.0.1:1/audio", "--listen", "none", "--json")
 
@@ -62,7 +62,7 @@ def test_what_does_not_work_has_an_exit_code(invoke: Invoke, monkeypatch: pytest
 
 
 def test_a_terminal_shows_a_table(folder: Path) -> None:
-    """Each line has a mark, and what to do stands below what was seen."""
+    """Each line has a mark, with the advice below the finding."""
     shown = re.sub(r"\x1b\[[\d;]*m", "", on_terminal(80, "doctor"))
 
     assert "! keys       none is known" in shown

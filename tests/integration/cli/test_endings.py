@@ -1,4 +1,4 @@
-"""How a command ends: by Ctrl-C, by a defect, and what is said then."""
+"""How a command ends after Ctrl-C or a defect, and what it prints then."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REF = "r" * 24
 
 @frozen(kw_only=True, slots=False)
 class Fails(LookOptions, Command):
-    """A command that gets as far as a job, and then fails."""
+    """A command that submits a job and then fails."""
 
     error: BaseException
     ref: str | None = None
@@ -31,7 +31,7 @@ class Fails(LookOptions, Command):
     base_url: BaseUrl = None
 
     async def run(self, screen: Screen) -> Exit:
-        """Fail."""
+        """Raise the error."""
         screen.ref, screen.is_asked = self.ref, self.is_asked
         raise self.error
 
@@ -49,7 +49,7 @@ class Fails(LookOptions, Command):
 def test_an_interruption_says_what_becomes_of_the_task(
     capsys: pytest.CaptureFixture[str], ref: str | None, options: dict[str, Any], words: str
 ) -> None:
-    """The command to come back with is printed where there is one, else that there is none."""
+    """Ctrl-C prints the command that continues with the job, or says that there is none."""
     assert 130 == execute(Fails(error=KeyboardInterrupt(), ref=ref, **options))
     assert words in capsys.readouterr().err
     assert 130 == execute(Fails(error=KeyboardInterrupt(), ref=ref, json=True, **options))
@@ -59,7 +59,7 @@ def test_an_interruption_says_what_becomes_of_the_task(
 
 
 def test_a_defect_is_called_one(capsys: pytest.CaptureFixture[str]) -> None:
-    """An error that is none of ours ends with 1, and says how to see where it was."""
+    """An unexpected error exits with 1 and says how to see its traceback."""
     assert 1 == execute(Fails(error=LookupError("surprise")))
     expected = "audioext: LookupError: surprise (a defect in audioext; --debug shows where)\n"
     assert expected == capsys.readouterr().err
@@ -78,13 +78,13 @@ def test_a_defect_is_called_one(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_lost_file_says_how_to_fetch_it_again(
     capsys: pytest.CaptureFixture[str], options: dict[str, Any], words: str
 ) -> None:
-    """The files of a real API can be fetched again, those of a sandbox that has ended cannot."""
+    """An error about a lost file has a hint how to fetch it again, unless it came from a sandbox that has ended."""
     assert 7 == execute(Fails(error=ax.DownloadError(["track 1: gone"]), ref=REF, **options))
     assert f"audioext: track 1: gone\n  {words}\n" == capsys.readouterr().err
 
 
 def test_other_trouble_has_no_hint(capsys: pytest.CaptureFixture[str]) -> None:
-    """A refusal of the settings says all there is to say; there is no job to come back to."""
+    """A settings error prints no hint, as there is no job to continue with."""
     assert 2 == execute(Fails(error=ax.ConfigError("no such setting"), ref=REF))
     assert "audioext: no such setting\n" == capsys.readouterr().err
 
@@ -110,7 +110,7 @@ def test_other_trouble_has_no_hint(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_the_library_calls_an_argument_is_called_an_option(
     capsys: pytest.CaptureFixture[str], error: ax.AudioextError, words: str
 ) -> None:
-    """A remedy is said in the words that can be typed here."""
+    """Error advice names the command's options instead of the library's arguments."""
     execute(Fails(error=error))
 
     assert words in capsys.readouterr().err
@@ -118,7 +118,7 @@ def test_what_the_library_calls_an_argument_is_called_an_option(
 
 @pytest.mark.parametrize("words", [["--help"], ["guide"], ["guide", "--json"]])
 def test_what_nobody_reads_ends_a_command_quietly(words: list[str], start: Start) -> None:
-    """`audioext … | head -0` is no defect, for texts and help as for JSON."""
+    """A closed stdout, as in `audioext … | head -0`, is no defect, for text, help and JSON."""
     process = start(*words)
     assert process.stdout is not None
     process.stdout.close()
@@ -131,7 +131,7 @@ def test_what_nobody_reads_ends_a_command_quietly(words: list[str], start: Start
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 @pytest.mark.parametrize("words", [["--help"], ["guide"], ["guide", "--json"]])
 def test_a_full_disk_is_told_in_one_line(words: list[str]) -> None:
-    """What there is no room for is no defect, and no traceback."""
+    """A full disk is reported in one line without a traceback."""
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         command = [sys.executable, "-m", "audioext", *words]
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30)

@@ -1,4 +1,4 @@
-"""`audioext listen --forward-to`: an app in any language is told of every stage and failure, signed, at least once."""
+"""`audioext listen --forward-to` sends every stage and failure to an app, signed and at least once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DAY_SECONDS = 86_400.0
 
 @define(kw_only=True, eq=False)
 class App:
-    """An app that verifies what it is told by the library of Standard Webhooks; *answers* are its first statuses."""
+    """An app that verifies events with the Standard Webhooks library; *answers* are its first statuses."""
 
     port: int
     answers: list[int] = field(factory=list)
@@ -41,11 +41,11 @@ class App:
 
     @property
     def url(self) -> str:
-        """Where it is told."""
+        """The app's URL for events."""
         return f"http://127.0.0.1:{self.port}/hooks"
 
     async def take(self, request: web.Request) -> web.Response:
-        """Answer what was said beforehand; keep what is answered well."""
+        """Answer with the planned status, and keep the events that it accepts."""
         event = Webhook(SECRET).verify(await request.read(), dict(request.headers))
         self.tries.append(request.headers["webhook-id"])
         status = self.answers.pop(0) if self.answers else self.usual
@@ -71,19 +71,19 @@ class App:
 
 @pytest.fixture
 def app(unused_tcp_port: int) -> App:
-    """Return an app that does not run yet."""
+    """Return an app that is not running."""
     return App(port=unused_tcp_port)
 
 
 @pytest.fixture
 def clock() -> JumpClock:
-    """Return a clock that jumps over what has to be waited for."""
+    """Return a clock that skips waits."""
     return JumpClock()
 
 
 @asynccontextmanager
 async def forwarding(app: App, sandbox: Sandbox, clock: JumpClock) -> AsyncIterator[ax.Client]:
-    """Return an open client whose events go to *app*."""
+    """Return an open client that forwards its events to *app*."""
     kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"])
     client = ax.Client(
         kie,
@@ -99,7 +99,7 @@ async def forwarding(app: App, sandbox: Sandbox, clock: JumpClock) -> AsyncItera
 
 
 async def test_every_stage_is_told_in_order(app: App, clock: JumpClock) -> None:
-    """Each event has an id of its own, the meta of the submit, and the tracks known by then."""
+    """Each event has its own id, the submit's meta, and the tracks known at that time."""
     running = app.running()
     async with running, short_sandbox(faults=("duplicate",)) as sandbox, forwarding(app, sandbox, clock) as client:
         job = await client.extend(audio_id=TRACK, model="V5", meta={"chat": 42})
@@ -114,7 +114,7 @@ async def test_every_stage_is_told_in_order(app: App, clock: JumpClock) -> None:
 
 
 async def test_an_app_that_was_away_is_told_later(app: App, clock: JumpClock) -> None:
-    """For hours nobody listens there, then it is overloaded: it is told all the same, by the same ids, and in order."""
+    """An app that is down for hours and then overloaded still gets all events, in order and with the same ids."""
     app.answers = [503, 429, 302]
     async with short_sandbox() as sandbox, forwarding(app, sandbox, clock) as client:
         job = await client.extend(audio_id=TRACK, model="V5")
@@ -124,7 +124,7 @@ async def test_an_app_that_was_away_is_told_later(app: App, clock: JumpClock) ->
         async with app.running():
             await clock.run(app.ended.wait())
 
-    # An event may come twice where the clock jumped over a claim.
+    # An event may come twice if the clock jumped past a claim's expiry.
     assert STAGES == list(dict.fromkeys(event["type"] for event in app.events))
     assert [f"msg_{job.ref}_text"] * 4 == app.tries[:4]
     assert () == job.record.handler_faults
@@ -132,7 +132,7 @@ async def test_an_app_that_was_away_is_told_later(app: App, clock: JumpClock) ->
 
 @pytest.mark.parametrize(("code", "charged"), [(501, None), (531, False)])
 async def test_a_failure_is_told_with_what_it_cost(app: App, clock: JumpClock, code: int, charged: bool | None) -> None:
-    """The app hears the provider's words, its code, and what happened to the money."""
+    """A failure event has the provider's code and message, and whether the task was charged."""
     running, faults = app.running(), (f"error=complete:{code}",)
     async with running, short_sandbox(faults=faults) as sandbox, forwarding(app, sandbox, clock) as client:
         await client.extend(audio_id=TRACK, model="V5")
@@ -150,7 +150,7 @@ async def outcome_of(call: Awaitable[None]) -> BaseException | None:
 
 
 async def test_an_app_is_told_for_a_day_ever_more_seldom(app: App) -> None:
-    """After each refusal the pause is longer; a day after the event, not much later, the app is given up."""
+    """After each refusal the pause grows, and an event is given up about a day after it happened."""
     app.usual = 500
     event = ax.StageEvent(
         stage=ax.Stage.TEXT, tracks=(), source="webhook", at=datetime.now(UTC), ref="r" * 24, provider="kie"
@@ -168,7 +168,7 @@ async def test_an_app_is_told_for_a_day_ever_more_seldom(app: App) -> None:
 
 
 async def test_what_was_never_taken_is_listed_and_can_be_sent_again(app: App, clock: JumpClock, invoke: Invoke) -> None:
-    """An app that never takes an event is given up; `jobs --undelivered` lists it, and `forward` sends it once more."""
+    """An event that its app never accepts is given up; `jobs --undelivered` lists it, and `forward` sends it again."""
     app.usual = 500
     async with app.running(), short_sandbox() as sandbox:
         async with forwarding(app, sandbox, clock) as client:
@@ -192,12 +192,12 @@ async def test_what_was_never_taken_is_listed_and_can_be_sent_again(app: App, cl
 
 
 async def truth(found: Sequence[str]) -> bool:
-    """Say whether there is any."""
+    """Return whether *found* has any item."""
     return bool(found)
 
 
 async def test_a_listener_tells_an_app(app: App, start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command by itself: jobs of another process, events for an app that verifies them."""
+    """The command forwards the events of another process's jobs to an app that verifies them."""
     async with app.running(), short_sandbox() as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         listener = start(
@@ -213,7 +213,7 @@ async def test_a_listener_tells_an_app(app: App, start: Start, invoke: Invoke, m
 
 
 async def test_a_stage_can_be_played_by_hand(app: App, clock: JumpClock, invoke: Invoke) -> None:
-    """While the sandbox holds a job, its stages are made up one by one, and the app is told of each."""
+    """While the sandbox holds a job, `trigger` plays its stages one by one, and the app gets each."""
     async with app.running(), short_sandbox() as sandbox, forwarding(app, sandbox, clock) as client:
         sandbox.hold()
         job = await client.extend(audio_id=TRACK, model="V5")
@@ -235,7 +235,7 @@ async def test_a_stage_can_be_played_by_hand(app: App, clock: JumpClock, invoke:
 
 
 async def test_only_a_sandboxs_job_is_played_by_hand(invoke: Invoke, unused_tcp_port: int) -> None:
-    """What is no event of that job's API is refused, and so is a job of an API that is elsewhere."""
+    """An event that is none of the job's API, and a job of a real API, are refused."""
     elsewhere = f"http://127.0.0.2:{unused_tcp_port}"
     async with ax.Client(ax.Kie("key", base_url=elsewhere), store="sqlite:///jobs.db") as client:
         with pytest.raises(ax.ProviderDownError):
@@ -253,7 +253,7 @@ async def test_only_a_sandboxs_job_is_played_by_hand(invoke: Invoke, unused_tcp_
 
 
 def test_the_secret_may_stand_in_a_file(invoke: Invoke, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A secret that is mounted is read before anything is sent, and has to be one."""
+    """The secret is read from a mounted file, and a wrong one is refused before anything is sent."""
     (folder / "secret").write_text("whsec_\n")
     monkeypatch.setenv("AUDIOEXT_FORWARD_SECRET_FILE", "secret")
     ended = invoke("listen", *HOOKS, "--store", "memory://", "--forward-to", "https://app.example.org")
@@ -275,7 +275,7 @@ def test_the_secret_may_stand_in_a_file(invoke: Invoke, folder: Path, monkeypatc
     ],
 )
 def test_what_cannot_be_forwarded_is_said_at_once(invoke: Invoke, to: str, secret: str | None, words: str) -> None:
-    """A listener without a secret, or without an address, does not begin to listen."""
+    """A listener that forwards with a wrong URL, a wrong secret or none does not start."""
     given = () if secret is None else ("--forward-secret", secret)
     ended = invoke("listen", *HOOKS, "--store", "memory://", "--forward-to", to, *given)
 

@@ -1,4 +1,4 @@
-"""Every command that we print to be typed next is run as it was printed."""
+"""Every command that we print as a hint is run as printed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.support.hosts import gives, serve_host
 async def test_what_we_say_to_type_next_works_as_printed(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, fault: str, options: tuple[str, ...], ending: tuple[int, str]
 ) -> None:
-    """Whether a job was left, ran out of time, failed, cannot be saved or goes on: the hint is a command that works."""
+    """The hint after a job is left, times out, fails, cannot be saved or continues is a command that works."""
     Path("taken").write_text("no folder")
     async with short_sandbox(faults=(fault,) if fault else ()) as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
@@ -60,7 +60,7 @@ async def test_what_we_say_to_type_next_works_as_printed(
 async def test_an_id_that_looks_like_an_option_is_none(
     track: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever a stranger calls a track, the command to go on from it goes on from it, and is no other one."""
+    """A hint with a track id that looks like an option still extends that track."""
     monkeypatch.setenv("KIE_API_KEY", "made-up")
     async with serve_api() as api, serve_host() as host:
         api.track, api.link = track, host.put("/a.mp3", gives())
@@ -76,7 +76,7 @@ async def test_an_id_that_looks_like_an_option_is_none(
 async def test_an_id_that_would_mean_something_else_is_not_offered(
     track: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, voice: Path
 ) -> None:
-    """Nobody is told to type a command that takes a URL or a file of this machine for a track."""
+    """No hint is printed for a track id that the command would take for a URL or a local file."""
     monkeypatch.setenv("KIE_API_KEY", "made-up")
     async with serve_api() as api:
         api.track = track
@@ -89,7 +89,7 @@ async def test_an_id_that_would_mean_something_else_is_not_offered(
 async def test_a_host_that_is_not_followed_is_opened_as_printed(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The option is in the words of the error, and the command to fetch it again takes it."""
+    """The error for a refused host names the option that allows it, and the hinted `save` works with that option."""
     monkeypatch.setenv("KIE_API_KEY", "made-up")
     async with serve_api() as api, serve_host() as host:
         api.link = host.put("/a.mp3", gives())
@@ -103,7 +103,7 @@ async def test_a_host_that_is_not_followed_is_opened_as_printed(
 
 
 def test_a_ref_that_looks_like_an_option_is_none(invoke: Invoke) -> None:
-    """It comes behind `--`, so that the command looks for it instead of obeying it."""
+    """A hint puts a ref that looks like an option behind `--`, so that it is looked up."""
     command = Screen(command=LookOptions(store="sqlite:///jobs.db")).hint("show", of="--json")
     Path("jobs.db").touch()
     _, *words = shlex.split(command.removeprefix("python -m "))
@@ -113,7 +113,7 @@ def test_a_ref_that_looks_like_an_option_is_none(invoke: Invoke) -> None:
 
 
 def test_what_is_known_of_a_sandboxs_job_is_shown_as_printed(invoke: Invoke) -> None:
-    """A sandbox ends with its command, and its job is still in the store of such jobs."""
+    """The hint for a job of a sandbox that has ended shows it from the sandbox's store."""
     ended = invoke("extend", TRACK, *FULL, "--sandbox", "--speed", "1", "--timeout", "0.1")
 
     assert (5, ["show", "--sandbox"]) == (ended.code, ended.hint[::2])
@@ -124,7 +124,7 @@ def test_what_is_known_of_a_sandboxs_job_is_shown_as_printed(invoke: Invoke) -> 
 async def test_an_interrupted_wait_says_how_to_come_back(
     start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
-    """Ctrl-C, SIGTERM and SIGHUP leave the task alive, and the command that is printed then gets its files."""
+    """After Ctrl-C, SIGTERM or SIGHUP the task goes on, and the hinted command gets its files."""
     async with short_sandbox() as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         api = ("--base-url", str(sandbox.bases["kie"]), "--poll-every", "0.1")
@@ -147,7 +147,7 @@ async def test_an_interrupted_wait_says_how_to_come_back(
 def test_whoever_cannot_wait_for_an_answer_is_told_where_to_look(
     start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the API does not answer, the first Ctrl-C says that it waits, the second ends it; the job is listed."""
+    """While the API does not answer, the first Ctrl-C says what is awaited, the second exits, and the job is listed."""
     monkeypatch.setenv("KIE_API_KEY", "made-up")
     with socket.create_server(("127.0.0.1", 0)) as mute:
         base_url = f"http://127.0.0.1:{mute.getsockname()[1]}/kie"
@@ -171,20 +171,20 @@ def test_whoever_cannot_wait_for_an_answer_is_told_where_to_look(
 
 
 def test_the_demo_ends_with_commands_that_work(invoke: Invoke, voice: Path) -> None:
-    """Each step by itself, on the file of the demo; help; and a recording of one's own."""
+    """Each command that the demo prints works: the steps on its own file, help, and a recording of the user's own."""
     ended = invoke("demo", voice, "--speed", "100000")
     commands = [shlex.split(line)[1:] for line in ended.out.splitlines() if line.startswith("  audioext ")]
 
     assert 0 == ended.code
     assert ["demo", "extend", "--help"] == [words[0] for words in commands]
-    assert 2 == invoke(*commands[0]).code  # song.mp3 stands for a file of the reader's
+    assert 2 == invoke(*commands[0]).code  # song.mp3 stands for the reader's own file
     assert 0 == invoke(*commands[1], "--speed", "100000").code
     assert 0 == invoke(*commands[2]).code
     assert 4 == len(list(Path("audioext-demo").iterdir()))
 
 
 def test_the_sandbox_says_a_command_that_works(start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example for another terminal submits to that sandbox; a key that was given is not shown in it."""
+    """The printed command for another terminal submits to this sandbox, and does not show a key that was given."""
     process = start("sandbox", "--speed", "100000", "--api-key", "made-up")
     assert process.stdout is not None
     lines = [process.stdout.readline()]

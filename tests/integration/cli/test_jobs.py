@@ -1,4 +1,4 @@
-"""What is kept in a store: coming back after Ctrl-C, `show`, `jobs`, `save`, `inbox` and `replay`."""
+"""Commands on stored jobs: `wait`, `show`, `jobs`, `save`, `inbox` and `replay`."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ NOWHERE = "http://127.0.0.1:1/kie"
 
 @pytest.fixture
 def ref(invoke: Invoke) -> str:
-    """Return the ref of a job that was completed by webhook and is in the store."""
+    """Return the ref of a stored job that was completed by webhook."""
     ended = invoke("extend", TRACK, *FULL, *FAST, *STORE, "--meta", "chat=42", "--key", "k1", "--no-save", "--json")
     assert 0 == ended.code
     found: str = ended.json["ref"]
     return found
 
 
-# --- coming back -----------------------------------------------------------------------------------------
+# --- coming back later -----------------------------------------------------------------------------------
 
 
 async def test_save_fetches_the_files_of_a_finished_job(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`extend --no-save`, then `save` with the beginning of the ref; no key is needed for that."""
+    """After `extend --no-save`, `save` with a prefix of the ref fetches the files without an API key."""
     async with short_sandbox() as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         api = ("--base-url", sandbox.bases["kie"], "--poll-every", "0.1")
@@ -60,7 +60,7 @@ async def test_save_fetches_the_files_of_a_finished_job(invoke: Invoke, monkeypa
 
 
 def leave(invoke: Invoke) -> str:
-    """Submit a task that goes on, in a sandbox that ends, and return its ref."""
+    """Submit a task to a sandbox, end the sandbox while the task is open, and return the job's ref."""
     options = ("--sandbox", "--speed", "1", "--timeout", "0.1", "--json")
     return str(invoke("extend", TRACK, *FULL, *STORE, *options).json["error"]["ref"])
 
@@ -68,7 +68,7 @@ def leave(invoke: Invoke) -> str:
 async def test_a_job_is_found_at_the_api_that_it_was_submitted_to(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`wait` asks where the journal says, whatever the environment says by then; `show` names the address."""
+    """`wait` polls the API in the journal, whatever the environment says, and `show` prints its address."""
     async with short_sandbox() as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         monkeypatch.setenv("AUDIOEXT_BASE_URL", str(sandbox.bases["kie"]))
@@ -88,14 +88,14 @@ async def test_a_job_is_found_at_the_api_that_it_was_submitted_to(
 
 
 def test_the_same_key_is_submitted_once(invoke: Invoke, ref: str) -> None:
-    """A second `extend --key` returns the first one's job and sends nothing."""
+    """A second `extend --key` returns the first job and sends nothing."""
     again = invoke("extend", TRACK, *FULL, *FAST, *STORE, "--key", "k1", "--no-save", "--json")
 
     assert (0, ref) == (again.code, again.json["ref"])
 
 
 def test_waiting_for_a_job_without_a_key_says_that_nobody_can_be_asked(invoke: Invoke) -> None:
-    """`wait` without a key waits for a listener on the same store, until its time is up."""
+    """`wait` without an API key waits for a listener on the same store until its timeout."""
     left = leave(invoke)
     ended = invoke("wait", left, *STORE, "--timeout", "0.1")
 
@@ -105,10 +105,10 @@ def test_waiting_for_a_job_without_a_key_says_that_nobody_can_be_asked(invoke: I
 
 
 def test_waiting_goes_on_when_the_status_cannot_be_asked_for(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A provider that does not answer a status call is named, and does not end the wait."""
+    """A failed status call is reported with its provider, and does not end the wait."""
     left = leave(invoke)
     monkeypatch.setenv("KIE_API_KEY", "made-up")
-    # The sandbox of the submit has ended; a new one has never heard of the task.
+    # The submit's sandbox has ended, and a new one does not know the task.
     ended = invoke("wait", left, *STORE, "--sandbox", "--timeout", "0.1")
 
     assert 5 == ended.code
@@ -119,7 +119,7 @@ def test_waiting_goes_on_when_the_status_cannot_be_asked_for(invoke: Invoke, mon
 
 
 async def store_journal(*entries: Entry) -> str:
-    """Store a journal whose job is the oldest of the store, and return its ref."""
+    """Store a journal as the oldest job of the store, and return its ref."""
     asked, ref = load_asked(entries[0].body), "r" * 24
     index = Index(ref=ref, provider=asked.provider, account=asked.account, created_at=entries[0].at)
     store = open_store(STORE[1])
@@ -131,20 +131,20 @@ async def store_journal(*entries: Entry) -> str:
 
 
 def begun(at: float, **fields: object) -> Entry:
-    """Return the first entry of a journal of kie.ai's."""
+    """Return the first entry of a kie.ai journal."""
     request = ax.AddInstrumental(file="voice.wav", title="\x1b[31mred", tags="soft", negative_tags="")
     asked = Asked(provider="kie", account="kie", request=request)
     return make_entry("request", at, body=dump_asked(attrs.evolve(asked, **fields)))  # type: ignore[arg-type]  # a test's
 
 
 def journal_of(ended: Ended) -> list[list[str]]:
-    """Return the words of each line of the journal that `show` printed, without its time."""
+    """Return the words of each journal line that `show` printed, without the time."""
     lines = ended.out.partition("\njournal\n")[2].partition("\n\n")[0].splitlines()
     return [re.sub(r"\+.+? (s|min)  +", "", line).split() for line in lines]
 
 
 def test_show_prints_all_of_a_job(invoke: Invoke, ref: str) -> None:
-    """State, request, journal and tracks, for a reader; the beginning of the ref will do."""
+    """`show` prints state, request, journal and tracks, and accepts a prefix of the ref."""
     ended = invoke("show", ref[:-3], *STORE)
 
     assert 0 == ended.code
@@ -157,7 +157,7 @@ def test_show_prints_all_of_a_job(invoke: Invoke, ref: str) -> None:
 
 
 def test_show_as_json(invoke: Invoke, ref: str) -> None:
-    """The same for machines: times in seconds since the job was made, and as ISO 8601."""
+    """`show --json` has times in seconds since the submit and as ISO 8601."""
     shown = invoke("show", ref, *STORE, "--json").json
 
     assert (ref, "complete", "extend", "V5") == (shown["ref"], shown["state"], shown["operation"], shown["model"])
@@ -170,7 +170,7 @@ def test_show_as_json(invoke: Invoke, ref: str) -> None:
 
 
 def test_show_goes_back_in_time(invoke: Invoke, ref: str) -> None:
-    """`--at 4` is the job as it was after four entries: the first track can be played, the second not yet."""
+    """`show --at 4` is the job after four entries: the first track can be played, the second not yet."""
     then, in_json = invoke("show", ref, *STORE, "--at", "4"), invoke("show", ref, *STORE, "--at", "4", "--json").json
     beyond = invoke("show", ref, *STORE, "--at", "9")
 
@@ -183,14 +183,14 @@ def test_show_goes_back_in_time(invoke: Invoke, ref: str) -> None:
 
 
 def test_show_prints_what_came_byte_for_byte(invoke: Invoke, ref: str) -> None:
-    """`--body 5` is the body of the last webhook and nothing else, to be piped on."""
+    """`show --body 5` prints only the body of the last webhook, byte for byte."""
     body = json.loads(invoke("show", ref, *STORE, "--body", "5").out)
 
     assert "complete" == body["data"]["callbackType"]
 
 
 def test_a_failed_job_says_why(invoke: Invoke) -> None:
-    """`show` has the reason, the code and what it cost, `jobs` the vendor's words."""
+    """`show` prints a failure's reason, code and cost, and `jobs` the vendor's message."""
     ended = invoke("extend", TRACK, *FULL, *FAST, *STORE, "--fault", "error=complete:531", "--json")
     ref, words = ended.json["error"]["ref"], ended.json["error"]["message"]
 
@@ -206,7 +206,7 @@ def test_a_failed_job_says_why(invoke: Invoke) -> None:
 
 
 def test_a_refused_submit_is_kept_with_the_vendors_words(invoke: Invoke) -> None:
-    """`jobs` and `show` say what the vendor answered; there is no task, and the exit code was 3."""
+    """`jobs` and `show` print the vendor's refusal of a submit that exited with 3 and has no task."""
     refused = invoke("extend", TRACK, *FULL, *FAST, *STORE, "--fault", "code=402", "--json")
     (listed,) = [json.loads(line) for line in invoke("jobs", *STORE, "--json").out.splitlines()]
     shown, table = invoke("show", listed["ref"], *STORE), invoke("jobs", *STORE)
@@ -227,7 +227,7 @@ def test_a_refused_submit_is_kept_with_the_vendors_words(invoke: Invoke) -> None
 
 
 async def test_show_prints_refused_calls_given_up_handlers_and_the_deadline(invoke: Invoke) -> None:
-    """A refused status call, a handler that was given up and an expired job are shown, whatever a title holds."""
+    """`show` prints a refused status call, a handler that was given up and an expired job, and escapes titles."""
     now = time.time()
     fault = Handled("first", "tell", failure=5, error="ValueError: no chat")
     ref = await store_journal(
@@ -246,7 +246,7 @@ async def test_show_prints_refused_calls_given_up_handlers_and_the_deadline(invo
 
 
 async def test_a_webhook_that_named_the_task_first_is_known_by_it(invoke: Invoke) -> None:
-    """Where the answer was lost, the timeline says that a webhook told of the task."""
+    """If the submit's answer was lost, the timeline says that a webhook named the task."""
     body = json.dumps({"code": 200, "msg": "ok", "data": {"callbackType": "text", "task_id": "t1", "data": []}})
     ref = await store_journal(
         begun(100.0),
@@ -266,7 +266,7 @@ async def test_a_webhook_that_named_the_task_first_is_known_by_it(invoke: Invoke
 
 
 def test_a_ref_that_several_jobs_begin_with_names_them(invoke: Invoke, ref: str) -> None:
-    """The beginning of a ref has to be of one job alone."""
+    """A prefix that several refs share is refused with these refs."""
     left = leave(invoke)
 
     ended = invoke("show", ref[:2], *STORE)
@@ -276,7 +276,7 @@ def test_a_ref_that_several_jobs_begin_with_names_them(invoke: Invoke, ref: str)
 
 
 def test_jobs_lists_the_newest_last(invoke: Invoke, ref: str) -> None:
-    """All jobs, the open ones, those with some meta, and at most so many."""
+    """`jobs` lists the newest last, and filters by open state, by meta and by count."""
     left = leave(invoke)
 
     def listed(*options: str) -> list[str]:
@@ -294,7 +294,7 @@ def test_jobs_lists_the_newest_last(invoke: Invoke, ref: str) -> None:
 
 
 def test_a_sandboxs_jobs_are_kept_apart(invoke: Invoke, folder: Path) -> None:
-    """Without `--store`, jobs of an in-process sandbox are in a file of their own, which `--sandbox` finds."""
+    """Without `--store`, jobs of an in-process sandbox go to their own file, which `--sandbox` reads."""
     made = invoke("extend", TRACK, *FULL, *FAST, "--no-save", "--json").json["ref"]
 
     assert (folder / "audioext-sandbox.db").exists()
@@ -307,7 +307,7 @@ def test_a_sandboxs_jobs_are_kept_apart(invoke: Invoke, folder: Path) -> None:
 
 
 def test_nothing_to_list_is_said(invoke: Invoke) -> None:
-    """An empty store is no error, and stdout stays empty."""
+    """An empty store is no error, and prints nothing on stdout."""
     for command in ("jobs", "inbox"):
         ended = invoke(command, "--store", "memory://")
         assert (0, "") == (ended.code, ended.out)
@@ -318,7 +318,7 @@ def test_nothing_to_list_is_said(invoke: Invoke) -> None:
 
 
 def test_inbox_lists_the_deliveries_newest_first(invoke: Invoke, ref: str) -> None:
-    """Each delivery with its verdict; the JSON has its body, and no tag anywhere."""
+    """`inbox` lists each delivery with its verdict, newest first; the JSON has its body and never a tag."""
     plain, in_json = invoke("inbox", *STORE), invoke("inbox", ref, *STORE, "--json", "--limit", "2")
 
     assert ["delivery"] == [line.split()[0] for line in plain.out.splitlines()[:1]]
@@ -329,7 +329,7 @@ def test_inbox_lists_the_deliveries_newest_first(invoke: Invoke, ref: str) -> No
 
 
 def test_replay_feeds_a_delivery_in_again(invoke: Invoke, ref: str) -> None:
-    """A delivery that was applied is answered with 200 once more, and is the same entry as before."""
+    """Replaying an applied delivery is answered 200 and adds no entry."""
     delivery = json.loads(invoke("inbox", *STORE, "--json", "--limit", "1").out)["id"]
 
     replayed = invoke("replay", delivery, *STORE)
@@ -341,7 +341,7 @@ def test_replay_feeds_a_delivery_in_again(invoke: Invoke, ref: str) -> None:
 
 
 async def test_a_delivery_that_cannot_be_read_is_refused_again(invoke: Invoke) -> None:
-    """The replay of nonsense ends with 3 and the status; the inbox says why it was not applied."""
+    """Replaying an unreadable delivery exits with 3 and its status; `inbox` says why it was not applied."""
     await store_journal(begun(time.time()), make_entry("webhook", 111.0, body=b"nonsense", note="unreadable: nonsense"))
 
     (listed,) = [json.loads(line) for line in (await aside(invoke, "inbox", *STORE, "--json")).out.splitlines()]
@@ -352,7 +352,7 @@ async def test_a_delivery_that_cannot_be_read_is_refused_again(invoke: Invoke) -
 
 
 async def test_replay_to_a_receiver_posts_it_there(invoke: Invoke) -> None:
-    """`--to` is a receiver's public URL; one with another secret refuses, and an empty port is named."""
+    """`replay --to` posts to a receiver's URL; one with another secret refuses, and a closed port is named."""
     await aside(invoke, "extend", TRACK, *FULL, *FAST, *STORE, "--no-save")
     delivery = (await aside(invoke, "inbox", *STORE, "--json", "--limit", "1")).json["id"]
     async with (
@@ -370,12 +370,12 @@ async def test_replay_to_a_receiver_posts_it_there(invoke: Invoke) -> None:
     assert [] == re.findall(r"/[0-9a-z]{24}/[\w-]{43}", posted.out + refused.err + lost.err)
 
 
-# --- trouble ---------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", [("show", "x"), ("save", "x"), ("wait", "x"), ("replay", "x")])
 def test_what_the_store_does_not_hold_is_exit_code_8(invoke: Invoke, ref: str, command: tuple[str, str]) -> None:
-    """An unknown ref or delivery, and a store that is not there, are named; no empty file is left behind."""
+    """An unknown ref or delivery and a missing store are named with exit code 8, and no file is created."""
     unknown, nowhere = invoke(*command, *STORE), invoke(*command, "--store", "sqlite:///nope.db")
     listing = re.search(r"`audioext (.+?)`", unknown.err)
 
@@ -388,7 +388,7 @@ def test_what_the_store_does_not_hold_is_exit_code_8(invoke: Invoke, ref: str, c
 
 
 def test_a_store_that_cannot_be_read_is_exit_code_8(invoke: Invoke) -> None:
-    """A file that is no store is a clear error."""
+    """A file that is no store gives a clear error."""
     Path("jobs.db").write_bytes(b"this is not a database, and long enough to be seen as such" * 20)
 
     ended = invoke("jobs", *STORE, "--json")
@@ -397,7 +397,7 @@ def test_a_store_that_cannot_be_read_is_exit_code_8(invoke: Invoke) -> None:
 
 
 def test_saving_too_early_says_to_wait(invoke: Invoke) -> None:
-    """A job that is not complete has nothing to save yet."""
+    """`save` before the job is complete says to wait."""
     left = leave(invoke)
     ended = invoke("save", left, *STORE)
 
@@ -407,7 +407,7 @@ def test_saving_too_early_says_to_wait(invoke: Invoke) -> None:
 
 
 def test_saving_too_late_says_so(invoke: Invoke, ref: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Links that lead nowhere any more are a download problem; how long they are tried again is a setting."""
+    """`save` with dead links is a download error, and a setting bounds how long they are retried."""
     monkeypatch.setenv("AUDIOEXT_DOWNLOAD_PATIENCE", "0.1")
     ended = invoke("save", ref, *STORE)
 

@@ -1,4 +1,4 @@
-"""The entry points: what is loaded when, help without extras, usage errors, an early Ctrl-C."""
+"""The entry points: lazy imports, help without extras, usage errors, an early Ctrl-C."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ HEAVY = ("aiohttp", "asyncio", "numpy", "audioext.client", "audioext.providers",
 
 
 def run_program(program: str) -> subprocess.CompletedProcess[str]:
-    """Run a Python program in a process of its own."""
+    """Run a Python program as a process."""
     command = [sys.executable, "-c", program]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def run_without(packages: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command where none of *packages* is installed."""
+    """Run a command with *packages* hidden, as if they were not installed."""
     program = f"""
 import sys
 class Missing:
@@ -49,7 +49,7 @@ main()
 
 @pytest.mark.parametrize(("package", "word"), [("cyclopts", "--help"), ("rich", "--help"), ("rich", "jobs")])
 def test_without_the_extra_the_command_says_what_to_install(package: str, word: str) -> None:
-    """A missing parser or printer is one line with the remedy, and exit code 2."""
+    """A missing parser or printer package is reported in one line with the pip command, and exit code 2."""
     ended = run_without(package, word)
 
     assert 2 == ended.returncode
@@ -60,14 +60,14 @@ def test_without_the_extra_the_command_says_what_to_install(package: str, word: 
 
 
 def test_the_extras_bring_what_they_are_named_for() -> None:
-    """The extra that is named where a package is missing is there, and has that package."""
+    """Each extra named for a missing package exists and has that package."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
     assert [] == [name for name, extra in EXTRAS.items() if not any(line.startswith(name) for line in extras[extra])]
 
 
 def test_without_numpy_the_sandbox_says_what_to_install() -> None:
-    """The command is there without numpy, and names the extra."""
+    """The sandbox command without numpy names the extra to install."""
     refused = run_without("numpy", "demo")
 
     assert 2 == refused.returncode
@@ -79,7 +79,7 @@ def test_without_numpy_the_sandbox_says_what_to_install() -> None:
     "words", [("forward", "x", "--to", "http://127.0.0.1:1"), ("listen", *HOOKS, "--forward-to", "http://127.0.0.1:1")]
 )
 def test_without_its_package_forwarding_says_what_to_install(words: tuple[str, ...]) -> None:
-    """Whichever command forwards names the extra; a missing package is no defect."""
+    """Each command that forwards names the extra of a missing package."""
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     refused = run_without("standardwebhooks", *words, "--store", "memory://", "--forward-secret", secret)
 
@@ -90,7 +90,7 @@ def test_without_its_package_forwarding_says_what_to_install(words: tuple[str, .
 
 @pytest.mark.parametrize("words", [("sandbox",), ("listen", *HOOKS, "--store", "memory://")])
 def test_without_its_package_no_server_begins_that_was_to_show_a_page(words: tuple[str, ...]) -> None:
-    """The extra is named before anything is said to run."""
+    """A server with `--ui` and a missing package names the extra before it starts."""
     refused = run_without("aiohttp_sse", *words, "--ui")
 
     assert (2, "") == (refused.returncode, refused.stdout)
@@ -99,7 +99,7 @@ def test_without_its_package_no_server_begins_that_was_to_show_a_page(words: tup
 
 
 def test_without_its_packages_the_mcp_server_says_what_to_install() -> None:
-    """Its options are shown without them; in JSON as well a call names the extra."""
+    """`mcp --help` works without the packages, and `mcp` names the extra, in JSON too."""
     packages = " ".join(name for name, extra in EXTRAS.items() if extra == "mcp")
     shown, refused = run_without(packages, "mcp", "--help"), run_without(packages, "mcp", "--json")
 
@@ -118,7 +118,7 @@ def test_without_its_packages_the_mcp_server_says_what_to_install() -> None:
     ],
 )
 def test_a_mistyped_command_is_named_whatever_is_installed(words: list[str], said: str) -> None:
-    """What was meant is said where every extra but that of the command line is missing."""
+    """A mistyped command gets a suggestion when all extras but the command line's are missing."""
     refused = run_without(" ".join(name for name, extra in EXTRAS.items() if extra != "cli"), *words)
 
     assert (2, "") == (refused.returncode, refused.stdout)
@@ -126,7 +126,7 @@ def test_a_mistyped_command_is_named_whatever_is_installed(words: list[str], sai
 
 
 def test_help_loads_neither_the_client_nor_a_command() -> None:
-    """Help and the version load no more than the parser: no network, no store, no provider, no command."""
+    """Help and version import only the parser: no network, store, provider or command."""
     heavy = [*HEAVY, *(f"audioext.cli.{where.partition(':')[0]}" for where, *_ in LISTED.values())]
     program = "import sys; from audioext.cli.app import run\n"
     program += "assert [0, 0, 0] == [run(words) for words in (['--help'], ['--version'], [])]\n"
@@ -136,7 +136,7 @@ def test_help_loads_neither_the_client_nor_a_command() -> None:
 
 
 def test_help_names_every_command_and_every_exit_code_once(invoke: Invoke) -> None:
-    """The help text is complete: all commands, and the table of exit codes, which no command repeats."""
+    """The main help has all commands and the exit codes, which no command's help repeats."""
     ended, of_command = invoke("--help"), invoke("wait", "--help")
 
     assert 0 == ended.code
@@ -153,7 +153,7 @@ def test_help_names_every_command_and_every_exit_code_once(invoke: Invoke) -> No
 
 @pytest.mark.parametrize("name", LISTED)
 def test_every_listed_command_is_there(invoke: Invoke, name: str) -> None:
-    """Each line of the table leads to a command whose help begins with that line."""
+    """Each line of the command table leads to a command whose help begins with that line."""
     where, line, *_ = LISTED[name]
     module, _, attribute = where.partition(":")
     command = getattr(importlib.import_module(f"audioext.cli.{module}"), attribute)
@@ -174,7 +174,7 @@ def test_every_field_of_a_request_is_an_option(invoke: Invoke) -> None:
 
 
 def test_the_shell_can_be_taught_to_complete(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: object) -> None:
-    """`--install-completion` writes a script that knows the commands, and says what to do next."""
+    """`--install-completion` writes a script with the commands, and says what to do next."""
     monkeypatch.setenv("SHELL", "/bin/bash")
     monkeypatch.setenv("HOME", str(folder))
 
@@ -206,17 +206,17 @@ def test_the_shell_can_be_taught_to_complete(invoke: Invoke, monkeypatch: pytest
     ],
 )
 def test_wrong_words_are_named(invoke: Invoke, arguments: list[str], words: str) -> None:
-    """A word too many or too few is said in the names of the usage line; options have no place of their own."""
+    """Too many or too few words are reported with the names of the usage line, and options without a position."""
     ended = invoke(*arguments)
 
     assert (2, "") == (ended.code, ended.out)
-    assert words in ended.err.replace('"', "")  # which the parser set before its release 5
+    assert words in ended.err.replace('"', "")  # the parser added quotes before release 5
     assert [arguments[0], "--help"] == ended.hint
     assert 0 == invoke(*ended.hint).code
 
 
 def test_a_misspelt_command_is_one_sentence_and_exit_code_2(invoke: Invoke) -> None:
-    """A wrong word or a wrong value is one sentence on stderr, nothing on stdout."""
+    """A wrong word or value gives one sentence on stderr and nothing on stdout."""
     for arguments in (["exten"], ["extend", "a.wav", "--continue-at", "soon"], ["extend"], ["jobs", "--colour"]):
         ended = invoke(*arguments)
         assert (2, "") == (ended.code, ended.out)
@@ -227,7 +227,7 @@ def test_a_misspelt_command_is_one_sentence_and_exit_code_2(invoke: Invoke) -> N
     "before", [["jobs"], ["show", "--"], ["wait", "--"], ["jobs", "--since"], ["extend", "--model"], []]
 )
 def test_an_argument_that_a_stranger_wrote_cannot_harm_a_terminal(invoke: Invoke, before: list[str]) -> None:
-    """Whatever is wrong with it, it is repeated on one line without what a terminal obeys."""
+    """An error repeats any argument on one line, without control characters."""
     ended = invoke(*before, "\x1b]0;a\x07\x1b[31mb\u202ec\x9b\r\nFORGED d")
 
     assert 0 != ended.code
@@ -236,7 +236,7 @@ def test_an_argument_that_a_stranger_wrote_cannot_harm_a_terminal(invoke: Invoke
 
 
 def test_a_misspelt_command_is_json_where_that_was_asked_for(invoke: Invoke) -> None:
-    """With `--json` a usage error is an object as well."""
+    """With `--json` a usage error is an object too."""
     ended = invoke("extend", "--json")
 
     assert 2 == ended.code
@@ -249,7 +249,7 @@ def test_python_m_audioext_is_the_same_command(spawn: Invoke) -> None:
 
 
 def test_ctrl_c_when_all_is_said_is_quiet() -> None:
-    """A command that is done ends with 130 and without a traceback."""
+    """Ctrl-C after a command is done exits with 130 and no traceback."""
     program = """
 import atexit, os, signal, sys
 atexit.register(os.kill, os.getpid(), signal.SIGINT)
@@ -264,7 +264,7 @@ main()
 
 @pytest.mark.parametrize("module", ["cyclopts", "audioext.cli.jobs", "aiohttp"])
 def test_ctrl_c_while_a_command_loads_is_quiet(module: str) -> None:
-    """Whatever is just being loaded, the process ends with 130 and without a word."""
+    """Ctrl-C during any import exits with 130 and no output."""
     program = f"""
 import os, signal, sys
 class Interrupts:
@@ -282,7 +282,7 @@ main()
 
 
 def test_a_background_job_that_ignores_ctrl_c_can_be_ended() -> None:
-    """SIGTERM and SIGHUP interrupt a command where a shell has switched Ctrl-C off."""
+    """SIGTERM and SIGHUP interrupt a background job whose shell disabled Ctrl-C."""
     program = """
 import asyncio, os, signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)

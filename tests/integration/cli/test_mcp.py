@@ -1,4 +1,4 @@
-"""`audioext mcp`: an agent makes music by tools, and comes back to it whatever happens to the server."""
+"""`audioext mcp`: an agent makes songs with tools, and finds them again after the server ended."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ STAGES = [1.0, 2.0, 3.0, 4.0]
 
 
 def facts(result: CallToolResult) -> dict[str, Any]:
-    """Return the structured content of what a tool answered."""
+    """Return the structured content of a tool's result."""
     found: dict[str, Any] = result.structured_content
     assert found
     return found
 
 
 def error(result: CallToolResult) -> dict[str, Any]:
-    """Return the facts of an error, whose text says what became of the money."""
-    assert result.structured_content is None  # it would not look as the tool's results do, and clients check that
+    """Return the facts of an error, whose text says whether it was charged."""
+    assert result.structured_content is None  # clients would check an error's content against the tool's result schema
     told: dict[str, Any] = (result.meta or {})[ERROR_FACTS]
     (content,) = result.content
     assert result.is_error
@@ -48,10 +48,10 @@ def error(result: CallToolResult) -> dict[str, Any]:
 
 
 class Heard:
-    """The progress of calls."""
+    """Collects the progress of calls."""
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Start empty."""
         self.steps: list[float] = []
         self.words: list[str] = []
         self.first = asyncio.Event()
@@ -66,7 +66,7 @@ class Heard:
 
 
 def over_stdio(*arguments: str | Path, **env: str) -> StdioServerParameters:
-    """Return how a client starts the server; its process id is in the file `pid`."""
+    """Return the parameters with which a client starts the server; its process id is in the file `pid`."""
     command = ["-c", 'echo $$ > pid; exec "$@"', "sh", sys.executable, "-m", "audioext", "mcp", *map(str, arguments)]
     return StdioServerParameters(command="sh", args=command, env={"PYTHONPATH": os.environ["PYTHONPATH"], **env})
 
@@ -83,7 +83,7 @@ async def agent(sandbox: Sandbox, **settings: Any) -> AsyncIterator[Client]:
 
 
 async def test_an_agent_makes_a_song(folder: Path, voice: Path) -> None:
-    """By stdio, in a sandbox: submit, wait with progress by stage, save, read the song's resources, list the jobs."""
+    """Over stdio an agent submits in a sandbox, waits with progress by stage, saves, reads resources and lists jobs."""
     heard, wish = Heard(), {"key": "mine", "file": str(voice), "model": "V5", "continue_at": 2.5}
     async with Client(over_stdio(*FAST, "--out", "out")) as mcp:
         submitted = facts(await mcp.call_tool("extend", wish))
@@ -107,13 +107,13 @@ async def test_an_agent_makes_a_song(folder: Path, voice: Path) -> None:
     assert isinstance(blob, BlobResourceContents)
     assert ("audio/mpeg", True) == (blob.mime_type, len(blob.blob) > 10_000)
     assert ("kie", True) == (left["provider"], left["credits"] < 100_000)
-    assert [] == list(folder.glob("*.db"))  # the next sandbox would know none of its jobs
+    assert [] == list(folder.glob("*.db"))  # the next sandbox would not know its jobs
     assert instructions is not None
     assert TRACK in instructions
 
 
 async def test_a_wait_is_bounded_and_says_how_to_go_on() -> None:
-    """What is not complete in time goes on; what is not complete cannot be saved, and costs nothing more."""
+    """A wait that times out leaves the job open; a job that is not complete cannot be saved, and costs nothing more."""
     async with short_sandbox() as sandbox, agent(sandbox) as mcp:
         sandbox.hold("complete")
         ref = facts(await mcp.call_tool("extend", {"key": "a", **ASKED}))["ref"]
@@ -142,7 +142,7 @@ async def test_a_wait_is_bounded_and_says_how_to_go_on() -> None:
 async def test_an_error_says_what_happened_to_the_money(
     faults: tuple[str, ...], arguments: Mapping[str, object], kind: str, money: str
 ) -> None:
-    """Whoever reads the text, or the facts beside it, knows what was paid."""
+    """An error's text and its facts say whether the task was charged."""
     async with short_sandbox(faults=faults) as sandbox, agent(sandbox) as mcp:
         answer = await mcp.call_tool("extend", dict(arguments))
         if not answer.is_error:
@@ -154,7 +154,7 @@ async def test_an_error_says_what_happened_to_the_money(
 
 
 async def test_a_key_is_for_one_wish_and_files_stay_below_their_folder(folder: Path) -> None:
-    """Another request by the same key is refused, and so is a folder elsewhere."""
+    """Another request with the same key is refused, and so is a folder outside of the server's own."""
     async with short_sandbox() as sandbox, agent(sandbox) as mcp:
         ref = facts(await mcp.call_tool("extend", {"key": "a", **ASKED}))["ref"]
         other = error(await mcp.call_tool("extend", {"key": "a", **ASKED, "model": "V4"}))
@@ -169,7 +169,7 @@ async def test_a_key_is_for_one_wish_and_files_stay_below_their_folder(folder: P
 
 
 async def test_the_fields_of_a_request_are_the_arguments_of_its_tool() -> None:
-    """A new field of a request is an argument by itself, described, beside the key that every submit needs."""
+    """Each field of a request is a described argument of its tool, beside the required key."""
     async with short_sandbox() as sandbox, agent(sandbox) as mcp:
         schemas = {tool.name: tool.input_schema for tool in (await mcp.list_tools()).tools}
 
@@ -182,7 +182,7 @@ async def test_the_fields_of_a_request_are_the_arguments_of_its_tool() -> None:
 
 
 async def test_it_serves_http_to_those_who_bring_the_token(start: Start, folder: Path) -> None:
-    """With a token, here from a file, nobody else gets in; the server ends by a signal as a server does."""
+    """HTTP requests need the token, here from a file; a signal ends the server."""
     (folder / "token").touch(mode=0o600)
     (folder / "token").write_text("made-up\n")
     process = start("mcp", *FAST, *MEMORY, "--http", "127.0.0.1:0", "--json", env={"AUDIOEXT_MCP_TOKEN_FILE": "token"})
@@ -203,7 +203,7 @@ async def test_it_serves_http_to_those_who_bring_the_token(start: Start, folder:
 
 @pytest.mark.parametrize(("address", "words"), [("0.0.0.0:8000", "AUDIOEXT_MCP_TOKEN"), ("nowhere", "127.0.0.1:8000")])
 def test_an_open_address_is_refused(invoke: Invoke, address: str, words: str) -> None:
-    """What costs money is not offered to everybody."""
+    """Listening on all addresses without a token is refused, since the tools cost money."""
     ended = invoke("mcp", "--http", address, *MEMORY)
 
     assert 2 == ended.code
@@ -211,7 +211,7 @@ def test_an_open_address_is_refused(invoke: Invoke, address: str, words: str) ->
 
 
 async def test_a_signal_ends_it_while_it_reads(folder: Path) -> None:
-    """SIGTERM closes the client and ends the process, although a thread waits for the next line of stdin."""
+    """SIGTERM closes the client and ends the process although a thread still reads stdin."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "audioext", "mcp", *STORE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
@@ -226,13 +226,13 @@ async def test_a_signal_ends_it_while_it_reads(folder: Path) -> None:
 
 
 async def killed_and_asked_again(sandbox: Sandbox, folder: Path, port: int, name: str) -> None:
-    """Kill the server after a submit reached the API, and again while its song is awaited: there is one song."""
+    """Kill the server after a submit reached the API and again during the wait, and check that there is one song."""
     hooks = ("--public-url", f"http://127.0.0.1:{port}/audio", "--listen", f"127.0.0.1:{port}")
     server = over_stdio("--base-url", sandbox.bases["kie"], *hooks, *STORE, KIE_API_KEY=sandbox.api_key)
     before, heard, wish = len(sandbox.submissions), Heard(), {"key": name, **ASKED}
 
     sandbox.script("callback_before_response", times=1)
-    sandbox.hold("text", "complete")  # so the submit is not answered
+    sandbox.hold("text", "complete")  # so that the submit gets no answer
     async with Client(server) as mcp:
         call = asyncio.create_task(mcp.call_tool("extend", wish))
         while len(sandbox.submissions) == before:  # noqa: ASYNC110 - it has no event for that
@@ -259,12 +259,12 @@ async def killed_and_asked_again(sandbox: Sandbox, folder: Path, port: int, name
 
 
 def kill(folder: Path) -> None:
-    """End the server at once."""
+    """Kill the server."""
     os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
 
 
 async def test_a_killed_server_loses_no_song_and_pays_once(folder: Path, unused_tcp_port: int) -> None:
-    """A client that comes back with its key, or with its ref, gets the song of its one submission."""
+    """A client that repeats its key or ref after the server was killed gets the song of its only submission."""
     async with short_sandbox() as sandbox:
         await killed_and_asked_again(sandbox, folder, unused_tcp_port, "wish")
 
@@ -272,7 +272,7 @@ async def test_a_killed_server_loses_no_song_and_pays_once(folder: Path, unused_
 @pytest.mark.soak
 @pytest.mark.timeout(1_800)
 async def test_a_server_killed_a_hundred_times_loses_no_song(folder: Path, unused_tcp_port: int) -> None:
-    """Fifty songs, two kills each: the same holds."""
+    """Fifty songs with two kills each are all found and paid once."""
     async with short_sandbox() as sandbox:
         for number in range(50):
             await killed_and_asked_again(sandbox, folder, unused_tcp_port, f"wish-{number}")

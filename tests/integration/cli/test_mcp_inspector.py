@@ -1,4 +1,4 @@
-"""`audioext mcp` under the command line of the MCP inspector, which checks results as agents of its SDK do."""
+"""`audioext mcp` with the MCP inspector's command line, which validates results like agents of its SDK."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SERVER = (sys.executable, "-m", "audioext", "mcp", *FAST, *STORE)
 
 
 def inspector() -> str:
-    """Return where the inspector is, or skip the test: nothing is ever downloaded."""
+    """Return the inspector's path, or skip the test: it is never downloaded."""
     found = shutil.which(os.environ.get("AUDIOEXT_INSPECTOR", "mcp-inspector"))
     if found is None:
         pytest.skip(f"no mcp-inspector: npm install -g {PACKAGE}, or name it in AUDIOEXT_INSPECTOR")
@@ -28,11 +28,11 @@ def inspector() -> str:
 
 
 def inspect(*arguments: str) -> Any:
-    """Return what the inspector prints, which is JSON, of one call on a server of its own.
+    """Return the JSON that the inspector prints for one call on a new server.
 
-    From release 2 on it ends with a code where the result is an error, too.
+    From release 2 on it also exits with a code if the result is an error.
     """
-    path = f"PYTHONPATH={os.environ['PYTHONPATH']}"  # newer ones hand on no more of the environment than they must
+    path = f"PYTHONPATH={os.environ['PYTHONPATH']}"  # newer releases pass on only the required environment variables
     called = [inspector(), "--cli", "-e", path, *SERVER, *arguments]
     done = subprocess.run(called, capture_output=True, check=False, text=True, timeout=SECONDS)
     assert done.stdout, done.stderr
@@ -47,7 +47,7 @@ def call(tool: str, **arguments: object) -> Any:
 
 @pytest.mark.timeout(5 * SECONDS)
 def test_the_inspector_lists_and_calls_the_tools(folder: Path) -> None:
-    """Each call starts a server; the same key finds the same job, and an error says what happened to the money."""
+    """Calls on separate servers find the same job by its key, and an error says whether it was charged."""
     tools = {tool["name"]: tool for tool in inspect("--method", "tools/list")["tools"]}
     wish = {"key": "mine", "audio_id": TRACK, "model": "V5"}
     submitted, again = call("extend", **wish), call("extend", **wish)

@@ -1,4 +1,4 @@
-"""The extension Tasks of `audioext mcp`: a client that speaks it gets its song from the submit itself."""
+"""The Tasks extension of `audioext mcp`: a client that supports it gets its song from the submit itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.integration.cli.test_mcp import ASKED, error, facts, kill, over_stdio
 
 
 class Handle(Result):
-    """What a call is answered with where it is a task, and what is told of the task later."""
+    """A call's answer if it is a task, and the state of that task later."""
 
     result_type: Literal["task"] = "task"
     task_id: str
@@ -35,35 +35,35 @@ class Handle(Result):
 
 
 class Told(Handle):
-    """A task as it is told later."""
+    """The later state of a task."""
 
-    result_type: Literal["complete"] = "complete"  # type: ignore[assignment]  # the extension has it so
+    result_type: Literal["complete"] = "complete"  # type: ignore[assignment]  # the extension defines it so
     result: CallToolResult | None = None
 
 
 class Params(RequestParams):
-    """Names a task."""
+    """The id of a task."""
 
     task_id: str
 
 
 class Ask(Request[Params, str]):
-    """Asks about a task."""
+    """A request about a task."""
 
     name_param = "taskId"
 
 
 class Tasks(ClientExtension):
-    """A client's side: asks until there is a result; `seen` are the tasks that it was given."""
+    """The client's side, which polls tasks until they have a result; `seen` are the tasks that it got."""
 
     identifier = TASKS
 
     def __init__(self) -> None:
-        """Begin without tasks."""
+        """Start without tasks."""
         self.seen: asyncio.Queue[Handle] = asyncio.Queue()
 
     def claims(self) -> Sequence[ResultClaim[Any]]:
-        """Take what stands for a result."""
+        """Accept a task in place of a result."""
         return [ResultClaim(result_type="task", model=Handle, resolve=self.wait)]
 
     async def wait(self, handle: Handle, ctx: ClaimContext) -> CallToolResult:
@@ -93,14 +93,14 @@ async def agent(sandbox: Sandbox, *extensions: ClientExtension, store: str | Non
 
 
 async def test_a_submit_comes_to_its_song() -> None:
-    """The call is answered by a task with the job's ref as its id, and the task's result is the song's job."""
+    """The call is answered by a task whose id is the job's ref and whose result is the song's job."""
     tasks = Tasks()
     async with short_sandbox() as sandbox, agent(sandbox, tasks) as mcp:
         sandbox.hold("complete")
         call = asyncio.create_task(mcp.call_tool("extend", {"key": "a", **ASKED}))
         handle = await tasks.seen.get()
         job = facts(await mcp.call_tool("job", {"key": "a"}))
-        for verb in ("update", "cancel"):  # nothing is asked, and what is paid goes on
+        for verb in ("update", "cancel"):  # both are accepted without effect, as a paid task goes on
             await mcp.session.send_request(ask(handle.task_id, verb), Result)
         sandbox.release()
         done = facts(await call)
@@ -113,7 +113,7 @@ async def test_a_submit_comes_to_its_song() -> None:
 
 
 async def test_a_task_that_fails_says_what_happened_to_the_money() -> None:
-    """Its result is the error that `wait` would tell; what is refused is told at once, without a task."""
+    """A failed task's result is the error that `wait` would give; a refused submit fails at once without a task."""
     tasks = Tasks()
     async with short_sandbox(faults=("error=complete:501",)) as sandbox, agent(sandbox, tasks) as mcp:
         failed = error(await mcp.call_tool("extend", {"key": "a", **ASKED}))
@@ -124,7 +124,7 @@ async def test_a_task_that_fails_says_what_happened_to_the_money() -> None:
 
 
 async def test_who_does_not_speak_it_has_no_tasks() -> None:
-    """Such a client gets the job at once, and cannot ask for tasks; nor can anybody for one that is not there."""
+    """A client without the extension gets the job at once and cannot poll tasks; an unknown task id is refused."""
     async with short_sandbox() as sandbox, agent(sandbox) as mcp, agent(sandbox, Tasks()) as speaker:
         submitted = facts(await mcp.call_tool("extend", {"key": "a", **ASKED}))
         with pytest.raises(MCPError) as mute:
@@ -137,7 +137,7 @@ async def test_who_does_not_speak_it_has_no_tasks() -> None:
 
 
 async def test_a_task_outlives_its_server(folder: Path, unused_tcp_port: int) -> None:
-    """The server is killed while the task goes on; the next one tells what became of it by the same id."""
+    """A task whose server is killed is continued by the next server under the same id."""
     tasks = Tasks()
     async with short_sandbox() as sandbox:
         hooks = (

@@ -1,4 +1,4 @@
-"""`audioext sandbox` and `audioext listen`: processes that others use until Ctrl-C."""
+"""`audioext sandbox` and `audioext listen` serve other processes until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_object(process: subprocess.Popen[str]) -> Any:  # the command's own sha
 
 
 def stop(process: subprocess.Popen[str], number: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
-    """Send the signal, and return the exit code and what was still printed."""
+    """Send the signal, and return the exit code and the remaining output."""
     process.send_signal(number)
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
     return process.returncode, out, err
@@ -63,7 +63,7 @@ def test_the_sandbox_serves_other_processes_until_ctrl_c(
 
 
 def test_a_taken_port_is_named(invoke: Invoke) -> None:
-    """An address in use is a wrong setting, said in one sentence."""
+    """An address in use is a settings error in one sentence."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for arguments in (
@@ -81,7 +81,7 @@ def test_a_taken_port_is_named(invoke: Invoke) -> None:
 
 
 def test_an_address_of_another_machine_is_named(invoke: Invoke) -> None:
-    """Then it is the host that has to be another one."""
+    """For an address of another machine the error says to change the host."""
     ended = invoke("sandbox", "--host", "192.0.2.1")
 
     assert 2 == ended.code
@@ -89,7 +89,7 @@ def test_an_address_of_another_machine_is_named(invoke: Invoke) -> None:
 
 
 def test_a_taken_port_may_be_a_listeners(start: Start, invoke: Invoke) -> None:
-    """Where `audioext listen` runs there, another command is told how to leave the listening to it."""
+    """If the port of `--listen` is taken, the error says how to leave listening to a running `audioext listen`."""
     listener = start("listen", *HOOKS, *STORE, "--json")
     url = read_object(listener)["public_url"]
     port = url.partition("127.0.0.1:")[2].partition("/")[0]
@@ -104,7 +104,7 @@ def test_a_taken_port_may_be_a_listeners(start: Start, invoke: Invoke) -> None:
     [((), "--public-url"), (("--public-url", "https://a.example", "--listen", "none"), "--listen")],
 )
 def test_listen_needs_an_address(invoke: Invoke, options: tuple[str, ...], words: str) -> None:
-    """A listener that nobody knows of, or that listens nowhere, would hear nothing."""
+    """A listener without a public URL or without an address to listen on is refused."""
     ended = invoke("listen", "--store", "memory://", *options)
 
     assert 2 == ended.code
@@ -114,7 +114,7 @@ def test_listen_needs_an_address(invoke: Invoke, options: tuple[str, ...], words
 async def test_a_listener_accepts_the_webhooks_of_another_processs_job(
     start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`listen` prints each delivery and each stage; the submitting process listens nowhere and gets its song."""
+    """`listen` prints each delivery and stage, and the submitting process, which does not listen, gets its song."""
     async with short_sandbox(faults=("duplicate",)) as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         listener = start("listen", *HOOKS, *STORE, "--json")
@@ -138,7 +138,7 @@ async def test_a_listener_accepts_the_webhooks_of_another_processs_job(
 async def test_a_listener_tells_prometheus_what_it_counted(
     start: Start, folder: Path, unused_tcp_port: int, by_file: bool
 ) -> None:
-    """`--metrics` serves them where it says, else where the file says, beside the port that providers reach."""
+    """`--metrics` serves counts at its address, or the settings file's, on another port than the receiver's."""
     if by_file:
         (folder / "audioext.toml").write_text(f'metrics = "127.0.0.1:{unused_tcp_port}"')
     address = () if by_file else (str(unused_tcp_port),)
@@ -176,7 +176,7 @@ async def test_a_listener_speaks_in_lines(start: Start, invoke: Invoke, monkeypa
 
 @pytest.mark.parametrize("command", [("listen", *HOOKS, *STORE), ("sandbox",)], ids=["listen", "sandbox"])
 def test_a_server_shows_what_it_has_on_a_page(start: Start, command: tuple[str, ...]) -> None:
-    """`--ui` prints the link of the live page, which answers this machine as long as the server runs."""
+    """`--ui` prints the link of the live page, which is served to this machine as long as the server runs."""
     listener = start(*command, "--ui", "--ui-port", "0", "--json")
     read_object(listener)
     link = URL(read_object(listener)["url"])

@@ -1,4 +1,4 @@
-"""Every command takes its settings from `audioext.toml` and the environment, and logs as it is told."""
+"""Every command reads `audioext.toml` and the environment, and logs as configured."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ STORE = "sqlite:///mine.db"
 
 
 def write(folder: Path, text: str) -> None:
-    """Write the file of settings."""
+    """Write the settings file."""
     path = folder / "audioext.toml"
     path.write_text(text, encoding="utf-8")
     path.chmod(0o600)
 
 
 async def test_a_file_stands_for_all_options(invoke: Invoke, folder: Path) -> None:
-    """The key, the API's address, the public URL and the store come from the file, and nothing of it stays behind."""
+    """The key, base URL, public URL and store come from the file, and do not leak into the environment."""
     before = dict(os.environ)
     async with short_sandbox() as sandbox:
         write(
@@ -36,7 +36,7 @@ async def test_a_file_stands_for_all_options(invoke: Invoke, folder: Path) -> No
 
     assert (0, 0) == (song.code, healthy.code), song.err + healthy.out
     assert song.json["ref"] == listed.json["ref"]
-    assert "webhook" not in {stage["source"] for stage in song.json["stages"]}  # `confirm` takes none at its word
+    assert "webhook" not in {stage["source"] for stage in song.json["stages"]}  # `confirm` trusts none
     assert (folder / "mine.db").is_file()
     assert before == dict(os.environ)
 
@@ -44,7 +44,7 @@ async def test_a_file_stands_for_all_options(invoke: Invoke, folder: Path) -> No
 def test_an_option_beats_the_environment_which_beats_the_file(
     invoke: Invoke, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each command goes by what is nearest."""
+    """Options win over the environment, and the environment over the file."""
     write(folder, 'store = "sqlite:///file.db"')
     by_file = invoke("jobs")
     monkeypatch.setenv("AUDIOEXT_STORE", "sqlite:///environment.db")
@@ -57,7 +57,7 @@ def test_an_option_beats_the_environment_which_beats_the_file(
 
 
 def test_a_broken_file_is_said_and_help_works_all_the_same(invoke: Invoke, folder: Path) -> None:
-    """A misspelt key ends every command but those that tell what there is."""
+    """A misspelt key in the file ends every command except help and version."""
     write(folder, 'publicurl = "https://a.test"')
     refused = invoke("jobs")
     in_json = invoke("jobs", "--json")
@@ -70,7 +70,7 @@ def test_a_broken_file_is_said_and_help_works_all_the_same(invoke: Invoke, folde
 
 @pytest.mark.parametrize("given", ["option", "file"])
 async def test_log_lines_can_be_json(invoke: Invoke, folder: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
-    """Each is an object with the time, the level, the words, and the job where it is about one."""
+    """Each JSON log line has the time, the level, the message, and the job it is about."""
     write(folder, 'log_format = "json"' if given == "file" else "")
     options = ("--log-format", "json") if given == "option" else ()
     async with short_sandbox() as sandbox:

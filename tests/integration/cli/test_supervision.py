@@ -1,4 +1,4 @@
-"""`audioext listen` under a service manager: the datagrams that it sends to a real socket."""
+"""`audioext listen` under a service manager: the datagrams it sends to a real socket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="the serv
 
 @pytest.fixture
 def manager(folder: Path) -> Iterator[socket.socket]:
-    """Return the socket at which a service manager listens."""
+    """Return a socket on which a service manager listens."""
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as listening:
         listening.settimeout(PATIENCE_SECONDS)
         listening.bind(str(folder / "notify"))
@@ -30,7 +30,7 @@ def manager(folder: Path) -> Iterator[socket.socket]:
 def test_a_listener_says_when_it_is_ready_alive_and_stopping(
     start: Start, folder: Path, manager: socket.socket
 ) -> None:
-    """READY comes once it listens, WATCHDOG again and again, STOPPING at SIGTERM, and it ends well."""
+    """READY is sent when it listens, WATCHDOG repeatedly, and STOPPING at SIGTERM before a clean exit."""
     process = start(
         "listen",
         *HOOKS,
@@ -53,7 +53,7 @@ def test_a_listener_says_when_it_is_ready_alive_and_stopping(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="abstract addresses are Linux's")
 async def test_an_abstract_address_is_written_with_an_at_sign(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """`@name` is the zero byte and the name, as systemd's manual says."""
+    """`@name` is an abstract socket, a zero byte and the name, as in systemd's manual."""
     name = f"audioext-{folder.name}"
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as listening:
         listening.bind(f"\0{name}")
@@ -68,7 +68,7 @@ async def test_an_abstract_address_is_written_with_an_at_sign(monkeypatch: pytes
 def test_a_manager_that_is_gone_ends_nothing(
     monkeypatch: pytest.MonkeyPatch, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where its socket does not take a message the log says so; where there is none nothing happens."""
+    """If the manager's socket rejects a message a warning is logged; without a socket nothing is sent."""
     notify("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(folder / "gone"))
     notify("READY=1")
@@ -84,7 +84,7 @@ def test_a_manager_that_is_gone_ends_nothing(
 def test_the_watchdog_is_for_one_process(
     monkeypatch: pytest.MonkeyPatch, usec: str, pid: str | None, seconds: float | None
 ) -> None:
-    """A time without a process is for whoever reads it, and a child leaves its parent's alone."""
+    """WATCHDOG_USEC counts without WATCHDOG_PID, and is ignored with another process's id."""
     monkeypatch.setenv("WATCHDOG_USEC", usec)
     if pid is not None:
         monkeypatch.setenv("WATCHDOG_PID", pid)

@@ -34,7 +34,7 @@ LOOPBACK = "http://127.0.0.1:1/kie"
 
 
 def test_extend_saves_the_tracks_of_a_file(invoke: Invoke, voice: Path) -> None:
-    """A file is uploaded, each stage is one plain line, the tracks are saved and listed."""
+    """`extend` uploads a file, prints a plain line for each stage, and saves and lists the tracks."""
     ended = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--out", "out")
 
     assert 0 == ended.code
@@ -47,7 +47,7 @@ def test_extend_saves_the_tracks_of_a_file(invoke: Invoke, voice: Path) -> None:
 
 
 def test_extend_prints_one_json_object(invoke: Invoke, voice: Path) -> None:
-    """With `--json` stdout holds one object: ref, stages, tracks, meta; a time is a number of seconds."""
+    """With `--json` stdout has one object with ref, stages, tracks and meta; times are in seconds."""
     meta = ("--meta", "chat=42", "--meta", "who=Ann")
     ended = invoke("extend", voice, *FULL, *FAST, *MEMORY, *meta, "--no-save", "--json")
 
@@ -63,7 +63,7 @@ def test_extend_prints_one_json_object(invoke: Invoke, voice: Path) -> None:
 
 @pytest.mark.parametrize("provider", ["kie", "kie-jobs", "sunoapi", "vidgo"])
 def test_a_text_that_is_no_path_is_a_tracks_id(invoke: Invoke, provider: str) -> None:
-    """A ready track of the sandbox is continued by its id, at each API that has ids."""
+    """A source that is no path is a track id, which is extended at each API that has ids."""
     ended = invoke("extend", TRACK, *FULL, *FAST, *MEMORY, "--no-save", "--provider", provider)
 
     assert 0 == ended.code
@@ -72,7 +72,7 @@ def test_a_text_that_is_no_path_is_a_tracks_id(invoke: Invoke, provider: str) ->
 
 
 def test_poll_only_asks_for_the_status(invoke: Invoke) -> None:
-    """Without a receiver the same stages are learnt by poll."""
+    """Without a receiver the same stages come by poll."""
     ended = invoke("extend", TRACK, *FULL, *FAST, *MEMORY, "--no-save", "--poll-only", "--json")
 
     assert 0 == ended.code
@@ -80,7 +80,7 @@ def test_poll_only_asks_for_the_status(invoke: Invoke) -> None:
 
 
 def test_instrumental_accompanies_a_file(invoke: Invoke, voice: Path) -> None:
-    """A voice comes back with an accompaniment of its own length."""
+    """`instrumental` adds an accompaniment of the voice's own length."""
     fields = ("--title", "Rain", "--tags", "piano, soft", "--negative-tags", "")
     ended = invoke("instrumental", voice, *fields, *FAST, *MEMORY, "--json")
 
@@ -90,7 +90,7 @@ def test_instrumental_accompanies_a_file(invoke: Invoke, voice: Path) -> None:
 
 
 async def test_no_wait_prints_the_ref_alone(invoke: Invoke, voice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--no-wait` ends with the submit: stdout is the ref, for scripts to keep."""
+    """`--no-wait` prints only the ref, for scripts to keep."""
     async with short_sandbox() as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         options = (*FULL, *STORE, "--base-url", sandbox.bases["kie"], "--no-wait")
@@ -104,7 +104,7 @@ async def test_no_wait_prints_the_ref_alone(invoke: Invoke, voice: Path, monkeyp
 
 
 def test_a_sandbox_that_ends_at_once_is_refused(invoke: Invoke, folder: Path) -> None:
-    """Nobody could come back to its task; what can be done instead is said, and nothing is submitted."""
+    """`--no-wait` with an in-process sandbox is refused with alternatives, since its task would be lost."""
     ended = invoke("extend", TRACK, *FULL, *FAST, "--no-wait")
 
     assert (2, "", []) == (ended.code, ended.out, list(folder.iterdir()))
@@ -112,7 +112,7 @@ def test_a_sandbox_that_ends_at_once_is_refused(invoke: Invoke, folder: Path) ->
 
 
 def test_credits(invoke: Invoke) -> None:
-    """The balance is one number, or one object."""
+    """`credits` prints the balance as a number or an object."""
     plain, in_json = invoke("credits", *FAST), invoke("credits", *FAST, "--provider", "sunoapi", "--json")
 
     assert (0, "100000\n") == (plain.code, plain.out)
@@ -145,7 +145,7 @@ def test_credits(invoke: Invoke) -> None:
 def test_each_kind_of_trouble_has_its_exit_code(
     invoke: Invoke, voice: Path, code: int, kind: str, arguments: tuple[str, ...]
 ) -> None:
-    """Scripts can branch on the exit code, and on the error's type in the JSON object."""
+    """Scripts can branch on the exit code, and on the error type in the JSON object."""
     store = MEMORY if arguments[0] != "credits" else ()
     ended = invoke(*arguments, *store, "--json")
 
@@ -154,7 +154,7 @@ def test_each_kind_of_trouble_has_its_exit_code(
 
 
 def test_an_error_object_holds_the_facts(invoke: Invoke, voice: Path) -> None:
-    """What a failure cost and which job it was are fields, not words to be searched."""
+    """The JSON of a failure has its cost and its job as fields."""
     failed = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--fault", "error=complete:531", "--json").json["error"]
     refused = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--fault", "code=402", "--json").json["error"]
     invalid = invoke("extend", "nosuch.mp3", *FAST, *MEMORY, "--json").json["error"]
@@ -166,7 +166,7 @@ def test_an_error_object_holds_the_facts(invoke: Invoke, voice: Path) -> None:
 
 
 def test_an_error_is_one_sentence_with_the_options_names(invoke: Invoke) -> None:
-    """All problems come at once, named as they are on the command line; there is no traceback."""
+    """All problems come in one error without traceback, named by their options."""
     ended = invoke("extend", "nosuch.mp3", *FAST, *MEMORY, "--style-weight", "7")
 
     assert (2, "") == (ended.code, ended.out)
@@ -177,7 +177,7 @@ def test_an_error_is_one_sentence_with_the_options_names(invoke: Invoke) -> None
 
 
 def test_a_file_without_a_suffix_that_is_not_there_is_doubted(invoke: Invoke) -> None:
-    """What was taken for a track's id, and lacks what an id would need, may have been meant as a file."""
+    """A track id that lacks required fields gets a hint that it may have been meant as a file."""
     ended = invoke("extend", "song", *FAST, *MEMORY, "--title", "Rain")
 
     assert 2 == ended.code
@@ -185,7 +185,7 @@ def test_a_file_without_a_suffix_that_is_not_there_is_doubted(invoke: Invoke) ->
 
 
 def test_a_missing_key_says_how_to_do_without(invoke: Invoke, voice: Path) -> None:
-    """Without a key the variable is named, and the way that needs none."""
+    """A missing key is named with its variable, and with `--sandbox`, which needs none."""
     ended = invoke("extend", voice, *FULL, *MEMORY)
 
     assert 2 == ended.code
@@ -193,7 +193,7 @@ def test_a_missing_key_says_how_to_do_without(invoke: Invoke, voice: Path) -> No
 
 
 def test_a_missing_key_is_no_option(invoke: Invoke, folder: Path) -> None:
-    """Among other problems it is said without the name of an option, since there is none; no store is made."""
+    """A missing key among other problems has no option name, since there is none, and no store is created."""
     ended = invoke("extend", "nosuch.mp3")
 
     assert (2, []) == (ended.code, list(folder.iterdir()))
@@ -202,7 +202,7 @@ def test_a_missing_key_is_no_option(invoke: Invoke, folder: Path) -> None:
 
 
 def test_debug_shows_the_traceback(invoke: Invoke) -> None:
-    """`--debug` adds where an error came from."""
+    """`--debug` prints the traceback of an error."""
     ended = invoke("extend", "nosuch.mp3", *FAST, *MEMORY, "--debug")
 
     assert 2 == ended.code
@@ -210,7 +210,7 @@ def test_debug_shows_the_traceback(invoke: Invoke) -> None:
 
 
 def test_verbose_logs_and_hides_secrets(invoke: Invoke, voice: Path) -> None:
-    """`-v` logs each webhook and when it came, with the tag hidden and without a key."""
+    """`-v` logs each webhook with its time, and hides tags and keys."""
     ended = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--no-save", "-v")
 
     assert 0 == ended.code
@@ -221,7 +221,7 @@ def test_verbose_logs_and_hides_secrets(invoke: Invoke, voice: Path) -> None:
 
 
 def test_a_warning_is_shown_in_plain_words(invoke: Invoke, voice: Path) -> None:
-    """What the library warns of is on stderr without being asked for, with the time."""
+    """A library warning is printed on stderr with the time, without `-v`."""
     ended = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--fault", "lose_response", "--no-save")
 
     assert 0 == ended.code
@@ -230,7 +230,7 @@ def test_a_warning_is_shown_in_plain_words(invoke: Invoke, voice: Path) -> None:
 
 
 def test_a_reader_that_leaves_ends_the_command_quietly(start: Start, voice: Path) -> None:
-    """`audioext … | head -0` prints no traceback."""
+    """A closed stdout, as in `audioext … | head -0`, prints no traceback."""
     process = start("extend", voice, *FULL, *FAST, *MEMORY, "--no-save", "--json")
     assert process.stdout is not None
     process.stdout.close()
@@ -255,14 +255,14 @@ def test_a_reader_that_leaves_ends_the_command_quietly(start: Start, voice: Path
 def test_a_hint_goes_to_the_same_store_and_api(
     store: str | None, sandbox: bool, base_url: str | None, command: str
 ) -> None:
-    """What we say to type next finds the job again; a password is not repeated."""
+    """A hint has the options of the same store and API, without a password."""
     screen = Screen(command=LookOptions(store=store, sandbox=sandbox), base_url=base_url)
 
     assert f"audioext {command}" == screen.hint("wait", of="x")
 
 
 async def test_the_environment_may_say_where_the_api_is(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`AUDIOEXT_BASE_URL` is `--base-url` for all commands."""
+    """`AUDIOEXT_BASE_URL` stands for `--base-url` in all commands."""
     async with short_sandbox() as sandbox:
         monkeypatch.setenv("AUDIOEXT_BASE_URL", str(sandbox.bases["kie"]))
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
@@ -272,7 +272,7 @@ async def test_the_environment_may_say_where_the_api_is(invoke: Invoke, monkeypa
 
 
 async def test_a_wait_that_no_webhook_can_reach_says_why(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody answers at the public URL, a poll finds the stages, and the wait names what is wrong."""
+    """If the public URL cannot be reached, polls find the stages, and the wait says what is wrong."""
     async with short_sandbox() as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         address = ("--public-url", "http://127.0.0.1:1/audio", "--listen", "none", "--poll-every", "0.1")
@@ -285,7 +285,7 @@ async def test_a_wait_that_no_webhook_can_reach_says_why(invoke: Invoke, monkeyp
 
 
 async def test_where_no_webhook_can_come_the_status_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    """When it is known that nobody answers at the public URL, the wait says so and does not wait for quiet to pass."""
+    """Once a wait knows that its public URL cannot be reached, it says so and polls without the quiet time."""
     async with short_sandbox() as sandbox:
         patient = ax.Pace(first=900, every=0.1, slowest=900, quiet=900)
         provider = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=patient)
@@ -300,7 +300,7 @@ async def test_where_no_webhook_can_come_the_status_is_asked_for(capsys: pytest.
 
 
 async def test_a_wait_that_only_takes_long_says_so_and_waits(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where the receiver answers, a wait that hears nothing for long says what may be the matter, once."""
+    """A long wait whose receiver can be reached prints one hint at possible causes."""
     hint, said = "/audio answers from here; is the task slow, or does a firewall", ""
 
     async def is_said() -> bool:
@@ -327,7 +327,7 @@ async def test_a_wait_that_only_takes_long_says_so_and_waits(capsys: pytest.Capt
 
 
 def test_a_wait_that_is_too_short_names_what_it_waited_for(invoke: Invoke) -> None:
-    """A wait ends with what is missing, which is the whole, and says how far the job is."""
+    """A wait that times out says that the job is not complete, and its stage."""
     ended = invoke("extend", TRACK, *FULL, "--sandbox", "--speed", "1", "--timeout", "0.1")
 
     assert 5 == ended.code
@@ -335,7 +335,7 @@ def test_a_wait_that_is_too_short_names_what_it_waited_for(invoke: Invoke) -> No
 
 
 def test_an_answer_that_was_lost_says_how_long_it_is_waited_for(invoke: Invoke) -> None:
-    """Without a task id the outcome is open until a moment, which is named."""
+    """A submit without a task id says until when its webhook is awaited."""
     ended = invoke("extend", TRACK, *FULL, *FAST, *MEMORY, "--no-save", "--fault", "lose_response")
 
     assert 0 == ended.code
@@ -343,7 +343,7 @@ def test_an_answer_that_was_lost_says_how_long_it_is_waited_for(invoke: Invoke) 
 
 
 def test_a_file_whose_name_is_no_text_is_sent_and_listed(invoke: Invoke, voice: Path) -> None:
-    """A name of bytes that are no UTF-8 is a name like any other."""
+    """A file name that is no valid UTF-8 is uploaded and listed."""
     odd = voice.rename(os.fsdecode(b"caf\xe9.wav"))
     ended = invoke("extend", odd, *FULL, *FAST, *STORE, "--no-save", "--json")
     listed = invoke("jobs", *STORE, "--json")
@@ -354,7 +354,7 @@ def test_a_file_whose_name_is_no_text_is_sent_and_listed(invoke: Invoke, voice: 
 
 @pytest.mark.parametrize("width", [30, 80])
 def test_a_terminal_of_any_width_breaks_nothing_that_is_copied(invoke: Invoke, width: int) -> None:
-    """Refs, ids and URLs stay in one piece on a terminal, in tables, facts and hints."""
+    """Refs, ids and URLs are never wrapped on a terminal, in tables, facts and hints."""
     made = invoke("extend", TRACK, *FULL, *FAST, *STORE, "--no-save", "--json").json
     urls = [track["audio_url"] for track in made["tracks"]]
     shown = {

@@ -1,4 +1,4 @@
-"""How texts on the command line are read, and how values are written."""
+"""How arguments on the command line are read, and how values are printed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from audioext.errors import RequestError
 
 
 def test_an_existing_file_is_a_file_whatever_its_name(folder: Path) -> None:
-    """A file counts before all else, even one that is named like an id."""
+    """An existing file is a file, even if its name looks like an id."""
     (folder / "e231").write_text("x")
 
     assert {"file": Path("e231")} == read_source("e231", ids=True)
@@ -29,24 +29,24 @@ def test_an_existing_file_is_a_file_whatever_its_name(folder: Path) -> None:
     "url", ["https://a.example/x.mp3", "HTTP://a.example/x", "s3://bucket/x.wav", "ftp://a.example/x.mp3"]
 )
 def test_a_text_with_a_scheme_is_a_url(url: str) -> None:
-    """Any scheme makes a URL, in any case; whether it will do is for the request to say."""
+    """A source with any scheme, in any case, is a URL, which the request then checks."""
     assert {"url": url} == read_source(url, ids=True)
 
 
 @pytest.mark.parametrize("text", ["nosuch.mp3", "folder/take", "take.WAV", "../x", "notes.txt", "."])
 def test_a_misspelt_path_is_never_sent_as_an_id(text: str) -> None:
-    """A slash, a suffix or a folder makes a path, so that it is reported as missing."""
+    """A source with a slash, a suffix or a folder is a path, so that it is reported as missing."""
     assert {"file": Path(text)} == read_source(text, ids=True)
 
 
 def test_anything_else_is_an_id_where_ids_are_taken() -> None:
-    """An id is what is neither a file nor a URL; an instrumental takes none."""
+    """A source that is neither a file nor a URL is an id, except for an instrumental."""
     assert {"audio_id": "e231b6d8"} == read_source("e231b6d8", ids=True)
     assert {"file": Path("e231b6d8")} == read_source("e231b6d8", ids=False)
 
 
 def test_a_command_names_itself_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What we say to type next can be typed: the bare name where the shell finds it, else the path."""
+    """Hints call the program by its bare name if the shell finds it, else by its path."""
     own, other = tmp_path / "own dir" / "audioext", tmp_path / "other" / "audioext"
     for path in (own, other):
         path.parent.mkdir()
@@ -63,7 +63,7 @@ def test_a_command_names_itself_as_it_was_typed(tmp_path: Path, monkeypatch: pyt
 
 
 def test_meta_values_are_json_where_they_can_be() -> None:
-    """A number is a number, a quoted number and a word are text, and only the first equals sign parts."""
+    """A meta value is parsed as JSON if it can be, else it is text; the first equals sign splits."""
     found = read_meta(["chat=42", 'id="42"', "name=Ann", "deep=true", "sum=1=1", "empty="])
 
     assert {"chat": 42, "id": "42", "name": "Ann", "deep": True, "sum": "1=1", "empty": ""} == found
@@ -71,7 +71,7 @@ def test_meta_values_are_json_where_they_can_be() -> None:
 
 @pytest.mark.parametrize("pair", ["chat", "=42"])
 def test_meta_without_a_name_or_a_value_is_a_problem(pair: str) -> None:
-    """NAME=VALUE needs both sides of the equals sign to be told apart."""
+    """`--meta` without a name or a value is a problem."""
     with pytest.raises(RequestError, match="NAME=VALUE"):
         read_meta([pair])
 
@@ -88,18 +88,18 @@ def test_meta_without_a_name_or_a_value_is_a_problem(pair: str) -> None:
     ],
 )
 def test_times_are_as_long_as_they_need_to_be(value: float, words: str) -> None:
-    """Tenths for the first seconds, then seconds, minutes, hours and days."""
+    """Times are printed with tenths for the first seconds, then as seconds, minutes, hours and days."""
     assert words == span(value)
 
 
 def test_foreign_text_cannot_steer_a_terminal() -> None:
-    """Escape sequences, line breaks and direction marks from a provider become spaces."""
+    """Escape sequences, line breaks and direction marks in a provider's text become spaces."""
     assert "[31mred   x" == clean("\x1b[31mred\r\n\u202ex")
 
 
 @given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_foreign_text_in_json_cannot_steer_a_terminal(value: object) -> None:
-    """What a terminal could obey, or would not show, is escaped; who reads the JSON gets it as it was."""
+    """JSON escapes characters that a terminal obeys or hides, and decodes to the original text."""
     line = dump({"value": value})
 
     assert line.isprintable()
@@ -107,14 +107,14 @@ def test_foreign_text_in_json_cannot_steer_a_terminal(value: object) -> None:
 
 
 def test_json_escapes_c1_bidi_and_what_lies_beyond_16_bits() -> None:
-    """In the form that every reader of JSON knows."""
+    """C1, bidi and astral characters are escaped in standard JSON notation."""
     assert r'{"a": "\u009b2J \u202egnp \u007f \udb40\udc01 é 音"}' == dump(
         {"a": "\x9b2J \u202egnp \x7f \U000e0001 é 音"}
     )
 
 
 def test_json_has_a_form_for_times_and_paths_and_for_nothing_else() -> None:
-    """A time is ISO 8601, a path is text, bytes that are no text stay readable; an unknown type is a defect."""
+    """JSON has times as ISO 8601, paths as text and undecodable bytes readable; another type is a defect."""
     line = dump({"at": datetime(2026, 1, 2, tzinfo=UTC), "files": [Path("a/b"), "\udcff.mp3"], "é": 1})
 
     assert r'{"at": "2026-01-02T00:00:00+00:00", "files": ["a/b", "\\udcff.mp3"], "é": 1}' == line
@@ -123,7 +123,7 @@ def test_json_has_a_form_for_times_and_paths_and_for_nothing_else() -> None:
 
 
 def test_a_narrow_terminal_breaks_no_word_that_is_copied() -> None:
-    """A table that does not fit is a block a row: refs and URLs stay in one piece, whatever the width."""
+    """A table that is too wide is printed as a block for each row, so that refs and URLs are not wrapped."""
     shown, url = io.StringIO(), "http://files.example/" + "a" * 60
     screen = Screen(out=Console(file=shown, force_terminal=True, width=40, no_color=True, soft_wrap=True))
 

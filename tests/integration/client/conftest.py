@@ -1,4 +1,4 @@
-"""What the client's tests share: a sandbox, an API that a test controls, and clients on loopback."""
+"""Fixtures shared by the client tests: a sandbox, a stand-in API that a test controls, and clients on loopback."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ BRIEF: dict[str, object] = {
     "ready_seconds": 4.0,
     "extension_seconds": 1.0,
 }
-"""The settings of a sandbox whose tasks are done at once, and whose audio is short."""
+"""The settings of a sandbox whose tasks complete at once and whose audio is short."""
 
 MakeSandbox = Callable[..., Awaitable[Sandbox]]
 MakeClient = Callable[..., Awaitable[ax.Client]]
 Providers = Callable[[Sandbox], dict[str, ax.Provider]]
 Connect = Callable[[], Store]
-"""Returns one more connection to the engine of this test."""
+"""Returns a new connection to this test's engine."""
 
 
 @pytest.fixture
 async def stack() -> AsyncIterator[AsyncExitStack]:
-    """Close whatever a test opened, last first."""
+    """Close everything that a test opened, in reverse order."""
     async with AsyncExitStack() as stack:
         yield stack
 
 
 @pytest.fixture
 def clock() -> JumpClock:
-    """Return a clock that stands still until the test moves it."""
+    """Return a clock that moves only when the test moves it."""
     return JumpClock(START)
 
 
 @pytest.fixture
 def loop_time(monkeypatch: pytest.MonkeyPatch) -> LoopTime:
-    """Return what moves the time of the event loop itself."""
+    """Return a function that moves the event loop's own time."""
     return LoopTime(monkeypatch)
 
 
@@ -60,7 +60,7 @@ def loop_time(monkeypatch: pytest.MonkeyPatch) -> LoopTime:
 
 @pytest.fixture
 def make_sandbox(stack: AsyncExitStack) -> MakeSandbox:
-    """Return a function that starts a sandbox whose tasks are done at once."""
+    """Return a function that starts a sandbox whose tasks complete at once."""
 
     async def make(**settings: object) -> Sandbox:
         return await stack.enter_async_context(Sandbox(**{**BRIEF, **settings}))  # type: ignore[arg-type]  # a test's own settings
@@ -70,7 +70,7 @@ def make_sandbox(stack: AsyncExitStack) -> MakeSandbox:
 
 @pytest.fixture
 async def sandbox(make_sandbox: MakeSandbox) -> Sandbox:
-    """Return a sandbox whose tasks are done at once."""
+    """Return a sandbox whose tasks complete at once."""
     return await make_sandbox()
 
 
@@ -94,7 +94,7 @@ def providers() -> Providers:
 
 @pytest.fixture
 def make_client(stack: AsyncExitStack, providers: Providers) -> MakeClient:
-    """Return a function that opens a client on a sandbox: by webhook, or by poll alone with `poll=True`."""
+    """Return a function that opens a client on a sandbox: with webhooks, or with `poll=True` polling only."""
 
     async def make(
         sandbox: Sandbox, provider: str | ax.Provider = "kie", *, poll: bool = False, **settings: object
@@ -125,7 +125,7 @@ async def api(stack: AsyncExitStack) -> Api:
 
 @pytest.fixture
 def open_client(api: Api, stack: AsyncExitStack) -> MakeClient:
-    """Return a function that opens a client on the stand-in, which polls unless it is given `**WEB`."""
+    """Return a function that opens a client on the stand-in API; it polls unless it is given `**WEB`."""
 
     async def make(**settings: object) -> ax.Client:
         client = ax.Client(api.provider(), **{"wait_timeout": 20.0, **settings})  # type: ignore[arg-type]  # a test's own
@@ -139,7 +139,7 @@ def open_client(api: Api, stack: AsyncExitStack) -> MakeClient:
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return the socket of a real server, and end it with the tests."""
+    """Return the socket of a real Valkey server, which ends with the tests."""
     path = tmp_path_factory.mktemp("valkey") / "socket"
     with ValkeyServer(port=0, unix_socket_path=path, save="", appendonly="no"):
         yield path
@@ -147,7 +147,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Connect:
-    """Return what connects to one engine, as many processes would."""
+    """Return a function that connects to one storage engine, as several processes would."""
     if request.param == "memory":
         memory = ax.MemoryStore()
         return lambda: memory

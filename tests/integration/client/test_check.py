@@ -1,4 +1,4 @@
-"""`client.check()`: what keeps webhooks away is found by sending one, through proxies that break it, over sockets."""
+"""`client.check()` finds what keeps webhooks away by sending one, over real sockets and through broken proxies."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ LISTEN = "127.0.0.1:0"
 
 
 def line(report: ax.CheckReport, name: str) -> ax.CheckLine:
-    """Return the one line of that name."""
+    """Return the report line with that name."""
     (found,) = [each for each in report.lines if each.name == name]
     return found
 
 
 def states(report: ax.CheckReport) -> dict[str, str]:
-    """Return how each thing is."""
+    """Return the state of each report line by name."""
     return {each.name: each.state for each in report.lines}
 
 
 def kie(sandbox: Sandbox, key: str | None = None) -> ax.Kie:
-    """Return a provider on the sandbox, whose callers are on this machine as well."""
+    """Return a provider on the sandbox, whose callbacks also come from this machine."""
     return ax.Kie(key or sandbox.api_key, base_url=sandbox.bases["kie"])
 
 
 @asynccontextmanager
 async def behind(breakage: Breakage, provider: ax.Provider, prefix: str = "/hooks/audio") -> AsyncIterator[ax.Client]:
-    """Open a client that listens behind a proxy, which breaks what comes."""
+    """Open a client that listens behind a proxy, which breaks the requests it passes on."""
     async with serve_proxy(breakage) as proxy:
         port = free_port()
         proxy.target = f"http://127.0.0.1:{port}"
@@ -55,7 +55,7 @@ async def behind(breakage: Breakage, provider: ax.Provider, prefix: str = "/hook
 
 
 async def test_a_client_where_all_is_well_passes(sandbox: Sandbox, tmp_path: Path) -> None:
-    """The nonce comes back through a proxy, the key and the clock are right, the store is written."""
+    """With a working setup every line passes: the nonce comes back through the proxy, key, clock and store are fine."""
     async with serve_proxy() as proxy:
         port = free_port()
         proxy.target = f"http://127.0.0.1:{port}"
@@ -88,7 +88,7 @@ async def test_a_client_where_all_is_well_passes(sandbox: Sandbox, tmp_path: Pat
     ],
 )
 async def test_a_broken_proxy_is_found(sandbox: Sandbox, breakage: Breakage, words: str) -> None:
-    """What a proxy does to a webhook is told in words, with what to do."""
+    """The report says what a proxy does to a webhook, and how to fix it."""
     async with behind(breakage, kie(sandbox)) as client:
         report = await client.check()
         secret = client.inbox.secrets[0]
@@ -112,7 +112,7 @@ async def test_a_broken_proxy_is_found(sandbox: Sandbox, breakage: Breakage, wor
 async def test_a_body_near_the_limit_has_to_come_whole(
     sandbox: Sandbox, breakage: Breakage, state: str, words: str
 ) -> None:
-    """A proxy that lets short webhooks through may refuse the long ones, or worse, cut them off."""
+    """A proxy that passes short webhooks but refuses or truncates long ones is reported."""
     async with behind(breakage, kie(sandbox)) as client:
         report = await client.check()
 
@@ -121,7 +121,7 @@ async def test_a_body_near_the_limit_has_to_come_whole(
 
 
 async def test_no_tag_shows_where_a_proxy_quotes_what_it_was_sent(sandbox: Sandbox) -> None:
-    """The redirect's target holds the nonce and its tag, which is hidden."""
+    """The report hides the tag when it quotes a redirect target that holds the nonce and its tag."""
     async with behind(broken.redirects, kie(sandbox)) as client:
         report = await client.check()
 
@@ -129,14 +129,14 @@ async def test_no_tag_shows_where_a_proxy_quotes_what_it_was_sent(sandbox: Sandb
 
 
 async def test_a_receiver_of_its_own_takes_its_path_with_and_without_the_prefix(sandbox: Sandbox) -> None:
-    """A proxy may strip the prefix of a receiver that listens by itself."""
+    """A receiver that listens by itself accepts callbacks with and without the prefix, as proxies may strip it."""
     async with behind(broken.strips_prefix, kie(sandbox), "/audio") as client:
         assert (await client.check()).ok
 
 
 @pytest.mark.parametrize(("breakage", "is_ok"), [(broken.whole, True), (broken.strips_prefix, False)])
 async def test_a_mounted_receiver_needs_its_prefix(sandbox: Sandbox, breakage: Breakage, *, is_ok: bool) -> None:
-    """Where the application has the receiver under a prefix that the proxy strips, the path leads nowhere."""
+    """A mounted receiver cannot be reached through a proxy that strips the prefix it is mounted under."""
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(serve_proxy(breakage))
         app = web.Application()
@@ -155,9 +155,9 @@ async def test_a_mounted_receiver_needs_its_prefix(sandbox: Sandbox, breakage: B
 
 
 async def test_a_slow_way_is_measured_against_the_providers_patience() -> None:
-    """An answer that takes a good part of the limit is a warning, one that takes longer a failure."""
+    """A reply that takes a good part of the provider's time limit is a warning, one that exceeds it a failure."""
     async with ax.Client(public_url="http://127.0.0.1:{port}", listen=LISTEN, secrets=[SECRET]) as client:
-        # The first leaves a second for a machine that is busy.
+        # The first case leaves a second for a busy machine.
         for seconds, limit, name, state in ((0.5, 1.6, "latency", "warning"), (9.0, 0.3, "webhook", "failed")):
             async with serve_proxy(broken.waits(seconds)) as proxy:
                 proxy.target = str(client.public_url).rstrip("/")
@@ -167,7 +167,7 @@ async def test_a_slow_way_is_measured_against_the_providers_patience() -> None:
 
 
 async def test_nobody_there_is_found(sandbox: Sandbox) -> None:
-    """A tunnel that is down is a connection that nobody takes, or that breaks off."""
+    """A tunnel that is down is reported, whether the connection is refused or breaks off."""
     client = ax.Client(kie(sandbox), public_url=f"http://127.0.0.1:{free_port()}", listen=None)
     silent = line(await client.check(), "webhook")
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
@@ -182,7 +182,7 @@ async def test_nobody_there_is_found(sandbox: Sandbox) -> None:
 
 
 async def test_another_process_with_the_same_store_answers(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A bot that listens need not be stopped: the check goes to it where the address is taken."""
+    """A check works while a bot with the same store listens at the address: the bot answers the nonce."""
     store = f"sqlite:///{tmp_path}/jobs.db"
     async with ax.Client(public_url="http://127.0.0.1:{port}", listen=LISTEN, store=store) as bot:
         url = str(bot.public_url)
@@ -195,11 +195,11 @@ async def test_another_process_with_the_same_store_answers(sandbox: Sandbox, tmp
 
 
 async def test_a_closed_client_is_opened_for_the_check_alone(sandbox: Sandbox, tmp_path: Path) -> None:
-    """It listens, does none of its work, leaves nothing in the store, and is closed then."""
+    """On a closed client the check only opens the listener, does no other work, stores nothing, and closes it again."""
     store = f"sqlite:///{tmp_path}/jobs.db"
     async with ax.Client(kie(sandbox), store=store) as first:
         job = await first.extend(audio_id=sandbox.track_ids[0], model="V5")
-    later = ax.Clock(now=lambda: ax.Clock().now() + 250.0)  # when its status call is due
+    later = ax.Clock(now=lambda: ax.Clock().now() + 250.0)  # when the job's status call is due
     client = ax.Client(kie(sandbox), public_url="http://127.0.0.1:{port}", listen=LISTEN, store=store, clock=later)
     report = await client.check()
     async with ax.Client(store=store) as last:
@@ -215,7 +215,7 @@ async def test_a_closed_client_is_opened_for_the_check_alone(sandbox: Sandbox, t
 
 
 async def test_a_framework_of_its_own_answers_checks() -> None:
-    """Whoever calls `inbox.accept` answers checks too: 200 to a whole body, 400 to another, 401 to strangers."""
+    """A user's framework that calls `inbox.accept` answers checks: a whole body 200, another one 400, strangers 401."""
     async with ax.Client(secrets=[SECRET]) as client:
         path, ref = check_path(ax.Clock().now())
         body = probe_body(SECRET, ref, 300)
@@ -228,7 +228,7 @@ async def test_a_framework_of_its_own_answers_checks() -> None:
 
 
 def check_path(now: float) -> tuple[str, str]:
-    """Return the path and the ref of a nonce made at *now*."""
+    """Return the callback path and the ref of a nonce made at *now*."""
     ref = mint_id(now)
     return callback_url(URL("http://a.test"), SECRET, "check", ref).path, ref
 
@@ -242,7 +242,7 @@ def check_path(now: float) -> tuple[str, str]:
     ],
 )
 async def test_a_real_api_needs_a_public_address(url: str, words: str) -> None:
-    """A private address, and a name without one, are failures, unless the API is a sandbox on this machine."""
+    """A private address or an unresolvable name is a failure for a real API, but not for a sandbox on this machine."""
     report = await ax.Client(public_url=url, listen=None).check()
 
     assert "failed" == line(report, "name").state
@@ -270,7 +270,7 @@ async def test_tls_has_to_be_good(  # noqa: PLR0913 - a case has this many parts
     state: str,
     words: str,
 ) -> None:
-    """A certificate of the wrong name or of an unknown signer is a failure, one that ends soon a warning."""
+    """A certificate for another name or from an unknown issuer is a failure, one that expires soon a warning."""
     context, certificate = await asyncio.to_thread(make_certificate, tmp_path, days=days, name=name)
     if is_known:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -286,7 +286,7 @@ async def test_tls_has_to_be_good(  # noqa: PLR0913 - a case has this many parts
 
 
 async def test_keys_are_tried_by_what_costs_nothing(sandbox: Sandbox) -> None:
-    """A wrong key, none, and one that cannot be tried are told apart, and no key shows."""
+    """Keys are tried with a free call: a wrong, a missing and an untestable key are told apart, and none is shown."""
     wrong = ax.Vidgo("a-wrong-key-that-nobody-may-see", base_url=sandbox.bases["vidgo"])
     untried = ax.MusicGpt(sandbox.api_key, base_url=sandbox.bases["musicgpt"])
     report = await ax.Client(kie(sandbox), wrong, ax.SunoApi(), untried).check()
@@ -308,7 +308,7 @@ async def test_keys_are_tried_by_what_costs_nothing(sandbox: Sandbox) -> None:
     ],
 )
 async def test_a_clock_that_is_off_is_found(sandbox: Sandbox, ahead: float, state: str, words: str) -> None:
-    """The Date of a provider's answer tells whether ours is right."""
+    """The Date header of a provider's answer shows whether our clock is right."""
     off = ax.Clock(now=lambda: ax.Clock().now() + ahead)
     report = await ax.Client(kie(sandbox), clock=off).check()
 
@@ -317,14 +317,14 @@ async def test_a_clock_that_is_off_is_found(sandbox: Sandbox, ahead: float, stat
 
 
 async def test_a_store_that_cannot_be_opened_leaves_the_rest_to_be_checked(sandbox: Sandbox, tmp_path: Path) -> None:
-    """What is wrong with the store is a line among the others."""
+    """A store that cannot be opened is one failed line, and the other checks still run."""
     report = await ax.Client(kie(sandbox), store=f"sqlite:///{tmp_path}/nosuch/jobs.db").check()
 
     assert {"store": "failed", "key of kie": "ok", "clock": "ok", "versions": "ok"} == states(report)
 
 
 async def test_every_store_is_written_and_left_as_it_was(connect: Connect) -> None:
-    """Whether it can be written is tried in a way that changes nothing."""
+    """The check tests whether each store is writable without changing its contents."""
     async with ax.Client(store=connect()) as client:
         report = await client.check()
         jobs = [job async for job in client.jobs()]
@@ -336,7 +336,7 @@ async def test_every_store_is_written_and_left_as_it_was(connect: Connect) -> No
 
 
 async def test_a_store_that_fails_is_a_line_as_well(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A file that was deleted under an open client cannot be written any more."""
+    """A file that was deleted under an open client is reported as a store that cannot be written."""
     async with ax.Client(kie(sandbox), store=f"sqlite:///{tmp_path}/jobs.db") as client:
         for each in tmp_path.glob("jobs.db*"):
             each.rename(tmp_path / f"gone-{each.name}")
@@ -348,7 +348,7 @@ async def test_a_store_that_fails_is_a_line_as_well(sandbox: Sandbox, tmp_path: 
 
 
 async def test_an_address_that_is_not_ours_cannot_be_listened_on(sandbox: Sandbox) -> None:
-    """What keeps the receiver from listening is a line, too."""
+    """An address that the receiver cannot listen on is one failed line."""
     report = await ax.Client(kie(sandbox), public_url="http://127.0.0.1:1", listen="203.0.113.9:8080").check()
 
     seen = line(report, "listen").seen
@@ -356,6 +356,6 @@ async def test_an_address_that_is_not_ours_cannot_be_listened_on(sandbox: Sandbo
 
 
 def test_a_provider_cannot_have_the_name_of_the_check() -> None:
-    """Its callbacks would be taken for checks."""
+    """A provider cannot have the reserved name of the check, since its callbacks would be taken for checks."""
     with pytest.raises(ax.ConfigError, match="'check'"):
         ax.Client(ax.Kie(name="check"))

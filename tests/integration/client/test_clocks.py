@@ -1,4 +1,4 @@
-"""Processes whose clocks differ share the work on a store, and do not take it from each other."""
+"""Processes whose clocks differ share the work on one store without taking it from each other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACE = ax.Pace(first=10.0, every=10.0, slowest=10.0)
 
 
 async def test_clocks_an_hour_apart_cost_few_status_calls(api: Api, clock: JumpClock, tmp_path: Path) -> None:
-    """A job is asked about at its pace and a few times a minute more, and not each second by both of them."""
+    """Two clients whose clocks are an hour apart poll a job about as often as one client would."""
     api.is_done = False
     ahead = evolve(clock.clock, now=lambda: clock.now() + SKEW_SECONDS)
     store, seconds = f"sqlite:///{tmp_path}/jobs.db", 240
@@ -35,7 +35,7 @@ async def test_clocks_an_hour_apart_cost_few_status_calls(api: Api, clock: JumpC
 
 
 async def test_a_clock_that_is_set_right_gives_no_task_up(api: Api, clock: JumpClock) -> None:
-    """A machine without a clock of its own may submit with the time of last week, and learn the right one then."""
+    """A job that was submitted with last week's time is not given up when the machine's clock is corrected."""
     api.is_done, behind = False, [7 * 86_400.0]
     slow = evolve(clock.clock, now=lambda: clock.now() - behind[0])
     async with ax.Client(api.provider(pace=PACE), clock=slow, store=ax.MemoryStore()) as client:
@@ -51,7 +51,7 @@ async def test_a_clock_that_is_set_right_gives_no_task_up(api: Api, clock: JumpC
 
 
 async def test_a_clock_that_is_set_ahead_costs_no_more_looks(api: Api, clock: JumpClock) -> None:
-    """A job whose outcome is unknown is over by the new time and not by ours: it is looked at now and then."""
+    """After the clock is set ahead, a job with an unknown outcome is read now and then, not in a busy loop."""
     api.codes, ahead = [0], [0.0]
     fast = evolve(clock.clock, now=lambda: clock.now() + ahead[0])
     store = ax.MemoryStore()
@@ -64,7 +64,7 @@ async def test_a_clock_that_is_set_ahead_costs_no_more_looks(api: Api, clock: Ju
             looks[0] += 1
             return await read(ref, after=after)
 
-        store.read = counted  # type: ignore[method-assign]  # it counts, and passes on
+        store.read = counted  # type: ignore[method-assign]  # counts the call and passes it on
         for _ in range(60):
             await clock.run(clock.sleep(1.0), step=1.0)
         assert not job.record.is_final
@@ -72,7 +72,7 @@ async def test_a_clock_that_is_set_ahead_costs_no_more_looks(api: Api, clock: Ju
 
 
 async def test_all_jobs_of_a_clock_that_was_ahead_are_asked_about(api: Api, clock: JumpClock, tmp_path: Path) -> None:
-    """After a restart with the right time none of them waits until the wrong one has come, or for the next look."""
+    """After a restart with the right time, a client soon polls every job that was stored by a clock that was ahead."""
     api.is_done = False
     ahead = evolve(clock.clock, now=lambda: clock.now() + SKEW_SECONDS)
     store, jobs = f"sqlite:///{tmp_path}/jobs.db", 2 * CONCURRENT_POLLS + 1

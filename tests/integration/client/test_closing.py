@@ -1,4 +1,4 @@
-"""Closing: waits end first, what was accepted is told, what was paid for is kept, and it ends whatever hangs."""
+"""Closing ends waits first, runs handlers for accepted webhooks, keeps paid tasks, and ends whatever hangs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.support.clock import SOON_SECONDS, JumpClock, LoopTime
 from tests.support.stores import HangingStore
 
 CLOSE_SECONDS = 15.0
-"""The README: closing takes no longer, whatever hangs."""
+"""The README's bound on closing, whatever hangs."""
 ROUNDS = 20
 STAGES = (ax.Stage.TEXT, ax.Stage.FIRST, ax.Stage.COMPLETE)
 
 
 def begin(work: Awaitable[object], name: str, ended: list[str]) -> asyncio.Future[object]:
-    """Start *work*, and note down its end."""
+    """Run *work* as a task and record when it ends."""
     future = asyncio.ensure_future(work)
     future.add_done_callback(lambda _: ended.append(name))
     return future
@@ -32,7 +32,7 @@ def begin(work: Awaitable[object], name: str, ended: list[str]) -> asyncio.Futur
 
 
 async def test_a_close_right_after_the_await_tells_all(connect: Connect, api: Api, open_client: MakeClient) -> None:
-    """Each handler, quick or slow, is told of each stage although the client closes as soon as the song is there."""
+    """Each handler, quick or slow, gets each stage although the client closes as soon as the song is there."""
     for number in range(1, ROUNDS + 1):
         client = await open_client(store=connect(), **WEB)
         told: list[ax.Stage] = []
@@ -55,7 +55,7 @@ async def test_a_close_right_after_the_await_tells_all(connect: Connect, api: Ap
 
 
 async def test_a_delivery_that_was_accepted_is_stored_answered_and_told(api: Api, open_client: MakeClient) -> None:
-    """A close that begins while a webhook is being stored waits for that, and for the handlers that it is news for."""
+    """A close that begins while a webhook is being stored waits for the store, the reply and the handlers."""
     store = HangingStore()
     client = await open_client(store=store, **WEB)
     told: list[ax.Stage] = []
@@ -83,7 +83,7 @@ async def test_a_delivery_that_was_accepted_is_stored_answered_and_told(api: Api
 async def test_what_a_handler_cannot_submit_any_more_is_submitted_by_the_next_client(
     sandbox: Sandbox, make_client: MakeClient, clock: JumpClock
 ) -> None:
-    """A handler that chains a task while its client closes is refused, tried again after the restart, and pays once."""
+    """A task that a handler chains while its client closes is refused, retried after the restart, and paid once."""
     store = ax.MemoryStore()
     has_begun, is_closing, is_chained = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -101,7 +101,7 @@ async def test_what_a_handler_cannot_submit_any_more_is_submitted_by_the_next_cl
     job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
     await has_begun.wait()
     close = asyncio.create_task(client.aclose())
-    await clock.advance(0.0)  # it waits for the handler alone
+    await clock.advance(0.0)  # only the handler is still pending
     is_closing.set()
     await close
     assert (False, 1) == (is_chained.is_set(), len(sandbox.submissions))
@@ -112,11 +112,11 @@ async def test_what_a_handler_cannot_submit_any_more_is_submitted_by_the_next_cl
     await successor.aclose()
 
     assert 2 == len(sandbox.submissions)
-    assert [0] == [run.failures for run in job.record.runs.values()]  # that we closed is no failure of the handler
+    assert [0] == [run.failures for run in job.record.runs.values()]  # closing the client is no failure of the handler
 
 
 async def test_two_workers_that_close_leave_nothing_untold(connect: Connect, api: Api, open_client: MakeClient) -> None:
-    """Of two clients with handlers both close as soon as they have the song: one of them has told each stage."""
+    """Each stage is handled exactly once when two clients with handlers close as soon as they have the song."""
     for number in range(1, ROUNDS // 5 + 1):
         told: list[ax.Stage] = []
 
@@ -140,7 +140,7 @@ async def test_two_workers_that_close_leave_nothing_untold(connect: Connect, api
 async def test_a_handler_cut_off_by_closing_runs_again_with_all_its_tries(
     sandbox: Sandbox, make_client: MakeClient, loop_time: LoopTime
 ) -> None:
-    """Handlers get ten seconds. What is cancelled then is told again by the next client, and did not fail."""
+    """A handler that is cancelled after a close's ten seconds runs again in the next client with all its tries."""
     store = ax.MemoryStore()
     ref = ""
     for _ in range(6):
@@ -176,7 +176,7 @@ async def test_a_handler_cut_off_by_closing_runs_again_with_all_its_tries(
 async def test_a_handler_that_ignores_its_cancellation_does_not_stop_the_close(
     sandbox: Sandbox, make_client: MakeClient, loop_time: LoopTime, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is named in the log and left alone; the client closes."""
+    """A handler that ignores its cancellation is named in the log, and the client closes without it."""
     client = await make_client(sandbox)
     started, release, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -200,7 +200,7 @@ async def test_a_handler_that_ignores_its_cancellation_does_not_stop_the_close(
 
 
 async def test_a_handler_may_close_the_client(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """Within a handler aclose only begins; the handler ends, counts as done, and the client closes without a rest."""
+    """A handler may call `aclose`, which only begins the close: the handler ends and counts as done."""
     store = ax.MemoryStore()
     client = await make_client(sandbox, store=store)
     calls: list[str] = []
@@ -225,7 +225,7 @@ async def test_a_handler_may_close_the_client(sandbox: Sandbox, make_client: Mak
 
 
 async def test_a_close_begun_by_a_handler_ends_the_waits(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """Whoever waits for the job is told that the client was closed, although nobody outside closed it."""
+    """A close that a handler begins raises ClientClosedError in the waiters of the job."""
     sandbox = await make_sandbox(faults=["drop=first", "drop=complete"])
     client = await make_client(sandbox)
 
@@ -242,7 +242,7 @@ async def test_a_close_begun_by_a_handler_ends_the_waits(make_sandbox: MakeSandb
 
 
 async def test_closing_ends_the_waits_and_keeps_the_job(api: Api, open_client: MakeClient) -> None:
-    """Open waits raise ClientClosedError, and another client on the same store finishes the job."""
+    """Closing raises ClientClosedError in open waits, and another client on the same store finishes the job."""
     store = ax.MemoryStore()
     api.is_done = False
     client = await open_client(store=store)
@@ -264,7 +264,7 @@ async def test_closing_ends_the_waits_and_keeps_the_job(api: Api, open_client: M
 
 
 async def test_waits_end_before_anything_else_is_waited_for(api: Api, open_client: MakeClient) -> None:
-    """Whoever waits is told of the close at once, though a POST of another job has no answer yet."""
+    """Waiters get ClientClosedError at once, although the POST of another job has no answer yet."""
     client = await open_client(**WEB)
     waiting = await client.extend(audio_id="x", model="V5")
     ended: list[str] = []
@@ -288,7 +288,7 @@ async def test_waits_end_before_anything_else_is_waited_for(api: Api, open_clien
 
 
 async def test_a_close_that_is_cancelled_leaves_the_post_alone(api: Api, open_client: MakeClient) -> None:
-    """A POST under way gets its answer, which is stored; the next calls of aclose wait until all has ended."""
+    """A POST under way gets its answer stored although the close is cancelled; further `aclose` calls wait for it."""
     store = ax.MemoryStore()
     client = await open_client(store=store)
     api.gate.clear()
@@ -315,7 +315,7 @@ async def test_a_close_that_is_cancelled_leaves_the_post_alone(api: Api, open_cl
 async def test_a_post_without_an_answer_is_left_to_its_callback(
     api: Api, open_client: MakeClient, loop_time: LoopTime
 ) -> None:
-    """A close waits for it no longer than fifteen seconds; the submit says so, and the callback brings the song."""
+    """A close waits at most fifteen seconds for a POST's answer; submit says so, and the callback brings the song."""
     store, secrets = ax.MemoryStore(), ["a secret that is long enough"]
     client = await open_client(store=store, secrets=secrets, **WEB)
     api.gate.clear()
@@ -339,7 +339,7 @@ async def test_a_post_without_an_answer_is_left_to_its_callback(
 
 
 async def test_closing_cancels_what_was_not_sent(api: Api) -> None:
-    """Submits that still wait for their turn say that nothing was paid, and nothing was."""
+    """Submits that still wait for their turn raise an error saying that nothing was paid, and nothing was sent."""
     provider = api.provider(limits=ax.Limits(submits=1, per=600.0))
     async with ax.Client(provider) as client:
         first = await client.extend(audio_id="x", model="V5")
@@ -354,7 +354,7 @@ async def test_closing_cancels_what_was_not_sent(api: Api) -> None:
 
 
 async def test_a_refusal_that_comes_while_closing_is_told(api: Api, open_client: MakeClient) -> None:
-    """A POST under way at the close that is refused says why, not that the client was closed; its key is free."""
+    """A POST refused during the close raises the provider's refusal, not ClientClosedError, and frees its key."""
     store = ax.MemoryStore()
     client = await open_client(store=store)
     api.codes = [402]
@@ -376,7 +376,7 @@ async def test_a_refusal_that_comes_while_closing_is_told(api: Api, open_client:
 async def test_nothing_is_resent_while_closing(
     is_answered: bool, api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """A submit whose POST is refused for now is not sent again, and the close does not wait for that."""
+    """A submit whose POST is refused for now is not resent during a close, and the close does not wait for a resend."""
     store = ax.MemoryStore()
     client = await open_client(store=store, clock=clock.clock)
     api.codes = [429]

@@ -1,4 +1,4 @@
-"""Closing with a store that is late, away or hangs: it ends all the same, and what is known is stored if it can be."""
+"""Closing with a slow, failing or hanging store still ends, and stores what is known if it can."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tests.support.clock import SOON_SECONDS, JumpClock, LoopTime
 from tests.support.stores import FaultyMemory, HangingStore
 
 CLOSE_SECONDS = 15.0
-"""The README: closing takes no longer, whatever hangs."""
+"""The README's bound on closing, whatever hangs."""
 
 
 class LateMemory(ax.MemoryStore):
-    """A store whose next claim is answered when the gate is open."""
+    """A store whose next claim is answered only when the gate is open."""
 
     def __init__(self) -> None:
-        """Shut the gate."""
+        """Start with the gate closed."""
         super().__init__()
         self.has_claimed = asyncio.Event()
         self.gate = asyncio.Event()
 
     async def claim(self, work: Work, **options: object) -> tuple[str, ...]:
-        """Claim at once, and say so late."""
+        """Claim at once, and return the answer late."""
         refs = await super().claim(work, **options)  # type: ignore[arg-type]  # passed on as they are
         if refs:
             self.has_claimed.set()
@@ -40,14 +40,14 @@ class LateMemory(ax.MemoryStore):
 async def test_what_was_claimed_when_the_client_closes_is_due_at_once(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """A claim whose answer is under way is given back, so that the next client need not wait until it runs out."""
+    """A claim whose answer arrives during the close is given back, so the next client need not wait for its expiry."""
     store = LateMemory()
     client = await open_client(store=store, clock=clock.clock)
     await client.extend(audio_id="x", model="V5")
     await clock.run(store.has_claimed.wait())
 
     close = asyncio.create_task(client.aclose())
-    await clock.advance(0.0)  # it waits for the claim's answer alone
+    await clock.advance(0.0)  # only the claim's answer is still pending
     store.gate.set()
     await close
 
@@ -59,7 +59,7 @@ async def test_what_was_claimed_when_the_client_closes_is_due_at_once(
 async def test_a_store_that_hangs_does_not_stop_the_close(
     api: Api, open_client: MakeClient, loop_time: LoopTime
 ) -> None:
-    """With a delivery, a POST's answer, a wait, a handler and the store's own end in its hands: fifteen seconds."""
+    """A close ends in fifteen seconds although a delivery, a POST's answer, a wait, a handler and the store hang."""
     store = HangingStore()
     client = await open_client(store=store, **WEB)
     told = asyncio.Event()
@@ -91,7 +91,7 @@ async def test_a_store_that_hangs_does_not_stop_the_close(
 
 
 async def test_closing_tries_once_more_to_store_the_id(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
-    """What waits for a later try is stored at the close, and the next client ends the job."""
+    """The close retries a task id that could not be stored, and the next client finishes the job."""
     store = FaultyMemory()
     api.on_post = failing(store)
     client = await open_client(store=store, clock=clock.clock)
@@ -111,7 +111,7 @@ async def test_closing_tries_once_more_to_store_the_id(api: Api, open_client: Ma
 async def test_a_refusal_that_was_not_stored_is_stored_at_the_close(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """A key that was to be freed later is free before the client is closed."""
+    """A refusal that could not be stored is stored at the close, so that its key is free."""
     store = FaultyMemory()
     api.codes, api.on_post = [402], failing(store)
     client = await open_client(store=store, clock=clock.clock)
@@ -128,7 +128,7 @@ async def test_a_refusal_that_was_not_stored_is_stored_at_the_close(
 async def test_closing_does_not_wait_for_a_store_that_stays_away(
     api: Api, open_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the store still down the close ends, and the id stands in the log."""
+    """With the store still down the close ends, and the task id is in the log."""
     store = FaultyMemory()
     api.on_post = failing(store)
     client = await open_client(store=store)
@@ -142,7 +142,7 @@ async def test_closing_does_not_wait_for_a_store_that_stays_away(
 
 
 async def test_a_client_that_fails_to_open_leaves_nothing(unused_tcp_port: int) -> None:
-    """A second client on one address is refused; its store is closed again and no task stays."""
+    """A second client on one address fails to open, closes its store and leaves no task behind."""
     store = FaultyMemory()
     url, listen = "https://hooks.test", f"127.0.0.1:{unused_tcp_port}"
     async with ax.Client(ax.Kie("key"), public_url=url, listen=listen):

@@ -1,4 +1,4 @@
-"""What a status says that may be all, or may not: it counts when it is still said some time later."""
+"""A status that may be final or premature counts when it is still the same some time later."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def extend(client: ax.Client) -> ax.Job:
 async def musicgpt(
     stack: AsyncExitStack, clock: JumpClock, answers: Mapping[str, Mapping[str, object]], **made: str
 ) -> ax.Job:
-    """Return a job at a stand-in for MusicGPT, which tells of a task or of a track what *answers* say."""
+    """Return a job at a stand-in for MusicGPT, whose status calls return *answers*."""
 
     async def answer(request: web.Request) -> web.Response:
         if request.method == "POST":
@@ -47,7 +47,7 @@ async def musicgpt(
 
 
 async def test_a_task_that_is_done_without_a_track_fails(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
-    """A status that says done and shows nothing is a failure when it still does later; a late song still counts."""
+    """A job fails when its status says done without a track twice, some time apart; a late song still completes it."""
     api.is_done, api.word = False, "SUCCESS"
     client = await open_client(store=ax.MemoryStore(), clock=clock.clock, **WEB)
     job = await extend(client)
@@ -67,7 +67,7 @@ async def test_a_task_that_is_done_without_a_track_fails(api: Api, open_client: 
 async def test_a_task_that_shows_its_track_late_is_no_failure(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """A status may say done a moment before it shows the files."""
+    """A job does not fail when its status says done shortly before it shows the files."""
     api.is_done, api.word = False, "SUCCESS"
     client = await open_client(store=ax.MemoryStore(), clock=clock.clock, **WEB)
     job = await extend(client)
@@ -83,7 +83,7 @@ async def test_a_task_that_shows_its_track_late_is_no_failure(
 async def test_a_second_track_that_never_shows_is_not_awaited_for_ever(
     stack: AsyncExitStack, clock: JumpClock, made: dict[str, str]
 ) -> None:
-    """By the page a status shows one track; whether nobody named the other or it shows no file, the job completes."""
+    """A job completes with one track when the second has no id, or never shows a file."""
     told: dict[str, object] = {"conversion_id": "a", "status": "COMPLETED", "audio_url": AUDIO}
     answers = {"t1": told, "b": {**told, "conversion_id": "b", "audio_url": ""}}
     job = await musicgpt(stack, clock, answers, **made)
@@ -96,7 +96,7 @@ async def test_a_second_track_that_never_shows_is_not_awaited_for_ever(
 
 
 async def test_a_second_track_that_is_under_way_is_awaited(stack: AsyncExitStack, clock: JumpClock) -> None:
-    """As long as the status of the other track says that it is being made, the job is not complete."""
+    """A job stays open while the status of its second track says that the track is being made."""
     told: dict[str, object] = {"conversion_id": "a", "status": "COMPLETED", "audio_url": AUDIO}
     answers: dict[str, dict[str, object]] = {"t1": told, "b": {"conversion_id": "b", "status": "IN_QUEUE"}}
     job = await musicgpt(stack, clock, answers, conversion_id_1="a", conversion_id_2="b")
@@ -111,7 +111,7 @@ async def test_a_second_track_that_is_under_way_is_awaited(stack: AsyncExitStack
 
 
 async def test_a_job_is_asked_about_where_it_was_submitted(api: Api, stack: AsyncExitStack) -> None:
-    """A client that was given no address asks the API in the journal, with the same key; another key stays at home."""
+    """A job is polled at the API in its journal if the client has the same key and no base URL of its own."""
     store, key = ax.MemoryStore(), "0123456789abcdef0123"
     client = await stack.enter_async_context(ax.Client(api.provider(), store=store))
     record = (await extend(client)).record

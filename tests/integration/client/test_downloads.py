@@ -1,4 +1,4 @@
-"""Downloads: links as they were given, tried again while that may help, resumed; only whole audio gets a name."""
+"""Downloads fetch links as given, retry and resume while that may help, and save only whole audio files."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ REST, OTHER_REST = f"bytes 6000-{len(MP3) - 1}/{len(MP3)}", b"x" * (len(MP3) - 6
 def song_of(
     *links: str, title: str | None = "Rain", duration: float | None = None, source: str | None = None
 ) -> ax.Song:
-    """Return a song with such links."""
+    """Return a song with these links."""
     tracks = tuple(ax.Track(id=str(n), title=title, audio_url=link, duration=duration) for n, link in enumerate(links))
     return ax.Song(ref="r" * 24, provider="kie", task_id="t", tracks=tracks, source_name=source)
 
 
 async def save(song: ax.Song, folder: Path, *, links: Links = FRESH_LINKS, overwrite: bool = False) -> list[Path]:
-    """Save with a transport of its own."""
+    """Save with a new transport."""
     transport = Transport()
     try:
         return [
@@ -76,7 +76,7 @@ async def host() -> AsyncIterator[Host]:
 async def test_a_link_is_fetched_byte_for_byte(
     link: str, asked: str | None, way: str, host: Host, tmp_path: Path
 ) -> None:
-    """A signature covers a link as it was written; only what no request can hold is escaped (issue 8, S02, S13-S15)."""
+    """A link is requested byte for byte, as signatures cover it; only illegal characters are escaped (S02, S13-S15)."""
     asked = asked or link
     host.put(asked, gives())
     first = (
@@ -89,7 +89,7 @@ async def test_a_link_is_fetched_byte_for_byte(
 
 
 async def test_a_redirect_may_be_relative(host: Host, tmp_path: Path) -> None:
-    """It counts from where it was given."""
+    """A relative redirect is resolved against the URL that it came from."""
     host.put("/f/b%2Fc.mp3?s=%2B", gives())
     link = host.put("/f/a.mp3?x", gives(b"", status=302, Location="b%2Fc.mp3?s=%2B"))
 
@@ -100,7 +100,7 @@ async def test_a_redirect_may_be_relative(host: Host, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_all_redirects_are_followed_to_another_host(status: int, host: Host, tmp_path: Path) -> None:
-    """Storage is often elsewhere; a range is asked for there, too."""
+    """Redirects to another host are followed, also for a range request."""
     async with serve_host() as storage:
         signed = storage.put("/a%2Fb?sig=%2B", breaks(after=5_000), breaks(after=len(MP3)))
         (path,) = await save(song_of(host.put(PATH, gives(b"", status=status, Location=signed))), tmp_path)
@@ -131,7 +131,7 @@ async def test_a_cookie_of_a_redirect_goes_back_to_its_host_alone(host: Host, tm
     ],
 )
 async def test_a_redirect_that_leads_nowhere_is_told(location: str, says: str, host: Host, tmp_path: Path) -> None:
-    """A circle ends, and nothing but http is followed."""
+    """A redirect loop, or a redirect to a scheme other than http, raises an error."""
     with pytest.raises(ax.DownloadError, match=says):
         await save(song_of(host.put(PATH, gives(b"", status=302, Location=location))), tmp_path)
 
@@ -141,7 +141,7 @@ async def test_a_redirect_that_leads_nowhere_is_told(location: str, says: str, h
 
 @pytest.mark.parametrize("status", [202, 204, 403, 404, 408, 425, 429, 500, 502, 503, 504])
 async def test_a_fresh_link_is_tried_again(status: int, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
-    """Storage may be some seconds behind the message that names the file (issue 8, S03)."""
+    """A link that is not ready is retried, since storage may lag behind the callback (issue 8, S03)."""
     refusal = gives(b"not yet", status=status)
 
     (path,), seconds = await loop_time.run(save(song_of(host.put(PATH, *[refusal] * 4, gives())), tmp_path))
@@ -166,7 +166,7 @@ async def test_a_fresh_file_may_be_empty_at_first(host: Host, loop_time: LoopTim
 
 
 async def test_retry_after_is_kept(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
-    """A host that says when is asked then, though that is later than we would wait by ourselves (issue 8, S16)."""
+    """A download waits as long as Retry-After says, even when our own pause is shorter (issue 8, S16)."""
     link = host.put(PATH, gives(b"slow", status=429, Retry_After="100"), gives())
 
     _, seconds = await loop_time.run(save(song_of(link), tmp_path), step=5.0)
@@ -175,7 +175,7 @@ async def test_retry_after_is_kept(host: Host, loop_time: LoopTime, tmp_path: Pa
 
 
 async def test_a_host_that_asks_for_no_pause_gets_one(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
-    """`Retry-After: 0` is no reason to hammer."""
+    """`Retry-After: 0` does not remove the pause between retries."""
     link = host.put(PATH, gives(b"slow", status=429, Retry_After="0"))
 
     with pytest.raises(ax.DownloadError, match="HTTP 429"):
@@ -188,7 +188,7 @@ async def test_a_host_that_asks_for_no_pause_gets_one(host: Host, loop_time: Loo
 async def test_patience_ends(  # noqa: PLR0913 - each is a fixture or a case
     status: int, is_dead: bool, host: Host, loop_time: LoopTime, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After half a minute without a byte the last answer is told; the log tells at once what is tried again."""
+    """After half a minute without a byte the last answer is raised; that it is retried is logged at the first one."""
     caplog.set_level("INFO", "audioext.files.fetching")
     link = host.put(PATH, gives(b"no", status=status))
 
@@ -220,7 +220,7 @@ async def test_patience_ends(  # noqa: PLR0913 - each is a fixture or a case
 async def test_what_waiting_does_not_mend_is_told_at_once(
     answer: Answer, says: str, host: Host, tmp_path: Path
 ) -> None:
-    """Gone is gone, and nobody waits for a quarter of an hour."""
+    """A 410, a 401 or a Retry-After of a quarter of an hour raises an error at once."""
     with pytest.raises(ax.DownloadError, match=says):
         await save(song_of(host.put(PATH, answer)), tmp_path)
 
@@ -228,13 +228,13 @@ async def test_what_waiting_does_not_mend_is_told_at_once(
 
 
 async def test_a_server_that_is_not_there_is_told(unused_tcp_port: int, loop_time: LoopTime, tmp_path: Path) -> None:
-    """A link that cannot be fetched says what went wrong."""
+    """A link whose server cannot be reached raises an error with the cause."""
     with pytest.raises(ax.DownloadError, match="ClientConnectorError at 127"):
         await loop_time.run(save(song_of(f"http://127.0.0.1:{unused_tcp_port}/a.mp3"), tmp_path))
 
 
 async def test_a_download_has_a_deadline(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
-    """A host that sends a byte now and then keeps nobody for ever."""
+    """A download from a host that sends a byte now and then ends at its deadline."""
     over = asyncio.Event()
 
     async def drip(request: web.BaseRequest) -> web.StreamResponse:
@@ -260,7 +260,7 @@ async def test_a_download_has_a_deadline(host: Host, loop_time: LoopTime, tmp_pa
 
 
 async def test_no_link_that_somebody_put_there_is_written_through(host: Host, tmp_path: Path) -> None:
-    """In a folder that others may write, what is under way may become a link to a file of ours."""
+    """In a folder that others can write, a download never writes through a symlink put in place of its partial file."""
     mine, folder = tmp_path / "mine", tmp_path / "out"
     mine.write_bytes(b"mine")
 
@@ -280,7 +280,7 @@ async def test_no_link_that_somebody_put_there_is_written_through(host: Host, tm
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_a_broken_transfer_goes_on(is_chunked: bool, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
-    """What came is not fetched again, if the file is still the same."""
+    """A broken transfer resumes after the bytes already received if the file has not changed."""
     first = breaks(after=6_000, is_chunked=is_chunked, ETag='"v1"', Last_Modified="Thu, 26 Nov 2026 10:00:00 GMT")
     link = host.put(PATH, first, breaks(after=3_000, ETag='"v1"'), breaks(after=len(MP3)))
 
@@ -292,7 +292,7 @@ async def test_a_broken_transfer_goes_on(is_chunked: bool, host: Host, loop_time
 
 
 async def test_a_host_without_ranges_begins_anew(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
-    """Then the file is read from its start, and what is known of it is passed over."""
+    """A host without ranges sends the file from its start, and the bytes already received are skipped."""
     link = host.put(PATH, breaks(after=6_000), gives())
 
     (path,), _ = await loop_time.run(save(song_of(link), tmp_path))
@@ -304,7 +304,7 @@ async def test_a_host_without_ranges_begins_anew(host: Host, loop_time: LoopTime
 async def test_a_range_that_was_not_asked_for_is_no_part(
     content_range: str, host: Host, loop_time: LoopTime, tmp_path: Path
 ) -> None:
-    """A host that mixes up ranges is asked for the whole file."""
+    """A host that returns a wrong range is asked for the whole file."""
     wrong = gives(b"x" * 100, status=206, Content_Range=content_range)
 
     (path,), _ = await loop_time.run(save(song_of(host.put(PATH, breaks(after=6_000), wrong, gives())), tmp_path))
@@ -315,7 +315,7 @@ async def test_a_range_that_was_not_asked_for_is_no_part(
 
 @pytest.mark.parametrize("other", [OTHER_MP3, OTHER_MP3[: len(MP3)].ljust(len(MP3), b"\0")])
 async def test_two_files_are_never_mixed(other: bytes, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
-    """A file that changed between two tries is told, whatever its length."""
+    """A file that changed between two tries raises an error, whatever its length."""
     link = host.put(PATH, breaks(after=6_000, ETag='"v1"'), gives(other, ETag='"v2"'))
 
     with pytest.raises(ax.DownloadError, match="a different file than before"):
@@ -346,7 +346,7 @@ async def test_a_part_of_another_version_is_not_taken(
 
 @pytest.mark.parametrize("end", [len(MP3), 5_000])
 async def test_a_host_may_answer_in_parts_unasked(end: int, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
-    """What is missing then is asked for."""
+    """A 206 that nobody asked for is accepted, and the rest is requested."""
     part = gives(MP3[:end], status=206, Content_Range=f"bytes 0-{end - 1}/{len(MP3)}")
 
     (path,), _ = await loop_time.run(save(song_of(host.put(PATH, part, breaks(after=len(MP3)))), tmp_path))
@@ -357,7 +357,7 @@ async def test_a_host_may_answer_in_parts_unasked(end: int, host: Host, loop_tim
 
 @pytest.mark.parametrize("status", [200, 203])
 async def test_a_file_may_be_packed_on_its_way(status: int, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
-    """Some hosts pack whatever they send; then nothing says how long it is, and a broken one begins anew."""
+    """A compressed transfer has no known length, and starts again from the beginning when it breaks."""
     packed = gives(gzip.compress(MP3), status=status, Content_Encoding="gzip")
     link = host.put(PATH, breaks(gzip.compress(MP3), after=6_000, Content_Encoding="gzip"), packed)
 
@@ -368,7 +368,7 @@ async def test_a_file_may_be_packed_on_its_way(status: int, host: Host, loop_tim
 
 
 async def test_a_transfer_that_broke_at_its_very_end_is_whole(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
-    """A host that told no length at first says that there is no more."""
+    """A transfer without a length that broke at its end is whole when the host says that no bytes are left."""
     end = gives(b"", status=416, Content_Range=f"bytes */{len(MP3)}")
 
     (path,), _ = await loop_time.run(
@@ -384,7 +384,7 @@ async def test_a_transfer_that_broke_at_its_very_end_is_whole(host: Host, loop_t
     st.booleans(),
 )
 def test_any_breaks_give_the_same_bytes(breaking: list[tuple[int, bool, bool]], has_ranges: bool) -> None:
-    """Wherever a transfer breaks, with ranges or without, with a length or without, each byte comes once."""
+    """Each byte arrives once wherever a transfer breaks, with or without ranges and a length."""
 
     async def fetched() -> bytes:
         async with serve_host() as host:
@@ -406,7 +406,7 @@ def test_any_breaks_give_the_same_bytes(breaking: list[tuple[int, bool, bool]], 
     assert MP3 == asyncio.run(jumping())
 
 
-# --- what is saved ---------------------------------------------------------------------------------------------------
+# --- saving ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -417,7 +417,7 @@ def test_any_breaks_give_the_same_bytes(breaking: list[tuple[int, bool, bool]], 
     ],
 )
 async def test_a_label_says_nothing(kind: str, host: Host, tmp_path: Path) -> None:
-    """Storage labels files as it likes: their bytes count (issue 8, S04, S17-S19)."""
+    """The bytes of a file decide its format, not its Content-Type (issue 8, S04, S17-S19)."""
     (path,) = await save(song_of(host.put(PATH, gives(kind=kind))), tmp_path)
 
     assert "Rain.mp3" == path.name
@@ -425,7 +425,7 @@ async def test_a_label_says_nothing(kind: str, host: Host, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("data", "suffix"), [(WAV, ".wav"), (mp4(seconds=4), ".m4a"), (MP3, ".mp3")])
 async def test_the_suffix_follows_the_bytes(data: bytes, suffix: str, host: Host, tmp_path: Path) -> None:
-    """A link may promise something else."""
+    """The suffix follows the bytes of the file, not the link."""
     (path,) = await save(song_of(host.put(PATH, gives(data))), tmp_path)
 
     assert (f"Rain{suffix}", data) == (path.name, path.read_bytes())
@@ -446,7 +446,7 @@ async def test_the_suffix_follows_the_bytes(data: bytes, suffix: str, host: Host
 async def test_a_bad_file_is_told_and_the_good_one_is_saved(
     answer: Answer, says: str, host: Host, tmp_path: Path
 ) -> None:
-    """What is wrong is said; the other track is there; nothing half is left behind."""
+    """A bad file raises an error with the reason, the other track is saved, and no partial file is left."""
     good, bad = host.put("/good.mp3", gives()), host.put("/bad.mp3", answer)
 
     with pytest.raises(ax.DownloadError, match=says) as caught:
@@ -457,13 +457,13 @@ async def test_a_bad_file_is_told_and_the_good_one_is_saved(
 
 
 async def test_a_file_shorter_than_its_track_is_told(host: Host, tmp_path: Path) -> None:
-    """A file that was cut before it was uploaded looks whole, but for what the vendor says of it."""
+    """A file that is shorter than the duration the vendor gave for its track raises an error."""
     with pytest.raises(ax.DownloadError, match=r"only 4\.1 s of a track of 9\.0 s arrived"):
         await save(song_of(host.put(PATH, gives()), duration=9.0), tmp_path)
 
 
 async def test_saving_again_finds_the_file(host: Host, tmp_path: Path) -> None:
-    """The same bytes need no second file; others of that name get a number, and are found again, too."""
+    """Saving the same bytes again reuses the file; another file of that name makes the new one get a number."""
     one, two = song_of(host.put("/1", gives())), song_of(host.put("/2", gives(OTHER_MP3)))
 
     names = [(await save(song, tmp_path))[0].name for song in (one, one, two, two, one)]
@@ -474,7 +474,7 @@ async def test_saving_again_finds_the_file(host: Host, tmp_path: Path) -> None:
 
 
 async def test_the_takes_of_a_song_get_the_same_number(host: Host, tmp_path: Path) -> None:
-    """Where one name is taken both takes are numbered, and found again; with overwrite=True none is."""
+    """If one name is taken, both takes get the same number and are found again; with overwrite=True neither does."""
     (tmp_path / "Rain - take 2.mp3").write_bytes(b"mine")
     song = song_of(host.put("/1", gives()), host.put("/2", gives(OTHER_MP3)))
 
@@ -491,7 +491,7 @@ async def test_the_takes_of_a_song_get_the_same_number(host: Host, tmp_path: Pat
 async def test_a_file_system_without_links_keeps_the_users_file(
     host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Where a name cannot be taken in one step, one that another file has is left alone all the same (attack A12)."""
+    """A file system without hard links still never overwrites a user's file (attack A12)."""
 
     def link(*_: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
@@ -506,7 +506,7 @@ async def test_a_file_system_without_links_keeps_the_users_file(
 
 
 async def test_a_folder_of_that_name_is_in_nobodys_way(host: Host, tmp_path: Path) -> None:
-    """What has the name and is no file is left alone."""
+    """A folder that has the name of a file to save is left alone."""
     (tmp_path / "Rain.mp3").mkdir()
 
     (path,) = await save(song_of(host.put(PATH, gives())), tmp_path)
@@ -515,7 +515,7 @@ async def test_a_folder_of_that_name_is_in_nobodys_way(host: Host, tmp_path: Pat
 
 
 async def test_a_folder_in_the_place_of_a_file_is_told(host: Host, tmp_path: Path) -> None:
-    """With overwrite=True what has the name and is no file stays, and the other track is saved."""
+    """With overwrite=True a folder that has the name stays, that track raises an error, and the other is saved."""
     (tmp_path / "Rain - take 1.mp3").mkdir()
     song = song_of(host.put("/1", gives()), host.put("/2", gives(OTHER_MP3)))
 
@@ -539,14 +539,14 @@ async def test_a_folder_in_the_place_of_a_file_is_told(host: Host, tmp_path: Pat
 async def test_files_are_named_after_the_title_else_the_source(
     title: str | None, source: str | None, name: str, host: Host, tmp_path: Path
 ) -> None:
-    """Where neither says anything the job's ref does."""
+    """Files are named after the title, else the source, else the job's ref."""
     (path,) = await save(song_of(host.put(PATH, gives()), title=title, source=source), tmp_path)
 
     assert name == path.name
 
 
 async def test_a_folder_that_cannot_be_made_is_told(host: Host, tmp_path: Path) -> None:
-    """A file where the folder should be is a DownloadError, which says what is wanted."""
+    """A file where the folder should be raises a DownloadError that says what is needed."""
     (tmp_path / "taken").write_text("x")
 
     with pytest.raises(ax.DownloadError, match="taken: it is a file, and save takes a folder"):
@@ -557,11 +557,11 @@ async def test_a_folder_that_cannot_be_made_is_told(host: Host, tmp_path: Path) 
             await save(song_of(host.put(PATH, gives())), folder)
 
 
-# --- bytes instead of files ------------------------------------------------------------------------------------------
+# --- reading and streaming -------------------------------------------------------------------------------------------
 
 
 async def test_a_track_can_be_read_and_streamed(host: Host, loop_time: LoopTime) -> None:
-    """Whoever sends it on needs no file; a stream goes on where it broke."""
+    """A track can be read and streamed without a file, and a broken stream resumes."""
     downloader = Downloader(rules=LOOPBACK, transport=Transport())
     link = host.put(PATH, breaks(after=20), breaks(after=5_000), breaks(after=len(MP3)))
     chunks: list[bytes] = []
@@ -577,7 +577,7 @@ async def test_a_track_can_be_read_and_streamed(host: Host, loop_time: LoopTime)
 
 
 async def test_a_stream_comes_as_it_is_sent(host: Host) -> None:
-    """The first bytes are there before the last ones left, and a stream that is left early ends its connection."""
+    """A stream yields its first bytes before the last are sent, and closes its connection when it is left early."""
     may_end = asyncio.Event()
 
     async def slow(request: web.BaseRequest) -> web.StreamResponse:
@@ -598,7 +598,7 @@ async def test_a_stream_comes_as_it_is_sent(host: Host) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"<html>", b"gone" * 99])
 async def test_a_stream_of_something_else_yields_nothing(data: bytes, host: Host) -> None:
-    """What does not begin like audio is told before the first chunk."""
+    """A stream that does not begin like audio raises an error before its first chunk."""
     track = ax.Track(title="Rain", audio_url=host.put(PATH, gives(data)))
 
     with pytest.raises(ax.DownloadError, match="Rain: "):
@@ -606,7 +606,7 @@ async def test_a_stream_of_something_else_yields_nothing(data: bytes, host: Host
 
 
 async def test_reading_checks_as_saving_does(host: Host) -> None:
-    """Half a file is none, and a track that has no file yet says so."""
+    """Reading a truncated file raises an error, and so does reading a track that has no file yet."""
     downloader = Downloader(rules=LOOPBACK, transport=Transport())
 
     with pytest.raises(ax.DownloadError, match=r"only \d+ of \d+ bytes arrived"):

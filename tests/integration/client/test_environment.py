@@ -1,4 +1,4 @@
-"""`Client.from_env()`: arguments before variables before the file before the defaults; secrets in their own files."""
+"""`Client.from_env()` takes arguments before variables before the file before defaults, and secrets from files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEY = "0123456789abcdef0123"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in an empty folder, without the settings of whoever runs the tests."""
+    """Work in an empty folder, without the environment settings of the user who runs the tests."""
     for name in {*SECRETS, *(f"AUDIOEXT_{each.upper()}" for each in get_type_hints(ClientOptions))}:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(f"{name}_FILE", raising=False)
@@ -33,14 +33,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(path: Path, text: str, mode: int = 0o600) -> Path:
-    """Write a file that its owner alone can read, unless *mode* says otherwise."""
+    """Write a file that only its owner can read, unless *mode* says otherwise."""
     path.write_text(text, encoding="utf-8")
     path.chmod(mode)
     return path
 
 
 def test_the_order_is_arguments_environment_file_defaults(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is nearer to the call wins."""
+    """Arguments win over environment variables, those over the file, and the file over defaults."""
     write(
         folder / "audioext.toml",
         'public_url = "https://file.test"\nlisten = "127.0.0.1:1"\nconfirm = "always"\n[kie]\napi_key = "file"\n',
@@ -58,7 +58,7 @@ def test_the_order_is_arguments_environment_file_defaults(folder: Path, monkeypa
 
 
 def test_every_setting_of_a_client_can_come_as_text() -> None:
-    """The names are those of the arguments; numbers, booleans and lists are read as such."""
+    """Every setting of a client has a variable of its argument's name, and numbers, booleans and lists are parsed."""
     kinds = get_type_hints(ClientOptions)
     texts = {bool: "yes", float: "2.5", int: "7"}
     settings = {f"AUDIOEXT_{name.upper()}": texts.get(kind, "none other") for name, kind in kinds.items()}
@@ -86,14 +86,14 @@ def test_every_setting_of_a_client_can_come_as_text() -> None:
     ],
 )
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, text: str, words: str) -> None:
-    """The message names the setting and what it may be."""
+    """The message names the setting and its allowed values."""
     monkeypatch.setenv(f"AUDIOEXT_{name}", text)
     with pytest.raises(ax.ConfigError, match=words):
         ax.Client.from_env()
 
 
 def test_a_misspelt_variable_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """It may be somebody's own, so that it is not refused; those that there are are not spoken of."""
+    """An unknown AUDIOEXT variable is a warning and no error, since it may belong to the user; known ones give none."""
     for name in ("WAITTIMEOUT", "STORE_FILE", "CONFIG", "LOG_FORMAT", "QQ", "KEEP"):
         monkeypatch.setenv(f"AUDIOEXT_{name}", " " if name in {"STORE_FILE", "CONFIG"} else "60")
     ax.Client.from_env()
@@ -119,14 +119,14 @@ def test_a_misspelt_variable_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplo
     ],
 )
 def test_a_mistake_in_the_file_is_an_error(folder: Path, text: str, words: str) -> None:
-    """Nothing of the file is passed over in silence."""
+    """Any mistake in the settings file is a ConfigError."""
     write(folder / "audioext.toml", text)
     with pytest.raises(ax.ConfigError, match=words):
         ax.Client.from_env()
 
 
 def test_secrets_come_from_files_as_containers_mount_them(folder: Path) -> None:
-    """A variable or a key with _FILE at its end names a file that holds the value; one in a file is relative to it."""
+    """A variable or key ending in _FILE names a file with the value, relative to the settings file it stands in."""
     write(folder / "kie", f"{KEY}\n")
     write(folder / "hooks", "new-key old-key")
     write(folder / "secrets", "0123456789abcdef-new\n0123456789abcdef-old\n")
@@ -152,13 +152,13 @@ def test_secrets_come_from_files_as_containers_mount_them(folder: Path) -> None:
     ],
 )
 def test_a_file_that_is_named_has_to_be_there(environ: dict[str, str], words: str) -> None:
-    """A secret that is missing is not taken for none."""
+    """A named file that is missing or empty, and a value that is set twice, are errors."""
     with pytest.raises(ax.ConfigError, match=words):
         read_settings(environ)
 
 
 def test_a_secret_that_everybody_can_read_is_warned_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is the secret that matters: a file of settings without one may be anybody's to read."""
+    """A secret that everybody can read is a warning; a settings file without secrets may be readable."""
     caplog.set_level(logging.WARNING)
     open_to_all = write(folder / "key", KEY, 0o644)
     write(folder / "audioext.toml", f'store = "sqlite:///a.db"\n[kie]\napi_key_file = "{folder / "kie"}"', 0o644)
@@ -178,7 +178,7 @@ def test_a_secret_that_everybody_can_read_is_warned_of(folder: Path, caplog: pyt
 
 
 def test_what_everybody_can_change_is_warned_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever says where an API is gets its key: that matters where no secret is, and where containers mount one."""
+    """A settings or secret file that everybody can write is a warning, as whoever sets a base URL receives the key."""
     caplog.set_level(logging.WARNING)
     key = write(folder / "key", KEY, 0o602)
     write(folder / "audioext.toml", 'store = "sqlite:///a.db"', 0o602)
@@ -192,7 +192,7 @@ def test_what_everybody_can_change_is_warned_of(folder: Path, caplog: pytest.Log
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="nobody else can give a file away")
 def test_what_another_user_left_in_the_folder_is_not_obeyed(folder: Path) -> None:
-    """A file of settings that a stranger left in /tmp gets no key of ours; one that we name is ours to trust."""
+    """A settings file that another user left in the working folder is refused unless AUDIOEXT_CONFIG names it."""
     left = write(folder / "audioext.toml", '[kie]\nbase_url = "https://attacker.test"\n')
     os.chown(left, 65_534, 65_534)
 
@@ -202,7 +202,7 @@ def test_what_another_user_left_in_the_folder_is_not_obeyed(folder: Path) -> Non
 
 
 def test_providers_are_those_whose_keys_are_there() -> None:
-    """The named one comes first, kie.ai's newer route only where it is named, and each goes to its own address."""
+    """Providers are those with a key, the named one first; kie-jobs needs to be named; each has its own base URL."""
     keys = {"KIE_API_KEY": KEY, "VIDGO_API_KEY": KEY, "VIDGO_BASE_URL": "http://vidgo.test"}
     usual = find_providers(keys)
     named = find_providers({**keys, "AUDIOEXT_PROVIDER": "kie-jobs", "AUDIOEXT_BASE_URL": "http://jobs.test"})
@@ -215,7 +215,7 @@ def test_providers_are_those_whose_keys_are_there() -> None:
 
 
 def test_given_providers_get_their_keys_from_files_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`from_env(Kie())` is a client with the key that is mounted."""
+    """`from_env(Kie())` uses the key of a mounted secret file."""
     monkeypatch.setenv("VIDGO_API_KEY", KEY)
     monkeypatch.setenv("KIE_API_KEY_FILE", str(write(folder / "kie", KEY)))
 
@@ -224,7 +224,7 @@ def test_given_providers_get_their_keys_from_files_too(folder: Path, monkeypatch
 
 
 def test_the_readme_lists_every_setting_once() -> None:
-    """The table of settings has a row for each, and none that is not there."""
+    """The README's table of settings has exactly one row for each setting."""
     rows = re.findall(r"^\| `([a-z_.]+)` \| `([A-Z_]+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
     names = [name for name, _ in rows]
     expected = {*(get_type_hints(ClientOptions).keys() - IN_CODE), *BEYOND_CLIENT}
@@ -236,7 +236,7 @@ def test_the_readme_lists_every_setting_once() -> None:
 
 
 def test_metrics_are_switched_on_or_given_an_address() -> None:
-    """A word that means yes or no is one, and all else an address."""
+    """The metrics setting takes yes or no, and any other word is an address."""
     found = [client_options({"AUDIOEXT_METRICS": text}) for text in ("true", "off", "9464", "0.0.0.0:9000")]
 
     assert [{"metrics": value} for value in (True, False, "9464", "0.0.0.0:9000")] == found

@@ -1,4 +1,4 @@
-"""Another provider is asked only where the one before certainly made no task, and only for what travels."""
+"""A submit falls back to another provider only if the first certainly made no task and the request is portable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REQUEST = ax.Extend(url=URL, model="V5", continue_at=2)
 
 @pytest.fixture
 async def second(stack: AsyncExitStack) -> Api:
-    """Return another API."""
+    """Return a second API."""
     return await stack.enter_async_context(serve_api())
 
 
@@ -33,13 +33,13 @@ async def client(api: Api, second: Api) -> AsyncIterator[ax.Client]:
 
 
 async def notes(client: ax.Client, ref: str) -> list[str]:
-    """Return what the journal of a job says for people."""
+    """Return the notes in a job's journal."""
     return [entry.note for entry, _ in await client.timeline(ref) if entry.note]
 
 
 @pytest.mark.parametrize("code", [401, 402, 429, 455])
 async def test_a_refusal_goes_on_to_the_next(client: ax.Client, api: Api, second: Api, code: int) -> None:
-    """The job is the second one's, with the key; the first one's journal has the refusal, which was not waited out."""
+    """After a refusal the second provider gets the job and the key at once, and the first journal keeps the refusal."""
     api.codes = [code] * 9
     job = await client.submit(REQUEST, fallback=("second",), key="chat:1", meta={"chat": 1})
     song = await job
@@ -53,7 +53,7 @@ async def test_a_refusal_goes_on_to_the_next(client: ax.Client, api: Api, second
 
 
 async def test_no_connection_goes_on_to_the_next(second: Api, unused_tcp_port: int) -> None:
-    """Where nobody listens nothing was sent."""
+    """A provider that refuses connections got nothing, so the next one is tried."""
     away = ax.Kie("0123456789abcdef", base_url=f"http://127.0.0.1:{unused_tcp_port}", name="away")
     async with ax.Client(away, second.provider(name="second"), wait_timeout=20.0) as client:
         song = await client.run(REQUEST, fallback=["second"])
@@ -63,7 +63,7 @@ async def test_no_connection_goes_on_to_the_next(second: Api, unused_tcp_port: i
 
 @pytest.mark.parametrize("code", [0, 500])
 async def test_an_unknown_outcome_goes_nowhere(client: ax.Client, api: Api, second: Api, code: int) -> None:
-    """A lost answer, or one that does not say whether a task was made, may have been paid for."""
+    """A lost or unclear answer may mean a paid task, so no other provider is tried."""
     api.codes = [code]
     job = await client.submit(REQUEST, fallback=("second",), key="chat:1")
     again = await client.submit(REQUEST, fallback=("second",), key="chat:1")
@@ -73,7 +73,7 @@ async def test_an_unknown_outcome_goes_nowhere(client: ax.Client, api: Api, seco
 
 
 async def test_the_first_one_takes_it_where_it_can(client: ax.Client, api: Api, second: Api) -> None:
-    """Without a refusal nobody else hears of the request, and the journal has no note."""
+    """If the first provider accepts, no other one is called and the journal has no note."""
     job = await client.extend(url=URL, model="V5", continue_at=2, fallback="second")
 
     assert ("kie", 1, 0) == (job.provider, len(api.posts), len(second.posts))
@@ -81,7 +81,7 @@ async def test_the_first_one_takes_it_where_it_can(client: ax.Client, api: Api, 
 
 
 async def test_the_last_refusal_is_raised_and_tells_of_the_others(client: ax.Client, api: Api, second: Api) -> None:
-    """Where all refuse, the error is the last one's, with the refusals before it as its notes; the key is free."""
+    """If all providers refuse, the last refusal is raised with the earlier ones as notes, and the key is free."""
     api.codes, second.codes = [402], [401]
     with pytest.raises(ax.AuthError) as refused:
         await client.submit(REQUEST, fallback=("second",), key="chat:1")
@@ -95,7 +95,7 @@ async def test_the_last_refusal_is_raised_and_tells_of_the_others(client: ax.Cli
 
 
 async def test_the_same_call_again_gives_the_same_job(client: ax.Client, api: Api, second: Api) -> None:
-    """A key that went to the second provider is found there by the same call, now or later, and paid once."""
+    """A repeated call finds the job of its key at the second provider, now or later, and pays once."""
     api.codes = [402]
     first, twin = await asyncio.gather(*(client.submit(REQUEST, fallback=("second",), key="chat:1") for _ in range(2)))
     later = await client.submit(REQUEST, fallback=("second",), key="chat:1")
@@ -109,7 +109,7 @@ async def test_the_same_call_again_gives_the_same_job(client: ax.Client, api: Ap
 
 
 def test_a_job_at_any_provider_of_the_chain_is_the_calls_own() -> None:
-    """Another process may have got the key at the first provider while this one goes on to the second."""
+    """A call accepts its key's job at any provider of its chain, since another process may have got the key there."""
     first, second, other = ax.Kie(name="first"), ax.Kie(name="second"), ax.Kie(name="other")
     order = Order(request=REQUEST, provider=first, fallback=(second,), key="chat:1")
     order = order.after(ax.CreditsError("no credits", provider="first", charged=False))
@@ -122,7 +122,7 @@ def test_a_job_at_any_provider_of_the_chain_is_the_calls_own() -> None:
 
 
 async def test_a_key_in_a_handler_is_found_at_the_second_provider(client: ax.Client, api: Api, second: Api) -> None:
-    """A handler that is called again gets the job that it submitted before, wherever that went."""
+    """A handler that runs again gets the job that it submitted before, at whichever provider it is."""
     api.codes = [200, 402]
     refs: list[str] = []
     done = asyncio.Event()
@@ -155,11 +155,11 @@ async def test_a_key_in_a_handler_is_found_at_the_second_provider(client: ax.Cli
 async def test_what_one_provider_alone_knows_does_not_travel(
     client: ax.Client, api: Api, second: Api, bound: dict[str, Any]
 ) -> None:
-    """An id of a track or a persona is refused with a fallback, before anything is spent."""
+    """A track id or a persona id, which only one provider knows, is refused with a fallback before anything is sent."""
     request = ax.Extend(model="V5", **bound)
     with pytest.raises(ax.RequestError, match="fallback: cannot be used with") as refused:
         await client.submit(request, fallback=("second",))
-    await client.submit(request, fallback=("kie",))  # itself alone
+    await client.submit(request, fallback=("kie",))  # a fallback to itself alone
 
     assert ["fallback"] == [problem.field for problem in refused.value.problems]
     assert (1, 0) == (len(api.posts), len(second.posts))
@@ -168,7 +168,7 @@ async def test_what_one_provider_alone_knows_does_not_travel(
 async def test_all_of_them_are_asked_what_is_wrong_before_anything_is_spent(
     make_sandbox: MakeSandbox, providers: Providers
 ) -> None:
-    """The problems of all come at once: a field that one lacks, a limit of another, an operation that a third lacks."""
+    """The problems of all providers in the chain are raised together before anything is sent."""
     sandbox = await make_sandbox()
     by_name = providers(sandbox)
     async with ax.Client(by_name["kie"], by_name["musicgpt"], by_name["sunoapi"]) as client:
@@ -189,7 +189,7 @@ async def test_all_of_them_are_asked_what_is_wrong_before_anything_is_spent(
 
 
 async def test_a_missing_key_of_the_second_is_told_first(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fallback that could never work is no fallback."""
+    """A missing key of the fallback provider is raised before anything is sent."""
     monkeypatch.delenv("SUNOAPI_API_KEY", raising=False)
     async with ax.Client(api.provider(), ax.SunoApi()) as client:
         with pytest.raises(ax.ConfigError, match="no API key for sunoapi"):
@@ -202,7 +202,7 @@ async def test_a_missing_key_of_the_second_is_told_first(api: Api, monkeypatch: 
 async def test_a_file_goes_along(
     kind: str, make_sandbox: MakeSandbox, providers: Providers, voice_file: Path, connect: Connect
 ) -> None:
-    """A file that was uploaded to the first provider reaches the second one as well: served, or in the body."""
+    """A file that was uploaded to the first provider also reaches the second one, served or in the body."""
     sandbox = await make_sandbox(faults=["code=402*1"])
     by_name = providers(sandbox)
     file = voice_file if kind == "path" else voice_file.read_bytes()

@@ -1,4 +1,4 @@
-"""Files: a client saves what it made, also when it is cut short; local files reach the provider."""
+"""A client saves the songs it made, also when saving is interrupted, and passes local files to the provider."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.support.sounds import MP3, OTHER_MP3
 async def test_the_demo_song_is_longer_than_its_source(
     make_sandbox: MakeSandbox, make_client: MakeClient, tmp_path: Path, voice_file: Path
 ) -> None:
-    """A saved extension is playable, longer than the source, and begins like it."""
+    """A saved extension is playable, longer than its source, and begins like it."""
     sandbox = await make_sandbox()
     client = await make_client(sandbox)
     told: list[tuple[str, int]] = []
@@ -58,12 +58,12 @@ async def test_the_demo_song_is_longer_than_its_source(
     )
 
 
-# --- saving that is cut short, or comes late -------------------------------------------------------------
+# --- interrupted and late saving -------------------------------------------------------------------------
 
 
 @define
 class Tap:
-    """A file host whose second file stops after its first bytes until it is opened."""
+    """A file host whose second file stops after its first bytes until the tap is opened."""
 
     open: asyncio.Event = field(factory=asyncio.Event)
 
@@ -80,13 +80,13 @@ class Tap:
 
 @pytest.fixture
 def tap() -> Tap:
-    """Return a tap, shut."""
+    """Return a closed tap."""
     return Tap()
 
 
 @pytest.fixture
 async def slow_song(tap: Tap) -> AsyncIterator[ax.Song]:
-    """Return a song of two tracks, of which the second comes as the tap lets it."""
+    """Return a song of two tracks, the second of which waits for the tap."""
     async with serve_host() as host:
         links = (host.put("/good.mp3", gives()), host.put("/slow.mp3", tap.slow))
         tracks = tuple(ax.Track(id=link, title="Rain", audio_url=link) for link in links)
@@ -95,7 +95,7 @@ async def slow_song(tap: Tap) -> AsyncIterator[ax.Song]:
 
 
 async def test_a_save_that_is_cancelled_leaves_nothing_behind(slow_song: ax.Song, tmp_path: Path) -> None:
-    """A take that was whole already is removed with the one that was under way."""
+    """A cancelled save removes both the take in progress and the one already whole."""
     both_begun = asyncio.Event()
     begun: set[str] = set()
 
@@ -120,14 +120,14 @@ async def test_a_save_that_is_cancelled_leaves_nothing_behind(slow_song: ax.Song
 
 
 async def test_a_cancelled_save_waits_for_what_a_thread_is_doing(slow_song: ax.Song, tmp_path: Path) -> None:
-    """On a slow disk too: a thread cannot be cancelled, so whoever cleans up waits for what it does."""
+    """A cancelled save waits for its thread before it cleans up, since a thread on a slow disk cannot be cancelled."""
     begun, disk, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(1))
 
     def progress(*_: object) -> None:
         if not begun.is_set():
             begun.set()
-            loop.run_in_executor(None, disk.wait, SOON_SECONDS)  # from now on each thread's work waits behind this
+            loop.run_in_executor(None, disk.wait, SOON_SECONDS)  # each later thread call waits behind this one
 
     transport = Transport()
     saving = asyncio.create_task(
@@ -135,7 +135,7 @@ async def test_a_cancelled_save_waits_for_what_a_thread_is_doing(slow_song: ax.S
     )
     await begun.wait()
     saving.cancel()
-    for _ in range(20):  # it has heard of it
+    for _ in range(20):  # lets the cancellation arrive
         await asyncio.sleep(0)
     assert not saving.done()
     disk.set()
@@ -149,7 +149,7 @@ async def test_a_cancelled_save_waits_for_what_a_thread_is_doing(slow_song: ax.S
 async def test_a_song_can_be_saved_after_its_client_was_closed(
     sandbox: Sandbox, make_client: MakeClient, tmp_path: Path, voice_file: Path
 ) -> None:
-    """Saving needs no open client, and opens no connection that stays open: aiohttp would complain of one."""
+    """Saving needs no open client and leaves no connection open, about which aiohttp would warn."""
     client = await make_client(sandbox, poll=True)
     song = await client.run(ax.Extend(file=voice_file, model="V5", continue_at=3))
     await client.aclose()
@@ -160,7 +160,7 @@ async def test_a_song_can_be_saved_after_its_client_was_closed(
 async def test_tracks_can_be_read_wherever_they_are_met(
     sandbox: Sandbox, make_client: MakeClient, voice_file: Path
 ) -> None:
-    """A handler, a stage, a job and its song give tracks that fetch their own files, also after the end."""
+    """The tracks of handlers, stages, jobs and songs fetch their own files, also after the client is closed."""
     client = await make_client(sandbox, "vidgo")
     told: list[bytes] = []
 
@@ -201,7 +201,7 @@ async def test_a_result_is_a_value_that_can_be_copied_and_pickled(sandbox: Sandb
 
 
 async def test_a_save_under_way_outlives_the_closing(slow_song: ax.Song, tap: Tap, tmp_path: Path) -> None:
-    """What the caller still waits for comes whole, and its connections are closed when it is there."""
+    """A save under way completes while the client closes, and its connections close afterwards."""
     connectors: list[aiohttp.BaseConnector] = []
     begun = asyncio.Event()
 
@@ -227,7 +227,7 @@ async def test_a_save_under_way_outlives_the_closing(slow_song: ax.Song, tap: Ta
 async def test_a_saved_file_has_the_permissions_of_any_other(
     slow_song: ax.Song, tap: Tap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The umask is heeded and never touched: it is the whole process's, other threads make files meanwhile."""
+    """A saved file follows the umask without changing it, since it is process-wide and other threads create files."""
     tap.open.set()
     umask = os.umask(0o027)
     try:
@@ -242,7 +242,7 @@ async def test_a_saved_file_has_the_permissions_of_any_other(
 
 @given(st.text())
 def test_names_are_safe_whatever_the_title(title: str) -> None:
-    """Any title gives a name without separators, controls, dots at its ends or overlong bytes."""
+    """Any title gives a file name without separators, control characters, dots at its ends or too many bytes."""
     name = safe_name(title)
 
     assert not set(name) & set('<>:"/\\|?*\x00\n\r\t')
@@ -253,12 +253,12 @@ def test_names_are_safe_whatever_the_title(title: str) -> None:
 
 @pytest.mark.parametrize("title", ["con", "NUL .a", "COM\u00b9", "lpt0.x", "CONIN$", "-rf"])
 def test_a_name_that_a_system_or_a_command_would_obey_gets_an_underscore(title: str) -> None:
-    """Windows has devices of these names, with anything behind them, and a hyphen begins an option."""
+    """A Windows device name, with any suffix, or a name that begins with a hyphen gets an underscore."""
     assert f"_{title}" == safe_name(title)
 
 
 def test_probe_tells_duration_and_trouble(voice_file: Path, tmp_path: Path) -> None:
-    """A WAV's duration is read, a format that is only known by its first bytes passes, and trouble has a name."""
+    """`probe` reads a WAV's duration, accepts formats known only by their first bytes, and names what is wrong."""
     (tmp_path / "empty.wav").touch()
     (tmp_path / "song.py").write_text("print('la')" * 100)
     (tmp_path / "picture.mp3").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500))
@@ -283,7 +283,7 @@ def test_probe_tells_duration_and_trouble(voice_file: Path, tmp_path: Path) -> N
 
 
 def test_an_offered_file_has_an_unguessable_name_until_it_is_withdrawn(voice_file: Path) -> None:
-    """A file is given under its secret alone, and no more once it was withdrawn."""
+    """An offered file is served only under its secret name, and no longer once it is withdrawn."""
     offers = Offers()
     offer = offers.offer(voice_file)
     token, name = offer.split("/")
@@ -296,7 +296,7 @@ def test_an_offered_file_has_an_unguessable_name_until_it_is_withdrawn(voice_fil
 
 
 def test_the_very_file_that_was_offered_is_served_or_none(tmp_path: Path) -> None:
-    """A file that takes the place of an offered one, or a link in its place, is not what was paid for."""
+    """A file or symlink that replaced an offered file is not served."""
     path = tmp_path / "voice.wav"
     path.write_bytes(b"RIFF")
     offers = Offers()
@@ -320,7 +320,7 @@ def test_the_very_file_that_was_offered_is_served_or_none(tmp_path: Path) -> Non
 async def test_a_file_can_be_served_by_our_own_receiver(
     provider: str, sandbox: Sandbox, make_client: MakeClient, voice_file: Path
 ) -> None:
-    """The provider fetches the file from the receiver, which offers it no longer when the job is final."""
+    """The provider fetches the file from our receiver, which withdraws it when the job is final."""
     client = await make_client(sandbox, provider, serve_files=True)
 
     song = await client.run(ax.AddInstrumental(file=voice_file, title="Rain", tags="piano", negative_tags=""))
@@ -330,7 +330,7 @@ async def test_a_file_can_be_served_by_our_own_receiver(
 
 
 async def test_a_file_that_nobody_could_ask_for_is_refused(sandbox: Sandbox, voice_file: Path) -> None:
-    """A worker whose callbacks another process takes cannot serve a file: that is told before anything is paid."""
+    """A worker whose callbacks go to another process cannot serve a file: the submit is refused before it is paid."""
     provider = ax.Vidgo(sandbox.api_key, base_url=sandbox.bases["vidgo"])
     request = ax.AddInstrumental(file=voice_file, title="Rain", tags="piano", negative_tags="", model="V5")
 
@@ -342,7 +342,7 @@ async def test_a_file_that_nobody_could_ask_for_is_refused(sandbox: Sandbox, voi
 
 
 async def test_a_mounted_receiver_serves_files(sandbox: Sandbox, voice_file: Path, unused_tcp_port: int) -> None:
-    """In an application of the user's own the provider finds the file too."""
+    """A receiver mounted in the user's application serves files too."""
     provider = ax.Vidgo(sandbox.api_key, base_url=sandbox.bases["vidgo"])
     request = ax.AddInstrumental(file=voice_file, title="Rain", tags="piano", negative_tags="", model="V5")
     app = web.Application()

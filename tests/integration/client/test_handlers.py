@@ -1,4 +1,4 @@
-"""Handlers: at least once for each job and stage, in order, after a restart too, never in the way."""
+"""Handlers run at least once for each job and stage, in order, also after a restart, and block nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRIES = 5
 
 
 class OddEndError(BaseException):
-    """What no handler should raise."""
+    """An exception that no handler should raise."""
 
 
 async def extend(client: ax.Client, sandbox: Sandbox, **extra: object) -> ax.Job:
@@ -37,17 +37,17 @@ async def raise_error() -> None:
 
 
 async def raise_odd_end() -> None:
-    """Fail with what is no Exception."""
+    """Raise a BaseException that is no Exception."""
     raise OddEndError
 
 
 async def raise_generator_exit() -> None:
-    """Fail with another one."""
+    """Raise GeneratorExit, another BaseException."""
     raise GeneratorExit
 
 
 async def await_what_was_cancelled() -> None:
-    """Await what somebody else has cancelled."""
+    """Await a task that was cancelled by someone else."""
     other = asyncio.get_running_loop().create_future()
     other.cancel()
     await other
@@ -67,11 +67,11 @@ async def hang() -> None:
 
 
 async def is_due_at(store: ax.MemoryStore, time: float) -> bool:
-    """Say whether handlers have work again at that time."""
+    """Return whether handlers have work due at that time."""
     return time == await store.next_due("handlers")
 
 
-# --- who is told what --------------------------------------------------------------------------------------------
+# --- which handlers run ------------------------------------------------------------------------------------------
 
 
 async def test_several_handlers_of_a_stage_are_all_called(sandbox: Sandbox, make_client: MakeClient) -> None:
@@ -94,7 +94,7 @@ async def test_several_handlers_of_a_stage_are_all_called(sandbox: Sandbox, make
 
 
 async def test_what_was_not_told_is_told_after_a_restart(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """Stages that arrived while nobody had a handler are told by the next client that has one."""
+    """Stages that arrived while no client had a handler are handled by the next client that has one."""
     store = ax.MemoryStore()
     listener = await make_client(sandbox, store=store)
     await (await extend(listener, sandbox))
@@ -120,7 +120,7 @@ async def test_what_was_not_told_is_told_after_a_restart(sandbox: Sandbox, make_
 async def test_a_handler_that_comes_while_the_client_is_open_is_told_what_waits(
     sandbox: Sandbox, make_client: MakeClient
 ) -> None:
-    """Without a handler nothing is claimed; the first one is told of the stages so far."""
+    """The first handler registered on an open client gets the stages that were reached before."""
     client = await make_client(sandbox)
     job = await extend(client, sandbox)
     await job
@@ -135,7 +135,7 @@ async def test_a_handler_that_comes_while_the_client_is_open_is_told_what_waits(
 
 
 async def test_a_slow_handler_never_delays_a_reply(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """All webhooks are answered while a handler still hangs."""
+    """All webhooks are answered while a handler hangs."""
     client = await make_client(sandbox)
     release = asyncio.Event()
 
@@ -152,7 +152,7 @@ async def test_a_slow_handler_never_delays_a_reply(sandbox: Sandbox, make_client
 
 @pytest.mark.parametrize("poll", [False, True])
 async def test_a_failure_is_told(poll: bool, make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """A failed job calls the handlers of failures once, after those of the stages that it reached."""
+    """A failed job calls its failure handlers once, after the handlers of the stages that it reached."""
     sandbox = await make_sandbox(faults=["error=complete:501"])
     client = await make_client(sandbox, poll=poll)
     told: list[str] = []
@@ -174,7 +174,7 @@ async def test_a_failure_is_told(poll: bool, make_sandbox: MakeSandbox, make_cli
 
 
 def test_what_is_no_handler_is_refused() -> None:
-    """SUBMITTED is told by the submit itself, and a function that is not async could not be awaited."""
+    """A handler for SUBMITTED, or one that is not async, is refused."""
     client = ax.Client(ax.Kie("key"))
 
     def plain(event: ax.StageEvent) -> None:
@@ -189,7 +189,7 @@ def test_what_is_no_handler_is_refused() -> None:
 
 
 async def test_partials_and_objects_are_handlers(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """Whatever is async when it is called can be a handler."""
+    """Any callable that returns an awaitable, such as a partial or an object, can be a handler."""
     calls: list[str] = []
 
     async def note(name: str, event: ax.StageEvent) -> None:
@@ -219,7 +219,7 @@ async def test_partials_and_objects_are_handlers(sandbox: Sandbox, make_client: 
 async def test_a_handler_that_fails_is_tried_again(
     sandbox: Sandbox, make_client: MakeClient, clock: JumpClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error is logged and the handler is called again; later stages of the job wait for it."""
+    """An error in a handler is logged and the handler is retried; later stages of the job wait for it."""
     client = await make_client(sandbox, clock=clock.clock)
     calls: list[str] = []
     done = asyncio.Event()
@@ -246,7 +246,7 @@ async def test_a_handler_that_fails_is_tried_again(
 async def test_only_the_handler_that_failed_is_tried_again(
     sandbox: Sandbox, make_client: MakeClient, clock: JumpClock
 ) -> None:
-    """Of three handlers of a stage the second fails for good: the others are called once."""
+    """When the second of three handlers of a stage fails for good, the other two run once."""
     client = await make_client(sandbox, clock=clock.clock)
     calls: Counter[str] = Counter()
     done = asyncio.Event()
@@ -289,7 +289,7 @@ async def test_only_the_handler_that_failed_is_tried_again(
 async def test_a_handler_is_given_up_after_five_tries(
     fail: Callable[[], Awaitable[None]], says: str, sandbox: Sandbox, make_client: MakeClient, clock: JumpClock
 ) -> None:
-    """However it fails, each pause is twice the one before; then it stands on the job, and the next stage is told."""
+    """A handler that fails in any way is tried five times with doubling pauses; then the job records it and goes on."""
     store = ax.MemoryStore()
     client = await make_client(sandbox, store=store, clock=clock.clock, handler_timeout=0.01)
     calls: list[str] = []
@@ -319,7 +319,7 @@ async def test_a_handler_is_given_up_after_five_tries(
 
 
 async def test_what_a_handler_submits_is_paid_once(sandbox: Sandbox, make_client: MakeClient, clock: JumpClock) -> None:
-    """A handler that submits three tasks and then fails gets the same three jobs when it is called again."""
+    """A handler that submits three tasks and then fails gets the same three jobs when it is retried."""
     client = await make_client(sandbox, clock=clock.clock)
     calls: list[list[str]] = []
     done = asyncio.Event()
@@ -346,7 +346,7 @@ async def test_what_a_handler_submits_is_paid_once(sandbox: Sandbox, make_client
 async def test_a_file_that_a_handler_fetched_again_is_the_same_file(
     sandbox: Sandbox, make_client: MakeClient, clock: JumpClock, voice_file: Path, tmp_path: Path
 ) -> None:
-    """What is in a file counts, not the name that it has in this call of the handler."""
+    """A retried handler's file is compared by its contents, not by the name that it has in that call."""
     client = await make_client(sandbox, clock=clock.clock)
     refs: list[str] = []
     done = asyncio.Event()
@@ -371,7 +371,7 @@ async def test_a_file_that_a_handler_fetched_again_is_the_same_file(
 async def test_a_handler_that_ran_while_the_store_failed_is_not_called_again(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """What it did is stored when the store is back, however long that takes; the next stage is told then."""
+    """A handler that ran while the store failed is recorded once the store is back, and not called again."""
     store = ax.MemoryStore()
     client = await open_client(store=store, clock=clock.clock, handler_timeout=5.0, **WEB)
     told: list[ax.Stage] = []

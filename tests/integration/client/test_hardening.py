@@ -1,4 +1,4 @@
-"""Faults at the worst moment: a submit that never was leaves no job, and one client's end is not another's."""
+"""Faults at the worst moment: a failed submit leaves no job, and closing one client does not affect another."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ async def extend(client: ax.Client, **extra: object) -> ax.Job:
 
 
 async def refs(store: ax.MemoryStore) -> list[str]:
-    """Return the jobs of a store."""
+    """Return the refs of a store's jobs."""
     return [stored.index.ref async for stored in store.jobs()]
 
 
-# --- a submit that was not stored --------------------------------------------------------------------------------
+# --- submits that could not be stored ----------------------------------------------------------------------------
 
 
 async def test_a_submit_that_could_not_be_stored_is_not_stored_later(api: Api, open_client: MakeClient) -> None:
-    """When the store comes back and asks for what it lost, a submit that failed is no part of that."""
+    """A submit that failed because its job could not be stored is not stored when the client refills an empty store."""
     store = FaultyMemory()
     client = await open_client(store=store, **WEB)
     await store.was_secret_kept.wait()
@@ -55,7 +55,7 @@ async def test_a_submit_that_could_not_be_stored_is_not_stored_later(api: Api, o
 async def test_a_submit_that_waits_for_its_turn_is_no_job_yet(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """A client that looks at everything it holds does not store a job whose POST was not allowed yet."""
+    """A client that restores all its jobs to the store leaves out a job whose POST still waits for its turn."""
     api.is_done = False
     store = ax.MemoryStore()
     provider = api.provider(limits=ax.Limits(parallel=1))
@@ -64,7 +64,7 @@ async def test_a_submit_that_waits_for_its_turn_is_no_job_yet(
         job = await extend(first)
 
     async with ax.Client(provider, **settings) as client:  # type: ignore[arg-type]  # as above
-        with pytest.raises(ax.RateLimitError):  # its first look at everything meets the submit in the queue
+        with pytest.raises(ax.RateLimitError):  # its first pass over all jobs meets the queued submit
             await clock.run(extend(client, key="mine"))
 
     assert [job.ref] == await refs(store)
@@ -75,7 +75,7 @@ async def test_a_submit_that_waits_for_its_turn_is_no_job_yet(
 async def test_a_refusal_that_is_not_stored_yet_does_not_stand_in_for_its_resend(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """A POST that may be sent again is, with the same key, although the store was away when it was refused."""
+    """A retryable POST is resent with its key although the store was away when its refusal should have been stored."""
     store = FaultyMemory()
     client = await open_client(store=store, clock=clock.clock, **WEB)
     api.codes = [429]
@@ -91,7 +91,7 @@ async def test_a_refusal_that_is_not_stored_yet_does_not_stand_in_for_its_resend
     assert job.ref == await store.find(key="mine")
 
 
-# --- an answer that no store can keep ----------------------------------------------------------------------------
+# --- journals ----------------------------------------------------------------------------------------------------
 
 
 async def test_an_answer_with_a_header_that_is_no_text_is_stored(stack: AsyncExitStack, connect: Connect) -> None:
@@ -131,7 +131,7 @@ RUNNING = (
 async def test_statuses_that_all_differ_leave_room_for_the_result(
     stack: AsyncExitStack, clock: JumpClock, said: str
 ) -> None:
-    """An API that fails for hours with a new text each time, or signs links anew, does not fill the song's journal."""
+    """Hours of status answers that all differ, by error text or signed links, leave the journal room for the song."""
     calls, is_long_silent = 0, asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -154,7 +154,7 @@ async def test_statuses_that_all_differ_leave_room_for_the_result(
     host, port = server.sockets[0].getsockname()
     provider = ax.Kie("0123456789abcdef0123", base_url=f"http://{host}:{port}", limits=ax.Limits(queries=None))
     store = ax.MemoryStore()
-    # A busy machine makes the clock jump far: the job must not be given up meanwhile.
+    # On a busy machine this clock may jump far: the job must not expire meanwhile.
     client = await stack.enter_async_context(ax.Client(provider, store=store, clock=clock.clock, expire_after=1e9))
     job = await extend(client)
 
@@ -168,13 +168,13 @@ async def test_statuses_that_all_differ_leave_room_for_the_result(
     assert ["a"] == [track.id for track in song.tracks]
 
 
-# --- a callback that the provider says it could not make ---------------------------------------------------------
+# --- a callback that the provider could not deliver --------------------------------------------------------------
 
 
 async def test_a_callback_exception_without_a_track_ends_within_minutes(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """What may never show a track is not awaited for a day, and says why; a song that comes late still counts."""
+    """A callback exception without a track fails the job within minutes, not a day; a late song still completes it."""
     api.is_done, api.word = False, "CALLBACK_EXCEPTION"
     client = await open_client(store=ax.MemoryStore(), clock=clock.clock, **WEB)
     job = await extend(client)
@@ -192,7 +192,7 @@ async def test_a_callback_exception_without_a_track_ends_within_minutes(
 async def test_a_callback_exception_that_passes_is_no_failure(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """A status that shows the song after all completes the job."""
+    """A status that shows the song after a callback exception completes the job."""
     api.is_done, api.word = False, "CALLBACK_EXCEPTION"
     client = await open_client(store=ax.MemoryStore(), clock=clock.clock, **WEB)
     job = await extend(client)
@@ -207,7 +207,7 @@ async def test_a_callback_exception_that_passes_is_no_failure(
 
 
 async def test_a_question_from_the_future_is_asked_once(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
-    """A webhook that only a status call explains leads to one call, even if the clock was ahead for a moment."""
+    """A webhook that needs a status call causes only one, even if the clock was ahead for a moment."""
     api.is_done = False
     store = ax.MemoryStore()
     client = await open_client(store=store, clock=clock.clock, **WEB)
@@ -233,7 +233,7 @@ async def test_a_question_from_the_future_is_asked_once(api: Api, open_client: M
 async def test_a_client_that_does_not_open_leaves_the_shared_store_to_others(
     api: Api, open_client: MakeClient, connect: Connect
 ) -> None:
-    """Whoever is cancelled while it opens a store gives back no more than its own use of it."""
+    """A client whose opening is cancelled closes only its own use of a shared store."""
     store = connect()
     client = await open_client(store=store)
     with pytest.raises(TimeoutError):
@@ -245,14 +245,14 @@ async def test_a_client_that_does_not_open_leaves_the_shared_store_to_others(
 
 
 async def test_nothing_is_submitted_once_closing_began(api: Api, open_client: MakeClient) -> None:
-    """While the receiver still takes what it accepted a submit is refused, so that no POST is cut off."""
+    """A submit is refused once closing has begun, even while the receiver still handles accepted deliveries."""
     client = await open_client(**WEB)
     job = await extend(client)
     callback = URL(api.posts[-1]["callBackUrl"])
     _, delivery = await asyncio.open_connection(callback.host, callback.port)
     delivery.write(f"POST {callback.path} HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\n".encode())
     await delivery.drain()
-    await api.call_back("text")  # the delivery that began before is under way by now
+    await api.call_back("text")  # the earlier delivery is under way by now
     wait = asyncio.create_task(job.result())
     closing = asyncio.create_task(client.aclose())
     with pytest.raises(ax.ClientClosedError):
@@ -267,7 +267,7 @@ async def test_nothing_is_submitted_once_closing_began(api: Api, open_client: Ma
 
 
 class SlowMemory(FaultyMemory):
-    """A store whose answer to a create takes a moment once it is full."""
+    """A store whose answer to a create is delayed once it is full."""
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -276,7 +276,7 @@ class SlowMemory(FaultyMemory):
         self.answers = asyncio.Event()
 
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
-        """Create, and keep an answer of no room back for a while."""
+        """Create, and delay the answer that there is no room."""
         created = await super().create(entry, index, limits=limits, now=now)
         if isinstance(created, Full):
             self.is_full.set()
@@ -285,7 +285,7 @@ class SlowMemory(FaultyMemory):
 
 
 async def test_a_submit_that_asks_for_room_does_not_delay_the_close(api: Api, open_client: MakeClient) -> None:
-    """Whoever hears that there is no room after closing began waits for none."""
+    """A submit that learns after closing began that there is no room does not wait for any."""
     api.is_done = False
     store = SlowMemory()
     client = ax.Client(api.provider(limits=ax.Limits(parallel=1)), store=store, **WEB)  # type: ignore[arg-type]  # a test's own settings
@@ -304,11 +304,11 @@ async def test_a_submit_that_asks_for_room_does_not_delay_the_close(api: Api, op
             await submit
 
 
-# --- what was refused --------------------------------------------------------------------------------------------
+# --- refused deliveries ------------------------------------------------------------------------------------------
 
 
 async def test_a_forged_delivery_is_refused_when_it_is_replayed(api: Api, stack: AsyncExitStack) -> None:
-    """What was refused for its signature is verified again: looking at it once more makes it no better."""
+    """Replaying a delivery verifies its signature again, so a forged one is refused again."""
     provider = api.provider(webhook_key="k" * 32)
     client = await stack.enter_async_context(ax.Client(provider, **WEB))  # type: ignore[arg-type]  # a test's own settings
     job = await extend(client)

@@ -1,4 +1,4 @@
-"""Input: audio in any form, all problems at once, and a timeout that tells what was heard last."""
+"""Audio comes in any form, all problems come in one error, and a timeout says what was heard last."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.api import Api
 from tests.support.clock import JumpClock
 
 FILES = ("kie", "vidgo", "musicgpt")
-"""One provider for each way that a file goes: uploaded, served, inside the submit."""
+"""One provider for each way of passing a file: uploaded, served, or inside the submit."""
 
 
 @pytest.fixture
@@ -33,10 +33,10 @@ def spool_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class OnlyReads:
-    """A file object that can do nothing but read, as a pipe or a response can."""
+    """A file object that can only be read, like a pipe or a response."""
 
     def __init__(self, data: bytes) -> None:
-        """Hold what is to be read."""
+        """Hold the bytes to read."""
         self._data = io.BytesIO(data)
 
     def read(self, size: int = -1) -> bytes:
@@ -45,7 +45,7 @@ class OnlyReads:
 
 
 class Breaks(OnlyReads):
-    """A file object whose line breaks."""
+    """A file object whose read fails."""
 
     def read(self, size: int = -1) -> bytes:
         """Raise an error."""
@@ -54,7 +54,7 @@ class Breaks(OnlyReads):
 
 
 async def test_a_source_goes_by_its_name(open_client: MakeClient, api: Api) -> None:
-    """Whoever gives a path alone reads how it is given."""
+    """A source passed by position raises a TypeError that names the arguments to use."""
     client = await open_client()
 
     for call, names in ((client.extend, "audio_id= or url= or file="), (client.add_instrumental, "url= or file=")):
@@ -80,7 +80,7 @@ async def extend(client: ax.Client, file: object) -> ax.Job:
 async def test_audio_may_be_given_in_any_form(
     name: str, form: str, sandbox: Sandbox, make_client: MakeClient, voice_file: Path
 ) -> None:
-    """It arrives whole, the temporary file is gone when the job is final, and the user's own file stays."""
+    """Audio in any form arrives whole, its temporary file goes when the job is final, and the user's file stays."""
     data = voice_file.read_bytes()
     client = await make_client(sandbox, name)
     with voice_file.open("rb") as opened:
@@ -105,7 +105,7 @@ async def test_audio_may_be_given_in_any_form(
 async def test_a_served_file_stays_until_its_job_is_final(
     api: Api, open_client: MakeClient, voice_file: Path, spool_folder: Path
 ) -> None:
-    """The provider may come for it as long as the task runs; closing the client removes it at the latest."""
+    """A served file stays while its task runs and is removed at the latest when the client closes."""
     clients = [await open_client(serve_files=True, **WEB) for _ in range(2)]
     jobs = [await client.extend(file=voice_file.read_bytes(), model="V5", continue_at=1) for client in clients]
     kept = [job.request.path for job in jobs]
@@ -123,7 +123,7 @@ async def test_a_served_file_stays_until_its_job_is_final(
 async def test_what_is_not_submitted_leaves_no_file(
     fault: str, api: Api, open_client: MakeClient, voice_file: Path, spool_folder: Path
 ) -> None:
-    """Whatever stands in the way of a submit, no temporary file is left."""
+    """A submit that fails for any reason leaves no temporary file."""
     api.codes = [402] if fault == "code=402" else []
     provider = ax.Kie(None if fault == "no key" else "0123456789abcdef0123", base_url=api.base)
     async with ax.Client(provider, serve_files=True, **WEB) as client:  # type: ignore[arg-type]  # a test's own settings
@@ -154,7 +154,7 @@ async def test_what_is_not_submitted_leaves_no_file(
 async def test_what_cannot_be_music_is_refused_before_anything_is_sent(
     file: AudioFile, says: str, api: Api, open_client: MakeClient, spool_folder: Path
 ) -> None:
-    """The problem says what was found, in few words, and no temporary file is left when the client closes."""
+    """Input that is no audio is refused with a short description of it, and leaves no temporary file."""
     client = await open_client()
 
     with pytest.raises(ax.RequestError) as refused:
@@ -168,7 +168,7 @@ async def test_what_cannot_be_music_is_refused_before_anything_is_sent(
 
 
 def test_a_file_object_is_read_from_where_it_stands(spool_folder: Path, voice_file: Path) -> None:
-    """It is set back there, so that it can be submitted again; a name of its own is kept."""
+    """A file object is read from its current position and set back there for another submit; its own name is kept."""
     spool, file = Spool(), io.BytesIO(b"junkRIFF")
     file.seek(4)
 
@@ -186,7 +186,7 @@ def test_a_file_object_is_read_from_where_it_stands(spool_folder: Path, voice_fi
 
 
 def test_a_text_file_object_is_told_from_a_binary_one(spool_folder: Path) -> None:
-    """Where only reading shows it, the error says how to open it."""
+    """A text file object raises an error that says how to open the file, also when only reading shows it."""
 
     class Text:
         def read(self, size: int) -> str:
@@ -219,7 +219,7 @@ def test_a_text_file_object_is_told_from_a_binary_one(spool_folder: Path) -> Non
     ],
 )
 def test_the_first_bytes_tell_a_format(head: bytes, suffix: str | None) -> None:
-    """Text in UTF-16 begins like an MP3 frame and is none."""
+    """UTF-16 text is not taken for an MP3, although its first bytes look like an MP3 frame."""
     assert suffix == suffix_of(head)
 
 
@@ -227,7 +227,7 @@ def test_the_first_bytes_tell_a_format(head: bytes, suffix: str | None) -> None:
 
 
 async def test_all_problems_come_at_once(api: Api) -> None:
-    """Those of the request, the file, the key, the meta, the time, and that there is no API key."""
+    """The problems of request, file, key, meta, timeout and missing API key come in one error."""
     async with ax.Client(ax.Kie(base_url=api.base)) as client:
         request = ax.Extend.draft(file="no/such.wav", style_weight=7)
         with pytest.raises(ax.RequestError) as refused:
@@ -243,7 +243,7 @@ async def test_all_problems_come_at_once(api: Api) -> None:
 
 
 async def test_what_no_journal_could_hold_is_refused(open_client: MakeClient, api: Api) -> None:
-    """A job whose journal is filled by its own request could take nothing that is heard of it."""
+    """A request so large that it would fill its job's journal is refused."""
     client = await open_client()
 
     with pytest.raises(ax.RequestError, match="meta: must be at most 1048576 bytes of JSON"):
@@ -255,7 +255,7 @@ async def test_what_no_journal_could_hold_is_refused(open_client: MakeClient, ap
 
 @pytest.mark.parametrize("request_", [ax.Extend, {"audio_id": "x"}, None, "x" * 5_000])
 async def test_what_is_no_request_says_what_to_pass(request_: object, open_client: MakeClient, api: Api) -> None:
-    """A class, a dict and a text are told from a request."""
+    """A class, a dict or a text instead of a request raises an error that says what to pass."""
     client = await open_client()
 
     for call in (client.submit, client.run):
@@ -266,7 +266,7 @@ async def test_what_is_no_request_says_what_to_pass(request_: object, open_clien
 
 
 async def test_no_message_of_a_call_repeats_a_long_value(open_client: MakeClient, api: Api) -> None:
-    """Whatever is given where a name is expected."""
+    """No error message repeats a long value in full."""
     client, long = await open_client(), "x" * 5_000
 
     async def calls() -> list[BaseException | object]:
@@ -288,7 +288,7 @@ async def test_no_message_of_a_call_repeats_a_long_value(open_client: MakeClient
 
 
 async def test_the_field_that_switched_custom_mode_on_is_named(open_client: MakeClient, api: Api) -> None:
-    """And how to switch it off, which then works."""
+    """The error names the field that switched custom mode on and how to switch it off, which then works."""
     client = await open_client()
 
     with pytest.raises(ax.RequestError) as refused:
@@ -304,11 +304,11 @@ async def test_the_field_that_switched_custom_mode_on_is_named(open_client: Make
     assert 1 == len(api.posts)
 
 
-# --- what a timeout tells --------------------------------------------------------------------------------------------
+# --- what a timeout says -----------------------------------------------------------------------------------------
 
 
 async def test_a_timeout_tells_that_no_webhook_came(api: Api, open_client: MakeClient) -> None:
-    """Where webhooks are expected their silence has a likely cause; once one came, that is not said."""
+    """If webhooks are expected and none came, the timeout names a likely cause; once one came, it does not."""
     job = await (await open_client(**WEB)).extend(audio_id="x", model="V5")
     with pytest.raises(ax.StageTimeoutError, match=r"it is at submitted; no webhook has come: can its public_url be"):
         await job.result(timeout=0.01)
@@ -319,7 +319,7 @@ async def test_a_timeout_tells_that_no_webhook_came(api: Api, open_client: MakeC
 
 
 async def test_a_timeout_tells_what_the_submit_was_answered(api: Api, open_client: MakeClient) -> None:
-    """What nobody could read is the likelier cause of the silence, and may be a word of ours that is wrong."""
+    """The timeout quotes a submit answer that could not be read, since that may explain the silence."""
     api.codes = [999]
     job = await (await open_client(**WEB)).extend(audio_id="x", model="V5")
     says = r"nothing is known of it yet; its submit got no readable answer: kie answered 999: the vendor's words"
@@ -328,7 +328,7 @@ async def test_a_timeout_tells_what_the_submit_was_answered(api: Api, open_clien
 
 
 async def test_a_timeout_tells_a_word_that_nobody_knows(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
-    """The vendor may have a new word for an end."""
+    """The timeout quotes an unknown status word, since it may be the vendor's new word for an end."""
     api.is_done, api.word = False, "ARCHIVED_FOR_LATER"
     job = await (await open_client(clock=clock.clock)).extend(audio_id="x", model="V5")
     with pytest.raises(ax.StageTimeoutError, match=r"the provider sent an unknown stage word: ARCHIVED_FOR_LATER\)"):
@@ -345,7 +345,7 @@ async def test_a_timeout_tells_a_word_that_nobody_knows(api: Api, open_client: M
 async def test_a_timeout_tells_what_the_last_poll_said(
     codes: list[int], says: str, api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """A poll that was refused is told in the provider's words, one that was answered as such."""
+    """The timeout says whether the last poll was refused, in the provider's words, or answered."""
     api.status_codes, api.is_done = codes, False
     job = await (await open_client(clock=clock.clock)).extend(audio_id="x", model="V5")
 
@@ -356,7 +356,7 @@ async def test_a_timeout_tells_what_the_last_poll_said(
 async def test_a_timeout_tells_that_a_status_call_never_left(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """It is told as well, though the journal holds nothing of it."""
+    """The timeout says that a status call was never sent, although the journal has no entry of it."""
     async with aiohttp.ClientSession() as session:
         client = await open_client(session=session, clock=clock.clock)
         job = await client.extend(audio_id="x", model="V5")

@@ -1,4 +1,4 @@
-"""One key is one task: however often, from wherever and at whatever moment it is submitted."""
+"""One key is one task, however often, from wherever and whenever it is submitted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_a_refused_key_may_be_used_again(make_sandbox: MakeSandbox, make_c
 
 
 async def test_a_key_that_is_refused_while_it_is_looked_up_is_free(api: Api, open_client: MakeClient) -> None:
-    """Another client's job is found by its key, and refused before it is read: then ours is submitted."""
+    """If another client's job of the key is refused between find and read, our submit is sent."""
     found, go_on = asyncio.Event(), asyncio.Event()
     api.gate.clear()
     api.codes = [402]
@@ -79,7 +79,7 @@ async def test_one_key_is_one_task_however_many_submit_it(sandbox: Sandbox, make
 
 
 async def test_a_key_that_is_taken_by_another_request_is_refused(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """The error names the job that has the key and what differs; nothing is sent, and the first job lives on."""
+    """The error names the job that has the key and the difference; nothing is sent, and the first job continues."""
     client = await make_client(sandbox)
     first = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="chat:8")
 
@@ -106,7 +106,7 @@ async def test_a_key_that_is_taken_by_another_request_is_refused(sandbox: Sandbo
 async def test_what_a_provider_is_sent_in_any_case_is_no_difference(
     first: dict[str, Any], second: dict[str, Any], sandbox: Sandbox, make_client: MakeClient, voice_file: Path
 ) -> None:
-    """A default that is given, and another spelling of the same, are the same request."""
+    """A default passed explicitly, or another spelling of the same value, is the same request."""
     client = await make_client(sandbox)
     asked: dict[str, Any] = {"file": voice_file, "title": "a", "tags": "b", "negative_tags": "c", "key": "once"}
 
@@ -119,7 +119,7 @@ async def test_what_a_provider_is_sent_in_any_case_is_no_difference(
 async def test_a_file_is_what_is_in_it(
     sandbox: Sandbox, make_client: MakeClient, voice_file: Path, tmp_path: Path
 ) -> None:
-    """The same audio may come from elsewhere or as bytes; other audio under the same path is another request."""
+    """Files are compared by content: the same audio from elsewhere matches, other audio at the same path does not."""
     client = await make_client(sandbox)
     path = tmp_path / "moved.wav"
     shutil.copy(voice_file, path)
@@ -138,7 +138,7 @@ async def test_a_file_is_what_is_in_it(
 
 
 async def test_two_requests_at_once_with_one_key_conflict(api: Api, open_client: MakeClient) -> None:
-    """The second one is refused while the first one's POST is under way, and the first one goes on."""
+    """A different request with the same key is refused while the first one's POST is under way."""
     api.gate.clear()
     client = await open_client()
     first = asyncio.create_task(client.submit(REQUEST, key="once"))
@@ -153,7 +153,7 @@ async def test_two_requests_at_once_with_one_key_conflict(api: Api, open_client:
 
 
 async def test_another_provider_is_another_request(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """One key at two providers would be two tasks."""
+    """One key at two providers would be two tasks, so the second call is refused."""
     store = ax.MemoryStore()
     await (await make_client(sandbox, store=store)).extend(audio_id=sandbox.track_ids[0], model="V5", key="once")
     other = await make_client(sandbox, "sunoapi", store=store)
@@ -163,7 +163,7 @@ async def test_another_provider_is_another_request(sandbox: Sandbox, make_client
 
 
 async def test_exactly_one_of_many_calls_with_a_key_is_new(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """Whoever looks the job up later did not submit it, and finds it by its key as well."""
+    """Exactly one of many calls with a key gets a job that is new; the others and lookups get the same job, not new."""
     client = await make_client(sandbox)
 
     jobs = await asyncio.gather(
@@ -180,7 +180,7 @@ async def test_exactly_one_of_many_calls_with_a_key_is_new(sandbox: Sandbox, mak
     "look", [{"key": "never"}, {}, {"ref": "a", "key": "b"}, {"key": "\ud800"}, {"key": "x" * 999}]
 )
 async def test_a_key_that_nobody_used_is_a_problem(look: dict[str, str], open_client: MakeClient, api: Api) -> None:
-    """So are none and both of ref and key; the message repeats no long key."""
+    """An unknown key, neither ref nor key, and both together are problems; the message shortens a long key."""
     client = await open_client()
 
     with pytest.raises(ax.RequestError) as refused:
@@ -192,7 +192,7 @@ async def test_a_key_that_nobody_used_is_a_problem(look: dict[str, str], open_cl
 
 @pytest.mark.parametrize("key", ["", "x" * 513, "half a pair: \ud800"])
 async def test_a_key_that_no_store_can_keep_is_refused(sandbox: Sandbox, make_client: MakeClient, key: str) -> None:
-    """Before anything is sent; and no store is asked for such a ref."""
+    """A key or ref that no store can keep is refused before anything is sent or looked up."""
     client = await make_client(sandbox)
 
     with pytest.raises(ax.RequestError, match="key"):
@@ -209,7 +209,7 @@ async def test_a_key_that_no_store_can_keep_is_refused(sandbox: Sandbox, make_cl
 
 
 async def test_two_calls_with_one_key_share_a_resend(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
-    """The first POST is answered 429 and sent again: both callers, the early and the late one, get the one job."""
+    """Two calls with one key share the resend after a 429, and both get the one job."""
     api.codes = [429]
     api.gate.clear()
     client = await open_client(clock=clock.clock)
@@ -228,7 +228,7 @@ async def test_two_calls_with_one_key_share_a_resend(api: Api, open_client: Make
 async def test_a_resend_of_a_key_does_not_find_what_was_refused(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """A 429 that could not be stored at once is sent again all the same, when the store is back."""
+    """A 429 that could not be stored at once is still resent when the store is back."""
     store = ax.MemoryStore()
     api.codes, api.on_post = [429], failing(store)
     client = await open_client(store=store, clock=clock.clock)
@@ -246,7 +246,7 @@ async def test_a_resend_of_a_key_does_not_find_what_was_refused(
 
 
 async def is_up(store: ax.MemoryStore) -> bool:
-    """Say whether a store answers."""
+    """Return whether a store answers."""
     try:
         await store.find(key="anything")
     except ax.StoreError:
@@ -255,7 +255,7 @@ async def is_up(store: ax.MemoryStore) -> bool:
 
 
 async def test_cancelling_one_caller_of_a_key_leaves_the_other(api: Api, open_client: MakeClient) -> None:
-    """Two callers share a submit; the one that stays gets the song."""
+    """If one of two callers that share a submit is cancelled, the other still gets the song."""
     api.gate.clear()
     client = await open_client()
     first, second = (asyncio.create_task(client.run(REQUEST, key="once")) for _ in range(2))
@@ -269,11 +269,11 @@ async def test_cancelling_one_caller_of_a_key_leaves_the_other(api: Api, open_cl
     assert ["task-1"] == api.made
 
 
-# --- a store that took a job without saying so -------------------------------------------------------------------
+# --- a store that takes a job without an answer ------------------------------------------------------------------
 
 
 class CutOffMemory(ax.MemoryStore):
-    """A store whose next answer to a create is lost, whether or not it took the job."""
+    """A store that loses its next answer to a create, whether or not it took the job."""
 
     def __init__(self, *, takes: bool) -> None:
         """Lose the first answer."""
@@ -282,7 +282,7 @@ class CutOffMemory(ax.MemoryStore):
         self.loses = True
 
     async def create(self, entry: Entry, index: Index, *, limits: ax.Limits, now: float) -> Created | Existing | Full:
-        """Begin a journal, and say so from the second time on."""
+        """Create the journal, and answer only from the second call on."""
         loses, self.loses = self.loses, False
         if loses and not self.takes:
             message = "the connection was cut on the way there"
@@ -298,7 +298,7 @@ class CutOffMemory(ax.MemoryStore):
 async def test_a_job_that_the_store_took_without_saying_so_is_not_taken_for_sent(
     takes: bool, api: Api, open_client: MakeClient
 ) -> None:
-    """Nothing was sent, so the same key is submitted again, and whoever waits for the first one is told."""
+    """A job whose create got no answer was never sent: its key can be resubmitted, and its own waiters get an error."""
     store = CutOffMemory(takes=takes)
     client = await open_client(store=store)
     with pytest.raises(ax.StoreError):
@@ -323,7 +323,7 @@ async def test_a_job_that_the_store_took_without_saying_so_is_not_taken_for_sent
 async def test_a_refusal_elsewhere_ends_the_wait(
     reachable: bool, api: Api, open_client: MakeClient, tmp_path: Path
 ) -> None:
-    """Another client waits for the job of the key when its POST is refused: that ends at once and says why."""
+    """A wait for a key's job in another client ends with the refusal when its POST is refused."""
     where = {"public_url": "http://127.0.0.1:9/audio", "listen": None} if reachable else {}
     api.codes = [402]
     api.gate.clear()
@@ -349,7 +349,7 @@ async def test_a_refusal_elsewhere_ends_the_wait(
 
 
 async def test_a_post_under_way_elsewhere_is_not_unknown(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
-    """Where nobody can call us, a wait in another client goes on while the POST is under way, and gets the song."""
+    """A poll-only client waits on while another client's POST is under way, and gets the song."""
     api.gate.clear()
     sender = await open_client(store=SqliteStore(tmp_path / "jobs.db"))
     other = await open_client(store=SqliteStore(tmp_path / "jobs.db"))
@@ -371,7 +371,7 @@ async def test_a_post_under_way_elsewhere_is_not_unknown(api: Api, open_client: 
 
 
 class TwoAtOnce(ax.MemoryStore):
-    """A store that takes no job before two have looked for its key."""
+    """A store that creates no job until two callers have looked for its key."""
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -380,7 +380,7 @@ class TwoAtOnce(ax.MemoryStore):
         self.both_looked = asyncio.Event()
 
     async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
-        """Return the ref of a job, and count."""
+        """Return the ref of a job, and count the calls."""
         found = await super().find(key=key, provider=provider, task_id=task_id)
         self.looks += key is not None
         if self.looks >= 2:
@@ -388,7 +388,7 @@ class TwoAtOnce(ax.MemoryStore):
         return found
 
     async def create(self, entry: Entry, index: Index, *, limits: ax.Limits, now: float) -> Created | Existing | Full:
-        """Begin a journal when the other one has looked too."""
+        """Create the journal once both callers have looked."""
         await self.both_looked.wait()
         return await super().create(entry, index, limits=limits, now=now)
 
@@ -397,7 +397,7 @@ class TwoAtOnce(ax.MemoryStore):
 async def test_a_key_leaves_no_file_served(
     at_once: bool, sandbox: Sandbox, make_client: MakeClient, voice_file: Path
 ) -> None:
-    """A file that was submitted several times under one key is served no longer than its job runs."""
+    """A file that is submitted several times under one key is not served longer than its job runs."""
     client = await make_client(sandbox, "vidgo")
     request = ax.AddInstrumental(file=voice_file, title="a", tags="b", negative_tags="c", model="V5")
 
@@ -416,14 +416,14 @@ async def test_a_key_leaves_no_file_served(
 async def test_a_key_submitted_by_two_clients_leaves_no_file_served(
     sandbox: Sandbox, make_client: MakeClient, voice_file: Path
 ) -> None:
-    """A client that finds the job made by the other one just before takes its own offer back at once."""
+    """A client that finds its key's job just made by another client withdraws its own offered file at once."""
     store = TwoAtOnce()
     clients = [await make_client(sandbox, "vidgo", store=store) for _ in range(2)]
     request = ax.AddInstrumental(file=voice_file, title="a", tags="b", negative_tags="c", model="V5")
 
     jobs = await asyncio.gather(*(client.submit(request, key="once") for client in clients))
     await asyncio.gather(*jobs)
-    for client in clients:  # the one that did not send it hears of the end later
+    for client in clients:  # the client that did not send it learns of the end later
         await client.aclose()
 
     assert 1 == len({job.ref for job in jobs})

@@ -1,4 +1,4 @@
-"""Limits: never more than allowed in any window, over all who share a store, and nothing is held for ever."""
+"""Limits hold in any window and over all clients of a store, and nothing holds a slot for ever."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ from tests.support.stores import FaultyMemory
 
 FINE_SECONDS = 1e-9
 COARSE_SECONDS = 0.015625
-"""How finely the clock of an event loop ticks on Linux, and on Windows until Python 3.12."""
+"""The resolution of an event loop's clock on Linux, and on Windows until Python 3.12."""
 WINDOW_SECONDS = 0.51
 PATIENT_SECONDS = 1e6
 LOOK_SECONDS = 1.0
-"""How long the end of another process's job may stay unseen."""
+"""How long another process's finished job may go unnoticed."""
 POST_SECONDS = 120.0
-"""How long a submit counts whose answer nobody knows."""
+"""How long a submit with an unknown outcome counts."""
 
 
 # --- calls in a window -----------------------------------------------------------------------------------------
 
 
 class Skipper(selectors.DefaultSelector):
-    """A selector that does not wait: its clock skips to the time when the wait would be over."""
+    """A selector that does not wait: its clock skips to the time when the wait would end."""
 
     def __init__(self) -> None:
-        """Begin at a time that is no round number."""
+        """Start at a time that is no round number."""
         super().__init__()
         self.now = 1_000.1
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Let the time pass."""
+        """Advance the time."""
         assert timeout is not None, "nobody would ever be woken"
         self.now += max(timeout, 0.0)
         return super().select(0)
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
-    """An event loop on such a clock, which ticks every *resolution* seconds and fires timers early by up to that."""
+    """An event loop on such a clock, which ticks every *resolution* seconds and fires timers up to that much early."""
 
     def __init__(self, resolution: float) -> None:
-        """Set the clock."""
+        """Set up the clock."""
         self._skipper = Skipper()
         self._resolution = resolution
         super().__init__(self._skipper)
-        self._clock_resolution = resolution  # asyncio reads the system's own here
+        self._clock_resolution = resolution  # asyncio reads the system clock's resolution here
 
     def time(self) -> float:
         """Return the time of the last tick."""
@@ -70,7 +70,7 @@ class SkippingLoop(asyncio.SelectorEventLoop):
 
 @frozen(kw_only=True)
 class Caller:
-    """Comes after a pause, waits so long for its permit unless it is cancelled before, and holds it for a while."""
+    """A caller that comes after a pause, may be cancelled while it waits for its permit, and then holds the permit."""
 
     pause: float = 0.0
     patience: float = PATIENT_SECONDS
@@ -80,7 +80,7 @@ class Caller:
 
 @define
 class Call:
-    """A call that was made."""
+    """A call that was permitted."""
 
     number: int
     began: float
@@ -88,7 +88,7 @@ class Call:
 
 
 async def make_calls(limiter: Limiter, callers: Sequence[Caller]) -> list[Call]:
-    """Let all *callers* come, and return the calls in the order in which they began."""
+    """Run all *callers*, and return their calls in the order in which they began."""
     loop, calls = asyncio.get_running_loop(), list[Call]()
 
     async def make(number: int, caller: Caller) -> None:
@@ -113,7 +113,7 @@ async def make_calls(limiter: Limiter, callers: Sequence[Caller]) -> list[Call]:
 
 
 def run_calls(limiter: Limiter, callers: Sequence[Caller], resolution: float = FINE_SECONDS) -> list[Call]:
-    """Do the same on a loop where no time is spent waiting."""
+    """Run `make_calls` on a loop that spends no time waiting."""
     with asyncio.Runner(loop_factory=lambda: SkippingLoop(resolution)) as runner:
         return runner.run(make_calls(limiter, callers))
 
@@ -134,7 +134,7 @@ CALLERS = st.builds(
     resolution=st.sampled_from([FINE_SECONDS, COARSE_SECONDS]),
 )
 def test_no_window_ever_holds_more_calls_than_allowed(callers: list[Caller], allowed: int, resolution: float) -> None:
-    """Whoever comes, gives up or is cancelled: a call counts until its window after its end; who waits is served."""
+    """No window holds too many calls, each counting until one window after its end; patient callers get their turn."""
     calls = run_calls(Limiter(allowed, WINDOW_SECONDS, LOOP_CLOCK), callers, resolution)
 
     for number, call in enumerate(calls):
@@ -152,7 +152,7 @@ def test_no_window_ever_holds_more_calls_than_allowed(callers: list[Caller], all
 
 @pytest.mark.parametrize("resolution", [FINE_SECONDS, COARSE_SECONDS])
 def test_a_timer_that_fires_early_stalls_nobody(resolution: float) -> None:
-    """Where timers fire up to 15.6 ms early, all who wait are served all the same, two in each window."""
+    """Timers that fire up to 15.6 ms early stall no waiter: two calls go out in each window."""
     calls = run_calls(Limiter(2, WINDOW_SECONDS, LOOP_CLOCK), [Caller(patience=6.0)] * 6, resolution)
 
     assert [0, 1, 2, 3, 4, 5] == [call.number for call in calls]
@@ -166,7 +166,7 @@ OpenPair = Callable[[ax.Limits], Awaitable[tuple[ax.Client, ax.Client]]]
 
 @pytest.fixture
 def open_pair(api: Api, connect: Connect, clock: JumpClock, stack: AsyncExitStack) -> OpenPair:
-    """Return a function that opens two clients of one account on one engine, which poll nothing by themselves."""
+    """Return a function that opens two clients of one account on one engine; neither polls by itself."""
 
     async def open_pair(limits: ax.Limits) -> tuple[ax.Client, ax.Client]:
         provider = api.provider(limits=limits, pace=ax.Pace(first=1e6, every=1e6, slowest=1e6))
@@ -183,7 +183,7 @@ async def extend(client: ax.Client) -> ax.Job:
 
 
 async def looks(client: ax.Client, clock: JumpClock) -> None:
-    """Let whoever waits for room look at the store again, as often as it takes to be sent."""
+    """Let submits that wait for room read the store again, as often as it takes to send them."""
     for _ in range(5):
         await clock.advance(LOOK_SECONDS)
         await client.store.next_due("polls")
@@ -192,7 +192,7 @@ async def looks(client: ax.Client, clock: JumpClock) -> None:
 async def test_submits_in_a_window_are_counted_over_both_clients(
     open_pair: OpenPair, api: Api, clock: JumpClock
 ) -> None:
-    """Of many who come at once to two clients no more than allowed are sent in any window, until all had a turn."""
+    """Submits that come to two clients at once respect the window's limit together, and each gets its turn."""
     one, two = await open_pair(ax.Limits(submits=3, per=10.0))
     sent: list[float] = []
 
@@ -209,7 +209,7 @@ async def test_submits_in_a_window_are_counted_over_both_clients(
 
 
 async def test_a_slot_is_held_as_long_as_the_job_is_open(open_pair: OpenPair, api: Api, clock: JumpClock) -> None:
-    """An hour later an open job still holds its slot, for both clients; when it ends, who waits longest gets it."""
+    """An open job holds its slot for both clients even an hour later; at its end the longest waiter gets the slot."""
     one, two = await open_pair(ax.Limits(parallel=1))
     first = await extend(one)
     waiting = asyncio.create_task(extend(two))
@@ -225,7 +225,7 @@ async def test_a_slot_is_held_as_long_as_the_job_is_open(open_pair: OpenPair, ap
 
 
 async def test_the_end_of_a_job_is_heard_of_without_a_look(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
-    """Whoever waits in the client that sees a job end is sent at once."""
+    """A submit that waits in the client that sees a job end is sent at once."""
     provider = api.provider(limits=ax.Limits(parallel=1))
     async with ax.Client(provider, clock=clock.clock, permit_timeout=1e5, **WEB) as client:  # type: ignore[arg-type]  # two texts
         await extend(client)
@@ -240,7 +240,7 @@ async def test_the_end_of_a_job_is_heard_of_without_a_look(api: Api, open_client
 
 @pytest.mark.parametrize("outcome", ["lost", "refused", "expired"])
 async def test_what_is_over_holds_no_slot(outcome: str, open_pair: OpenPair, api: Api, clock: JumpClock) -> None:
-    """A refusal, an answer that nobody will ever know, a job that was given up: the next one is sent at once."""
+    """A refused, an unknown and an expired job free their slot at once."""
     one, two = await open_pair(ax.Limits(parallel=1))
     api.codes = {"lost": [0], "refused": [402], "expired": []}[outcome]
     api.is_done = False
@@ -261,7 +261,7 @@ async def test_what_is_over_holds_no_slot(outcome: str, open_pair: OpenPair, api
 async def test_a_process_that_died_during_its_post_holds_its_slot_for_a_time_only(
     open_pair: OpenPair, api: Api, clock: JumpClock
 ) -> None:
-    """A submit whose answer nobody heard counts for two minutes, in its window and among the open jobs."""
+    """A submit whose process died during the POST counts for two minutes, in its window and among the open jobs."""
     dead, alive = await open_pair(ax.Limits(submits=1, per=10.0, parallel=1))
     api.gate.clear()
     lost = asyncio.create_task(extend(dead))
@@ -279,7 +279,7 @@ async def test_a_process_that_died_during_its_post_holds_its_slot_for_a_time_onl
 
 
 async def test_no_room_in_time_sends_nothing(open_pair: OpenPair, api: Api, clock: JumpClock) -> None:
-    """Submits whose turn does not come, whether first or behind others, raise RateLimitError; nothing is stored."""
+    """Submits whose turn does not come in time, first or behind others, raise RateLimitError and store nothing."""
     one, _ = await open_pair(ax.Limits(submits=1, per=1e6))
     first = await extend(one)
     waiting = [asyncio.create_task(extend(one)) for _ in range(3)]
@@ -296,7 +296,7 @@ async def test_no_room_in_time_sends_nothing(open_pair: OpenPair, api: Api, cloc
 
 
 async def test_a_store_that_fails_while_a_submit_waits_is_told(api: Api, clock: JumpClock) -> None:
-    """The submit is refused with the store's error and holds nothing; the next one waits for its turn and is sent."""
+    """A submit that waits for its turn raises a failing store's error and frees its place; the next one is sent."""
     store = ax.MemoryStore()
     provider = api.provider(limits=ax.Limits(submits=1, per=60.0))
     async with ax.Client(provider, store=store, clock=clock.clock) as client:
@@ -313,7 +313,7 @@ async def test_a_store_that_fails_while_a_submit_waits_is_told(api: Api, clock: 
 
 
 async def test_slots_that_the_store_lost_are_held_again(api: Api, clock: JumpClock) -> None:
-    """An engine that comes back empty is told of the jobs that are open, and so counts them."""
+    """After the store comes back empty, the client stores its open jobs again, and they hold their slots."""
     store = FaultyMemory()
     provider = api.provider(limits=ax.Limits(parallel=1))
     async with ax.Client(provider, store=store, clock=clock.clock, **WEB) as client:  # type: ignore[arg-type]  # two texts
@@ -331,7 +331,7 @@ async def test_slots_that_the_store_lost_are_held_again(api: Api, clock: JumpClo
 async def test_a_burst_stays_inside_a_limit_that_the_api_enforces(
     make_sandbox: MakeSandbox, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    """Eighty submits of two clients pass a sandbox that takes 20 in every window, without one refusal."""
+    """Eighty submits of two clients to a sandbox that takes 20 in any window are never refused."""
     sandbox = await make_sandbox(submit_limit=20, submit_window_seconds=0.1)
     kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], limits=ax.Limits(submits=20, per=0.1))
     url = f"sqlite:///{tmp_path}/jobs.db"
@@ -346,7 +346,7 @@ async def test_a_burst_stays_inside_a_limit_that_the_api_enforces(
 
 
 async def test_parallel_jobs_wait_for_a_free_slot(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """With one parallel job allowed, the next is sent when the one before is final."""
+    """With one parallel job allowed, the next submit is sent when the one before is final."""
     sandbox = await make_sandbox(parallel_limit=1)
     limits = ax.Limits(parallel=1)
     provider = ax.MusicGpt(sandbox.api_key, base_url=sandbox.bases["musicgpt"], limits=limits, pace=BRISK)

@@ -1,4 +1,4 @@
-"""What a client says of its jobs while it works: one line for each thing that happened, with fields for machines."""
+"""A client logs one line for each thing that happens to a job, with fields for machines."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.support.api import Api
 
 
 def lines(caplog: pytest.LogCaptureFixture, ref: str) -> list[tuple[str | None, str]]:
-    """Return stage and text of what was said of a job, its ref left out."""
+    """Return the stage and text of each log line of a job, without its ref."""
     found = [record for record in caplog.records if getattr(record, "audioext_ref", None) == ref]
     assert {("kie", "task-1")} == {(record.__dict__["provider"], record.__dict__["task_id"]) for record in found}
     return [(record.__dict__["stage"], record.getMessage().replace(ref, "R")) for record in found]
 
 
 async def test_each_stage_is_a_line(api: Api, open_client: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
-    """The submit, each stage and the end are said once, with how and when they became known."""
+    """The submit, each stage and the end are logged once, with how and when the client learned of them."""
     caplog.set_level(logging.INFO, logger="audioext.jobs")
     client = await open_client(**WEB)
     job = await client.extend(audio_id="a", model="V5")
@@ -41,7 +41,7 @@ async def test_each_stage_is_a_line(api: Api, open_client: MakeClient, caplog: p
 async def test_a_failure_is_a_line_with_the_vendors_words(
     api: Api, open_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever reads the log learns why a job failed."""
+    """The log line of a failure has the vendor's words."""
     caplog.set_level(logging.INFO, logger="audioext.jobs")
     client = await open_client(**WEB)
     job = await client.extend(audio_id="a", model="V5")
@@ -55,7 +55,7 @@ async def test_a_failure_is_a_line_with_the_vendors_words(
 async def test_a_poll_that_brought_news_is_a_line(
     api: Api, open_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One that brought none is not."""
+    """A poll that brings news is logged, and one that brings none is not."""
     caplog.set_level(logging.INFO, logger="audioext.poller")
     client = await open_client(**WEB)
     job = await client.extend(audio_id="a", model="V5")
@@ -68,7 +68,7 @@ async def test_a_poll_that_brought_news_is_a_line(
 async def test_a_listener_says_what_another_process_submitted(
     api: Api, open_client: MakeClient, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """Whatever it knew before, each stage is said by it once, from the first webhook on."""
+    """A listener that did not submit a job logs each of its stages once, from the first webhook on."""
     url = f"sqlite:///{tmp_path}/jobs.db"
     listener = await open_client(store=open_store(url), **WEB)
     worker = await open_client(store=open_store(url), public_url=str(listener.public_url), listen=None)
@@ -84,7 +84,7 @@ async def test_a_listener_says_what_another_process_submitted(
 async def test_a_handler_that_fails_is_a_line_with_fields(
     api: Api, open_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It names the job to machines as well, and has the traceback."""
+    """The log line of a failing handler has the job's fields and the traceback."""
     client = await open_client(**WEB)
 
     @client.on(ax.Stage.TEXT)
@@ -106,7 +106,7 @@ async def test_a_handler_that_fails_is_a_line_with_fields(
 async def test_each_call_and_each_decision_is_a_line_for_who_looks_closely(
     make_client: MakeClient, make_sandbox: MakeSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each request with its method, host, path, status and seconds, why a poll is due, what became of each webhook."""
+    """DEBUG logs each request with its fields, why a poll is due, and the outcome of each webhook."""
     caplog.set_level(logging.DEBUG, logger="audioext")
     sandbox = await make_sandbox(faults=("duplicate",))
     client = await make_client(sandbox)

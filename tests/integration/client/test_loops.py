@@ -1,4 +1,4 @@
-"""A client lives on one event loop: what is called on another is refused at once, and nothing is spent."""
+"""A client belongs to one event loop: a call on another is refused at once, and nothing is sent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CALLS: dict[str, Callable[[ax.Client, ax.Job], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_another_loop_is_told_at_once(call: str, api: Api, open_client: MakeClient) -> None:
-    """A thread with a loop of its own, as a view of Flask has, reads what to call instead; nothing is submitted."""
+    """A call in a thread with its own loop, like a Flask view, raises an error that names the right call."""
     api.is_done = False
     client = await open_client(**WEB)
     job = await client.extend(audio_id="x", model="V5")
@@ -67,13 +67,13 @@ async def test_a_song_is_saved_on_any_loop_and_recovered_on_its_own(
 
 
 def test_each_run_is_a_loop_of_its_own() -> None:
-    """Whoever opens in one `asyncio.run` and submits in the next is told, before anything is sent."""
+    """A client opened in one `asyncio.run` refuses to submit in the next, before anything is sent."""
     with pytest.warns(ResourceWarning, match="unclosed <Client kie, open>"):
         use_in_two_runs()
 
 
 def use_in_two_runs() -> None:
-    """Open a client in one loop, and try to use it in another."""
+    """Open a client on one loop, and try to use it on another."""
     client = ax.Client(ax.Kie("key"))
     asyncio.run(client.open())
     for call in (client.extend(audio_id="x", model="V5"), client.aclose()):
@@ -84,7 +84,7 @@ def use_in_two_runs() -> None:
 
 
 async def test_what_needs_no_loop_works_anywhere(api: Api, open_client: MakeClient) -> None:
-    """A link for a browser and the counts are there for any thread, and a finished job is as well once it is closed."""
+    """Links and counts can be read on any thread, and so can a finished job once the client is closed."""
     client = await open_client(**WEB)
     job = await client.extend(audio_id="x", model="V5")
     assert 200 == await api.call_back("complete")

@@ -1,4 +1,4 @@
-"""Every provider, source, way and order gives the same song, and tells each stage once, in order."""
+"""Every provider, source, transport and order gives the same song, with each stage once and in order."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ WAYS = {
     "doubled": ["duplicate"],
     "before the response": ["callback_before_response"],
 }
-"""How a job's news comes: by status calls alone, or by webhooks with these faults."""
+"""How a job learns of its stages: by polls only, or by webhooks with these faults."""
 LACKING = {("musicgpt", "id"), ("musicgpt", "instrumental")}
-NEEDS_A_URL = {("vidgo", "file", "poll")}  # vidgo fetches a file from our receiver, which nobody can reach
+NEEDS_A_URL = {("vidgo", "file", "poll")}  # vidgo fetches a file from our receiver, which needs a public URL
 
 
 def build_request(provider: str, source: str, sandbox: Sandbox, file: Path) -> ax.Extend | ax.AddInstrumental:
     """Return the request of one cell of the matrix."""
     model = None if provider == "musicgpt" else "V5"
     if source == "instrumental":
-        # vidgo takes files by URL alone, so that poll-only it needs a URL of somebody else's.
+        # vidgo takes files by URL only, so a poll-only client needs somebody else's URL.
         audio = {"url": sandbox.voice_url} if provider == "vidgo" else {"file": file}
         return ax.AddInstrumental(**audio, title="Rain", tags="piano, soft", negative_tags="metal")
     if source == "id":
@@ -47,10 +47,10 @@ def build_request(provider: str, source: str, sandbox: Sandbox, file: Path) -> a
 
 
 def comparable(song: ax.Song) -> list[dict[str, object]]:
-    """Return what must be the same of a song: all but the port, and what tells when it was made.
+    """Return the parts of a song that must not vary, without ports and times.
 
     kie.ai's callbacks of two operations lack the `source_*` links that its status call has (wire sheet 5.1). A text
-    without letters says as little as none.
+    without letters counts as none.
     """
     return [
         {
@@ -68,7 +68,7 @@ def comparable(song: ax.Song) -> list[dict[str, object]]:
 async def test_every_cell_gives_the_same_song(  # noqa: PLR0913 - the three axes and the tools
     provider: str, source: str, way: str, make_sandbox: MakeSandbox, make_client: MakeClient, voice_file: Path
 ) -> None:
-    """The song is the same by webhook and by poll, in any order, and each stage is told once, in order."""
+    """The song is the same by webhook and by poll, in any order, and each stage comes once and in order."""
     sandbox = await make_sandbox(faults=WAYS[way])
     client = await make_client(sandbox, provider, poll=way == "poll")
     told: list[str] = []
@@ -87,7 +87,7 @@ async def test_every_cell_gives_the_same_song(  # noqa: PLR0913 - the three axes
 
     job = await client.submit(request)
     stages = [event.stage.name async for event in job]
-    await sandbox.settled()  # what comes after COMPLETE, such as MusicGPT's cover, still joins
+    await sandbox.settled()  # late webhooks after COMPLETE, such as MusicGPT's cover, still join
     song = await job
     plain = await plain_song(provider, source, make_sandbox, make_client, voice_file)
 

@@ -1,4 +1,4 @@
-"""`/metrics`: what a client counts, as Prometheus reads it, at an address of its own."""
+"""`/metrics` serves a client's counts in Prometheus format at its own address."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
 
 async def get(url: str, accept: str = "text/plain") -> tuple[int, str, str]:
-    """Return status, content type and text of what is there."""
+    """Return status, content type and text of a page."""
     async with aiohttp.ClientSession() as session, session.get(url, headers={"Accept": accept}) as response:
         return response.status, response.content_type, await response.text()
 
 
 def samples(text: str) -> dict[tuple[str, frozenset[str]], float]:
-    """Return the values of a text that Prometheus' own parser reads, by name and labels."""
+    """Return the samples by name and labels, as Prometheus' own parser reads them."""
     return {
         (sample.name, frozenset(sample.labels.values())): sample.value
         for family in text_string_to_metric_families(text)
@@ -39,7 +39,7 @@ def samples(text: str) -> dict[tuple[str, frozenset[str]], float]:
 
 
 async def test_prometheus_reads_what_was_counted(api: Api, open_client: MakeClient, unused_tcp_port: int) -> None:
-    """Its own parsers accept the page in both formats, and find the numbers of `client.stats()`."""
+    """Prometheus' own parsers accept the page in both formats, and read the numbers of `client.stats()`."""
     client = await open_client(metrics=unused_tcp_port, **WEB)
     job = await client.extend(audio_id="x", model="V5")
     for stage in ("text", "text", "complete"):
@@ -68,7 +68,7 @@ async def test_prometheus_reads_what_was_counted(api: Api, open_client: MakeClie
 
 
 async def test_a_registry_of_ones_own_has_them(api: Api, open_client: MakeClient) -> None:
-    """Who has a `/metrics` already adds the collector to its registry; a client that did nothing shows that."""
+    """A user adds the collector to an existing registry, where a client that did nothing shows zeros."""
     registry = CollectorRegistry()
     client = await open_client()
     registry.register(StatsCollector(client.stats))
@@ -77,7 +77,7 @@ async def test_a_registry_of_ones_own_has_them(api: Api, open_client: MakeClient
 
 
 async def test_the_receiver_does_not_tell_strangers(open_client: MakeClient, unused_tcp_port: int) -> None:
-    """The port that providers reach has no such page, and the other one has nothing else."""
+    """The receiver's port has no metrics page, and the metrics port has no other page."""
     client = await open_client(metrics=f"127.0.0.1:{unused_tcp_port}", **WEB)
 
     assert 404 == (await get(f"{client.public_url}/metrics"))[0]
@@ -86,7 +86,7 @@ async def test_the_receiver_does_not_tell_strangers(open_client: MakeClient, unu
 
 
 async def test_a_taken_address_is_named(open_client: MakeClient, unused_tcp_port: int) -> None:
-    """Where something else listens there the client does not open; when one is closed its address is free again."""
+    """A client whose metrics address is taken does not open; closing the other client frees the address."""
     with (
         socket.create_server(("127.0.0.1", unused_tcp_port)),
         pytest.raises(
@@ -102,7 +102,7 @@ async def test_a_taken_address_is_named(open_client: MakeClient, unused_tcp_port
 
 
 async def test_a_scraper_that_hangs_keeps_no_client_from_closing(open_client: MakeClient, unused_tcp_port: int) -> None:
-    """A connection on which nothing is asked is cut off."""
+    """A scraper's idle connection is cut off when the client closes."""
     client = await open_client(metrics=unused_tcp_port)
     _, writer = await asyncio.open_connection("127.0.0.1", unused_tcp_port)
     async with asyncio.timeout(SOON_SECONDS):
@@ -111,7 +111,7 @@ async def test_a_scraper_that_hangs_keeps_no_client_from_closing(open_client: Ma
 
 
 def test_it_is_off_and_only_then_on_loopback() -> None:
-    """Who asks for metrics and says no more shows them to this machine alone."""
+    """Metrics are off by default, and listen on loopback only unless an address is given."""
     assert [None, ("127.0.0.1", 9464), ("127.0.0.1", 9000), ("0.0.0.0", 9000)] == [  # noqa: S104 - as it was asked for
         config.read_metrics(value) for value in (False, True, 9000, ":9000")
     ]
@@ -119,13 +119,13 @@ def test_it_is_off_and_only_then_on_loopback() -> None:
 
 @pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:", "127.0.0.1:70000", -1])
 def test_an_address_that_is_none_is_refused(address: str | int) -> None:
-    """Before anything is opened, with an example."""
+    """A wrong metrics address is refused with an example before anything is opened."""
     with pytest.raises(ax.ConfigError, match=r"metrics must look like 127\.0\.0\.1:9464"):
         ax.Client(metrics=address)
 
 
 def test_without_its_extra_it_says_what_to_install() -> None:
-    """And everything else works, `client.stats()` too."""
+    """Without its extra, `metrics=` raises an error that says what to install, and `client.stats()` still works."""
     program = """
 import sys
 sys.modules["prometheus_client"] = None

@@ -1,4 +1,4 @@
-"""At home in notebooks and scripts: opened by hand, shown on one line or as HTML, and missed when it was not closed."""
+"""In notebooks a client can be opened by hand, objects show as text or HTML, and an unclosed client gives a warning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOSTILE = '"><script>alert(1)</script>\n\x1b[2J'
 
 
 class Outline(HTMLParser):
-    """Notes the elements of a page, with what they link to, and its text."""
+    """Collects the elements of a page with their links, and its text."""
 
     def __init__(self, html: str) -> None:
         """Read *html*."""
@@ -29,24 +29,24 @@ class Outline(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note an element."""
+        """Record an element."""
         self.tags.append(tag)
         self.links += [value for name, value in attrs if name in {"src", "href"}]
 
     def handle_data(self, data: str) -> None:
-        """Note a text."""
+        """Record a text."""
         self.text += data
 
 
 def in_html(shown: object) -> Outline:
-    """Return what a notebook shows of a value."""
+    """Return the HTML that a notebook shows for a value."""
     html = getattr(shown, "_repr_html_")()  # noqa: B009 - the name is Jupyter's, not ours
     assert isinstance(html, str)
     return Outline(html)
 
 
 async def test_a_client_can_be_opened_and_closed_by_hand(sandbox: Sandbox) -> None:
-    """`open` gives the client itself, which works until `aclose`, in as many cells as one likes."""
+    """`open` returns the client, which works in any number of cells until `aclose`."""
     kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=ax.Pace(first=0.01, every=0.02))
     client = await ax.Client(kie).open()
     song = await client.run(ax.Extend(audio_id=sandbox.track_ids[0], model="V5"))
@@ -58,7 +58,7 @@ async def test_a_client_can_be_opened_and_closed_by_hand(sandbox: Sandbox) -> No
 
 
 def test_a_client_that_was_not_closed_is_missed() -> None:
-    """A ResourceWarning of our own names it and says what to do; one that was closed, or never opened, is no matter."""
+    """A client that is dropped while open gives a ResourceWarning with advice; a closed or unopened one gives none."""
     programs = {
         "client = ax.Client(); await client.open()": 1,
         "client = ax.Client(); await client.open(); await client.aclose()": 0,
@@ -85,7 +85,7 @@ def test_a_client_that_was_not_closed_is_missed() -> None:
 
 
 async def test_what_is_live_is_shown_on_one_line(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """Client, job, wait, event, song and track name themselves, without their lyrics or their store."""
+    """The repr of client, job, wait, event, song and track is one line without lyrics or store."""
     client = await make_client(sandbox)
     job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
     song = await job
@@ -97,7 +97,7 @@ async def test_what_is_live_is_shown_on_one_line(sandbox: Sandbox, make_client: 
 
 
 async def test_a_notebook_shows_players_and_stages(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """A song has a player and a cover for each track, a job a row for each stage."""
+    """A song's HTML has a player and a cover for each track, a job's a row for each stage."""
     client = await make_client(sandbox)
     job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
     song = await job
@@ -111,7 +111,7 @@ async def test_a_notebook_shows_players_and_stages(sandbox: Sandbox, make_client
 
 @pytest.mark.parametrize("link", [f"https://files.test/{HOSTILE}", "javascript:alert(1)", "data:text/html,x", None])
 def test_what_strangers_wrote_is_text(link: str | None) -> None:
-    """A hostile title makes no element, and a link that is no web address is not followed."""
+    """A hostile title is escaped, and a link that is no web address is not rendered as one."""
     track = ax.Track(id=HOSTILE, title=HOSTILE, audio_url=link, image_url=link, duration=125.4)
     song = ax.Song(ref="r", provider="kie", task_id=None, tracks=(track, ax.Track()))
     shown = in_html(song)
@@ -126,7 +126,7 @@ def test_what_strangers_wrote_is_text(link: str | None) -> None:
 
 
 async def test_a_failure_is_shown_as_text(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """The vendor's words stand in the job's last row."""
+    """The HTML of a failed job has the vendor's words in its last row."""
     sandbox = await make_sandbox(faults=["error=complete:501"])
     client = await make_client(sandbox)
     job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
@@ -138,7 +138,7 @@ async def test_a_failure_is_shown_as_text(make_sandbox: MakeSandbox, make_client
 
 
 def test_a_problem_reads_as_a_sentence() -> None:
-    """What is wrong with a request can be shown to people who know no field names."""
+    """A problem can be shown as a sentence to people who do not know our field names."""
     with pytest.raises(ax.RequestError) as refused:
         ax.Extend(url="nowhere", continue_at=-1, style_weight=7)
     sentences = [problem.sentence for problem in refused.value.problems]

@@ -1,4 +1,4 @@
-"""What became of a POST: a task, a refusal, or nobody knows; each ref is sent once, and nothing paid for is lost."""
+"""A POST ends as a task, a refusal or unknown; each ref is sent once, and no paid task is lost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def extend(client: ax.Client, **extra: object) -> ax.Job:
 async def test_a_refusal_costs_nothing_and_is_kept(
     code: int, error: type[ax.ProviderError], api: Api, open_client: MakeClient
 ) -> None:
-    """A refused submit raises its typed error; its journal stays and says what the vendor said, but it is not open."""
+    """A refused submit raises its typed error; its journal keeps the vendor's words and is not open."""
     api.codes = [code]
     client = await open_client(store=(store := ax.MemoryStore()))
 
@@ -66,10 +66,10 @@ async def test_a_refusal_costs_nothing_and_is_kept(
 async def test_no_connection_means_that_nothing_was_sent(
     unused_tcp_port: int, make_client: MakeClient, loop_time: LoopTime
 ) -> None:
-    """When no connection can be made, the error says that nothing was charged, and the job that it never left."""
+    """If no connection can be made, the error says that nothing was charged, and the job that nothing was sent."""
     provider = ax.Kie("key", base_url=f"http://127.0.0.1:{unused_tcp_port}", limits=ax.Limits(submits=1, per=600.0))
     async with ax.Client(provider) as client:
-        for _ in range(2):  # it takes no place in the window
+        for _ in range(2):  # it takes no place in the limit's window
             with pytest.raises(ax.ProviderDownError, match="nothing was sent") as caught:
                 await loop_time.run(client.extend(audio_id="a", model="V5", key="once"))
             assert (False, True) == (caught.value.charged, caught.value.retryable)
@@ -79,7 +79,7 @@ async def test_no_connection_means_that_nothing_was_sent(
 
 
 async def test_where_no_name_is_found_the_error_speaks_of_being_offline(loop_time: LoopTime) -> None:
-    """The provider may be well: what cannot be looked up is a matter of this machine (newcomer A)."""
+    """An error of name resolution says that this machine may be offline, as the provider may be fine (newcomer A)."""
     provider = ax.Kie("key", base_url="https://api.nowhere.invalid")
     async with ax.Client(provider) as client:
         for call in (client.extend(audio_id="a", model="V5"), client.credits()):
@@ -89,7 +89,7 @@ async def test_where_no_name_is_found_the_error_speaks_of_being_offline(loop_tim
 
 @pytest.mark.parametrize("code", [429, 402, 430])
 async def test_a_refusal_after_the_callback_is_no_refusal(code: int, api: Api, open_client: MakeClient) -> None:
-    """A task that called back was made, whatever its POST is answered: it is not sent again, and its song comes."""
+    """A callback proves that the task exists: a later refusal is ignored, nothing is resent, and the song arrives."""
 
     async def done_first(api: Api) -> None:
         assert 200 == await api.call_back("complete")
@@ -106,7 +106,7 @@ async def test_a_refusal_after_the_callback_is_no_refusal(code: int, api: Api, o
 
 
 async def test_a_refused_task_that_has_begun_is_waited_for(api: Api, open_client: MakeClient) -> None:
-    """When only the text came before the refusal, the same job ends with the later callback."""
+    """A job whose text arrived before its POST was refused ends with the later callback."""
 
     async def begun_first(api: Api) -> None:
         assert 200 == await api.call_back("text")
@@ -123,7 +123,7 @@ async def test_a_refused_task_that_has_begun_is_waited_for(api: Api, open_client
 
 
 async def test_a_callback_after_the_refusal_brings_the_song(api: Api, open_client: MakeClient) -> None:
-    """A vendor that refused and made the task all the same is believed by its callback, also by those who wait."""
+    """A callback after a refusal completes the job, as the vendor made the task after all."""
     api.codes = [402]
     client = await open_client(**WEB)
     with pytest.raises(ax.CreditsError):
@@ -137,7 +137,7 @@ async def test_a_callback_after_the_refusal_brings_the_song(api: Api, open_clien
 
 
 async def test_what_is_refused_for_now_is_sent_again(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
-    """A submit that came too early waits and goes out under a new ref; the caller sees the one that was taken."""
+    """A submit refused for now waits and is resent under a new ref; the caller gets the job that was accepted."""
     api.codes = [429, 429]
     client = await open_client(clock=clock.clock)
 
@@ -151,7 +151,7 @@ async def test_what_is_refused_for_now_is_sent_again(api: Api, open_client: Make
 
 
 async def test_what_stays_refused_is_told_at_last(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
-    """After five POSTs the vendor's refusal is what the caller gets."""
+    """After five refused POSTs the caller gets the vendor's refusal."""
     api.codes = [429] * 100
     client = await open_client(clock=clock.clock)
 
@@ -161,11 +161,11 @@ async def test_what_stays_refused_is_told_at_last(api: Api, open_client: MakeCli
     assert 5 == len(api.posts)
 
 
-# --- nobody knows ------------------------------------------------------------------------------------------------
+# --- unknown outcomes --------------------------------------------------------------------------------------------
 
 
 async def test_a_refusal_is_not_waited_out_beyond_the_permit_timeout(api: Api, open_client: MakeClient) -> None:
-    """Where the next try would come later than a submit may wait for its turn, the refusal is told at once."""
+    """A refusal whose next try would come after the permit timeout is raised at once."""
     api.codes = [429]
     client = await open_client(permit_timeout=1.0)
 
@@ -176,7 +176,7 @@ async def test_a_refusal_is_not_waited_out_beyond_the_permit_timeout(api: Api, o
 
 
 async def test_a_lost_answer_is_adopted_by_its_callback(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """When the answer is lost nothing is resent, submit returns the job, and the same await completes."""
+    """After a lost answer nothing is resent, submit returns the job, and its callback completes the same await."""
     sandbox = await make_sandbox(faults=["lose_response"])
     client = await make_client(sandbox)
 
@@ -190,7 +190,7 @@ async def test_a_lost_answer_is_adopted_by_its_callback(make_sandbox: MakeSandbo
 async def test_a_lost_answer_without_callbacks_is_unknown_at_once(
     make_sandbox: MakeSandbox, make_client: MakeClient
 ) -> None:
-    """Poll-only, a lost answer has no grace period: the wait says so and holds the job."""
+    """Without webhooks a lost answer has no grace period: the wait raises at once, and the error holds the job."""
     sandbox = await make_sandbox(faults=["lose_response"])
     client = await make_client(sandbox, poll=True)
     job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
@@ -217,7 +217,7 @@ async def test_an_answer_that_says_nothing_certain_is_never_resent(
 
 
 async def test_a_lost_answer_is_unknown_after_the_grace(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
-    """Where we can be called back a wait goes on for the grace period; a callback still later completes the job."""
+    """With webhooks a wait lasts for the grace period, and a callback after that still completes the job."""
     api.codes = [0]
     client = await open_client(clock=clock.clock, **WEB)
     job = await extend(client)
@@ -238,7 +238,7 @@ async def test_a_lost_answer_is_unknown_after_the_grace(api: Api, open_client: M
 
 
 async def test_an_unknown_outcome_is_a_job_though_the_store_is_away_too(api: Api, open_client: MakeClient) -> None:
-    """The network breaks for the provider's answer and for the store alike: nobody is told that nothing was sent."""
+    """A lost answer is an unknown outcome also when the store is away: no error says that nothing was sent."""
     store = ax.MemoryStore()
     api.codes, api.on_post = [0], failing(store)
     client = await open_client(store=store, public_url="http://127.0.0.1:9", listen=None)
@@ -279,10 +279,10 @@ async def test_cancelling_the_caller_does_not_cancel_the_post(
 
 @attrs.frozen
 class Mute(ax.Kie):
-    """A provider with a bug: some requests cannot be put into words."""
+    """A buggy provider that cannot build some requests."""
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
-        """Raise what nobody thought of, for a certain title."""
+        """Raise an unexpected error for a certain title."""
         if request.title == "unsayable":
             message = "surrogates not allowed"
             raise UnicodeError(message)
@@ -291,24 +291,24 @@ class Mute(ax.Kie):
 
 @attrs.frozen
 class Garbled(ax.Kie):
-    """A provider with a bug: what it builds breaks on its way out."""
+    """A buggy provider whose request breaks while it is sent."""
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
-        """Return a request whose header cannot be written."""
+        """Return a request with an invalid header."""
         return attrs.evolve(super().build_submit(request, callback), headers={"X-Odd": "two\nlines"})
 
 
 @attrs.frozen
 class Puzzled(ax.Kie):
-    """A provider with a bug: it cannot read an answer."""
+    """A buggy provider that cannot parse an answer."""
 
     def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
-        """Raise what nobody thought of."""
+        """Raise an unexpected error."""
         raise ZeroDivisionError(response.status)
 
 
 async def test_a_request_that_cannot_be_built_costs_nothing(api: Api) -> None:
-    """The caller is told, no place in the limits is taken, and the key can be used again."""
+    """A request that cannot be built raises its error, takes no place in the limits, and leaves its key free."""
     mute = Mute("key", base_url=api.base, limits=ax.Limits(submits=1, per=60.0, parallel=1))
     async with ax.Client(mute) as client:
         with pytest.raises(ax.ProviderError, match="nothing was sent") as caught:
@@ -323,7 +323,7 @@ async def test_a_request_that_cannot_be_built_costs_nothing(api: Api) -> None:
 
 @pytest.mark.parametrize("kind", [Garbled, Puzzled])
 async def test_a_bug_in_the_middle_of_a_post_is_an_unknown_outcome(kind: type[ax.Kie], api: Api) -> None:
-    """Bytes may have left, so nothing is resent; the callback adopts the job."""
+    """After a bug in the middle of a POST nothing is resent, since bytes may have left; the callback adopts the job."""
     secret = "a secret that is long enough"
     async with ax.Client(kind("key", base_url=api.base), secrets=[secret], **WEB) as client:  # type: ignore[arg-type]  # two texts
         job = await extend(client)
@@ -342,7 +342,7 @@ async def test_a_bug_in_the_middle_of_a_post_is_an_unknown_outcome(kind: type[ax
 
 
 async def test_an_id_that_was_read_is_stored_when_the_store_is_back(api: Api, open_client: MakeClient) -> None:
-    """The store fails just after the answer: the job knows its task, and ends by poll once the store is there."""
+    """If the store fails just after the answer, the job knows its task and ends by poll once the store is back."""
     store = ax.MemoryStore()
     api.on_post = failing(store)
     client = await open_client(store=store)
@@ -363,7 +363,7 @@ async def test_an_id_that_was_read_is_stored_when_the_store_is_back(api: Api, op
 async def test_an_await_begun_when_the_store_is_back_finds_the_id(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """A read of the older state in the store does not make the job forget its task; meanwhile it is not unknown."""
+    """Reading an older state from the store neither makes the job forget its task nor makes it unknown."""
     store = ax.MemoryStore()
     api.on_post = failing(store)
     client = await open_client(store=store, clock=clock.clock)
@@ -371,7 +371,7 @@ async def test_an_await_begun_when_the_store_is_back_finds_the_id(
     store.fail(None)
 
     with pytest.raises(ax.StageTimeoutError):
-        await job.result(timeout=1e-9)  # less than the clock can tell
+        await job.result(timeout=1e-9)  # shorter than the clock's resolution
     again = await client.job(job.ref)
 
     assert again == job
@@ -381,7 +381,7 @@ async def test_an_await_begun_when_the_store_is_back_finds_the_id(
 async def test_a_refusal_while_the_store_fails_is_told_and_kept(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """The refusal is what submit raises; the same key is sent again as soon as the store can free it."""
+    """A submit raises its refusal although the store fails, and the key is resent as soon as the store can free it."""
     store = ax.MemoryStore()
     api.codes, api.on_post = [402], failing(store)
     client = await open_client(store=store, clock=clock.clock)
@@ -398,7 +398,7 @@ async def test_a_refusal_while_the_store_fails_is_told_and_kept(
 
 
 async def test_a_store_that_forgot_a_job_during_its_post_is_told_again(api: Api, open_client: MakeClient) -> None:
-    """An engine that restarts empty while a POST is under way costs neither the task's id nor its key."""
+    """A store that restarts empty during a POST gets the task's id and its key again."""
     store = FaultyMemory()
 
     async def forget(_: Api) -> None:

@@ -1,4 +1,4 @@
-"""A link shows one job's stages to whoever has it: as server-sent events, on each face of the receiver."""
+"""A progress link shows one job's stages as server-sent events, on each face of the receiver."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def read(text: str) -> Told:
 async def test_the_stages_are_told_to_their_end(
     make_sandbox: MakeSandbox, make_client: MakeClient, stack: AsyncExitStack, *, is_mounted: bool
 ) -> None:
-    """Each stage comes with what can be played, and nothing of the request, the notes or the provider's ids."""
+    """Each stage comes with its playable links, and without the request, the meta or the provider's ids."""
     sandbox = await make_sandbox(**BRIEF)
     client = await make_client(sandbox)
     job = await extend(client, sandbox)
@@ -77,7 +77,7 @@ async def test_the_stages_are_told_to_their_end(
 
 @pytest.mark.parametrize("path", ["progress/{ref}/wrong", "progress/{other}/{token}", "progress/{ref}/{tag}"])
 async def test_a_link_opens_its_own_job_alone(make_sandbox: MakeSandbox, make_client: MakeClient, path: str) -> None:
-    """A guess, the token of another job and the tag of a callback are no links; nor is the token a tag."""
+    """A guess, another job's token and a callback's tag open no link; a link's token is no tag either."""
     sandbox = await make_sandbox(**BRIEF)
     client = await make_client(sandbox)
     assert client.public_url is not None
@@ -94,7 +94,7 @@ async def test_a_link_opens_its_own_job_alone(make_sandbox: MakeSandbox, make_cl
 
 
 async def test_a_failure_is_told(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """The provider's own words are told, and that nothing more will come."""
+    """A failure event has the provider's own words, and is the last one."""
     sandbox = await make_sandbox(**BRIEF, faults=["error=first:531"])
     client = await make_client(sandbox)
     job = await extend(client, sandbox)
@@ -107,7 +107,7 @@ async def test_a_failure_is_told(make_sandbox: MakeSandbox, make_client: MakeCli
 
 
 async def test_closing_ends_what_is_watched(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """A watched job keeps no client open, and a stream that is cut off without `end` is asked for again."""
+    """Closing the client ends an open stream without an `end` event, so that the browser connects again."""
     sandbox = await make_sandbox(**BRIEF)
     sandbox.hold("complete")
     client = await make_client(sandbox)
@@ -120,7 +120,7 @@ async def test_closing_ends_what_is_watched(make_sandbox: MakeSandbox, make_clie
 
 
 async def test_the_asgi_face_tells_the_same(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """One message for each event, until the end."""
+    """The ASGI face sends one message for each event, until the end."""
     sandbox = await make_sandbox(**BRIEF)
     client = await make_client(sandbox)
     job = await extend(client, sandbox)
@@ -146,7 +146,7 @@ async def test_the_asgi_face_tells_the_same(make_sandbox: MakeSandbox, make_clie
 
 
 async def test_who_cannot_be_reached_has_no_link(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """The error says what is missing."""
+    """A client without a public URL raises an error that says what is missing."""
     sandbox = await make_sandbox(**BRIEF)
     client = await make_client(sandbox, poll=True)
     job = await extend(client, sandbox)
@@ -155,7 +155,7 @@ async def test_who_cannot_be_reached_has_no_link(make_sandbox: MakeSandbox, make
 
 
 async def test_one_link_leaves_room_for_others(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """Whoever has the link of one job can open it so often, and keeps nobody from the others."""
+    """The streams of one link are limited, so that other links can still be opened."""
     sandbox = await make_sandbox()
     sandbox.hold("text")
     client = await make_client(sandbox)
@@ -173,7 +173,7 @@ async def test_one_link_leaves_room_for_others(make_sandbox: MakeSandbox, make_c
 async def test_those_who_come_at_once_are_counted_as_well(
     make_sandbox: MakeSandbox, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    """While the store is asked for the job, which nobody holds here, no more are let through than may watch."""
+    """The limit of streams holds also while the store is asked for a job that this process does not hold."""
     sandbox = await make_sandbox(**BRIEF)
     sandbox.hold("complete")
     store = f"sqlite:///{tmp_path}/jobs.db"

@@ -1,4 +1,4 @@
-"""Deliveries: what each kind is answered, who may speak for a job, and what is never shown."""
+"""Deliveries: the answer to each kind, which job they may change, and what is never shown."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def complete(task_id: str | None = "t") -> bytes:
 
 @pytest.fixture
 async def client() -> ax.Client:
-    """Return a client that is not open, with a secret of its own."""
+    """Return a client that is not open, with its own secret."""
     return ax.Client(ax.Kie("key"), public_url="https://hooks.test", listen=None, secrets=[SECRET])
 
 
@@ -43,7 +43,7 @@ async def accept(client: ax.Client, path: str, body: bytes, **headers: str) -> i
 
 
 async def test_a_stranger_is_answered_401(client: ax.Client) -> None:
-    """A path whose tag is missing, cut, of another ref or of another secret is not authentic."""
+    """A path whose tag is missing, truncated, for another ref or by another secret is answered 401."""
     ref, other = "r" * 24, "s" * 24
     good = path_of(ref)
     async with client:
@@ -57,7 +57,7 @@ async def test_a_stranger_is_answered_401(client: ax.Client) -> None:
 
 
 async def test_unknown_routes_are_404(client: ax.Client) -> None:
-    """What is no callback path, or names no provider, does not exist."""
+    """A path that is no callback path, or names no provider, is answered 404."""
     async with client:
         assert 404 == await accept(client, "/", complete())
         assert 404 == await accept(client, "/kie/short/tag", complete())
@@ -65,7 +65,7 @@ async def test_unknown_routes_are_404(client: ax.Client) -> None:
 
 
 async def test_an_orphan_is_kept_and_answered_200(client: ax.Client) -> None:
-    """A valid tag for a ref that the store does not hold is journaled as an orphan."""
+    """A delivery with a valid tag for a ref that is not in the store is journaled as an orphan and answered 200."""
     async with client:
         assert 200 == await accept(client, path_of("r" * 24), complete())
         (delivery,) = [delivery async for delivery in client.deliveries()]
@@ -80,7 +80,7 @@ async def test_an_orphan_is_kept_and_answered_200(client: ax.Client) -> None:
 async def test_a_delivery_is_taken_as_frameworks_give_it(
     kind: Callable[[bytes], bytes], spelt: Callable[[str], str], client: ax.Client
 ) -> None:
-    """A text and a buffer are as good as bytes, and a URL or its bytes as good as a path."""
+    """`accept` takes the body as text or a buffer, and the path as a URL or bytes."""
     async with client:
         hook = ax.Webhook(path=spelt(path_of("r" * 24)), headers={}, body=kind(complete()))
         assert 200 == await client.inbox.accept(hook)
@@ -147,7 +147,7 @@ async def test_what_is_no_path_is_told(path: Any, client: ax.Client) -> None:
 
 @pytest.mark.parametrize("body", [None, {"code": 200}, 5])
 async def test_what_is_no_delivery_is_told(body: Any, client: ax.Client) -> None:
-    """A body that was parsed already, or no Webhook at all, is an error that names what is wanted."""
+    """A body that was parsed already, or no Webhook at all, raises an error that names what is expected."""
     async with client:
         path = path_of("r" * 24)
         hooks: list[Any] = [ax.Webhook(path=path, body=body), body, SimpleNamespace(path=path, headers={}, body=b"{}")]
@@ -159,7 +159,7 @@ async def test_what_is_no_delivery_is_told(body: Any, client: ax.Client) -> None
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"code":200}', b"\xff\xfe", b"[" * 100_000])
 async def test_a_malformed_body_is_400(client: ax.Client, body: bytes) -> None:
-    """What cannot be read is answered 400 and kept as unreadable or refused."""
+    """A body that cannot be read is answered 400 and stored as unreadable or refused."""
     async with client:
         assert 400 == await accept(client, path_of("r" * 24), body)
         (delivery,) = [delivery async for delivery in client.deliveries()]
@@ -168,13 +168,13 @@ async def test_a_malformed_body_is_400(client: ax.Client, body: bytes) -> None:
 
 
 async def test_a_body_over_the_limit_is_413(client: ax.Client) -> None:
-    """A megabyte is enough for any webhook."""
+    """A body over a mebibyte is answered 413, as every webhook is smaller."""
     async with client:
         assert 413 == await accept(client, path_of("r" * 24), b" " * (1_048_576 + 1))
 
 
 async def test_another_tasks_webhook_is_refused(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """A delivery with a good tag that names another task than the job's is 401 and changes nothing."""
+    """A delivery with a valid tag that names another task than the job's is answered 401 and changes nothing."""
     client = await make_client(sandbox, secrets=[SECRET])
     job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
     song = await job
@@ -196,7 +196,7 @@ async def test_a_webhook_without_a_task_id_is_taken_on_its_tag(
 
 
 async def test_repeats_and_late_words_are_200(api: Api, open_client: MakeClient) -> None:
-    """Exact repeats are answered 200 and only counted; what comes after COMPLETE is kept, and joins."""
+    """Exact repeats are answered 200 and only counted; webhooks after COMPLETE are stored and joined."""
     store = ax.MemoryStore()
     client = await open_client(store=store, **WEB)
     job = await client.extend(audio_id="x", model="V5")
@@ -213,7 +213,7 @@ async def test_repeats_and_late_words_are_200(api: Api, open_client: MakeClient)
 
 
 async def test_a_delivery_can_be_replayed(api: Api, open_client: MakeClient) -> None:
-    """What was kept is taken again by its id and answered like a repeat; an unknown id is told."""
+    """A stored delivery is replayed by its id and answered like a repeat; an unknown id raises an error."""
     client = await open_client(**WEB)
     job = await client.extend(audio_id="x", model="V5")
     assert 200 == await api.call_back("complete")
@@ -229,7 +229,7 @@ async def test_a_delivery_can_be_replayed(api: Api, open_client: MakeClient) -> 
 
 
 async def test_a_timeline_tells_what_was_known_when(api: Api, open_client: MakeClient) -> None:
-    """Each entry of a job's journal comes with the record that all entries up to it meant."""
+    """Each entry of a job's journal comes with the record that all entries up to it give."""
     client = await open_client(**WEB)
     job = await client.extend(audio_id="x", model="V5")
     for stage in ("text", "first", "complete"):
@@ -244,7 +244,7 @@ async def test_a_timeline_tells_what_was_known_when(api: Api, open_client: MakeC
 
 
 async def test_a_delivery_that_names_another_jobs_task_is_refused(api: Api, open_client: MakeClient) -> None:
-    """A valid tag of one job and the task of another: neither job takes the other's song, and it is in the journal."""
+    """A delivery with one job's valid tag and another job's task changes neither job, and is kept in the journal."""
     api.codes = [0]
     client = await open_client(**WEB)
     unknown = await client.extend(audio_id="x", model="V5")
@@ -261,7 +261,7 @@ async def test_a_delivery_that_names_another_jobs_task_is_refused(api: Api, open
 async def test_with_confirm_a_complete_is_checked_by_a_status_call(
     make_sandbox: MakeSandbox, make_client: MakeClient
 ) -> None:
-    """With `confirm="always"` a forged COMPLETE with a good tag does not complete the job."""
+    """With `confirm="always"` a forged COMPLETE with a valid tag does not complete the job."""
     sandbox = await make_sandbox(speed=1)
     client = await make_client(sandbox, secrets=[SECRET], confirm="always")
     job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
@@ -273,7 +273,7 @@ async def test_with_confirm_a_complete_is_checked_by_a_status_call(
 
 
 async def test_confirm_still_completes_a_real_job(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """With `confirm="always"` the status call that a COMPLETE makes due brings the song."""
+    """With `confirm="always"` the status call after a COMPLETE brings the song."""
     sandbox = await make_sandbox()
     client = await make_client(sandbox, confirm="always")
     job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
@@ -282,7 +282,7 @@ async def test_confirm_still_completes_a_real_job(make_sandbox: MakeSandbox, mak
 
 
 async def test_signed_webhooks_are_verified(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """With a webhook key good signatures pass, bad ones are 401, and the poll brings the song all the same."""
+    """With a webhook key valid signatures pass and bad ones are answered 401, after which the poll brings the song."""
     never, soon = ax.Pace(first=300.0, every=300.0, quiet=300.0), ax.Pace(first=0.02, every=0.02, quiet=0.2)
     for fault, pace, verdict in ((), never, "applied"), (("bad_signature",), soon, "refused"):
         sandbox = await make_sandbox(hmac_key="demo-hmac-key", faults=fault)
@@ -340,7 +340,7 @@ async def test_nothing_secret_is_ever_shown(
 
 
 def test_mask_hides_callback_and_file_secrets() -> None:
-    """The mask leaves what is public and hides what proves."""
+    """The mask hides the secrets of callback and file URLs and leaves what is public."""
     assert f"/audio/kie/{'r' * 24}/***" == mask(f"/audio/kie/{'r' * 24}/{'T' * 43}")
     assert "/files/***/a.wav" == mask("/files/abc-DEF_123/a.wav")
 
@@ -348,7 +348,7 @@ def test_mask_hides_callback_and_file_secrets() -> None:
 async def test_a_tag_that_is_not_ours_is_warned_of_now_and_then(
     client: ax.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two secrets in one service lose all callbacks, so it is said; a stranger's hundred guesses are one line."""
+    """A hundred deliveries with a foreign tag give one warning, as two secrets in one service lose callbacks."""
     async with client:
         path = callback_url(URL("https://hooks.test"), b"another secret than ours", "kie", "r" * 24).raw_path
         assert {401} == {await client.inbox.accept(ax.Webhook(path=path, body=complete())) for _ in range(100)}

@@ -1,4 +1,4 @@
-"""The receiver over HTTP: the same answers by its own server and inside of an app, whoever is at the other end."""
+"""The receiver over HTTP gives the same answers on its own server and mounted in an app, whatever the sender does."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class GatedMemory(ax.MemoryStore):
     """A store whose appends wait at a gate."""
 
     def __init__(self) -> None:
-        """Open the gate."""
+        """Start with the gate open."""
         super().__init__()
         self.arrived = asyncio.Event()
         self.gate = asyncio.Event()
@@ -55,7 +55,7 @@ def store() -> GatedMemory:
 
 @pytest.fixture(params=["own", "mounted", "mounted and cancelled"])
 async def base(request: pytest.FixtureRequest, stack: AsyncExitStack, store: GatedMemory, unused_tcp_port: int) -> URL:
-    """Return where a client's receiver is, on its own or in an app that may cancel its handlers."""
+    """Return the base URL of a client's receiver, on its own or in an app that may cancel its handlers."""
     url = f"http://127.0.0.1:{unused_tcp_port}/audio"
     own = request.param == "own"
     listen = f"127.0.0.1:{unused_tcp_port}" if own else None
@@ -72,7 +72,7 @@ async def base(request: pytest.FixtureRequest, stack: AsyncExitStack, store: Gat
 
 
 def path_of(base: URL, ref: str = REF, *, secret: bytes = SECRET) -> str:
-    """Return the callback path that we issue."""
+    """Return a callback path that we issue."""
     return callback_url(base, secret, "kie", ref).raw_path
 
 
@@ -84,7 +84,7 @@ def head(base: URL, path: str, length: int, *more: str) -> bytes:
 
 @asynccontextmanager
 async def connection(base: URL) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Open a connection to the receiver, and cut it."""
+    """Open a connection to the receiver, and abort it at the end."""
     reader, writer = await asyncio.open_connection(base.host, base.port)
     try:
         async with asyncio.timeout(SOON_SECONDS):
@@ -94,39 +94,39 @@ async def connection(base: URL) -> AsyncIterator[tuple[asyncio.StreamReader, asy
 
 
 async def status(reader: asyncio.StreamReader) -> int:
-    """Return the status of the answer that comes next."""
+    """Return the status of the next answer."""
     line = await reader.readline()
     return int(line.split()[1])
 
 
 async def bodies(store: ax.MemoryStore) -> list[bytes]:
-    """Return all that was delivered."""
+    """Return the bodies of all deliveries."""
     return [delivery.body async for delivery in store.deliveries()]
 
 
 async def test_a_stranger_is_answered_before_the_body(base: URL) -> None:
-    """Who has no tag of ours is told so without sending what was announced."""
+    """A sender without our tag is answered 401 before it sends the body that it announced."""
     async with connection(base) as (reader, writer):
         writer.write(head(base, path_of(base, secret=b"another secret of length"), len(BODY)))
 
         assert 401 == await status(reader)
-        writer.write(BODY)  # aiohttp goes on to wait for it
+        writer.write(BODY)  # aiohttp still waits for it
         await reader.read()
 
 
 async def test_what_is_too_big_is_refused_before_the_body(base: URL, store: GatedMemory) -> None:
-    """A body that is announced to be over a megabyte is not waited for."""
+    """A body announced as larger than a mebibyte is refused before it arrives."""
     async with connection(base) as (reader, writer):
         writer.write(head(base, path_of(base), 1_048_577))
 
         assert 413 == await status(reader)
-        writer.write(b" " * 1_048_577)  # aiohttp goes on to wait for it
+        writer.write(b" " * 1_048_577)  # aiohttp still waits for it
         await reader.read()
     assert [] == await bodies(store)
 
 
 async def test_who_asks_before_sending_is_told_to_go_on(base: URL, store: GatedMemory) -> None:
-    """With `Expect: 100-continue` a body is asked for when its tag is ours, and only then."""
+    """`Expect: 100-continue` gets a 100 only with our tag."""
     async with connection(base) as (reader, writer):
         writer.write(head(base, path_of(base), len(BODY), "Expect: 100-continue"))
         assert 100 == await status(reader)
@@ -138,13 +138,13 @@ async def test_who_asks_before_sending_is_told_to_go_on(base: URL, store: GatedM
 
 
 async def test_a_provider_that_hangs_up_loses_nothing(base: URL, store: GatedMemory) -> None:
-    """A delivery whose sender is gone before it is answered is stored all the same."""
+    """A delivery whose sender disconnects before the answer is stored all the same."""
     store.gate.clear()
     store.arrived.clear()
     async with connection(base) as (_, writer):
         writer.write(head(base, path_of(base), len(BODY)) + BODY)
         await store.arrived.wait()
-    for _ in range(20):  # it is heard of
+    for _ in range(20):  # lets the receiver notice
         await asyncio.sleep(0)
 
     store.gate.set()
@@ -152,7 +152,7 @@ async def test_a_provider_that_hangs_up_loses_nothing(base: URL, store: GatedMem
 
 
 async def test_half_a_body_is_no_delivery(base: URL, store: GatedMemory) -> None:
-    """A sender that is gone in the middle of its body has said nothing; the next one is taken."""
+    """A body whose sender disconnects in the middle is no delivery, and the next one is accepted."""
     async with connection(base) as (_, writer):
         writer.write(head(base, path_of(base), len(BODY)) + BODY[:20])
         await writer.drain()
@@ -178,7 +178,7 @@ async def test_half_a_body_is_no_delivery(base: URL, store: GatedMemory) -> None
 async def test_a_path_that_means_the_same_is_the_same(
     spoil: Callable[[str], str], store: GatedMemory, unused_tcp_port: int
 ) -> None:
-    """Slashes, percent signs and queries that proxies add change nothing."""
+    """Slashes, percent signs and queries that proxies add to a path do not matter."""
     base = URL(f"http://127.0.0.1:{unused_tcp_port}")
     listen = f"127.0.0.1:{unused_tcp_port}"
     async with ax.Client(public_url=base, listen=listen, secrets=[SECRET], store=store), connection(base) as pair:
@@ -189,7 +189,7 @@ async def test_a_path_that_means_the_same_is_the_same(
 
 
 async def test_over_http_the_tag_is_checked_before_the_body(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """A stranger's request is answered without waiting for its body; GET is 405; health is told."""
+    """A request with a wrong tag is answered without waiting for its body; GET is answered 405; `/healthz` works."""
     client = await make_client(sandbox, secrets=[SECRET])
     base = client.public_url
     assert base is not None
@@ -214,7 +214,7 @@ async def test_over_http_the_tag_is_checked_before_the_body(sandbox: Sandbox, ma
 
 
 async def test_mounted_into_an_app_it_works_the_same(sandbox: Sandbox, unused_tcp_port: int) -> None:
-    """A client mounted under a prefix of the user's app takes its webhooks there."""
+    """A client mounted under a prefix of the user's app receives its webhooks there."""
     client = ax.Client(
         ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"]),
         public_url=f"http://127.0.0.1:{unused_tcp_port}/audio",
@@ -253,7 +253,7 @@ async def test_the_access_log_hides_the_tag(
 
 
 async def test_the_access_log_shows_whom_a_proxy_names(base: URL, caplog: pytest.LogCaptureFixture) -> None:
-    """It stands beside the proxy's own address, as text that forges no line and shows no tag (newcomer D)."""
+    """An access log line adds the address that a proxy names, with control characters replaced and tags masked."""
     secret = path_of(base)
     named = {"X-Forwarded-For": f"203.0.113.9\x9b31m, {secret}"}
     with caplog.at_level(logging.INFO, "audioext.access"):
@@ -270,7 +270,7 @@ async def test_the_access_log_shows_whom_a_proxy_names(base: URL, caplog: pytest
 async def test_readyz_tells_whether_the_store_takes_entries(
     api: Api, open_client: MakeClient, clock: JumpClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It counts the warnings, and says 503 while the store is down, and why to the log alone; /healthz says less."""
+    """/readyz counts warnings and is 503 while the store is down, with the reason only in the log; /healthz is 200."""
     store = ax.MemoryStore()
     client = await open_client(store=store, clock=clock.clock, **WEB)
     assert client.public_url is not None
@@ -282,7 +282,7 @@ async def test_readyz_tells_whether_the_store_takes_entries(
         assert {"status": "ok", "warnings": 1} == answer
         store.fail("the disk of /srv/customer is full")
         async with session.get(ready) as response:
-            assert 200 == response.status  # it is asked often, and looks once a second
+            assert 200 == response.status  # frequent probes read the store once a second
         await clock.advance(READY_SECONDS)
         async with session.get(ready) as response:
             assert (503, {"status": "store down"}) == (response.status, await response.json())
@@ -295,7 +295,7 @@ async def test_readyz_tells_whether_the_store_takes_entries(
 async def test_readyz_does_not_wait_for_a_store_that_is_gone(
     api: Api, open_client: MakeClient, loop_time: LoopTime, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A probe is usually given one second: it is answered before, though the store tries for longer (newcomer E)."""
+    """/readyz answers within the second that probes usually wait, though the store retries for longer (newcomer E)."""
     store = MuteMemory()
     client = await open_client(store=store, **WEB)
     store.is_mute = True
@@ -308,12 +308,12 @@ async def test_readyz_does_not_wait_for_a_store_that_is_gone(
 
 
 class MuteMemory(ax.MemoryStore):
-    """A store that says nothing while it is mute, as Redis where no packet comes back."""
+    """A store that does not answer while it is mute, like Redis behind a network that drops packets."""
 
     is_mute = False
 
     async def warnings(self) -> tuple[str, ...]:
-        """Say nothing while it is mute."""
+        """Never return while mute."""
         if self.is_mute:
             await asyncio.Event().wait()
         return await super().warnings()
@@ -322,7 +322,7 @@ class MuteMemory(ax.MemoryStore):
 async def test_readyz_is_not_ok_while_webhooks_cannot_be_stored(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """A store that can be read and not written, as on a full disk, is down."""
+    """A store that can be read but not written, as on a full disk, makes /readyz 503."""
     store = FullDisk()
     client = await open_client(store=store, clock=clock.clock, **WEB)
     assert client.public_url is not None
@@ -338,7 +338,7 @@ async def test_readyz_is_not_ok_while_webhooks_cannot_be_stored(
 
 
 class FullDisk(ax.MemoryStore):
-    """A store that appends nothing while its disk is full."""
+    """A store whose appends fail while its disk is full."""
 
     is_full = False
 
@@ -354,13 +354,13 @@ class FullDisk(ax.MemoryStore):
 async def read_first(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Read the body before its handler does, as a middleware that logs requests would."""
+    """Read the body before the handler does, as middleware that logs requests would."""
     await request.text()
     return await handler(request)
 
 
 async def test_a_body_that_a_middleware_read_is_taken_all_the_same(stack: AsyncExitStack, unused_tcp_port: int) -> None:
-    """Mounted in an app whose middleware reads bodies, the receiver still gets them."""
+    """A receiver mounted in an app whose middleware reads bodies still gets them."""
     url = f"http://127.0.0.1:{unused_tcp_port}/audio"
     store = ax.MemoryStore()
     client = ax.Client(public_url=url, listen=None, secrets=[SECRET], store=store)
@@ -427,7 +427,7 @@ async def test_mounted_a_path_that_means_the_same_is_the_same(
 async def test_a_prefix_may_have_to_be_encoded(  # noqa: PLR0913 - two parameters and four fixtures
     prefix: str, mount: str, way: str, stack: AsyncExitStack, tmp_path: Path, unused_tcp_port: int
 ) -> None:
-    """Webhooks, files and `/healthz` are found under it (newcomer D: all webhooks were 404 there)."""
+    """Webhooks, files and `/healthz` are found under a prefix that needs encoding (newcomer D: webhooks were 404)."""
     own, outer = way == "own", "/in" if way == "in a sub-app" else ""
     url = URL(f"http://127.0.0.1:{unused_tcp_port}{outer}{prefix}")
     listen = f"127.0.0.1:{unused_tcp_port}" if own else None

@@ -1,4 +1,4 @@
-"""Results that last: links that died are replaced, from the status or by the vendor's recovery, once per job."""
+"""Dead links are replaced, from a status call or by the vendor's recovery, with one recovery per job."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ RECOVERED = ["extend", "recovery"]
 
 
 def operations(sandbox: Sandbox) -> list[str]:
-    """Return what was POSTed."""
+    """Return the operations that were POSTed."""
     return [submission.operation for submission in sandbox.submissions]
 
 
 async def finished(client: ax.Client, sandbox: Sandbox) -> str:
-    """Return the ref of a job that is complete."""
+    """Return the ref of a complete job."""
     job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
     await job
     return job.ref
@@ -50,7 +50,7 @@ async def expired(make_sandbox: MakeSandbox) -> Sandbox:
 async def test_dead_links_are_no_end(
     provider: str, way: str, expired: Sandbox, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    """Another process saves a finished job whose links have died, by one recovery; from then on its links live."""
+    """Saving a finished job with dead links in another process makes one recovery, and its new links are kept."""
     settings = {"poll": way == "poll", "store": f"sqlite:///{tmp_path}/jobs.db", **QUICK}
     first = await make_client(expired, provider, **settings)
     ref = await finished(first, expired)
@@ -71,7 +71,7 @@ async def test_dead_links_are_no_end(
 
 
 async def test_reading_and_streaming_recover_too(expired: Sandbox, make_client: MakeClient) -> None:
-    """One recovery serves all who fetch at the same time."""
+    """Concurrent reads share one recovery."""
     client = await make_client(expired, **QUICK)
     song = await (await client.job(await finished(client, expired)))
 
@@ -84,7 +84,7 @@ async def test_reading_and_streaming_recover_too(expired: Sandbox, make_client: 
 async def test_two_processes_ask_once(
     expired: Sandbox, make_client: MakeClient, connect: Connect, tmp_path: Path
 ) -> None:
-    """On every store: who comes second finds the recovery in the journal, and waits for it."""
+    """Of several processes on one store only one starts a recovery; the others find it in the journal and wait."""
     clients = [await make_client(expired, poll=True, store=connect(), **QUICK) for _ in range(3)]
     ref = await finished(clients[0], expired)
     songs = [await (await client.job(ref)).result() for client in clients]
@@ -96,7 +96,7 @@ async def test_two_processes_ask_once(
 
 
 async def test_a_lost_answer_is_told_by_the_callback(expired: Sandbox, make_client: MakeClient, tmp_path: Path) -> None:
-    """The recovery's id is learnt from the first webhook that names another task, and nothing is sent twice."""
+    """After a lost answer the recovery's id comes from the first webhook with another task id; nothing is resent."""
     client = await make_client(expired, **QUICK)
     ref = await finished(client, expired)
     expired.script("lose_response*1")
@@ -113,7 +113,7 @@ async def test_a_lost_answer_is_told_by_the_callback(expired: Sandbox, make_clie
 async def test_a_callback_that_counts_for_nothing_is_confirmed_by_the_status(
     expired: Sandbox, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    """Where webhooks are only a question, the links come from the recovery's status call."""
+    """With `confirm="always"` the links come from the recovery's status call."""
     client = await make_client(expired, confirm="always", **QUICK)
     ref = await finished(client, expired)
 
@@ -125,7 +125,7 @@ async def test_a_callback_that_counts_for_nothing_is_confirmed_by_the_status(
 async def test_who_cannot_be_called_asks_anew_when_an_answer_was_lost(
     expired: Sandbox, make_client: MakeClient, clock: JumpClock, tmp_path: Path
 ) -> None:
-    """Nobody will hear of that recovery: it counts as under way while a POST may, then a new one is made."""
+    """A poll-only client whose recovery's answer was lost starts another once the first can no longer be under way."""
     client = await make_client(expired, poll=True, clock=clock.clock, wait_timeout=86_400.0, **QUICK)
     ref = await clock.run(finished(client, expired))
     song = await (await client.job(ref)).result()
@@ -142,7 +142,7 @@ async def test_who_cannot_be_called_asks_anew_when_an_answer_was_lost(
         return [*RECOVERED, "recovery"] == operations(expired)
 
     assert await soon(is_asked_anew)
-    await expired.settled()  # the sandbox goes by its own clock, and needs a moment to make the files
+    await expired.settled()  # the sandbox has its own clock, and needs a moment to make the files
     assert 2 == len(await clock.run(saving))
     assert await is_asked_anew()
 
@@ -150,7 +150,7 @@ async def test_who_cannot_be_called_asks_anew_when_an_answer_was_lost(
 async def test_a_refusal_is_told_and_may_be_asked_again(
     expired: Sandbox, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    """Nothing was made, so that the next save may try; the vendor's words are told."""
+    """A refused recovery raises the vendor's words, and the next save tries again, since nothing was made."""
     client = await make_client(expired, **QUICK)
     song = await (await client.job(await finished(client, expired)))
     expired.script("code=402*1")
@@ -164,7 +164,7 @@ async def test_a_refusal_is_told_and_may_be_asked_again(
 async def test_a_failed_recovery_is_repeated_by_hand_alone(
     expired: Sandbox, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    """What failed may have cost something: `save` does not try it again, `song.recover` does."""
+    """A failed recovery may have cost credits: `save` does not repeat it, but `song.recover` does."""
     client = await make_client(expired, **QUICK)
     song = await (await client.job(await finished(client, expired)))
     expired.script("error=complete*1")
@@ -180,15 +180,15 @@ async def test_a_failed_recovery_is_repeated_by_hand_alone(
 
 
 def recovered(*tracks: dict[str, str], code: int = 200) -> dict[str, object]:
-    """Return the answer of a recovery's status call."""
+    """Return the answer to a recovery's status call."""
     return {"code": code, "msg": "the vendor's words", "data": list(tracks)}
 
 
 async def test_links_that_came_back_and_died_again_are_recovered_again(
     api: Api, open_client: MakeClient, tmp_path: Path
 ) -> None:
-    """Not at once, which would pay for the same again; days later the same is done once more."""
-    later = 0.0  # a clock that flies could fly too far while a busy machine reads and writes
+    """New links that died again are not recovered again at once, which would be paid twice, but days later."""
+    later = 0.0  # an automatic clock could advance too far on a busy machine
     clock = ax.Clock(now=lambda: time.time() + later)
     async with serve_host() as host:
         api.link = host.put("/old.mp3", gives(b"", status=410))
@@ -213,7 +213,7 @@ async def test_links_that_came_back_and_died_again_are_recovered_again(
 async def test_what_came_back_under_other_ids_counts_by_its_place(
     key: str, api: Api, open_client: MakeClient, tmp_path: Path
 ) -> None:
-    """No page says whose ids a recovery shows, and where its own stands; the order is the first task's."""
+    """A recovery's tracks are matched by their order if their ids differ, as no page says whose ids they are."""
     api.recovery_key = key
     async with serve_host() as host:
         api.link = host.put("/old.mp3", gives(b"", status=410))
@@ -228,7 +228,7 @@ async def test_what_came_back_under_other_ids_counts_by_its_place(
 
 
 async def test_a_recovery_that_brings_nothing_says_why(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
-    """The vendor's own word for each track is told."""
+    """A recovery without new links raises the vendor's own error for the track."""
     async with serve_host() as host:
         api.link = host.put("/old.mp3", gives(b"", status=403))
         client = await open_client(**QUICK)
@@ -244,7 +244,7 @@ async def test_a_recovery_that_brings_nothing_says_why(api: Api, open_client: Ma
 async def test_a_vendor_without_recovery_is_named(
     provider: str, expired: Sandbox, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    """Then the end is told with all that was tried."""
+    """If the vendor has no recovery, the error says what was tried."""
     client = await make_client(expired, provider, poll=True, **QUICK)
     model = None if provider == "musicgpt" else "V5"
     song = await client.run(ax.Extend(url=expired.tune_url, model=model, continue_at=2, prompt="on"))
@@ -258,7 +258,7 @@ async def test_a_vendor_without_recovery_is_named(
 async def test_a_client_without_the_provider_says_so(
     expired: Sandbox, make_client: MakeClient, store: str, tmp_path: Path
 ) -> None:
-    """A reader of the store can save what lives, and tells why it cannot ask for the rest."""
+    """A client without the job's provider can save live links, and says why it cannot recover dead ones."""
     ref = await finished(await make_client(expired, store=store), expired)
 
     async with ax.Client(store=store) as reader:
@@ -268,7 +268,7 @@ async def test_a_client_without_the_provider_says_so(
 
 
 async def test_a_recovery_goes_on_while_the_store_is_away(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
-    """It is not begun without the journal, and what is under way ends as soon as the store is back."""
+    """A recovery does not start without the journal; one under way ends as soon as the store is back."""
     store = ax.MemoryStore()
     async with serve_host() as host:
         api.link = host.put("/old.mp3", gives(b"", status=410))
@@ -293,7 +293,7 @@ async def test_a_recovery_goes_on_while_the_store_is_away(api: Api, open_client:
 
 
 async def test_a_closed_client_says_what_to_do(expired: Sandbox, make_client: MakeClient, tmp_path: Path) -> None:
-    """Saving works without an open client, asking for fresh links does not."""
+    """A closed client can save live links, and says that recovering dead ones needs an open client."""
     client = await make_client(expired, **QUICK)
     song = await (await client.job(await finished(client, expired)))
     await client.aclose()
@@ -305,7 +305,7 @@ async def test_a_closed_client_says_what_to_do(expired: Sandbox, make_client: Ma
 
 
 async def test_closing_ends_the_wait_for_a_recovery(expired: Sandbox, make_client: MakeClient, tmp_path: Path) -> None:
-    """Who waits is told at once that it goes on without us."""
+    """Closing ends a save that waits for a recovery with a DownloadError."""
     client = await make_client(expired, **QUICK)
     song = await (await client.job(await finished(client, expired)))
     expired.complete_seconds = 1e12
@@ -324,7 +324,7 @@ async def test_closing_ends_the_wait_for_a_recovery(expired: Sandbox, make_clien
 
 
 async def test_closing_waits_for_the_answer_to_a_recovery(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
-    """Its id is stored, so that the next client waits for that one instead of sending another POST."""
+    """Closing waits for a recovery's answer and stores its id, so that the next client does not POST another one."""
     store = ax.MemoryStore()
     api.recovery_gate.clear()
     async with serve_host() as host:
@@ -348,7 +348,7 @@ async def test_closing_waits_for_the_answer_to_a_recovery(api: Api, open_client:
 
 
 async def test_a_status_may_know_a_fresh_link(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
-    """That costs nothing, and is tried first."""
+    """Fresh links are looked for by a free status call before a recovery."""
     async with serve_host() as host:
         api.link = host.put("/old.mp3", gives(b"", status=410))
         client = await open_client(**QUICK)
@@ -364,7 +364,7 @@ async def test_a_status_may_know_a_fresh_link(api: Api, open_client: MakeClient,
 async def test_a_stranger_task_is_refused_but_while_a_recovery_waits_for_its_id(
     expired: Sandbox, make_client: MakeClient, store: str
 ) -> None:
-    """After the recovery has its id, a webhook of a third task is refused as ever."""
+    """Once a recovery has its id, a webhook of a third task is refused."""
     client = await make_client(expired, **WEB, store=store, **QUICK)
     job = await client.job(await finished(client, expired))
     await (await job).recover()

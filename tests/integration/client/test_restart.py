@@ -1,4 +1,4 @@
-"""A job outlives its process: another client on the same store ends it, whoever was called back."""
+"""A job outlives its process: another client on the same store finishes it, whichever process was called back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def extend(client: ax.Client, **extra: object) -> ax.Job:
 
 
 async def test_a_restarted_client_finds_its_open_jobs(api: Api, open_client: MakeClient, connect: Connect) -> None:
-    """After a restart the open jobs are there with all that was noted down, and end by poll; keys still count."""
+    """After a restart the open jobs keep their meta and keys, and end by poll."""
     before = await open_client(store=connect())
     api.is_done = False
     refs = {(await extend(before, meta={"n": n}, key=f"k{n}")).ref for n in range(3)}
@@ -48,7 +48,7 @@ async def test_a_restarted_client_finds_its_open_jobs(api: Api, open_client: Mak
 
 
 async def test_old_callback_urls_stay_valid(api: Api, open_client: MakeClient, url: str, unused_tcp_port: int) -> None:
-    """The secret is kept with the store, so that a callback of an earlier process is taken by the next."""
+    """The secret is kept in the store, so that the next process accepts callbacks to URLs of an earlier one."""
     web = {"public_url": f"http://127.0.0.1:{unused_tcp_port}", "listen": f"127.0.0.1:{unused_tcp_port}", "store": url}
     before = await open_client(**web)
     ref = (await extend(before)).ref
@@ -63,7 +63,7 @@ async def test_old_callback_urls_stay_valid(api: Api, open_client: MakeClient, u
 async def test_a_listener_wakes_workers_that_share_its_store(
     connect: Connect, api: Api, open_client: MakeClient
 ) -> None:
-    """One client takes the callbacks, others await and handle them; each stage is handled once, in order."""
+    """One client takes the callbacks, others await and handle the jobs; each stage is handled once, in order."""
     listener = await open_client(store=connect(), **WEB)
     told: list[ax.Stage] = []
     workers = [await open_client(store=connect(), public_url=str(listener.public_url), listen=None) for _ in range(2)]
@@ -92,7 +92,7 @@ async def test_a_listener_wakes_workers_that_share_its_store(
 async def test_a_listener_without_providers_decodes_all_wires(
     sandbox: Sandbox, make_client: MakeClient, connect: Connect, voice_file: Path
 ) -> None:
-    """A stand-alone listener takes the webhooks of whichever provider a worker submits to."""
+    """A stand-alone listener without providers decodes the webhooks of any provider that a worker submits to."""
     store = connect()
     listener = ax.Client(store=store, **WEB)  # type: ignore[arg-type]  # two texts
     async with listener:
@@ -109,7 +109,7 @@ async def test_a_listener_without_providers_decodes_all_wires(
 async def test_a_job_of_a_provider_that_is_not_given_is_named(
     sandbox: Sandbox, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A client that lacks a job's provider says which one; the other jobs are listed all the same."""
+    """A client that lacks a job's provider raises an error naming it, and still lists the other jobs."""
     store = ax.MemoryStore()
     mine = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], name="my-own")
     async with ax.Client(mine, store=store) as client:
@@ -124,7 +124,7 @@ async def test_a_job_of_a_provider_that_is_not_given_is_named(
 
 
 async def test_a_slot_is_freed_by_another_processs_commit(make_sandbox: MakeSandbox, connect: Connect) -> None:
-    """With one parallel job allowed, the next is sent when the listener's process saw the one before end."""
+    """With one parallel job allowed, the next submit is sent when the listener's process sees the first job end."""
     sandbox = await make_sandbox(parallel_limit=1)
     provider = ax.MusicGpt(sandbox.api_key, base_url=sandbox.bases["musicgpt"], limits=ax.Limits(parallel=1))
     listener = ax.Client(store=connect(), **WEB)  # type: ignore[arg-type]  # two texts

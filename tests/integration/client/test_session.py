@@ -1,4 +1,4 @@
-"""Calls through a proxy, or by a session of the user's own: the rules of a submit hold there too."""
+"""The guarantees of a submit hold through a proxy and with the user's own session too."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.proxy import make_certificate
 from tests.support.sounds import MP3
 
 FAR = "http://api.kie.test"
-"""A host that only a proxy or a resolver of one's own can reach."""
+"""A host that only a proxy or a user's resolver can reach."""
 
 Serve = Callable[[Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]], Awaitable[str]]
 
@@ -46,7 +46,7 @@ async def serve(stack: AsyncExitStack) -> Serve:
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Take what this machine says of proxies and passwords out of the environment."""
+    """Remove this machine's proxy and netrc settings from the environment."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -54,10 +54,10 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 class ToThisMachine(AbstractResolver):
-    """Sends some hosts to ports of this machine."""
+    """A resolver that sends some hosts to ports of this machine."""
 
     def __init__(self, **bases: str) -> None:
-        """Send each host whose name begins so to where its base is served."""
+        """Map each host name prefix to the base URL that serves it."""
         self._ports = {name: int(base.rpartition(":")[2]) for name, base in bases.items()}
 
     async def resolve(
@@ -79,13 +79,13 @@ async def give_a_file(_: web.BaseRequest) -> web.Response:
 
 @pytest.fixture
 async def asked() -> list[str]:
-    """Return the calls that the user's own session made."""
+    """Return the requests that the user's own session made."""
     return []
 
 
 @pytest.fixture
 async def session(api: Api, asked: list[str], serve: Serve) -> AsyncIterator[aiohttp.ClientSession]:
-    """Return a session of a user who reaches the API by a connector of their own, and likes exceptions."""
+    """Return a user's session that reaches the API by its own connector and raises for HTTP errors."""
     trace = aiohttp.TraceConfig()
 
     async def note(_: object, __: object, start: aiohttp.TraceRequestStartParams) -> None:
@@ -110,7 +110,7 @@ def far_kie(**settings: object) -> ax.Kie:
 async def test_proxies_of_the_environment_are_used_when_asked(
     trust_env: bool, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The host is known to the proxy alone; without `trust_env` nothing is sent."""
+    """With `trust_env` the environment's proxy, which alone can resolve the host, is used; else nothing is sent."""
     seen: list[str] = []
 
     async def proxy(request: web.BaseRequest) -> web.Response:
@@ -131,7 +131,7 @@ async def test_proxies_of_the_environment_are_used_when_asked(
 async def test_a_proxy_that_refuses_is_known_to_have_sent_nothing(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tunnel that was not made let no byte of the submit through, so its outcome is not unknown."""
+    """A submit through a proxy that refuses the tunnel is known as not sent, rather than unknown."""
 
     async def proxy(_: web.BaseRequest) -> web.Response:
         return web.Response(status=407)
@@ -164,7 +164,7 @@ async def test_what_is_no_proxy_sends_nothing(text: str, api: Api, monkeypatch: 
 async def test_a_netrc_that_would_replace_the_key_is_told(
     api: Api, open_client: MakeClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Its default entry is for every host; nothing is sent, and the message names it."""
+    """A netrc entry that would replace the API key, such as the default one, raises an error, and nothing is sent."""
     netrc = tmp_path / "netrc"
     netrc.write_text("default login me password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -175,13 +175,13 @@ async def test_a_netrc_that_would_replace_the_key_is_told(
     assert [] == api.posts
 
 
-# --- a session of one's own ------------------------------------------------------------------------------------------
+# --- a user's own session --------------------------------------------------------------------------------------------
 
 
 async def test_all_calls_go_by_the_users_session(
     api: Api, session: aiohttp.ClientSession, asked: list[str], tmp_path: Path
 ) -> None:
-    """Submits, polls and downloads do; the client leaves it open, and it can be used again."""
+    """Submits, polls and downloads use the user's session, which the client leaves open."""
     for _ in range(2):
         async with ax.Client(far_kie(), session=session, allow_hosts=["http://files.test"]) as client:
             song = await client.run(ax.Extend(audio_id="x", model="V5"))
@@ -199,7 +199,7 @@ async def test_all_calls_go_by_the_users_session(
 
 
 async def test_a_refusal_is_read_though_the_session_raises(api: Api, session: aiohttp.ClientSession) -> None:
-    """The body of an HTTP error is what tells whether the submit cost something."""
+    """The body of a refusal is read although the session raises for HTTP errors, since it says what was charged."""
     api.status_codes = [503]
     async with ax.Client(far_kie(), session=session) as client:
         job = await client.extend(audio_id="x", model="V5")
@@ -209,7 +209,7 @@ async def test_a_refusal_is_read_though_the_session_raises(api: Api, session: ai
 
 
 async def test_a_submit_is_neither_redirected_nor_sent_again(serve: Serve) -> None:
-    """Whatever the session does with others, one submit is one POST."""
+    """A submit is one POST, although the session follows redirects and retries other requests."""
     posts: list[str] = []
 
     async def elsewhere(request: web.BaseRequest) -> web.Response:
@@ -233,7 +233,7 @@ async def test_a_submit_is_neither_redirected_nor_sent_again(serve: Serve) -> No
 
 
 async def test_a_session_that_was_closed_sends_nothing(api: Api) -> None:
-    """Neither a submit with an unknown outcome nor a foreign error comes of it."""
+    """With a session that the user closed, a submit raises our error and is known as not sent."""
     session = aiohttp.ClientSession()
     async with ax.Client(api.provider(), session=session) as client:
         await session.close()
@@ -257,9 +257,9 @@ async def test_a_session_that_was_closed_fetches_nothing(
 
 
 async def test_a_session_that_cannot_be_used_is_refused(api: Api) -> None:
-    """What is no session, is closed, or has a password of its own is refused when the client is made."""
+    """A session that is none, is closed or has its own credentials is refused when the client is made."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer versions of aiohttp discourage it
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer versions of aiohttp deprecate it
         secretive = aiohttp.ClientSession(auth=aiohttp.BasicAuth("me", "secret"))
     async with aiohttp.ClientSession() as open_, secretive:
         for session, trust_env, says in (
@@ -277,7 +277,7 @@ async def test_a_session_that_cannot_be_used_is_refused(api: Api) -> None:
 async def test_a_private_authority_is_trusted_by_a_session_that_trusts_it(
     api: Api, stack: AsyncExitStack, tmp_path: Path
 ) -> None:
-    """With a session of the client's own nothing is sent; with one whose TLS context knows the authority it is."""
+    """A submit to an API with a private CA succeeds with a session that trusts it, and else is known as not sent."""
     context, certificate = await asyncio.to_thread(make_certificate, tmp_path, days=2)
 
     async def answer(_: web.BaseRequest) -> web.Response:
@@ -288,7 +288,7 @@ async def test_a_private_authority_is_trusted_by_a_session_that_trusts_it(
     stack.push_async_callback(server.close)
     provider = api.provider(base_url=f"https://127.0.0.1:{server.port}")
 
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # what the server says of that handshake
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # the server's own complaint about that handshake
     async with ax.Client(provider) as client:
         with pytest.raises(ax.ProviderDownError, match=r"certificate verify failed.*; nothing was sent"):
             await client.extend(audio_id="x", model="V5")
@@ -298,7 +298,7 @@ async def test_a_private_authority_is_trusted_by_a_session_that_trusts_it(
         assert "task-1" == (await client.extend(audio_id="x", model="V5")).task_id
 
 
-# --- names of files --------------------------------------------------------------------------------------------------
+# --- file names ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ async def test_a_private_authority_is_trusted_by_a_session_that_trusts_it(
     ],
 )
 async def test_the_name_of_a_file_is_readable_in_a_form(name: str, sent: str, serve: Serve, tmp_path: Path) -> None:
-    """As browsers send it, in UTF-8 and not %-encoded, but for what would end the name."""
+    """The name of an uploaded file is sent as browsers do: UTF-8, escaping only the characters that would end it."""
     bodies: list[bytes] = []
 
     async def take(request: web.BaseRequest) -> web.Response:

@@ -16,7 +16,7 @@ from tests.support.api import callback
 
 
 def test_a_client_needs_no_loop_and_does_no_io() -> None:
-    """Constructing a client works outside of any loop, with handlers and a receiver at once."""
+    """A client can be constructed outside of any loop, with handlers and a receiver."""
     client = ax.Client(ax.Kie("key"), public_url="https://hooks.test/audio", store="memory://")
 
     assert URL("https://hooks.test/audio") == client.public_url
@@ -24,19 +24,19 @@ def test_a_client_needs_no_loop_and_does_no_io() -> None:
 
 
 def test_a_client_tells_its_clock() -> None:
-    """What dates its jobs is the clock that was given, else the system's."""
+    """`client.clock` is the clock that was given, else the system's; it dates the client's jobs."""
     clock = ax.Clock(now=lambda: 1.0)
 
     assert [clock, ax.Clock()] == [ax.Client(clock=clock).clock, ax.Client().clock]
 
 
 def test_an_address_that_is_set_and_not_used_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who means a sandbox is not left to pay at the API: `Kie()` reads no more than its key."""
+    """`Kie()` is refused if the environment has a base URL that it would ignore: a sandbox user must not be charged."""
     monkeypatch.setenv("KIE_BASE_URL", "http://127.0.0.1:8099/kie")
     monkeypatch.setenv("KIE_API_KEY", "key")
     ax.Client.from_env()
     ax.Client(ax.Kie(base_url="http://127.0.0.1:1"), ax.Vidgo("key"))
-    ax.Client(ax.Kie(base_url="https://api.kie.ai"))  # in so many words, so it is meant
+    ax.Client(ax.Kie(base_url="https://api.kie.ai"))  # an explicit default is accepted
 
     advice = "use Client.from_env() without a provider, pass base_url=, or unset KIE_BASE_URL"
     for make in (ax.Client, ax.Client.from_env):
@@ -48,7 +48,7 @@ def test_an_address_that_is_set_and_not_used_is_refused(monkeypatch: pytest.Monk
 
 
 def test_a_misspelt_setting_is_a_type_error() -> None:
-    """An argument that is none is refused when the client is made."""
+    """An unknown argument raises a TypeError when the client is made."""
     with pytest.raises(TypeError, match=r"Client has no option publicurl; did you mean public_url\?"):
         ax.Client(publicurl=None)  # type: ignore[call-arg]  # wrong on purpose
 
@@ -83,7 +83,7 @@ def test_a_misspelt_setting_is_a_type_error() -> None:
     ],
 )
 def test_settings_that_cannot_work_are_refused(arguments: dict[str, object], says: str) -> None:
-    """The message names the setting."""
+    """The error for a setting that cannot work names it."""
     with pytest.raises(ax.ConfigError, match=says):
         ax.Client(ax.Kie("key"), **arguments)  # type: ignore[arg-type]  # wrong on purpose
 
@@ -103,14 +103,14 @@ NO_NUMBERS = (float("nan"), float("inf"), float("-inf"), -1, True, "5", [5])
 @pytest.mark.parametrize("value", NO_NUMBERS)
 @pytest.mark.parametrize("name", ["first", "every", "slowest", "backoff", "quiet"])
 def test_a_pace_is_made_of_times(name: str, value: object) -> None:
-    """A poll that never comes, or comes without end, is refused before anything is paid."""
+    """Each time of a pace must be a finite number, so that polls come, but not without a pause."""
     with pytest.raises(ax.ConfigError, match=f"{name} must be a finite number from [01] on"):
         ax.Pace(**{name: value})  # type: ignore[arg-type]  # wrong on purpose
     assert 0 == ax.Pace(first=0).first
 
 
 def test_a_brisk_pace_is_brisk_from_the_start() -> None:
-    """Whoever wants a call each second does not want the first one after 15 (newcomer A)."""
+    """A pace with `every` below 15 s polls that soon for the first time too (newcomer A)."""
     assert [15.0, 1, 20, 15.0] == [
         pace.first for pace in (ax.Pace(), ax.Pace(every=1), ax.Pace(every=1, first=20), ax.Pace(every=30))
     ]
@@ -119,7 +119,7 @@ def test_a_brisk_pace_is_brisk_from_the_start() -> None:
 @pytest.mark.parametrize("value", [0, *NO_NUMBERS])
 @pytest.mark.parametrize("name", ["submits", "per", "parallel", "queries", "queries_per"])
 def test_limits_are_numbers_that_let_something_through(name: str, value: object) -> None:
-    """A submit that would wait for its turn in vain is refused when the limits are made."""
+    """Limits must be positive finite numbers, so that each submit gets its turn."""
     with pytest.raises(ax.ConfigError, match=name):
         ax.Limits(**{name: value})  # type: ignore[arg-type]  # wrong on purpose
     assert (None, None) == (ax.Limits(queries=None).queries, ax.Limits().submits)
@@ -136,13 +136,13 @@ def test_limits_are_numbers_that_let_something_through(name: str, value: object)
     ],
 )
 def test_a_providers_settings_are_checked(name: str, value: object) -> None:
-    """They name what is wrong when the provider is made, not in the middle of a submit."""
+    """A provider's wrong setting is named when the provider is made, not during a submit."""
     with pytest.raises(ax.ConfigError, match=f"{name} must be"):
         ax.Kie("key", **{name: value})  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_two_accounts_need_two_names() -> None:
-    """Two providers of one name are refused; with `name=` both are there."""
+    """Two providers with one name are refused, and accepted with `name=`."""
     with pytest.raises(ax.ConfigError, match="name="):
         ax.Client(ax.Kie("one"), ax.Kie("two"))
     ax.Client(ax.Kie("one"), ax.Kie("two", name="kie-two"))
@@ -163,7 +163,7 @@ def test_vidgo_refuses_a_public_url_it_would_never_call(public_url: str) -> None
 
 
 def test_vidgo_on_loopback_may_call_loopback() -> None:
-    """A provider whose own base URL is loopback may have any public URL."""
+    """A provider whose own base URL is loopback accepts any public URL."""
     ax.Client(ax.Vidgo("key", base_url="http://127.0.0.1:9/vidgo"), public_url="http://127.0.0.1:8080/a")
 
 
@@ -178,18 +178,18 @@ def test_vidgo_on_loopback_may_call_loopback() -> None:
     ],
 )
 def test_listen_addresses(listen: str | int | None, address: tuple[str, int] | None) -> None:
-    """Host and port, a port alone, IPv6 in brackets, or nowhere."""
+    """`listen` takes host and port, a port alone, IPv6 in brackets, or None."""
     assert address == settings.read_listen(listen, None)
 
 
 def test_listen_follows_public_url() -> None:
-    """Not given, a client listens on 127.0.0.1:8080 if it has a public URL, else nowhere."""
+    """By default a client with a public URL listens on 127.0.0.1:8080, and one without does not listen."""
     assert ("127.0.0.1", 8080) == settings.read_listen(settings.UNSET, URL("https://x.test"))
     assert settings.read_listen(settings.UNSET, None) is None
 
 
 async def test_a_taken_address_is_told(unused_tcp_port: int) -> None:
-    """A second client on one address says to choose another, and leaks nothing."""
+    """A second client on one address raises an error that says to choose another, and leaks nothing."""
     url, listen = "https://hooks.test", f"127.0.0.1:{unused_tcp_port}"
     async with ax.Client(ax.Kie("key"), public_url=url, listen=listen):
         with pytest.raises(ax.ConfigError, match=rf"^cannot listen on {listen}: [^:']+; choose"):
@@ -198,7 +198,7 @@ async def test_a_taken_address_is_told(unused_tcp_port: int) -> None:
 
 
 async def test_a_client_is_opened_once() -> None:
-    """Opening again, while open or after, is refused."""
+    """Opening a client again is refused, while it is open and after it was closed."""
     client = ax.Client(ax.Kie("key"))
     async with client:
         with pytest.raises(ax.ConfigError, match="opened once"):
@@ -211,7 +211,7 @@ async def test_a_client_is_opened_once() -> None:
     ("key", "meta", "field"), [("", None, "key"), ("k" * 513, None, "key"), (None, {"a": object()}, "meta")]
 )
 async def test_a_key_and_meta_are_checked(key: str | None, meta: dict[str, object] | None, field: str) -> None:
-    """An empty or overlong key and a meta that is no JSON are problems of the request."""
+    """An empty or overlong key and meta that is no JSON are problems of the request."""
     async with ax.Client(ax.Kie("key")) as client:
         with pytest.raises(ax.RequestError) as caught:
             await client.extend(audio_id="a", model="V5", key=key, meta=meta)
@@ -220,7 +220,7 @@ async def test_a_key_and_meta_are_checked(key: str | None, meta: dict[str, objec
 
 
 async def test_a_look_for_what_cannot_be_there_is_told() -> None:
-    """The store is not blamed for a question that is none."""
+    """A wrong argument of a lookup raises its own error, not a StoreError."""
     async with ax.Client(ax.Kie("key")) as client:
         with pytest.raises(ax.RequestError, match="open: must be True or False, not 'yes'"):
             [job async for job in client.jobs(open="yes")]  # type: ignore[arg-type]  # wrong on purpose
@@ -255,7 +255,7 @@ async def test_a_song_is_saved_into_a_folder(arguments: dict[str, Any]) -> None:
 
 
 async def test_an_unknown_provider_is_told() -> None:
-    """The message names those that there are."""
+    """The error for an unknown provider names the known ones."""
     async with ax.Client(ax.Kie("key")) as client:
         with pytest.raises(ax.ConfigError, match="it has kie"):
             await client.extend(audio_id="a", model="V5", provider="vidgo")
@@ -272,7 +272,7 @@ async def test_an_unknown_provider_is_told() -> None:
 
 @pytest.mark.parametrize("confirm", ["sometimes", "", None, True, "Always"])
 def test_confirm_has_three_values(confirm: object) -> None:
-    """Any other value is refused, with the three in the message: a typing error must not weaken what was meant."""
+    """A wrong `confirm` is refused with the three allowed values, since a typo must not weaken the check."""
     with pytest.raises(ax.ConfigError, match='"never", "unsigned" or "always"'):
         ax.Client(ax.Kie("key"), confirm=confirm)  # type: ignore[arg-type]  # wrong on purpose
 
@@ -295,7 +295,7 @@ def test_confirm_has_three_values(confirm: object) -> None:
     ],
 )
 def test_no_message_repeats_a_password(arguments: dict[str, object]) -> None:
-    """What is wrong with a URL is said without what is secret in it."""
+    """The error for a wrong URL does not repeat its password."""
     with pytest.raises(ax.ConfigError) as caught:
         ax.Client(ax.Vidgo("key"), **arguments)  # type: ignore[arg-type]  # as above
     assert "hun" not in str(caught.value)
@@ -303,7 +303,7 @@ def test_no_message_repeats_a_password(arguments: dict[str, object]) -> None:
 
 
 def test_kies_webhook_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library reads it as it reads the API key, several for a rotation too; one that was given wins."""
+    """Kie reads one or several webhook keys from the environment, unless keys are given."""
     monkeypatch.setenv("KIE_WEBHOOK_KEY", " new  old ")
 
     both = settings.named([ax.Kie("a"), ax.KieJobs("a", webhook_key="mine"), ax.SunoApi("a")], os.environ)
@@ -314,7 +314,7 @@ def test_kies_webhook_key_comes_from_the_environment(monkeypatch: pytest.MonkeyP
 
 
 async def test_a_listener_without_providers_checks_kies_signature(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that was given no provider refuses an unsigned webhook of kie.ai once the key is in the environment."""
+    """A client without providers refuses an unsigned kie.ai webhook if the environment has the webhook key."""
     secret = b"0123456789abcdef-secret"
     path = callback_url(URL("https://hooks.test"), secret, "kie", "r" * 24).path
     hook = ax.Webhook(path=path, body=json.dumps(callback("text")).encode())
@@ -344,7 +344,7 @@ async def test_a_listener_without_providers_checks_kies_signature(monkeypatch: p
 def test_a_key_that_goes_out_in_clear_text_is_warned_of(
     base_url: str, is_public: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Plain http to a public host is named; loopback and private hosts are not, nor is anything without a key."""
+    """An API key for a plain http base URL gives a warning, unless the host is loopback or private."""
     ax.Client(ax.Kie("key", base_url=base_url))
     assert is_public is ("clear text" in caplog.text)
     assert "key" not in caplog.text.replace("the API key goes", "")

@@ -1,4 +1,4 @@
-"""A client whose webhooks stay away says so, when a poll finds what one should have told."""
+"""A client that expects webhooks warns when a poll finds news that a webhook should have brought."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ WORDS = "a status call brought news, and no webhook did: the provider could not 
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what the log said of it."""
+    """Return the warnings about missing webhooks."""
     return [record.getMessage() for record in caplog.records if "no webhook did" in record.getMessage()]
 
 
 async def test_the_first_poll_that_brings_news_says_that_no_webhook_came(
     api: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is one warning of the client, not one of each job, and names what finds out why."""
+    """The first poll with news gives one warning per client, not one per job, which names `check()`."""
     async with ax.Client(api.provider(**QUICK), wait_timeout=20.0, **WEB) as client:  # type: ignore[arg-type]  # strings
         for number in range(3):
             await (await client.extend(audio_id=f"track-{number}", model="V5"))
@@ -35,7 +35,7 @@ async def test_the_first_poll_that_brings_news_says_that_no_webhook_came(
 async def test_a_client_that_only_polls_misses_nothing(
     open_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without a public URL polls are what was wanted."""
+    """A client without a public URL gives no warning, as it only polls."""
     client = await open_client()
     await (await client.extend(audio_id="track", model="V5"))
 
@@ -43,7 +43,7 @@ async def test_a_client_that_only_polls_misses_nothing(
 
 
 async def test_a_job_that_heard_a_webhook_is_not_silent(api: Api, caplog: pytest.LogCaptureFixture) -> None:
-    """One lost webhook among others is what polls are there for."""
+    """A job that received a webhook gives no warning when a poll finds its end."""
     api.is_done = False
     async with ax.Client(api.provider(**QUICK), wait_timeout=20.0, **WEB) as client:  # type: ignore[arg-type]  # strings
         job = await client.extend(audio_id="track", model="V5")

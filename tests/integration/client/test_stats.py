@@ -1,4 +1,4 @@
-"""What a client counts of its work: each thing once, in the process that did it."""
+"""A client counts its work once, in the process that did it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.api import Api
 T = TypeVar("T")
 
 NEVER = ax.Pace(first=300.0, every=300.0, slowest=300.0, quiet=300.0)
-"""No status call is made but those that a test makes."""
+"""Only a test's own status calls are made."""
 TOLD = (ax.Stage.TEXT, ax.Stage.FIRST, ax.Stage.COMPLETE)
 
 
@@ -27,13 +27,13 @@ async def extend(client: ax.Client, **extra: object) -> ax.Job:
 
 
 def of_kie(counted: Mapping[tuple[str, T], int]) -> dict[T, int]:
-    """Return what was counted at kie, by outcome."""
+    """Return kie's counts by outcome."""
     assert {"kie"} >= {provider for provider, _ in counted}
     return {outcome: count for (_, outcome), count in counted.items()}
 
 
 async def test_submits_count_by_how_they_ended(api: Api, open_client: MakeClient) -> None:
-    """With a task, found by their key, refused, over the limit, without a known outcome, or not sent at all."""
+    """Submits are counted by outcome: accepted, found by key, refused, unknown or failed."""
     store = ax.MemoryStore()
     client = await open_client(store=store, **WEB)
     await extend(client, key="k")
@@ -51,7 +51,7 @@ async def test_submits_count_by_how_they_ended(api: Api, open_client: MakeClient
 
 
 async def test_a_submit_that_waits_in_vain_is_rate_limited(api: Api) -> None:
-    """Its turn did not come, and nothing was sent."""
+    """A submit whose turn does not come counts as rate limited, and nothing is sent."""
     async with ax.Client(api.provider(limits=ax.Limits(parallel=1)), permit_timeout=0.01) as client:
         api.is_done = False
         await extend(client)
@@ -62,7 +62,7 @@ async def test_a_submit_that_waits_in_vain_is_rate_limited(api: Api) -> None:
 
 
 async def test_webhooks_count_by_what_became_of_them(api: Api, open_client: MakeClient) -> None:
-    """Each that has a provider's name counts once; strangers only among the answers."""
+    """Each webhook of a known provider counts once by outcome, and strangers count only among the answers."""
     store = ax.MemoryStore()
     client = await open_client(store=store, **WEB)
     await extend(client)
@@ -83,7 +83,7 @@ async def test_webhooks_count_by_what_became_of_them(api: Api, open_client: Make
 
 
 async def test_stages_and_ends_count_with_their_seconds(api: Api, open_client: MakeClient) -> None:
-    """Each stage counts once, with the time since the submit, and each job's end once."""
+    """Each stage counts once with its time since the submit, and each job's end once."""
     client = await open_client(**WEB)
     await extend(client)
     await extend(client)
@@ -105,7 +105,7 @@ async def test_stages_and_ends_count_with_their_seconds(api: Api, open_client: M
 async def test_processes_of_one_store_count_each_thing_once(
     api: Api, open_client: MakeClient, tmp_path: Path, first: str
 ) -> None:
-    """What one of them appended is not counted by another that awaits the job, so that their sums are right."""
+    """Entries are counted by the process that appended them, so that the sums over processes are right."""
     url = f"sqlite:///{tmp_path}/jobs.db"
     listener = await open_client(store=open_store(url), **WEB)
     worker = await open_client(store=open_store(url), public_url=str(listener.public_url), listen=None)
@@ -121,7 +121,7 @@ async def test_processes_of_one_store_count_each_thing_once(
 
 
 async def test_polls_count_by_what_they_brought(api: Api) -> None:
-    """A call that brings news, one that brings none, and one that fails."""
+    """Polls are counted as with news, without news, or failed."""
     api.is_done = False
     async with ax.Client(api.provider(pace=NEVER)) as client:
         job = await extend(client)
@@ -137,7 +137,7 @@ async def test_polls_count_by_what_they_brought(api: Api) -> None:
 
 
 async def test_handlers_count_by_how_they_ended(api: Api, open_client: MakeClient) -> None:
-    """A call that fails is to be retried, and any other is done."""
+    """A failed handler call counts as retried, any other as done."""
     client = await open_client(**WEB)
 
     @client.on(ax.Stage.TEXT)
@@ -157,7 +157,7 @@ async def test_handlers_count_by_how_they_ended(api: Api, open_client: MakeClien
 
 
 async def test_downloads_count_files(make_client: MakeClient, make_sandbox: MakeSandbox, tmp_path: Path) -> None:
-    """Each file that came whole counts, saved, read or streamed, and each that did not."""
+    """Each file that was saved, read or streamed in full counts once."""
     sandbox = await make_sandbox()
     client = await make_client(sandbox)
     song = await client.run(ax.Extend(audio_id=sandbox.track_ids[0], model="V5"))

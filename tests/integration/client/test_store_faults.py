@@ -1,4 +1,4 @@
-"""A store that fails, breaks off or forgets: what processes know is kept, whoever waits misses nothing."""
+"""A store that fails, disconnects or forgets costs nothing: processes keep what they know, and waiters are woken."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.clock import SOON_SECONDS, JumpClock, soon
 from tests.support.stores import FaultyMemory, WatchedSqlite
 
 SECRET_NAME = "callback secret"
-"""Under this name a store keeps what signs the callback URLs; other releases must find it there."""
+"""The name of the callback secret in a store, which must be the same in all releases."""
 
 
 async def extend(client: ax.Client, **extra: object) -> ax.Job:
@@ -33,7 +33,7 @@ async def extend(client: ax.Client, **extra: object) -> ax.Job:
 async def a_wait(
     job: ax.Job, store: FaultyMemory | WatchedSqlite, *, seconds: float | None = None
 ) -> asyncio.Task[ax.Song]:
-    """Return a wait that has looked at the store and now relies on being woken."""
+    """Return a wait that has read the store and now relies on a wake-up."""
     store.was_read.clear()
     wait = asyncio.create_task(job.result(timeout=seconds))
     await store.was_read.wait()
@@ -46,7 +46,7 @@ async def a_wait(
 async def test_a_job_that_lost_its_journal_keeps_no_other_from_being_listed(
     api: Api, open_client: MakeClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An index without the request that it came from is passed over, with a warning that names the job."""
+    """An index row without its request is skipped in a listing, with a warning that names the job."""
     path = tmp_path / "jobs.db"
     first = await open_client(store=f"sqlite:///{path}", **WEB)
     lost, kept = await extend(first), await extend(first)
@@ -65,7 +65,7 @@ async def test_a_job_that_lost_its_journal_keeps_no_other_from_being_listed(
 
 
 async def test_a_store_that_fails_is_503_and_loses_nothing(api: Api, open_client: MakeClient) -> None:
-    """While the store is down deliveries are answered 503, waits go on, submits cost nothing; then all continues."""
+    """While the store is down deliveries are answered 503, waits go on and submits are not sent; then all continues."""
     store = FaultyMemory()
     client = await open_client(store=store, **WEB)
     job = await extend(client)
@@ -77,7 +77,7 @@ async def test_a_store_that_fails_is_503_and_loses_nothing(api: Api, open_client
         await extend(client)
     with pytest.raises(ax.StoreError, match="disk"):
         await client.job("r" * 24)
-    late = asyncio.create_task(job.result())  # what is known is all that there is
+    late = asyncio.create_task(job.result())  # the known state is all there is
     store.fail(None)
     taken = await api.call_back("text"), await api.call_back("complete")
 
@@ -89,7 +89,7 @@ async def test_a_store_that_fails_is_503_and_loses_nothing(api: Api, open_client
 async def test_a_read_that_fails_does_not_end_the_following_of_changes(
     api: Api, open_client: MakeClient, clock: JumpClock, tmp_path: Path
 ) -> None:
-    """A change that could not be read is read again: even the last one wakes the wait."""
+    """A change whose read failed is read again, so that even the last change wakes the wait."""
     listener = await open_client(store=SqliteStore(tmp_path / "jobs.db"), **WEB)
     store = WatchedSqlite(tmp_path / "jobs.db")
     waiter = await open_client(store=store, public_url=str(listener.public_url), listen=None, clock=clock.clock)
@@ -106,7 +106,7 @@ async def test_a_read_that_fails_does_not_end_the_following_of_changes(
 async def test_a_store_that_fails_right_after_the_last_commit_delays_the_wait(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """The change is announced and cannot be read for half a second: the wait of another client gets the song then."""
+    """A change that cannot be read for half a second after its announcement still wakes another client's wait."""
     store = FaultyMemory()
     listener = await open_client(store=store, **WEB)
     waiter = await open_client(store=store, public_url=str(listener.public_url), listen=None, clock=clock.clock)
@@ -127,7 +127,7 @@ async def test_a_store_that_fails_right_after_the_last_commit_delays_the_wait(
 async def test_a_stream_of_changes_that_breaks_is_begun_anew(
     broken_at: str, api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """The commit at which the stream broke is seen, even the last one, and so are those after it."""
+    """A broken stream of changes is reopened, and no commit at or after the break is missed."""
     store = FaultyMemory()
     listener = await open_client(store=store, **WEB)
     waiter = await open_client(store=store, public_url=str(listener.public_url), listen=None, clock=clock.clock)
@@ -147,7 +147,7 @@ async def test_a_stream_of_changes_that_breaks_is_begun_anew(
 
 
 class MuteMemory(FaultyMemory):
-    """A store that announces nothing."""
+    """A store that announces no changes."""
 
     async def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield nothing."""
@@ -159,7 +159,7 @@ class MuteMemory(FaultyMemory):
 async def test_a_wait_reads_the_truth_itself(
     seconds: float, woken_after: float, api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """Where no change is ever announced, a wait finds the song after a minute, and at its deadline at the latest."""
+    """If no change is ever announced, a wait finds the song within a minute, and at its deadline at the latest."""
     store = MuteMemory()
     listener = await open_client(store=store, **WEB)
     waiter = await open_client(store=store, public_url=str(listener.public_url), listen=None, clock=clock.clock)
@@ -176,7 +176,7 @@ async def test_a_wait_reads_the_truth_itself(
 async def test_a_commit_of_another_process_wakes_a_wait(
     driver: Driver, api: Api, open_client: MakeClient, tmp_path: Path
 ) -> None:
-    """A listener and a worker on one file, twenty jobs one after the other: no wake-up is lost."""
+    """A listener and a worker on one file lose no wake-up over twenty jobs."""
     listener = await open_client(store=SqliteStore(tmp_path / "jobs.db", driver=driver), **WEB)
     store = SqliteStore(tmp_path / "jobs.db", driver=driver)
     waiter = await open_client(store=store, public_url=str(listener.public_url), listen=None)
@@ -188,11 +188,11 @@ async def test_a_commit_of_another_process_wakes_a_wait(
         assert 1 == len((await wait).tracks)
 
 
-# --- what an engine has lost -------------------------------------------------------------------------------------
+# --- engines that lost data --------------------------------------------------------------------------------------
 
 
 async def test_a_store_that_comes_back_empty_is_given_back_what_it_lost(api: Api, open_client: MakeClient) -> None:
-    """Jobs that this process awaits are stored again as soon as it hears of the loss, and end as if nothing was."""
+    """After a store came back empty, a process stores the jobs it awaits again, and they complete."""
     store = FaultyMemory()
     client = await open_client(store=store, **WEB)
     jobs = [await extend(client, key=f"k{number}") for number in range(2)]
@@ -217,11 +217,11 @@ async def told(client: ax.Client, ref: str) -> AsyncIterator[str]:
 
 
 async def test_a_delivery_that_comes_before_the_loss_is_noticed_is_kept(api: Api, open_client: MakeClient) -> None:
-    """The listener that holds the job gives back all of it with the webhook; one that does not keeps an orphan."""
+    """After an unnoticed loss, the process that holds the job restores it together with the webhook."""
     store = FaultyMemory()
     client = await open_client(store=store, **WEB)
     job = await extend(client, key="once")
-    store.break_streams()  # so that nobody hears of the loss
+    store.break_streams()  # nobody notices the loss
 
     await store.lose_all()
     assert 200 == await api.call_back("complete")
@@ -235,7 +235,7 @@ async def test_a_delivery_that_comes_before_the_loss_is_noticed_is_kept(api: Api
 
 
 async def test_an_orphan_is_adopted_by_the_job_that_is_given_back(api: Api, open_client: MakeClient) -> None:
-    """A listener that knows nothing of a lost job keeps its webhook; the process that awaits it gets the song."""
+    """A listener stores a lost job's webhook as an orphan, and the process that awaits the job gets the song."""
     store = FaultyMemory()
     listener = await open_client(store=store, secrets=[SECRET], **WEB)
     waiter = await open_client(store=store, secrets=[SECRET], public_url=str(listener.public_url), listen=None)
@@ -250,7 +250,7 @@ async def test_an_orphan_is_adopted_by_the_job_that_is_given_back(api: Api, open
 
 
 async def test_a_secret_is_given_back_for_as_long_as_it_takes(open_client: MakeClient, clock: JumpClock) -> None:
-    """A store that lost the secret and refuses it at first gets it in the end: the URLs in use stay valid."""
+    """A client gives a lost secret back until the store accepts it, so that the URLs in use stay valid."""
     store = FaultyMemory()
     client = await open_client(store=store, clock=clock.clock, **WEB)
     (secret,) = client.inbox.secrets
@@ -265,7 +265,7 @@ async def test_a_secret_is_given_back_for_as_long_as_it_takes(open_client: MakeC
 
 
 async def test_a_secret_that_another_process_made_meanwhile_is_taken_up(api: Api, open_client: MakeClient) -> None:
-    """Both are valid then: callbacks of old URLs and of new ones are taken."""
+    """If another process made a new secret after a loss, callbacks to old and new URLs are accepted."""
     store = FaultyMemory()
     client = await open_client(store=store, **WEB)
     (old,) = client.inbox.secrets

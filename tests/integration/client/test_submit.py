@@ -1,4 +1,4 @@
-"""Submitting: sent once, refused before anything is spent, and never lost when the answer is."""
+"""A submit is sent once, refused before anything is charged, and not lost when its answer is."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_all_problems_are_told_at_once_and_nothing_is_sent(sandbox: Sandbo
 
 
 async def test_a_missing_file_is_told_before_anything_is_sent(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """A local file that is not there is a problem of the request."""
+    """A local file that does not exist is a problem of the request."""
     client = await make_client(sandbox)
 
     with pytest.raises(ax.RequestError, match="there is no file"):
@@ -49,7 +49,7 @@ async def test_a_missing_file_is_told_before_anything_is_sent(sandbox: Sandbox, 
 async def test_a_local_files_duration_bounds_continue_at(
     sandbox: Sandbox, make_client: MakeClient, voice_file: Path
 ) -> None:
-    """The file's own duration is read, so a continue_at beyond its end is refused."""
+    """A continue_at beyond the local file's duration is refused."""
     client = await make_client(sandbox)
 
     with pytest.raises(ax.RequestError, match="below the source's duration"):
@@ -57,7 +57,7 @@ async def test_a_local_files_duration_bounds_continue_at(
 
 
 async def test_a_chain_knows_its_provider_and_model(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """A track's own extend goes to its provider, with the model it was made with."""
+    """`track.extend` uses its song's provider and model."""
     client = await make_client(sandbox)
     song = await client.run(ax.Extend(audio_id=sandbox.track_ids[0], model="V5"))
 
@@ -78,14 +78,14 @@ async def test_a_missing_key_is_told_before_anything_is_sent(sandbox: Sandbox, m
 
 
 async def test_the_key_comes_from_the_environment(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key in the environment is used where none is given."""
+    """The API key is read from the environment if none is given."""
     monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
     async with ax.Client(ax.Kie(base_url=sandbox.bases["kie"])) as client:
         assert await client.credits() > 0
 
 
 async def test_a_rehosted_url_goes_through_the_providers_upload(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """`rehost=True` sends a foreign URL through the url-upload, and the task gets the uploaded copy."""
+    """`rehost=True` passes a foreign URL to the provider's url-upload, and the task gets the uploaded copy."""
     client = await make_client(sandbox)
 
     song = await client.run(ax.Extend(url=sandbox.voice_url, model="V5", continue_at=2, rehost=True))
@@ -109,7 +109,7 @@ async def test_upload_progress_is_told_in_bytes(sandbox: Sandbox, make_client: M
 
 
 async def test_a_submit_needs_an_open_client(sandbox: Sandbox) -> None:
-    """Before `async with` and after it, a submit says what to do."""
+    """A submit before or after `async with` raises an error that says what to do."""
     client = ax.Client(ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"]))
     with pytest.raises(ax.ConfigError, match="async with"):
         await client.extend(audio_id="a", model="V5")
@@ -122,11 +122,11 @@ async def test_a_submit_needs_an_open_client(sandbox: Sandbox) -> None:
 async def test_a_submit_that_looks_at_its_file_is_not_sent_after_closing(
     sandbox: Sandbox, make_client: MakeClient, voice_file: Path
 ) -> None:
-    """When the client closes while a slow disk is read, the submit is refused and nothing is sent."""
+    """A submit that reads a slow disk while the client closes is refused, and nothing is sent."""
     disk, loop = threading.Event(), asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(1))
     client = await make_client(sandbox, "musicgpt", poll=True)
-    busy = loop.run_in_executor(None, disk.wait, SOON_SECONDS)  # each thread's work waits behind this
+    busy = loop.run_in_executor(None, disk.wait, SOON_SECONDS)  # each thread call waits behind this one
     submit = asyncio.create_task(client.extend(file=voice_file, continue_at=1))
     await asyncio.sleep(0)  # it has begun
 
@@ -141,7 +141,7 @@ async def test_a_submit_that_looks_at_its_file_is_not_sent_after_closing(
 
 
 async def test_credits_are_the_providers_own(sandbox: Sandbox, make_client: MakeClient, api: Api) -> None:
-    """The balance is told where the API tells it; where it does not, or says no, the error says so."""
+    """`credits` returns the balance if the API has one, else raises an error that says why."""
     client = await make_client(sandbox, poll=True)
     assert await client.credits() > 0
     async with ax.Client(ax.MusicGpt("key", base_url=api.base)) as other, ax.Client(api.provider()) as lost:

@@ -1,4 +1,4 @@
-"""Spans of OpenTelemetry: one trace a job, whichever processes had a part in it."""
+"""OpenTelemetry: each job is one trace, whichever processes work on it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.api import Api
 
 @pytest.fixture(scope="module")
 def exporter() -> Iterator[InMemorySpanExporter]:
-    """Return where the spans of this process go; there is one such place in a process, for good."""
+    """Return the exporter of this process's spans, of which a process can set only one."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
@@ -46,12 +46,12 @@ def named(spans: Sequence[ReadableSpan], name: str) -> list[ReadableSpan]:
 
 
 def of(span: ReadableSpan, name: str) -> object:
-    """Return an attribute of ours."""
+    """Return one of our attributes."""
     return (span.attributes or {}).get(f"audioext.{name}")
 
 
 async def test_a_job_is_one_trace(api: Api, open_client: MakeClient, exporter: InMemorySpanExporter) -> None:
-    """Its webhooks, its polls and its handlers are children of its submit, with its names as attributes."""
+    """Webhooks, polls and handlers are child spans of the submit, with the job's names as attributes."""
     client = await open_client(**WEB)
 
     @client.on(ax.Stage.TEXT)
@@ -89,7 +89,7 @@ async def test_a_job_is_one_trace(api: Api, open_client: MakeClient, exporter: I
 async def test_the_trace_goes_on_in_another_process(
     api: Api, open_client: MakeClient, exporter: InMemorySpanExporter, tmp_path: Path
 ) -> None:
-    """A listener of its own, and whoever comes after a restart, find in the journal where the trace began."""
+    """A separate listener and a restarted process continue the trace, whose context is in the journal."""
     url = f"sqlite:///{tmp_path}/jobs.db"
     listener = await open_client(store=open_store(url), **WEB)
     worker = await open_client(store=open_store(url), public_url=str(listener.public_url), listen=None)
@@ -113,7 +113,7 @@ async def test_the_trace_goes_on_in_another_process(
 async def test_a_webhook_is_linked_to_the_servers_own_span(
     api: Api, open_client: MakeClient, exporter: InMemorySpanExporter
 ) -> None:
-    """It belongs to the job's trace, and whoever looks at the request finds it there."""
+    """A webhook's span is linked to the server's own request span."""
     client = await open_client(public_url="http://127.0.0.1:9/audio", listen=None)
     await extend(client)
     path = api.posts[0]["callBackUrl"].removeprefix("http://127.0.0.1:9/audio")
@@ -126,7 +126,7 @@ async def test_a_webhook_is_linked_to_the_servers_own_span(
 
 
 async def test_what_fails_says_so(api: Api, open_client: MakeClient, exporter: InMemorySpanExporter) -> None:
-    """A submit that was refused, a poll that failed and a handler that raised are errors, with what was said."""
+    """A refused submit, a failed poll and a handler that raised are error spans with the message."""
     client = await open_client(**WEB)
 
     @client.on(ax.Stage.TEXT)
@@ -147,7 +147,7 @@ async def test_what_fails_says_so(api: Api, open_client: MakeClient, exporter: I
 
 
 def test_where_nobody_traces_nothing_is_loaded() -> None:
-    """A program that has not loaded OpenTelemetry pays nothing for it, though it is installed."""
+    """A program without OpenTelemetry does not import it, even if it is installed."""
     program = """
 import asyncio, sys
 import audioext as ax

@@ -1,4 +1,4 @@
-"""The transport when the other side, the disk or our own closing is against it: it comes to an end and says which."""
+"""The transport ends every call, with an error that says what failed: the peer, the disk or our own closing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Return a function that starts a server which talks as it is told, and returns its URL."""
+    """Return a function that starts a server with the given behaviour and returns its URL."""
     servers: list[asyncio.Server] = []
 
     async def start(talk: Talk) -> URL:
@@ -51,13 +51,13 @@ async def serve() -> AsyncIterator[Serve]:
 
 @pytest.fixture
 def connectors() -> list[aiohttp.BaseConnector]:
-    """Return the connectors that the transport has made."""
+    """Return the connectors that the transport made."""
     return []
 
 
 @pytest.fixture
 async def transport(connectors: list[aiohttp.BaseConnector]) -> AsyncIterator[Transport]:
-    """Return a transport, closed afterwards."""
+    """Return a transport, and close it afterwards."""
 
     def connect(resolver: AbstractResolver | None) -> aiohttp.BaseConnector:
         connectors.append(aiohttp.TCPConnector(resolver=resolver))
@@ -70,7 +70,7 @@ async def transport(connectors: list[aiohttp.BaseConnector]) -> AsyncIterator[Tr
 
 @pytest.fixture
 def big_file(tmp_path: Path) -> Path:
-    """Return a minute of silence that no buffer between two sockets can hold; it takes no room on the disk."""
+    """Return a minute of silence, larger than socket buffers; the sparse file takes no disk space."""
     path = tmp_path / "big.wav"
     size = 96 * MEGABYTE
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 2, 192_000, 1_536_000, 8, 32)
@@ -81,12 +81,12 @@ def big_file(tmp_path: Path) -> Path:
 
 
 def upload(url: URL, path: Path) -> HttpRequest:
-    """Return a request that sends *path* after a text."""
+    """Return a request that sends a text field and then *path*."""
     return HttpRequest(method="POST", url=url, parts=(Part(name="title", value="Rain"), Part(name="file", path=path)))
 
 
 async def read_all(reader: asyncio.StreamReader) -> None:
-    """Read a request to its end."""
+    """Read a whole request."""
     head = await reader.readuntil(b"\r\n\r\n")
     found = re.search(rb"Content-Length: (\d+)", head)
     assert found is not None
@@ -95,13 +95,13 @@ async def read_all(reader: asyncio.StreamReader) -> None:
         left -= len(await reader.read(min(left, MEGABYTE)))
 
 
-# --- a file on its way out ---------------------------------------------------------------------------------
+# --- uploads -----------------------------------------------------------------------------------------------
 
 
 async def test_a_server_that_takes_no_more_of_a_file_ends_the_call(
     serve: Serve, transport: Transport, big_file: Path, loop_time: LoopTime
 ) -> None:
-    """When a file stands still the call is over, and the connection, in which megabytes are stuck, is dropped."""
+    """An upload that makes no progress ends the call and drops the connection, which holds megabytes."""
     begun, over, dropped = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def read_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -126,7 +126,7 @@ async def test_a_server_that_takes_no_more_of_a_file_ends_the_call(
 async def test_a_submit_to_such_a_server_ends_and_so_does_closing(
     serve: Serve, big_file: Path, loop_time: LoopTime
 ) -> None:
-    """The job of an inline file that stood still is there, its outcome unknown, and the client can be closed."""
+    """A submit whose inline file stalls gives a job with an unknown outcome, and the client can be closed."""
     begun, over = asyncio.Event(), asyncio.Event()
 
     async def read_nothing(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
@@ -148,12 +148,12 @@ async def test_a_submit_to_such_a_server_ends_and_so_does_closing(
 async def test_a_file_may_take_long_as_long_as_it_moves(
     serve: Serve, transport: Transport, big_file: Path, loop_time: LoopTime
 ) -> None:
-    """A slow line is no hung call: the time counts anew with every piece of the file."""
+    """A slow upload is not timed out, since the time starts anew with each piece of the file."""
     pauses = 3
 
     async def read_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(pauses):
-            await reader.readexactly(24 * MEGABYTE)  # more than the sockets hold, so that the file has moved
+            await reader.readexactly(24 * MEGABYTE)  # more than the sockets buffer, so the file has moved
             loop_time.advance(0.75 * UPLOAD_IDLE_SECONDS)
         while not (await reader.read(MEGABYTE)).endswith(b"--\r\n"):
             pass
@@ -168,7 +168,7 @@ async def test_a_file_may_take_long_as_long_as_it_moves(
 async def test_the_answer_to_a_file_that_is_out_is_bounded(
     serve: Serve, transport: Transport, voice_file: Path, loop_time: LoopTime
 ) -> None:
-    """A server that has the whole file and goes on with its answer for ever ends the call as well."""
+    """After the upload the server's answer is bounded in time."""
     begun, over = asyncio.Event(), asyncio.Event()
 
     async def answer_for_ever(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -191,7 +191,7 @@ async def test_the_answer_to_a_file_that_is_out_is_bounded(
 
 
 async def test_an_answer_before_the_end_of_a_file_counts(serve: Serve, transport: Transport, big_file: Path) -> None:
-    """A server that refuses a file before it has read it all is heard."""
+    """The answer of a server that refuses a file before it has read all of it is used."""
     over = asyncio.Event()
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -210,7 +210,7 @@ async def test_an_answer_before_the_end_of_a_file_counts(serve: Serve, transport
 
 
 async def test_progress_is_told_to_the_end(serve: Serve, transport: Transport, voice_file: Path) -> None:
-    """The bytes so far rise to the file's size."""
+    """Progress reports the bytes sent so far up to the file's size."""
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_all(reader)
@@ -225,14 +225,14 @@ async def test_progress_is_told_to_the_end(serve: Serve, transport: Transport, v
     assert sorted(told) == told
 
 
-# --- a file that is gone -----------------------------------------------------------------------------------
+# --- unreadable files --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["gone.wav", "", "odd\udcff.wav"])
 async def test_a_file_that_cannot_be_read_means_that_nothing_was_sent(
     name: str, transport: Transport, connectors: list[aiohttp.BaseConnector], tmp_path: Path
 ) -> None:
-    """A file that vanished, a folder in its place, or a name that no form can hold: no connection is made."""
+    """A file that vanished, is a folder, or has a name that no form can hold raises an error without a connection."""
     if name.startswith("odd"):
         (tmp_path / name).write_bytes(b"RIFF")
 
@@ -248,7 +248,7 @@ async def test_a_file_that_cannot_be_read_means_that_nothing_was_sent(
 async def test_a_closed_transport_sends_nothing_and_opens_nothing(
     transport: Transport, connectors: list[aiohttp.BaseConnector], voice_file: Path
 ) -> None:
-    """After closing, each call says that nothing was sent; no session is made that nobody would close."""
+    """After closing, each call is known as not sent, and no new session is made."""
     url = URL("http://127.0.0.1:9/upload")
     await transport.aclose()
 
@@ -257,11 +257,11 @@ async def test_a_closed_transport_sends_nothing_and_opens_nothing(
             await transport.send(request)
 
     assert [] == connectors
-    await transport.aclose()  # again, in vain
+    await transport.aclose()  # again, without effect
 
 
 async def test_a_refresh_after_closing_says_so(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """What a job asks of a closed client's transport is an error of ours, never a leak."""
+    """`job.refresh` after the client closed raises our error and leaks nothing."""
     client = await make_client(sandbox, poll=True)
     job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
     await job
@@ -278,7 +278,7 @@ async def test_a_refresh_after_closing_says_so(sandbox: Sandbox, make_client: Ma
 async def test_with_confirm_a_complete_is_enough_to_adopt_a_lost_answer(
     provider: str, make_sandbox: MakeSandbox, make_client: MakeClient
 ) -> None:
-    """With `confirm="always"` a COMPLETE is not believed, but the task that it names is asked about."""
+    """With `confirm="always"` a COMPLETE for a lost answer is not trusted, but its task is polled."""
     sandbox = await make_sandbox(faults=["lose_response", "drop=text", "drop=first"])
     client = await make_client(sandbox, provider, confirm="always")
 

@@ -1,4 +1,4 @@
-"""Waiting: private, bounded, repeatable, and never in the way of the task."""
+"""Waits are independent, bounded and repeatable, and do not affect the task."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_stages_can_be_awaited_again_and_in_any_order(api: Api, open_clien
 
 
 async def test_every_iteration_replays_from_the_beginning(api: Api, open_client: MakeClient) -> None:
-    """Whoever iterates from the start, from the middle on, or after the end is told the same events in order."""
+    """Iterations begun at the start, in the middle and after the end yield the same events in order."""
     client = await open_client(**WEB)
     job = await extend(client)
 
@@ -81,7 +81,7 @@ async def test_an_iteration_waits_for_each_stage(api: Api, open_client: MakeClie
 
 
 async def test_a_wait_that_times_out_leaves_the_job_alone(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
-    """A timeout is also a TimeoutError, holds the job, says how far it is, and disturbs no other waiter."""
+    """A StageTimeoutError is a TimeoutError, holds the job and its stage, and affects no other waiter."""
     api.is_done = False
     client = await open_client(clock=clock.clock, wait_timeout=HOUR_SECONDS, **WEB)
     job = await extend(client)
@@ -102,7 +102,7 @@ async def test_a_wait_that_times_out_leaves_the_job_alone(api: Api, open_client:
 
 
 async def test_a_cancelled_wait_disturbs_nobody(api: Api, open_client: MakeClient) -> None:
-    """Cancelling one waiter leaves the others and the task as they were."""
+    """Cancelling one waiter does not affect the others or the task."""
     client = await open_client(**WEB)
     job = await extend(client)
     waits = [asyncio.ensure_future(job.wait()) for _ in range(3)]
@@ -117,7 +117,7 @@ async def test_a_cancelled_wait_disturbs_nobody(api: Api, open_client: MakeClien
 
 
 async def test_wait_timeout_bounds_every_await(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
-    """Without a timeout of its own, each wait and each iteration ends after the client's `wait_timeout`."""
+    """Each wait and iteration without its own timeout ends after the client's `wait_timeout`."""
     api.is_done = False
     client = await open_client(clock=clock.clock, wait_timeout=HOUR_SECONDS, **WEB)
     job = await extend(client)
@@ -138,7 +138,7 @@ async def test_wait_timeout_bounds_every_await(api: Api, open_client: MakeClient
 
 @pytest.mark.parametrize("seconds", ["5", float("nan"), 0, -1.0, float("inf"), True, 10**400, None.__class__])
 async def test_a_timeout_that_is_no_time_is_refused(seconds: Any, api: Api, open_client: MakeClient) -> None:
-    """Nothing is sent by `run` and nothing is waited for, and the message says what a timeout is."""
+    """A wrong timeout is refused with a description of valid ones before anything is sent or awaited."""
     client = await open_client(**WEB)
 
     with pytest.raises(ax.RequestError) as refused:
@@ -153,15 +153,15 @@ async def test_a_timeout_that_is_no_time_is_refused(seconds: Any, api: Api, open
 
 
 async def test_a_stage_that_is_none_is_refused(api: Api, open_client: MakeClient) -> None:
-    """Its name is not taken for it."""
+    """The name of a stage is not accepted in its place."""
     job = await extend(await open_client(**WEB))
 
     with pytest.raises(ax.RequestError, match=r"stage: must be one like Stage.FIRST, not 'first'"):
-        await job.wait("first")  # type: ignore[arg-type]  # what a user without a type checker may write
+        await job.wait("first")  # type: ignore[arg-type]  # as a user without a type checker may write
 
 
 async def test_a_run_is_bounded_by_the_clients_wait_timeout(api: Api, open_client: MakeClient) -> None:
-    """Without a time of its own it takes no longer than every wait of the client does."""
+    """`run` without a timeout ends after the client's `wait_timeout`."""
     client = await open_client(wait_timeout=0.05, **WEB)
 
     async with asyncio.timeout(SOON_SECONDS):
@@ -172,7 +172,7 @@ async def test_a_run_is_bounded_by_the_clients_wait_timeout(api: Api, open_clien
 
 
 async def test_run_is_bounded_after_the_submit(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
-    """`run` submits and awaits; its timeout ends the wait, not the job."""
+    """The timeout of `run` ends the wait, not the job."""
     api.is_done = False
     store = ax.MemoryStore()
     client = await open_client(store=store, clock=clock.clock, **WEB)
@@ -190,7 +190,7 @@ async def test_run_is_bounded_after_the_submit(api: Api, open_client: MakeClient
 async def test_a_failed_task_raises_with_its_reason(
     poll: bool, make_sandbox: MakeSandbox, make_client: MakeClient
 ) -> None:
-    """The failure tells the provider's code, our reason and the tracks; what was reached before can be awaited."""
+    """The failure has the provider's code, our reason and the tracks; the stages before it can still be awaited."""
     sandbox = await make_sandbox(faults=["error=complete:501"])
     client = await make_client(sandbox, poll=poll)
     job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
@@ -217,7 +217,7 @@ async def first_two(job: ax.Job) -> AsyncIterator[ax.StageEvent]:
 
 
 async def test_a_failed_job_that_rises_gives_its_song(api: Api, open_client: MakeClient) -> None:
-    """A wait that starts after a job rose from failed to complete gets the song; the earlier one stays failed."""
+    """A failed job that later completes gives its song to a new wait, while the earlier wait stays failed."""
     client = await open_client(**WEB)
     job = await extend(client)
     await api.call_back("error", code=501)
@@ -231,7 +231,7 @@ async def test_a_failed_job_that_rises_gives_its_song(api: Api, open_client: Mak
 
 
 async def test_refresh_asks_now(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
-    """With no webhook and no time for a poll, refresh brings the result, and says what the provider says."""
+    """`refresh` polls at once, with no webhook and no poll due; a failed call raises the provider's error."""
     client = await open_client(clock=clock.clock, **WEB)
     job = await extend(client)
     api.status_codes = [503]
@@ -246,7 +246,7 @@ async def test_refresh_asks_now(api: Api, open_client: MakeClient, clock: JumpCl
 
 
 async def test_silence_is_made_up_for_by_the_poll(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
-    """When no webhook comes for the provider's quiet time, a status call ends the same await."""
+    """If no webhook comes for the provider's quiet time, a status call completes the same await."""
     client = await open_client(clock=clock.clock, wait_timeout=HOUR_SECONDS, **WEB)
     job = await extend(client)
     wait = asyncio.create_task(job.result())
@@ -260,7 +260,7 @@ async def test_silence_is_made_up_for_by_the_poll(api: Api, open_client: MakeCli
 
 
 async def test_an_unknown_ref_is_told(open_client: MakeClient) -> None:
-    """A ref that the store does not hold is a problem of the call, which was to send nothing (newcomer A)."""
+    """An unknown ref is a problem of the call, whose message says nothing of sending (newcomer A)."""
     client = await open_client()
 
     with pytest.raises(ax.RequestError) as refused:
@@ -270,7 +270,7 @@ async def test_an_unknown_ref_is_told(open_client: MakeClient) -> None:
 
 
 async def test_a_job_that_nobody_holds_is_forgotten(api: Api, open_client: MakeClient, sandbox: Sandbox) -> None:
-    """A job costs no memory of this process when it has ended and nobody holds it; looked up again it is there."""
+    """A finished job that nobody references is dropped from memory, and can be looked up again."""
     client = await open_client(**WEB)
     job = await extend(client)
     assert job == await client.job(job.ref)
@@ -285,7 +285,7 @@ async def test_a_job_that_nobody_holds_is_forgotten(api: Api, open_client: MakeC
 
 
 async def test_all_handles_of_a_job_are_equal(api: Api, open_client: MakeClient) -> None:
-    """However a job is looked up, it equals the one of the submit, and what wakes one waiter is known to all."""
+    """All handles of a job are equal and share its state, however they were looked up."""
     client = await open_client(**WEB)
     job = await extend(client)
 
@@ -300,11 +300,11 @@ async def test_all_handles_of_a_job_are_equal(api: Api, open_client: MakeClient)
         assert await wait == await job
 
 
-# --- giving up ---------------------------------------------------------------------------------------------------
+# --- expiry ------------------------------------------------------------------------------------------------------
 
 
 async def test_a_job_expires_after_a_last_status_call(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
-    """An open job is given up at its deadline, leaves the open set, its wait says so; a late callback completes it."""
+    """An open job expires at its deadline after a last status call; a late callback still completes it."""
     api.is_done = False
     client = await open_client(clock=clock.clock, expire_after=HOUR_SECONDS, wait_timeout=HOUR_SECONDS * 3, **WEB)
     job = await extend(client)
@@ -327,7 +327,7 @@ async def test_a_job_expires_after_a_last_status_call(api: Api, open_client: Mak
 async def test_a_job_is_given_up_on_its_providers_word(
     failures: int, is_given_up: bool, api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
-    """A provider that is away for a moment does not cost a song; one silent for twice a job's time is believed dead."""
+    """A job whose provider is briefly down does not expire; after twice its time without an answer it does."""
     store = ax.MemoryStore()
     settings = {"store": store, "clock": clock.clock, "expire_after": HOUR_SECONDS, "wait_timeout": 5 * HOUR_SECONDS}
     api.is_done = False

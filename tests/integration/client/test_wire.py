@@ -1,4 +1,4 @@
-"""Whole jobs over shapes that no page shows: what the client makes of them, from the submit to the song."""
+"""Whole jobs over response shapes that no page documents, from the submit to the song."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Answer = Callable[[web.Request], object]
 async def api(
     made: type[ax.Kie | ax.KieJobs | ax.MusicGpt], submit: object, status: Answer
 ) -> AsyncGenerator[ax.Client]:
-    """Give a client of an API that takes any POST with *submit*, and answers any GET as *status* says."""
+    """Open a client of an API that answers any POST with *submit* and any GET with *status*."""
 
     async def handle(request: web.Request) -> web.Response:
         found = submit if request.method == "POST" else status(request)
@@ -44,13 +44,13 @@ async def api(
 
 
 def conversion(id_: str, **more: object) -> dict[str, object]:
-    """Return byId's answer as MusicGPT's page has it: one conversion, its keys without numbers."""
+    """Return a byId answer as on MusicGPT's page: one conversion, with keys without numbers."""
     shown = {"task_id": "t1", "conversion_id": id_, "status": "COMPLETED", "audio_url": f"{FILES}/{id_}.mp3", **more}
     return {"success": True, "conversion": shown}
 
 
 async def test_a_status_of_one_track_is_asked_for_the_other() -> None:
-    """MusicGPT's page shows one track in a status answer: the other is asked for by its own id, and both come."""
+    """MusicGPT's status shows one track at a time: the second is polled by its own id, and both are in the song."""
     asked: list[tuple[str | None, str | None]] = []
 
     def status(request: web.Request) -> object:
@@ -64,7 +64,7 @@ async def test_a_status_of_one_track_is_asked_for_the_other() -> None:
 
 
 async def test_a_track_that_failed_does_not_cost_the_other() -> None:
-    """Where the second of the page's answers says that its track failed, the first is the song."""
+    """A track that failed leaves a song with the other track."""
 
     def status(request: web.Request) -> object:
         if request.query.get("conversion_id") == "b":
@@ -78,7 +78,7 @@ async def test_a_track_that_failed_does_not_cost_the_other() -> None:
 
 @pytest.mark.parametrize(("code", "reason"), [(501, "generation"), (408, "timeout"), ("501", "generation")])
 async def test_a_code_of_failure_ends_a_job_at_kie(code: object, reason: str) -> None:
-    """The jobs route's 501 and 408 are the task's failure, told with the vendor's words, and are not polled on."""
+    """The jobs route's 501 and 408 fail the task with the vendor's words, and end the polling."""
     answer = {"code": code, "msg": "No result for over 10 minutes", "data": None}
     async with api(ax.KieJobs, {"code": 200, "data": {"taskId": "t1"}}, lambda _: answer) as client:
         job = await client.extend(audio_id="a1", model="V5")
@@ -88,7 +88,7 @@ async def test_a_code_of_failure_ends_a_job_at_kie(code: object, reason: str) ->
 
 
 async def test_a_byte_order_mark_costs_nothing() -> None:
-    """A submit's answer and a status that begin with one are read."""
+    """A submit's answer and a status that begin with a byte order mark are read."""
     song = {"taskId": "t1", "status": "SUCCESS", "response": {"sunoData": [{"id": "a", "audioUrl": f"{FILES}/a.mp3"}]}}
     status = b"\xef\xbb\xbf" + json.dumps({"code": 200, "data": song}).encode()
     made = b"\xef\xbb\xbf" + json.dumps({"code": 200, "msg": "success", "data": {"taskId": "t1"}}).encode()
@@ -98,7 +98,7 @@ async def test_a_byte_order_mark_costs_nothing() -> None:
 
 
 async def test_a_readable_refusal_ends_the_submit() -> None:
-    """kie.ai's 400 is told at once in its words, with nothing charged."""
+    """kie.ai's 400 is raised at once in its own words, with nothing charged."""
     says = "Song Description contained artist name: example"
     async with api(ax.Kie, {"code": 400, "msg": says}, lambda _: {}) as client:
         with pytest.raises(ax.ContentError, match="contained artist name") as caught:

@@ -1,4 +1,4 @@
-"""The plugin's markers and fixtures by name: for our own tests it is switched off."""
+"""The plugin's markers and fixtures, imported by name as the plugin is disabled for our own tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ __all__ = ["audioext_client", "audioext_clock", "audioext_sandbox"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Announce the markers."""
+    """Register the markers."""
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)

@@ -1,4 +1,4 @@
-"""What the pytest plugin's fixtures do for a test that asks for them."""
+"""The pytest plugin's fixtures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def extend(client: ax.Client, sandbox: Sandbox) -> ax.Job:
 async def test_every_provider_answers_by_webhook_and_by_poll(
     audioext_client: ClientFactory, audioext_sandbox: Sandbox, name: str, by: By
 ) -> None:
-    """A client at any provider gets its song either way; the sandbox's settings are the marker's."""
+    """A client of any provider gets its song by webhook and by poll; the marker's settings reach the sandbox."""
     client = await audioext_client(name, by=by)
     told: list[ax.StageEvent] = []
 
@@ -75,7 +75,7 @@ async def test_a_held_stage_is_seen_by_nobody_until_it_is_released(
 
 
 async def test_one_stage_is_held(audioext_client: ClientFactory, audioext_sandbox: Sandbox) -> None:
-    """What comes before it is seen; the release shows the rest; a stage that there is not is refused."""
+    """A single stage can be held, later stages follow its release, and an unknown stage is refused."""
     client = await audioext_client()
     audioext_sandbox.hold("first")
     job = await extend(client, audioext_sandbox)
@@ -86,14 +86,14 @@ async def test_one_stage_is_held(audioext_client: ClientFactory, audioext_sandbo
 
     assert (ax.Stage.TEXT, ax.Stage.COMPLETE) == (before, job.stage)
     with pytest.raises(ValueError, match="text, first, complete"):
-        audioext_sandbox.hold("third")  # type: ignore[arg-type]  # it is wrong on purpose
+        audioext_sandbox.hold("third")  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.audioext_faults("drop")
 async def test_polls_come_when_time_flies(
     audioext_client: ClientFactory, audioext_sandbox: Sandbox, audioext_clock: JumpClock
 ) -> None:
-    """Where webhooks were lost, the minutes until a poll finds the song take no time."""
+    """If webhooks are lost, the jumping clock skips the minutes until a poll finds the song."""
     client, began_at = await audioext_client(), audioext_clock.time
     job = await extend(client, audioext_sandbox)
 
@@ -105,7 +105,7 @@ async def test_polls_come_when_time_flies(
 async def test_the_grace_period_takes_no_time(
     audioext_client: ClientFactory, audioext_sandbox: Sandbox, audioext_clock: JumpClock
 ) -> None:
-    """A submit without an answer is unknown after the seconds that the provider was given."""
+    """A submit without an answer becomes unknown after the provider's grace period, without a real wait."""
     client = await audioext_client(audioext_client.provider("kie", grace=60))
     began_at = audioext_clock.time
     job = await extend(client, audioext_sandbox)
@@ -118,7 +118,7 @@ async def test_the_grace_period_takes_no_time(
 async def test_a_handlers_back_off_takes_no_time(
     audioext_client: ClientFactory, audioext_sandbox: Sandbox, audioext_clock: JumpClock
 ) -> None:
-    """`settled` does not wait for the next try of a handler that failed; the clock brings it."""
+    """`settled` does not wait for a failed handler's retry, which the clock triggers."""
     client = await audioext_client()
     tries: list[float] = []
 
@@ -142,7 +142,7 @@ async def test_a_handlers_back_off_takes_no_time(
 async def test_expiry_takes_no_time(
     audioext_client: ClientFactory, audioext_sandbox: Sandbox, audioext_clock: JumpClock, flies: bool
 ) -> None:
-    """A job is given up after a day, whether that flies by or is jumped over."""
+    """A job expires after a day, whether the clock runs through it or jumps."""
     client = await audioext_client(wait_timeout=200_000)
     audioext_sandbox.hold("complete")
     job = await extend(client, audioext_sandbox)
@@ -155,7 +155,7 @@ async def test_expiry_takes_no_time(
 
 
 async def test_what_was_opened_is_closed(audioext_sandbox: Sandbox) -> None:
-    """Clients are closed after their test, also one that an application opens."""
+    """Clients are closed after their test, including one that an application opens."""
     async with ClientFactory(sandbox=audioext_sandbox) as factory:
         client, own = await factory("kie", "vidgo", by="poll"), await factory(open=False)
         assert "new" in repr(own)
@@ -167,7 +167,7 @@ async def test_what_was_opened_is_closed(audioext_sandbox: Sandbox) -> None:
 
 
 async def test_who_is_not_done_is_named(audioext_client: ClientFactory, audioext_sandbox: Sandbox) -> None:
-    """`settled` says which handler still runs."""
+    """`settled` names the handler that is still running."""
     client, done = await audioext_client(), asyncio.Event()
 
     @client.on(ax.Stage.TEXT)
@@ -182,7 +182,7 @@ async def test_who_is_not_done_is_named(audioext_client: ClientFactory, audioext
 
 
 async def test_what_handlers_submit_is_waited_for(audioext_client: ClientFactory, audioext_sandbox: Sandbox) -> None:
-    """A chain of tasks is settled when its last one is, and what was sent can be read."""
+    """`settled` waits for the last task of a chain, and the test can read the submits."""
     client = await audioext_client()
 
     @client.on(ax.Stage.COMPLETE)

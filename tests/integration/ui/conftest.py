@@ -1,4 +1,4 @@
-"""The plugin's own fixtures, which are loaded by name here: for our tests it is switched off."""
+"""The plugin's own fixtures, imported by name as the plugin is disabled for our own tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live page in a real Chromium: a job goes through its stages before one's eyes."""
+"""The live page in a real Chromium follows a job through its stages."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ HOSTILE = "<b>Night</b> <script>document.title = 'taken'</script><img src=x oner
 
 @pytest.fixture
 async def window() -> AsyncIterator[playwright.Page]:  # type: ignore[name-defined]  # a module that may be missing
-    """Open a window that fails the test where the page itself has an error."""
+    """Open a window, and fail the test if the page logs an error."""
     async with playwright.async_playwright() as driver:
         browser = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         window = await browser.new_page()
         complaints: list[str] = []
         window.on("pageerror", lambda error: complaints.append(str(error)))
-        window.on("console", lambda said: complaints.append(said.text))  # such as what the policy refuses
+        window.on("console", lambda said: complaints.append(said.text))  # such as a violation of the content policy
         yield window
         await browser.close()
-    assert [] == [said for said in complaints if "ERR_CONNECTION_REFUSED" not in said]  # its server ends first
+    assert [] == [said for said in complaints if "ERR_CONNECTION_REFUSED" not in said]  # the server ends first
 
 
 async def test_a_job_is_watched_without_a_reload(
@@ -38,7 +38,7 @@ async def test_a_job_is_watched_without_a_reload(
     audioext_sandbox: Sandbox,
     window: playwright.Page,  # type: ignore[name-defined]  # as above
 ) -> None:
-    """Its row and its view follow its stages to two players; what strangers wrote stays text."""
+    """A job's row and view follow its stages up to two players without a reload, and hostile text stays text."""
     client = await audioext_client()
     audioext_sandbox.hold("first", "complete")
     async with jobs_page(client).served("127.0.0.1", 0) as link:
@@ -68,7 +68,7 @@ async def test_a_list_is_searched_and_walked_by_keys(
     audioext_sandbox: Sandbox,
     window: playwright.Page,  # type: ignore[name-defined]  # as above
 ) -> None:
-    """A word leaves the rows that have it; the arrows lead from row to row, and Enter opens one."""
+    """A search word filters the rows, the arrow keys move between rows, and Enter opens one."""
     client = await audioext_client()
     for title in ("Rain", "Sun", "Rainbow"):
         await (
@@ -92,7 +92,7 @@ async def test_all_of_it_works_by_keys_and_has_names(
     audioext_sandbox: Sandbox,
     window: playwright.Page,  # type: ignore[name-defined]  # as above
 ) -> None:
-    """Enter opens a job, Tab leads to its buttons, news leave the focus where it is, and Escape leads back."""
+    """Enter opens a job, Tab reaches its buttons, updates keep the focus, and Escape goes back."""
     client = await audioext_client()
     audioext_sandbox.hold("complete")
     job = await client.extend(audio_id=audioext_sandbox.track_ids[0], model="V5")

@@ -1,4 +1,4 @@
-"""The live page over real HTTP: who may see it, what it tells, and that it is only ever data."""
+"""The live page over real HTTP: who may see it, what it shows, and that it only shows data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WRITES = {WRITES_HEADER: "test"}
 
 @frozen
 class Shown:
-    """A page that is served: the client, the link that opens it, and a browser's session without a cookie yet."""
+    """A served page: the client, its link, and a browser session without a cookie."""
 
     client: ax.Client
     link: URL
@@ -35,16 +35,16 @@ class Shown:
 
     @property
     def root(self) -> URL:
-        """Return the page without its token."""
+        """Return the page's URL without its token."""
         return self.link.with_query(None)
 
     async def let_in(self) -> None:
-        """Open the link, which leaves a cookie."""
+        """Open the link, which sets a cookie."""
         async with self.session.get(self.link) as response:
             assert 200 == response.status
 
     async def ask(self, path: str, method: str = "GET", **how: object) -> tuple[int, object]:
-        """Return the status and the JSON of an answer, or its text."""
+        """Return the status of an answer, and its JSON or text."""
         async with self.session.request(method, self.root / path, **how) as response:  # type: ignore[arg-type]  # any
             text = await response.text()
             return response.status, json.loads(text) if response.content_type == "application/json" else text
@@ -52,8 +52,8 @@ class Shown:
 
 @asynccontextmanager
 async def shown(client: ax.Client) -> AsyncIterator[Shown]:
-    """Serve the page of *client* by itself."""
-    jar = aiohttp.CookieJar(unsafe=True)  # cookies of an address count as well
+    """Serve the page of *client* on its own."""
+    jar = aiohttp.CookieJar(unsafe=True)  # accepts cookies of IP addresses too
     async with (
         jobs_page(client).served("127.0.0.1", 0) as link,
         aiohttp.ClientSession(cookie_jar=jar) as session,
@@ -68,7 +68,7 @@ async def extend(client: ax.Client, sandbox: Sandbox, **options: str) -> ax.Job:
 
 
 async def test_only_who_has_the_token_sees_anything(audioext_client: ClientFactory) -> None:
-    """Without it every path is answered 401; the link becomes a cookie that no script and no other site can use."""
+    """Without the token every path is 401; the link sets a cookie that scripts and other sites cannot use."""
     async with shown(await audioext_client()) as page:
         for path in ("", "page.js", "jobs", "jobs/x", "events", "health"):
             assert 401 == (await page.ask(path))[0]
@@ -88,7 +88,7 @@ async def test_only_who_has_the_token_sees_anything(audioext_client: ClientFacto
     ids=["another name", "a proxy", "a newer proxy"],
 )
 async def test_it_is_for_this_machine_alone(audioext_client: ClientFactory, headers: dict[str, str]) -> None:
-    """A name that was bound anew to loopback, and who comes through a proxy, are refused even with the cookie."""
+    """A rebound DNS name, and a request through a proxy, are refused even with the cookie."""
     async with shown(await audioext_client()) as page:
         await page.let_in()
 
@@ -96,7 +96,7 @@ async def test_it_is_for_this_machine_alone(audioext_client: ClientFactory, head
 
 
 async def test_nothing_is_changed_without_our_own_header(audioext_client: ClientFactory) -> None:
-    """A form or a link of another site cannot send the header, so it can change nothing."""
+    """A form or link of another site cannot send our header, without which nothing is changed."""
     async with shown(await audioext_client()) as page:
         await page.let_in()
 
@@ -105,7 +105,7 @@ async def test_nothing_is_changed_without_our_own_header(audioext_client: Client
 
 
 async def test_the_page_may_load_nothing_from_elsewhere(audioext_client: ClientFactory) -> None:
-    """Scripts, styles and calls come from the page itself; sound and pictures may come from the vendors' hosts."""
+    """Scripts, styles and calls come only from the page's origin; audio and images may come from the vendors."""
     async with shown(await audioext_client()) as page:
         await page.let_in()
         for path, kind in (("", "text/html"), ("page.js", "text/javascript"), ("page.css", "text/css")):
@@ -117,7 +117,7 @@ async def test_the_page_may_load_nothing_from_elsewhere(audioext_client: ClientF
 
 
 async def test_a_job_is_told_with_all_that_is_known(audioext_client: ClientFactory, audioext_sandbox: Sandbox) -> None:
-    """The list has a row for it, its own view the stages, the journal, the tracks, the deliveries and their bodies."""
+    """A job has a row in the list, and its view has stages, journal, tracks, deliveries and their bodies."""
     client = await audioext_client()
     job = await extend(client, audioext_sandbox)
     song = await job
@@ -141,7 +141,7 @@ async def test_a_job_is_told_with_all_that_is_known(audioext_client: ClientFacto
 
 
 async def test_the_state_picks_from_the_list(audioext_client: ClientFactory, audioext_sandbox: Sandbox) -> None:
-    """Open and ended jobs can be asked for alone."""
+    """The list can be filtered by open and ended jobs."""
     client = await audioext_client()
     await (await extend(client, audioext_sandbox))
     async with shown(client) as page:
@@ -154,7 +154,7 @@ async def test_the_state_picks_from_the_list(audioext_client: ClientFactory, aud
 async def test_a_delivery_can_be_replayed_and_the_provider_asked(
     audioext_client: ClientFactory, audioext_sandbox: Sandbox
 ) -> None:
-    """Both work as the client's own calls do, and say what came of it."""
+    """The page can replay a delivery and refresh a job like the client's methods, and shows the outcome."""
     client = await audioext_client()
     job = await extend(client, audioext_sandbox)
     await job
@@ -168,7 +168,7 @@ async def test_a_delivery_can_be_replayed_and_the_provider_asked(
 
 
 async def test_news_come_by_themselves(audioext_client: ClientFactory, audioext_sandbox: Sandbox) -> None:
-    """Each change of a job is told to an open page, up to its end; a closed page leaves nothing behind."""
+    """An open page gets each change of a job until its end, and a closed page leaves no watcher."""
     client = await audioext_client()
     async with shown(client) as page:
         await page.let_in()
@@ -185,7 +185,7 @@ async def test_news_come_by_themselves(audioext_client: ClientFactory, audioext_
 
 
 async def test_a_store_that_is_away_is_said(audioext_client: ClientFactory) -> None:
-    """The page stays up, and says what is wrong."""
+    """While the store is down the page is still served, and says so."""
     store = ax.MemoryStore()
     async with shown(await audioext_client(store=store)) as page:
         await page.let_in()
@@ -198,7 +198,7 @@ async def test_a_store_that_is_away_is_said(audioext_client: ClientFactory) -> N
 
 
 async def test_it_can_be_mounted_into_an_app(audioext_client: ClientFactory) -> None:
-    """`add_ui` returns the path that opens it, with the token; the prefix without its slash leads there."""
+    """`add_ui` returns the mounted page's path with the token; the prefix without a slash redirects to it."""
     client = await audioext_client()
     app = web.Application()
     path = client.receiver.add_ui(app, "/audio/ui")
@@ -212,7 +212,7 @@ async def test_it_can_be_mounted_into_an_app(audioext_client: ClientFactory) -> 
 
 
 async def test_a_port_that_is_taken_is_said(audioext_client: ClientFactory) -> None:
-    """The error names the address and what to do."""
+    """The error for a taken port names the address and what to do."""
     client = await audioext_client()
     async with shown(client) as page:
         with pytest.raises(ConfigError, match="choose another port"):

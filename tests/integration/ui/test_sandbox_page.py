@@ -1,4 +1,4 @@
-"""The live page of a sandbox, over real HTTP and in a real Chromium: its tasks, its webhooks, and a hand on both."""
+"""The live page of a sandbox, over real HTTP and in Chromium: its tasks and webhooks, and controls for both."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXTEND = {"model": "V5", "continue_at": 1, "prompt": "p", "style": "s", "title":
 @asynccontextmanager
 async def shown(sandbox: Sandbox) -> AsyncIterator[tuple[URL, aiohttp.ClientSession]]:
     """Serve the page of *sandbox*, and open it in a session that keeps its cookie."""
-    jar = aiohttp.CookieJar(unsafe=True)  # cookies of an address count as well
+    jar = aiohttp.CookieJar(unsafe=True)  # accepts cookies of IP addresses too
     async with tasks_page(sandbox).served("127.0.0.1", 0) as link, aiohttp.ClientSession(cookie_jar=jar) as session:
         assert 401 == (await session.get(link.with_path("/jobs").with_query(None))).status
         assert 200 == (await session.get(link)).status
@@ -31,7 +31,7 @@ async def shown(sandbox: Sandbox) -> AsyncIterator[tuple[URL, aiohttp.ClientSess
 
 
 async def test_a_task_is_shown_with_what_was_sent(audioext_client: ClientFactory, audioext_sandbox: Sandbox) -> None:
-    """Its stages, tracks, and each webhook with its answer and body; no callback URL's tag is anywhere."""
+    """A task is shown with its stages, its tracks and each webhook's answer and body, but with no callback's tag."""
     client = await audioext_client()
     await (await client.extend(audio_id=audioext_sandbox.track_ids[0], **EXTEND))  # type: ignore[arg-type]  # as named
     await audioext_sandbox.settled()
@@ -60,7 +60,7 @@ async def test_a_task_is_shown_with_what_was_sent(audioext_client: ClientFactory
 
 
 async def test_faults_and_stages_are_played_by_hand(audioext_sandbox: Sandbox) -> None:
-    """What is wrong is said; without our own header, which no other site can send, nothing is changed."""
+    """A fault or stage that is wrong is refused, and a request without our header changes nothing."""
     async with shown(audioext_sandbox) as (root, session):
 
         async def post(verb: str, body: object, headers: dict[str, str]) -> tuple[int, object]:
@@ -84,7 +84,7 @@ async def test_a_browser_steps_through_a_task(
     audioext_sandbox: Sandbox,
     window: playwright.Page,
 ) -> None:
-    """A held stage is released by a box, a fault is played by its text, and news come without a reload."""
+    """In a browser a held stage can be released and a fault scripted, and updates come without a reload."""
     client = await audioext_client()
     async with tasks_page(audioext_sandbox).served("127.0.0.1", 0) as link:
         await window.goto(str(link))

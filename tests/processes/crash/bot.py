@@ -1,6 +1,6 @@
-"""A bot that submits jobs, handles their stages and awaits them all; it may be killed at any instant.
+"""A bot that submits jobs, handles their stages and awaits them; it may be killed at any time.
 
-Its lines on standard output tell the test where it is; what its handlers did goes to a file that a crash cannot undo.
+Its lines on standard output tell the test how far it is; its handlers write to a file that survives a crash.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def say(**facts: object) -> None:
 
 
 async def outcome(job: ax.Job) -> str:
-    """Await a job to its end."""
+    """Await a job's end, and return its outcome."""
     try:
         await job.result(timeout=120)
     except ax.SubmitUnknownError:
@@ -82,7 +82,7 @@ async def main(base_url: str, api_key: str, port: str, folder: str, count: str) 
 
         jobs = await asyncio.gather(*(submit(number) for number in range(int(count))))
         outcomes = await asyncio.gather(*(outcome(job) for job in jobs))
-        # A callback may have come after its job was called unknown; from here on none does.
+        # A callback may complete a job after its unknown outcome was raised, but not from here on.
         await client.receiver.aclose()
         outcomes = [
             await outcome(job) if end == "unknown" and job.task_id is not None else end

@@ -1,4 +1,4 @@
-"""The sandbox as a process of its own: it prints its description and runs until its input ends."""
+"""Run the sandbox as a process, which prints its description and ends with its input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FAULTS = ("duplicate%30", "drop%15", "reorder%20", "lose_response%15")
 
 
 async def main() -> None:
-    """Serve without a limit on submits, with faults by chance."""
+    """Serve without a limit on submits, with random faults."""
     async with Sandbox(
         speed=400.0,
         submit_limit=None,

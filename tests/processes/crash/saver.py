@@ -1,4 +1,4 @@
-"""A process that saves the song of a finished job, and may be killed while its vendor brings the files back."""
+"""Save a finished job's song in a process that may be killed during the vendor's recovery of its files."""
 
 from __future__ import annotations
 

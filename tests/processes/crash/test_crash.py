@@ -1,6 +1,6 @@
-"""A bot that is killed again and again loses nothing, pays nothing twice, and handles every stage.
+"""A bot that is killed repeatedly loses nothing, pays nothing twice, and handles every stage.
 
-The short version runs with the suite; the long one has a command of its own:
+The short version runs with the suite; the long one has its own command:
 
     python -m pytest -m soak -s -n0 tests/processes/crash
 """
@@ -39,7 +39,7 @@ async def start(*words: str) -> asyncio.subprocess.Process:
 
 
 async def read(process: asyncio.subprocess.Process) -> dict[str, object] | None:
-    """Return the next thing that a process says, `None` at its end."""
+    """Return the next message of a process, or `None` at its end."""
     assert process.stdout is not None
     line = await process.stdout.readline()
     found: dict[str, object] = json.loads(line) if line.endswith(b"\n") else {}
@@ -47,7 +47,7 @@ async def read(process: asyncio.subprocess.Process) -> dict[str, object] | None:
 
 
 async def run_bot(arguments: list[str], *, kill_after: int | None) -> dict[str, str] | None:
-    """Run the bot to its end, or kill it after it said so many things; return the jobs' ends."""
+    """Run the bot to its end, or kill it after that many messages; return the jobs' outcomes."""
     bot = await start(str(HERE / "bot.py"), *arguments)
     said = 0
     ended: object = None
@@ -65,7 +65,7 @@ async def run_bot(arguments: list[str], *, kill_after: int | None) -> dict[str, 
 
 
 async def check(folder: Path, url: str, ends: dict[str, str]) -> Counter[str]:
-    """Hold what is in the store, at the sandbox and in the handlers' file against the promise."""
+    """Check the store, the sandbox and the handlers' file against the guarantees."""
     async with aiohttp.ClientSession() as session, session.get(f"{url}/control/submissions") as response:
         answer = await response.json()
     submissions = answer["submissions"] if isinstance(answer, dict) else answer
@@ -89,7 +89,7 @@ async def check(folder: Path, url: str, ends: dict[str, str]) -> Counter[str]:
 
 
 async def crash(folder: Path, port: int, *, jobs: int, kills: int, seed: int) -> Counter[str]:
-    """Kill the bot *kills* times at random instants, then let it end; return how its jobs ended."""
+    """Kill the bot *kills* times at random times, then let it end; return its jobs' outcomes."""
     dice = random.Random(seed)  # noqa: S311 - for instants, not for secrets
     sandbox = await start(str(HERE / "sandbox_process.py"))
     try:
@@ -111,7 +111,7 @@ async def crash(folder: Path, port: int, *, jobs: int, kills: int, seed: int) ->
 
 @pytest.mark.timeout(180)
 async def test_a_killed_bot_loses_nothing(tmp_path: Path, unused_tcp_port: int) -> None:
-    """Twenty-four jobs, five kills: each ref is POSTed at most once, and what is known of gets its song."""
+    """After five kills each of 24 refs was POSTed at most once, and each accepted task has its song."""
     ends = await crash(tmp_path, unused_tcp_port, jobs=24, kills=5, seed=random.randrange(2**32))  # noqa: S311 - as above
 
     assert 24 == sum(ends.values())
@@ -121,7 +121,7 @@ async def test_a_killed_bot_loses_nothing(tmp_path: Path, unused_tcp_port: int) 
 @pytest.mark.soak
 @pytest.mark.timeout(1_800)
 async def test_a_bot_killed_sixty_times_loses_nothing(tmp_path: Path, unused_tcp_port: int) -> None:
-    """Five hundred jobs, sixty kills: the same holds."""
+    """After sixty kills each of 500 refs was POSTed at most once, and each accepted task has its song."""
     ends = await crash(tmp_path, unused_tcp_port, jobs=500, kills=60, seed=random.randrange(2**32))  # noqa: S311 - as above
 
     assert 500 == sum(ends.values())

@@ -1,4 +1,4 @@
-"""A process that is killed while its vendor brings the files back: the next one waits, and asks no second time."""
+"""If a process is killed during a vendor's recovery, the next one waits for that recovery instead of another POST."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.support.clock import soon
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 SLOW_SECONDS = 2.0
-"""How long a recovery takes here, in real time: longer than a process takes to die."""
+"""The real time that a recovery takes, which is longer than killing a process."""
 
 
 async def start(*words: str) -> asyncio.subprocess.Process:
-    """Start a process that saves."""
+    """Start a process that saves a song."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         str(HERE / "saver.py"),
@@ -33,7 +33,7 @@ async def start(*words: str) -> asyncio.subprocess.Process:
 
 
 async def posts(sandbox: Sandbox, count: int) -> None:
-    """Wait until the sandbox has seen so many POSTs and answered, or cut, the last."""
+    """Wait until the sandbox got that many POSTs and answered or cut the last one."""
 
     async def are_there() -> bool:
         return len(sandbox.submissions) >= count and sandbox.submissions[-1].task_id is not None
@@ -42,7 +42,7 @@ async def posts(sandbox: Sandbox, count: int) -> None:
 
 
 async def stored(url: str, ref: str) -> None:
-    """Wait until the answer to a recovery is in the journal: without a receiver nothing else tells of its task."""
+    """Wait until a recovery's answer is in the journal, as without a receiver nothing else names its task."""
     store = open_store(url)
     await store.open()
 
@@ -60,7 +60,7 @@ async def stored(url: str, ref: str) -> None:
 @pytest.mark.parametrize("answer", ["heard", "lost"])
 @pytest.mark.parametrize("way", ["webhook", "poll"])
 async def test_a_killed_recovery_is_waited_for(way: str, answer: str, tmp_path: Path, unused_tcp_port: int) -> None:
-    """Killed between the POST of a recovery and its callback: one POST, and the files are there."""
+    """Only the process killed during its recovery has sent a POST for it, and the next process gets the files."""
     if (way, answer) == ("poll", "lost"):
         pytest.skip("nobody could ever hear of that one: see the client's own tests")
     async with Sandbox(

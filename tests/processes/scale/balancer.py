@@ -1,6 +1,6 @@
-"""A load balancer before some receivers, as a process of its own: it prints its port and runs until its input ends.
+"""Balance connections over some receivers in a process, which prints its port and ends with its input.
 
-In the test's own process, whose event loop is in debug mode, it would be slower than all that it balances.
+In the test's process, whose event loop is in debug mode, it would be slower than the receivers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.processes.scale.parts import Relay
 
 
 async def main(*ports: str) -> None:
-    """Carry connections to these ports in turn."""
+    """Forward connections to these ports in turn."""
     relay = Relay([int(port) for port in ports])
     await relay.start()
     print(json.dumps({"port": relay.port}), flush=True)

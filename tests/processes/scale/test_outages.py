@@ -1,4 +1,4 @@
-"""A store that cannot be reached for a while, as cut, mute or one-way connections or as a server that is down."""
+"""A store that is unreachable for a while: its connections are cut, silent or one-way, or its server is down."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from tests.support.api import callback, serve_api
 SECRET = b"a secret that is long enough"
 JOBS = 8
 TITLE = "A-title-to-look-for"
-"""Only the request that creates its record tells it to the store."""
+"""Bytes that the store gets only in the request that creates the job."""
 TOPICS = ("TEXT", "FIRST", "COMPLETE")
 PACE = ax.Pace(first=600, every=600, slowest=600, quiet=600)
-"""Nobody polls: what a job learns, it learns from the listener through the store."""
+"""No polls: a job learns everything from the listener through the store."""
 
 
 @define(eq=False, kw_only=True)
 class Scene:
-    """A listener beside the store's server, and a worker behind a network that has its moods."""
+    """A listener beside the store's server, and a worker behind an unreliable network."""
 
     sandbox: Sandbox
     gate: Relay
@@ -45,12 +45,12 @@ class Scene:
     news: News = field(factory=News)
 
     async def tell(self, event: ax.StageEvent) -> None:
-        """Note down that the worker's handler ran."""
+        """Count a run of the worker's handler."""
         self.told[event.ref, event.stage.name] += 1
         self.news.ring()
 
     async def all_told(self, jobs: Sequence[ax.Job]) -> None:
-        """Wait until every stage of *jobs* was told."""
+        """Wait until every stage of *jobs* was handled."""
         due = {(job.ref, topic) for job in jobs for topic in TOPICS}
         await self.news.until(lambda: due <= set(self.told))
 
@@ -93,7 +93,7 @@ async def scene(valkey: Valkey, unused_tcp_port_factory: Callable[[], int]) -> A
 
 @pytest.mark.parametrize("mode", [Mode.CUT, Mode.SWALLOW, Mode.DEAF], ids=["cut", "silent", "one-way"])
 async def test_a_cut_connection_loses_nothing(scene: Scene, mode: Mode) -> None:
-    """While the worker cannot reach the store the listener stores on; then those who wait get their songs."""
+    """While the worker is cut off from the store, the listener stores its webhooks; then the waits get their songs."""
     scene.gate.turn(Mode.HOLD)
     jobs = await asyncio.gather(*(scene.extend(f"job-{number}") for number in range(JOBS)))
     waiting = asyncio.gather(*jobs)
@@ -105,7 +105,7 @@ async def test_a_cut_connection_loses_nothing(scene: Scene, mode: Mode) -> None:
     await scene.sandbox.settled()
     assert {200} == {delivery.status for delivery in scene.sandbox.deliveries}
     assert {ax.Verdict.COMPLETE} == {(await scene.listener.job(job.ref)).verdict for job in jobs}
-    with pytest.raises(ax.StoreError):  # it is gone for longer than the store is patient
+    with pytest.raises(ax.StoreError):  # the outage is longer than the store's patience
         await scene.worker.job(jobs[0].ref)
     assert (scene.network.cut > cut) if mode is Mode.CUT else (scene.network.swallowed > swallowed)
     assert not waiting.done()
@@ -122,8 +122,8 @@ async def test_a_cut_connection_loses_nothing(scene: Scene, mode: Mode) -> None:
 
 @pytest.mark.parametrize("mode", [Mode.CUT, Mode.DEAF], ids=["cut", "silent"])
 async def test_a_create_whose_answer_is_lost_is_sent_once(scene: Scene, mode: Mode) -> None:
-    """The record was stored and nobody heard so: the job is sent, or can be submitted again; never twice."""
-    known = await scene.extend("known")  # so that the server knows all scripts, and does at once what it is asked
+    """A job whose create was stored without an answer is sent once, by the same submit or by another with its key."""
+    known = await scene.extend("known")  # so that the server has all scripts loaded
     scene.network.trap = (TITLE.encode(), mode)
 
     async with asyncio.timeout(60):
@@ -140,7 +140,7 @@ async def test_a_create_whose_answer_is_lost_is_sent_once(scene: Scene, mode: Mo
 
 
 async def test_a_submit_that_the_store_refused_can_be_made_again(scene: Scene) -> None:
-    """The record was stored, no answer came for longer than the store is patient: the same key is submitted again."""
+    """A submit whose create got no answer in time raises an error, and its key can be submitted again."""
     known = await scene.extend("known")
     scene.network.trap = (TITLE.encode(), Mode.DEAF)
     first = asyncio.create_task(scene.extend("once", title=TITLE))
@@ -148,7 +148,7 @@ async def test_a_submit_that_the_store_refused_can_be_made_again(scene: Scene) -
     scene.network.turn(Mode.DEAF)
     with pytest.raises(ax.StoreError):
         await first
-    with pytest.raises(ax.StoreError):  # and it stays away for a while
+    with pytest.raises(ax.StoreError):  # it is still unreachable
         await scene.worker.job(known.ref)
     assert 1 == len(scene.sandbox.submissions)
 
@@ -163,14 +163,14 @@ async def test_a_submit_that_the_store_refused_can_be_made_again(scene: Scene) -
 
 
 async def again(scene: Scene, key: str) -> ax.Job:
-    """Submit until the store takes it: a connection that was begun before may still be mute."""
+    """Submit until the store accepts it, as an older connection may still be silent."""
     while True:
         with suppress(ax.StoreError):
             return await scene.extend(key, title=TITLE)
 
 
 async def test_store_down(scene: Scene, valkey: Valkey) -> None:
-    """Webhooks are put off with 503, nothing is submitted, waits go on; all is well when the server is back."""
+    """While the server is down webhooks are answered 503, submits raise and waits go on; afterwards all complete."""
     scene.gate.turn(Mode.HOLD)
     job = await scene.extend("before")
     waiting = asyncio.create_task(job.result(timeout=60))
@@ -196,7 +196,7 @@ async def test_store_down(scene: Scene, valkey: Valkey) -> None:
 
 
 async def post(scene: Scene, callback_url: str) -> int:
-    """Bring a webhook to the listener, past the gate, and return the status of its answer."""
+    """Send a webhook directly to the listener, and return the status of its answer."""
     url = callback_url.replace(str(scene.gate.port), str(scene.gate.backends[0]))
     data = {"callbackType": "text", "task_id": scene.sandbox.tasks[0].id, "data": []}
     body = {"code": 200, "msg": "ok", "data": data}
@@ -206,7 +206,7 @@ async def post(scene: Scene, callback_url: str) -> int:
 
 @pytest.mark.parametrize("mode", [Mode.CUT, Mode.SWALLOW], ids=["cut", "silent"])
 async def test_a_client_closes_while_its_store_is_away(scene: Scene, mode: Mode) -> None:
-    """Closing waits for the store no longer than the store is patient, and ends the waits."""
+    """Closing waits for the store no longer than the store's patience, and ends the waits."""
     scene.gate.turn(Mode.HOLD)
     job = await scene.extend("open")
     waiting = asyncio.create_task(job.result())
@@ -220,7 +220,7 @@ async def test_a_client_closes_while_its_store_is_away(scene: Scene, mode: Mode)
 
 
 async def test_an_engine_that_forgot_is_told_again(valkey: Valkey) -> None:
-    """A server that comes back with older data: who awaits a job gives back what it saw, and goes on."""
+    """If a server returns with older data, the process that awaits a job restores its journal and gets the song."""
     url = f"http://{LOOPBACK}:9/hooks"
     listener = ax.Client(public_url=url, listen=None, store=valkey.url, secrets=[SECRET])
 
@@ -259,7 +259,7 @@ async def test_an_engine_that_forgot_is_told_again(valkey: Valkey) -> None:
 
 
 async def entries(store: Store, ref: str) -> Sequence[Entry]:
-    """Return what the store holds of a job as soon as it answers."""
+    """Return a job's stored entries as soon as the store answers."""
     while True:
         try:
             stored = await store.read(ref)
@@ -269,7 +269,7 @@ async def entries(store: Store, ref: str) -> Sequence[Entry]:
 
 
 async def test_an_engine_that_lost_everything_costs_no_later_callback(scene: Scene, valkey: Valkey) -> None:
-    """A server comes back empty, and whoever is first there makes a new secret: the listener takes that up as well."""
+    """If a server returns empty and another process creates a secret, the listener accepts that secret too."""
     old = scene.listener.inbox.secrets
     await valkey.stop(signal.SIGKILL)
     shutil.rmtree(valkey.folder)
@@ -289,7 +289,7 @@ async def test_an_engine_that_lost_everything_costs_no_later_callback(scene: Sce
 
 
 async def answers(store: Store) -> None:
-    """Return when the store has answered a question."""
+    """Return as soon as the store answers."""
     while True:
         with suppress(ax.StoreError):
             await store.read("nothing")

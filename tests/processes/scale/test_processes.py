@@ -1,6 +1,6 @@
-"""Listeners and workers of one store, as many processes, killed at work: nothing is lost, paid or told twice.
+"""Listener and worker processes of one store are killed at work, and nothing is lost, paid or handled twice.
 
-The short version runs with the suite; the long one has a command of its own:
+The short version runs with the suite; the long one has its own command:
 
     python -m pytest -m soak -s -n0 tests/processes/scale
 """
@@ -30,12 +30,12 @@ WORKERS = 4
 LISTENERS = 2
 
 Told = tuple[str, str]
-"""A ref, and a stage that handlers are told of."""
+"""A ref, and a stage that a handler has run for."""
 
 
 @frozen(kw_only=True)
 class Size:
-    """How much is asked of the processes."""
+    """The numbers of jobs and processes."""
 
     jobs: int
     grace: float
@@ -51,7 +51,7 @@ LARGE = Size(jobs=2_000, grace=30.0, handler_timeout=10.0, jobs_at_once=40, quie
 
 @define(eq=False)
 class Board:
-    """What the processes have said so far."""
+    """The reports of all processes so far."""
 
     news: News = field(factory=News)
     posting: dict[int, set[str]] = field(factory=lambda: defaultdict(set))
@@ -66,7 +66,7 @@ class Board:
     store_is_up: bool = True
 
     def hear(self, program: Program, facts: Mapping[str, Any]) -> None:
-        """Note down one thing that a process said."""
+        """Record one report of a process."""
         match facts:
             case {"posting": number}:
                 self.posting[number].add(program.name)
@@ -90,7 +90,7 @@ class Board:
         self.news.ring()
 
     def try_again(self) -> None:
-        """Let those try again whose submit a store that was down put off, if it is up."""
+        """If the store is up, let workers retry the submits that it refused while it was down."""
         while self.store_is_up and self.waiting:
             program, number = self.waiting.pop()
             program.tell(f"again {number}")
@@ -103,7 +103,7 @@ class Board:
 
 @define(eq=False, kw_only=True)
 class World:
-    """A sandbox, listeners behind a balancer and workers: all processes, on one store."""
+    """A sandbox, listeners behind a balancer and workers: processes on one store."""
 
     folder: Path
     store: str
@@ -121,11 +121,11 @@ class World:
 
     @property
     def told(self) -> Path:
-        """The file in which handlers write."""
+        """The file that the handlers write."""
         return self.folder / "told"
 
     async def open(self) -> None:
-        """Start everybody."""
+        """Start all processes."""
         sandbox, balancer = await asyncio.gather(
             self.program("sandbox", str(HERE / "sandbox_process.py")),
             self.program("balancer", str(HERE / "balancer.py"), *map(str, self.ports)),
@@ -136,7 +136,7 @@ class World:
         await asyncio.gather(*(self.work(index) for index in range(WORKERS)))
 
     async def program(self, name: str, *words: str) -> Program:
-        """Start one process; it does not outlive the test."""
+        """Start one process, which ends with the test."""
         self._made += 1
         program = Program(f"{name}-{self._made}", self.folder / f"{name}-{self._made}.err", self.board.hear)
         self.stack.push_async_callback(program.kill)
@@ -144,13 +144,13 @@ class World:
         return program
 
     async def listen(self, index: int) -> None:
-        """Start a listener, by the command that the README names."""
+        """Start a listener with the README's command."""
         words = ["--store", self.store, "--public-url", self.public_url]
         words += ["--listen", f"{LOOPBACK}:{self.ports[index]}", "--json"]
         self.listeners[index] = await self.program(f"listener{index}", "-m", "audioext", "listen", *words)
 
     async def work(self, index: int) -> None:
-        """Start a worker; one that takes another's place has the same share."""
+        """Start a worker; one that replaces another gets the same share of jobs."""
         orders = {
             "name": f"worker{index}-{self._made + 1}",
             "base_url": self.sandbox["bases"]["kie"],
@@ -170,7 +170,7 @@ class World:
         self.workers[index] = await self.program(f"worker{index}", str(HERE / "worker.py"), str(path))
 
     def allow(self, share: float) -> None:
-        """Let that share of the jobs be submitted: whoever is started in the meantime finds something to do."""
+        """Allow that share of the jobs to be submitted, which leaves work for processes that are started later."""
         self.upto = round(share * self.size.jobs)
         for worker in self.workers.values():
             worker.tell(f"upto {self.upto}")
@@ -186,20 +186,20 @@ class World:
         self.killed.add(program.name)
 
     async def crash_worker_in_handler(self, index: int) -> None:
-        """Kill a worker while a handler of it runs."""
+        """Kill a worker while its handler runs."""
         worker = self.workers[index]
         worker.tell("stick")
         await self.board.news.until(lambda: worker.name in self.board.stuck)
         await self.crash(worker)
 
     async def finish(self) -> None:
-        """Wait until all jobs have ended and all stages were told, then let the processes end by themselves."""
+        """Wait until all jobs have ended and all stages were handled, then let the processes end."""
         board = self.board
         try:
             await board.news.until(lambda: not self.unended, seconds=self.size.seconds)
         except TimeoutError:
             pytest.fail(f"these never ended: {self.unended}; submitted: {sorted(board.refs)}")
-        board.told.update((ref, topic) for ref, topic, _, what in self.diary() if what == "end")  # of the killed, too
+        board.told.update((ref, topic) for ref, topic, _, what in self.diary() if what == "end")  # killed ones too
         await board.news.until(lambda: board.all_told, seconds=self.size.seconds)
         async with aiohttp.ClientSession() as session, session.get(f"{self.sandbox['control']}/settled") as answer:
             await answer.read()
@@ -210,7 +210,7 @@ class World:
 
     @property
     def unended(self) -> dict[str, set[int]]:
-        """Which jobs of whose share were not awaited to their end yet."""
+        """Return each worker's jobs whose end it has not reported yet."""
         shares = {worker.name: range(index, self.size.jobs, WORKERS) for index, worker in self.workers.items()}
         left = {name: set(share) - self.board.ended[name] for name, share in shares.items()}
         return {name: numbers for name, numbers in left.items() if numbers}
@@ -221,7 +221,7 @@ class World:
         return [(ref, topic, worker, what) for ref, topic, worker, what in map(str.split, lines)]
 
     async def submissions(self) -> list[Mapping[str, Any]]:
-        """Return what the sandbox was sent."""
+        """Return the submits that the sandbox got."""
         url = f"{self.sandbox['control']}/submissions"
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             found: list[Mapping[str, Any]] = (await answer.json())["submissions"]
@@ -229,9 +229,9 @@ class World:
 
 
 async def check(world: World) -> dict[str, int]:
-    """Hold what the store, the sandbox and the handlers' file hold against the promise; return some numbers."""
+    """Check the store, the sandbox and the handlers' file against the guarantees; return some numbers."""
     board = world.board
-    # A worker that was killed while it sent a request made no task.
+    # A request that was cut off by killing its worker made no task.
     made = [submission for submission in await world.submissions() if submission["task_id"] is not None]
     posts = Counter(str(submission["callback_url"]).split("/")[-2] for submission in made)
     assert {1} == set(posts.values())
@@ -239,7 +239,7 @@ async def check(world: World) -> dict[str, int]:
 
     refs = {number: ref for number, (ref, _) in board.ends.items()}
     ends = {number: end for number, (_, end) in board.ends.items()}
-    # Only what a killed worker was about to send, and never sent, has no song; whoever awaits it is told so.
+    # Only a job whose worker was killed before its POST has no song, and its waiters get the unknown outcome.
     unsent = {number for number, who in board.posting.items() if who & world.killed and refs[number] not in posts}
     assert {number: "unknown" if number in unsent else "song" for number in refs} == ends
     assert set(refs.values()) - {refs[number] for number in unsent} == set(posts)
@@ -253,7 +253,7 @@ async def check(world: World) -> dict[str, int]:
 
 
 def check_diary(world: World, songs: set[str]) -> dict[str, int]:
-    """Every stage was told, in order, and by two only where one of them was killed."""
+    """Check that every stage was handled, in order, and repeated only if its first worker was killed."""
     begins: dict[Told, list[str]] = defaultdict(list)
     firsts: dict[str, list[str]] = defaultdict(list)
     ended: set[Told] = set()
@@ -267,14 +267,14 @@ def check_diary(world: World, songs: set[str]) -> dict[str, int]:
     assert {(ref, topic) for ref in songs for topic in TOPICS} == ended
     assert {ref: list(TOPICS) for ref in songs} == dict(firsts)
     again = {told: workers for told, workers in begins.items() if len(workers) > 1}
-    # By nobody twice, and by one at most of those that were not killed.
+    # No worker repeats a stage, and at most one worker that was not killed handles it.
     assert {} == {told: workers for told, workers in again.items() if len(workers) > len(set(workers))}
     assert {} == {told: workers for told, workers in again.items() if len(set(workers) - world.killed) > 1}
     return {"told": len(ended), "told again": len(again)}
 
 
 def check_processes(world: World) -> dict[str, int]:
-    """No process of ours complained of a bug; both receivers had their part."""
+    """Check that no process logged a traceback, and that both receivers got webhooks."""
     for path in (*world.folder.glob("worker*.err"), *world.folder.glob("listener*.err")):
         assert "Traceback" not in path.read_text()
     verdicts: Counter[str] = Counter()
@@ -286,7 +286,7 @@ def check_processes(world: World) -> dict[str, int]:
 
 
 async def run(world: World, server: Valkey | None) -> dict[str, int]:
-    """Kill a listener, a worker and twice the store's server while all work, and hold the ends to the promise."""
+    """Kill a listener, a worker and twice the store's server during work, and check the guarantees."""
     began = time.monotonic()
     await world.open()
     opened = time.monotonic()
@@ -331,7 +331,7 @@ MakeWorld = Callable[[str, Size], World]
 
 @pytest.mark.timeout(120)
 async def test_sixty_jobs_survive_kills_and_restarts_of_valkey(make_world: MakeWorld, valkey: Valkey) -> None:
-    """Two listeners, four workers, one Valkey: each task is paid for once, has its song, and is told of."""
+    """With two listeners, four workers and one Valkey each task is paid once, has its song, and is handled."""
     found = await run(make_world(valkey.url, SMALL), valkey)
 
     assert 3 * found["songs"] == found["told"]
@@ -341,7 +341,7 @@ async def test_sixty_jobs_survive_kills_and_restarts_of_valkey(make_world: MakeW
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 async def test_two_thousand_jobs_survive_kills_and_restarts_of_valkey(make_world: MakeWorld, valkey: Valkey) -> None:
-    """Two thousand jobs: the same holds."""
+    """The same holds for two thousand jobs."""
     found = await run(make_world(valkey.url, LARGE), valkey)
 
     assert 3 * found["songs"] == found["told"]
@@ -351,7 +351,7 @@ async def test_two_thousand_jobs_survive_kills_and_restarts_of_valkey(make_world
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 async def test_the_processes_may_share_a_file(make_world: MakeWorld, tmp_path: Path) -> None:
-    """The same processes on one SQLite file, which has no server to restart."""
+    """The same holds on one SQLite file, without a server to restart."""
     found = await run(make_world(f"sqlite:///{tmp_path}/jobs.db", SMALL), None)
 
     assert 3 * found["songs"] == found["told"]

@@ -1,7 +1,7 @@
-"""A worker that submits its share of the jobs, awaits them, and handles stages of anybody's; it may be killed.
+"""A worker that submits its share of the jobs, awaits them, and handles stages of any job; it may be killed.
 
-Its lines on standard output tell the test where it is; what its handlers did goes to a file that a crash cannot undo.
-Its input says how far to go, and when to try again what a store that was down put off; it ends with its input.
+Its lines on standard output tell the test how far it is; its handlers write to a file that survives a crash. Its
+input says how many jobs to submit and when to retry refused submits; the worker ends with its input.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WAIT_SECONDS = 300.0
 
 @frozen(kw_only=True)
 class Orders:
-    """What the test told the worker to do."""
+    """The test's instructions to the worker."""
 
     name: str
     base_url: str
@@ -43,7 +43,7 @@ def say(**facts: object) -> None:
 
 
 class Diary:
-    """The file in which all workers write down what their handlers do."""
+    """The file to which the handlers of all workers write."""
 
     def __init__(self, path: str, name: str) -> None:
         """Open it to append."""
@@ -51,13 +51,13 @@ class Diary:
         self._name = name
 
     def write(self, ref: str, topic: str, what: str) -> None:
-        """Write one line to the disk."""
+        """Write one line to disk."""
         os.write(self._file, f"{ref} {topic} {self._name} {what}\n".encode())
         os.fsync(self._file)
 
 
 class Input:
-    """What the test says: `upto` allows submits, `again` one that was put off, `stick` stops handlers in the middle."""
+    """The test's input: `upto` allows submits, `again` a retry, and `stick` stops handlers in the middle."""
 
     def __init__(self, upto: int) -> None:
         """Allow the jobs below *upto*."""
@@ -68,7 +68,7 @@ class Input:
         self._again: dict[int, asyncio.Event] = {}
 
     async def listen(self) -> None:
-        """Read to the end of the input."""
+        """Read the input to its end."""
         reader = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         async for line in reader:
@@ -89,14 +89,14 @@ class Input:
             await self._more.wait()
 
     async def again(self, number: int, error: ax.StoreError) -> None:
-        """Tell that a submit was put off, and wait until it is worth another try."""
+        """Report that the store refused a submit, and wait until it may be retried."""
         self._again[number] = event = asyncio.Event()
         say(put_off=number, why=str(error))
         await event.wait()
 
 
 async def submit(client: ax.Client, number: int, news: Input) -> ax.Job:
-    """Submit one job under its key, as often as it takes to store it."""
+    """Submit one job under its key, and retry until it is stored."""
     while True:
         say(posting=number)
         try:
@@ -111,7 +111,7 @@ async def submit(client: ax.Client, number: int, news: Input) -> ax.Job:
 
 
 async def outcome(job: ax.Job) -> str:
-    """Await a job to its end."""
+    """Await a job's end, and return its outcome."""
     try:
         song = await job.result(timeout=WAIT_SECONDS)
     except ax.SubmitUnknownError:
@@ -122,7 +122,7 @@ async def outcome(job: ax.Job) -> str:
 
 
 def make_client(orders: Orders, news: Input) -> ax.Client:
-    """Return a client that submits, waits, polls and handles; another process listens."""
+    """Return a client that submits, waits, polls and handles, while another process listens."""
     kie = ax.Kie(
         orders.api_key,
         base_url=orders.base_url,
@@ -156,7 +156,7 @@ def make_client(orders: Orders, news: Input) -> ax.Client:
 
 
 async def main(orders: Orders) -> None:
-    """Submit and await the share, then handle on until the input ends."""
+    """Submit and await the share of jobs, then run handlers until the input ends."""
     news = Input(orders.upto)
     listening = asyncio.create_task(news.listen())
     async with make_client(orders, news) as client:

@@ -1,4 +1,4 @@
-"""Fuzzing by hand: `python -m tests.security.fuzz parsers --cases 1000000`, or `port --cases 100000`."""
+"""Run the fuzzers: `python -m tests.security.fuzz parsers --cases 1000000`, or `port --cases 100000`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BATCH = 20_000
 
 
 def main() -> None:
-    """Run as many cases as asked for, and print what came out."""
+    """Run that many cases, and print the results."""
     arguments = argparse.ArgumentParser(prog="python -m tests.security.fuzz", description=__doc__)
     arguments.add_argument("what", choices=["parsers", "port"])
     arguments.add_argument("--cases", type=int, default=10_000)

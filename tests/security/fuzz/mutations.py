@@ -1,4 +1,4 @@
-"""Samples of the wire with something wrong in them: one change or many, of values, keys, texts or bytes."""
+"""Mutated wire samples: one or many changes of values, keys, texts or bytes."""
 
 from __future__ import annotations
 
@@ -104,19 +104,19 @@ def value_of(dice: random.Random) -> Any:
 
 
 def replaced(dice: random.Random, value: Any) -> Any:
-    """Put any value in its place."""
+    """Return any other value."""
     return value_of(dice)
 
 
 def wrapped(dice: random.Random, value: Any) -> Any:
-    """Nest it, a few times or deeper than a body may be."""
+    """Nest the value, a few times or deeper than a body may be."""
     for _ in range(dice.choice((1, 1, 2, 5, 70, DEEPEST))):
         value = [value] if dice.randrange(2) else {dice.choice(WORDS): value}
     return value
 
 
 def spelled(dice: random.Random, value: Any) -> Any:
-    """Turn a value into the text of it, or a text into what it holds."""
+    """Turn the value into its JSON text, or a text into the value it holds."""
     if isinstance(value, str) and dice.randrange(2):
         try:
             return json.loads(value)
@@ -126,7 +126,7 @@ def spelled(dice: random.Random, value: Any) -> Any:
 
 
 def grown(dice: random.Random, value: Any) -> Any:
-    """Make it huge."""
+    """Make the value huge."""
     if isinstance(value, str):
         return (value or "x") * dice.choice((3, 300, HUGE))
     if isinstance(value, list):
@@ -137,7 +137,7 @@ def grown(dice: random.Random, value: Any) -> Any:
 
 
 def dropped(dice: random.Random, value: Any) -> Any:
-    """Leave out one of its parts."""
+    """Remove one of its parts."""
     if isinstance(value, dict) and value:
         gone = dice.choice(list(value))
         return {key: item for key, item in value.items() if key != gone}
@@ -145,7 +145,7 @@ def dropped(dice: random.Random, value: Any) -> Any:
 
 
 def renamed(dice: random.Random, value: Any) -> Any:
-    """Give one of its keys another name or spelling."""
+    """Rename or respell one of its keys."""
     if not isinstance(value, dict) or not value:
         return [value]
     old = dice.choice(list(value))
@@ -168,7 +168,7 @@ CHANGES: tuple[Change, ...] = (replaced, replaced, replaced, dropped, renamed, d
 
 
 def changed(dice: random.Random, value: Any, change: Change | None = None) -> Any:
-    """Return *value* with one change somewhere in it, *change* or any; the rest is shared with it."""
+    """Return *value* with one change somewhere, *change* or a random one; unchanged parts are shared."""
     if isinstance(value, dict) and value and dice.randrange(4):
         key = dice.choice(list(value))
         return {**value, key: changed(dice, value[key], change)}
@@ -179,7 +179,7 @@ def changed(dice: random.Random, value: Any, change: Change | None = None) -> An
 
 
 def broken(dice: random.Random, data: bytes) -> bytes:
-    """Return *data* cut, with other bytes in it, or with JSON's own traps in the place of a value."""
+    """Return *data* truncated, with other bytes, or with a value replaced by invalid or extreme JSON."""
     kind = dice.randrange(6)
     if kind == 0 or not data:
         return data[: dice.randrange(len(data) + 1)]
@@ -200,11 +200,11 @@ def broken(dice: random.Random, data: bytes) -> bytes:
 
 
 def mutated(dice: random.Random, data: bytes, value: Any) -> bytes:
-    """Return a sample of *data*, which is *value* where it is JSON, with some things changed, or as it is."""
+    """Return a sample, *data* or its JSON *value*, with some random changes or none."""
     if value is not None and dice.randrange(4):
         for _ in range(dice.choice((1, 1, 1, 2, 3, 8))):
             value = changed(dice, value)
-        if not dice.randrange(40):  # once: growth of what has grown would have no end
+        if not dice.randrange(40):  # only once, since repeated growth would have no end
             value = changed(dice, value, grown)
         data = json.dumps(value, ensure_ascii=bool(dice.randrange(2))).encode(errors="surrogatepass")
     return broken(dice, data) if not dice.randrange(6) else data

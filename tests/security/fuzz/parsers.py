@@ -1,4 +1,4 @@
-"""Every reader of the five providers, fed with mutated samples, and the fold of what they gave in any order."""
+"""Feed mutated samples to every parser of the five providers, and fold the results in different orders."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ HEADER_VALUES = (
     "a" * 500,
 )
 LONGEST_ERROR = 4_000
-"""Characters of an error: it ends up in a log."""
+"""The most characters in an error, since it is logged."""
 SLOW_SECONDS = 2.0
 NOW = 1_800_000_000.0
 EXPIRE_SECONDS = 86_400.0
@@ -54,7 +54,7 @@ EXPIRE_SECONDS = 86_400.0
 
 @frozen
 class SampleBody:
-    """One stored body; `value` is its JSON, `None` where it is none."""
+    """One stored body; `value` is its JSON, or `None` if it has none."""
 
     parse: str
     data: bytes
@@ -64,7 +64,7 @@ class SampleBody:
 
 @define
 class Tally:
-    """What came out, and the slowest case."""
+    """The results by kind, and the slowest case."""
 
     outcomes: Counter[str] = field(factory=Counter)
     slowest: tuple[float, int] = (0.0, 0)
@@ -87,7 +87,7 @@ def samples(provider: str) -> tuple[SampleBody, ...]:
 
 @cache
 def account(name: str) -> Provider:
-    """Return an account with a key that must not show, and with a webhook key where deliveries may be signed."""
+    """Return an account with a key that must not be shown, and with a webhook key if deliveries may be signed."""
     made: Any = load(name)
     provider: Provider = made(KEY, webhook_key="hush") if name.startswith("kie") else made(KEY)
     return provider
@@ -95,7 +95,7 @@ def account(name: str) -> Provider:
 
 @cache
 def request_entry(name: str) -> Entry:
-    """Return what a journal begins with."""
+    """Return the first entry of a journal."""
     info = account(name).info
     asked = Asked(
         provider=name,
@@ -109,7 +109,7 @@ def request_entry(name: str) -> Entry:
 
 
 def answered(read_answer: Callable[[HttpResponse], object], response: HttpResponse) -> object:
-    """Return a value of the contract, or our own error."""
+    """Return a value that the contract allows, or our own error."""
     try:
         return read_answer(response)
     except AudioextError as error:
@@ -121,7 +121,7 @@ def answered(read_answer: Callable[[HttpResponse], object], response: HttpRespon
 
 
 def read_all(provider: Provider, kind: str, body: bytes, status: int, headers: Mapping[str, str]) -> str:
-    """Read *body* as *kind*, and as a delivery whose signature is looked at; return what kind of thing came out."""
+    """Read *body* as *kind*, and as a delivery with its signature checked; return the kind of the result."""
     response = HttpResponse(status=status, headers=headers, body=body)
     if kind == "submit":
         outcome = provider.parse_submit(response)
@@ -151,7 +151,7 @@ ENTRY_KINDS: Mapping[str, Any] = {"submit": "answer", "status": "status", "webho
 
 
 def entry_of(dice: random.Random, kind: str, body: bytes, status: int, headers: Mapping[str, str]) -> Entry:
-    """Return what the journal keeps of it."""
+    """Return the journal entry of a body."""
     note = UNCONFIRMED if kind == "webhook" and not dice.randrange(8) else ""
     at = NOW + dice.randrange(9)
     code = 0 if kind == "webhook" else status
@@ -159,7 +159,7 @@ def entry_of(dice: random.Random, kind: str, body: bytes, status: int, headers: 
 
 
 def told(record: Record) -> bytes:
-    """Return all that people are shown of *record*, and what the store indexes: it has to be text that can be kept."""
+    """Return all of *record* that people see or that the store indexes, which must be storable text."""
     at = schedule.poll_at(
         record,
         pace=account(record.provider).info.pace,
@@ -186,8 +186,8 @@ def told(record: Record) -> bytes:
 
 
 def check_fold(dice: random.Random, provider: Provider, entries: Sequence[Entry]) -> str:
-    """Fold *entries* in two orders, of which both must mean the same, and return the verdict."""
-    journal = {entry.id: entry for entry in reversed(entries)}  # a store keeps the first of those that say the same
+    """Fold *entries* in two orders, which must give the same record, and return its verdict."""
+    journal = {entry.id: entry for entry in reversed(entries)}  # a store keeps the first of equal entries
     readings = [read(entry, provider) for entry in journal.values()]
     record = fold("r" * 24, readings)
     assert record is not None
@@ -198,7 +198,7 @@ def check_fold(dice: random.Random, provider: Provider, entries: Sequence[Entry]
 
 
 def run_case(seed: int, tally: Tally) -> None:
-    """Make a journal of one to four mutated bodies of one provider, read each of them, and fold it."""
+    """Make a journal of one to four mutated bodies of one provider, parse each of them, and fold it."""
     dice = random.Random(seed)  # noqa: S311 - it has to come again
     name = dice.choice(NAMES)
     provider, known = account(name), samples(name)
@@ -216,7 +216,7 @@ def run_case(seed: int, tally: Tally) -> None:
 
 
 def run(*, cases: int, seed: int, tally: Tally) -> None:
-    """Run *cases*, each with a seed of its own from *seed* on; one that fails is named in the error."""
+    """Run *cases*, seeded one by one from *seed* on; the error of a failed case names its seed."""
     for number in range(seed, seed + cases):
         began_at = time.process_time()
         try:

@@ -1,4 +1,4 @@
-"""Raw bytes at the receiver's port, on several connections at a time: nearly HTTP, with right and wrong tags."""
+"""Send raw, almost valid HTTP to the receiver's port, on several connections, with valid and invalid tags."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SECRET = b"0123456789abcdef-secret"
 REFS = tuple(letter * 24 for letter in "abcd")
 CONNECTIONS = 24
 ANSWER_SECONDS = 0.05
-"""How long an answer is waited for before the sender says that nothing more comes."""
+"""How long to wait for an answer before the sender closes its side."""
 HANG_SECONDS = 20.0
-"""How long an ended connection may stay open, on a machine that is busy."""
+"""How long a finished connection may stay open on a busy machine."""
 GOOD_EVERY = 500
 FIRST_FAULT = 500
 
@@ -62,22 +62,22 @@ STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})")
 
 @define(eq=False)
 class Log(logging.Handler):
-    """Keeps what is logged with a traceback, or as an error."""
+    """Collects log records that are errors or have a traceback."""
 
     faults: list[str] = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
-        """Begin as any handler does."""
+        """Initialise the handler."""
         super().__init__(logging.INFO)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one."""
+        """Keep one record."""
         if record.exc_info or record.levelno >= logging.ERROR:
             self.faults.append(f"{record.name}: {record.getMessage()} {record.exc_info}")
 
 
 def path_of(dice: random.Random, name: str, token: str) -> str:
-    """Return where a request goes: mostly to the callback path of a job, with a tag that is right or nearly so."""
+    """Return a request's path: mostly a job's callback path, with a valid or almost valid tag."""
     right = callback_url(ax_url(), SECRET, name, dice.choice(REFS)).raw_path
     kind = dice.randrange(12)
     if kind < 6:
@@ -112,19 +112,19 @@ def path_of(dice: random.Random, name: str, token: str) -> str:
 
 
 def ax_url() -> URL:
-    """Return the base of all callback paths."""
+    """Return the base URL of all callback paths."""
     return URL("http://127.0.0.1/audio")
 
 
 def body_of(dice: random.Random, name: str) -> bytes:
-    """Return a body: a sample of a provider, or one with something wrong in it."""
+    """Return a body: a provider's sample, perhaps mutated."""
     deliveries = [sample for sample in samples(name) if sample.parse == "webhook"]
     sample = dice.choice(deliveries)
     return sample.data if dice.randrange(3) else mutated(dice, sample.data, sample.value)
 
 
 def packed(dice: random.Random, body: bytes) -> tuple[list[str], bytes]:
-    """Return a body as it goes over the wire, compressed or not, and the headers that say so, rightly or not."""
+    """Return a body as sent, compressed or not, with headers that declare it correctly or not."""
     headers: list[str] = []
     if not dice.randrange(5):
         headers.append(f"Content-Encoding: {dice.choice(ENCODINGS)}")
@@ -144,7 +144,7 @@ def packed(dice: random.Random, body: bytes) -> tuple[list[str], bytes]:
 
 
 def chunked(dice: random.Random, body: bytes) -> bytes:
-    """Return a body in chunks, of which one may be wrong."""
+    """Return a body in chunks, one of which may be malformed."""
     size = max(1, len(body) // dice.choice((1, 2, 5)))
     chunks = [body[start : start + size] for start in range(0, len(body), size)]
     sizes = [f"{len(chunk):x}" for chunk in chunks]
@@ -185,7 +185,7 @@ def case_of(seed: int, token: str) -> list[bytes]:
 
 
 async def send_case(port: int, pieces: list[bytes]) -> bytes:
-    """Send *pieces* on a connection of their own, and return all that came back, until the receiver closed it."""
+    """Send *pieces* on a new connection, and return all bytes received until the receiver closes it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         for piece in pieces:
@@ -201,19 +201,19 @@ async def send_case(port: int, pieces: list[bytes]) -> bytes:
             writer.write_eof()
         async with asyncio.timeout(HANG_SECONDS):
             return answer + await reader.read()
-    except OSError:  # it was cut off
+    except OSError:  # the receiver cut the connection
         return b""
     finally:
         writer.transport.abort()
 
 
 def opened() -> int:
-    """Return how many descriptors this process has open."""
+    """Return the number of open file descriptors of this process."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def check_good(client: ax.Client, number: int) -> None:
-    """Send a good webhook, which has to be taken whatever came before it."""
+    """Send a valid webhook, which must be accepted whatever came before it."""
     data = {"callbackType": "complete", "task_id": f"task-{number}", "data": []}
     body = json.dumps({"code": 200, "msg": "", "data": data}).encode()
     assert client.public_url is not None
@@ -225,7 +225,7 @@ async def check_good(client: ax.Client, number: int) -> None:
 
 
 async def run(*, cases: int, seed: int, tally: Tally, file: Path = Path(__file__)) -> None:
-    """Run *cases*, each with a seed of its own from *seed* on; one that fails is named in the error."""
+    """Run *cases*, seeded one by one from *seed* on; the error of a failed case names its seed."""
     log = Log()
     kie = ax.Kie("0123456789abcdef0123", base_url="http://127.0.0.1:9")
     client = ax.Client(kie, public_url="http://127.0.0.1:{port}/audio", listen="127.0.0.1:0", secrets=[SECRET])

@@ -1,4 +1,4 @@
-"""The simulation by hand: `python -m tests.security.simulate --seeds 0-999 --processes 2`."""
+"""Run the simulation: `python -m tests.security.simulate --seeds 0-999 --processes 2`."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from attrs import define, field
 from tests.security.simulate.universe import run_universe
 
 BATCH = 50
-"""So many universes are lived between two collections of garbage: while one is lived there is none."""
+"""The number of universes between two garbage collections, which are off during a universe."""
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder in memory, where the sandbox makes and removes one of its own
 MOST_SHOWN = 10
-"""Of how many failures all is printed."""
+"""The number of failures that are printed in full."""
 
 
 @define
 class Report:
-    """How some universes went."""
+    """The results of some universes."""
 
     lived: int = 0
     happened: Counter[str] = field(factory=Counter)
     failed: list[int] = field(factory=list)
     texts: list[str] = field(factory=list)
-    """The errors of those that failed."""
+    """The errors of the failed universes."""
 
     def add(self, other: Report) -> None:
-        """Add those of another report."""
+        """Add the results of another report."""
         self.lived += other.lived
         self.happened.update(other.happened)
         self.failed += other.failed
@@ -46,7 +46,7 @@ class Report:
 
 
 def live_some(seeds: range) -> Report:
-    """Live the universes of some seeds, one after the other."""
+    """Run the universes of some seeds, one after the other."""
     report = Report()
     for seed in seeds:
         result = run_universe(seed)
@@ -61,7 +61,7 @@ def live_some(seeds: range) -> Report:
 
 
 def prepare(*, verbose: bool) -> None:
-    """Load what all universes need, and choose what is logged."""
+    """Import what all universes need, and configure logging."""
     logging.getLogger("audioext").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     if verbose:
@@ -70,33 +70,33 @@ def prepare(*, verbose: bool) -> None:
         tempfile.tempdir = str(MEMORY)
     run_universe(0)
     gc.collect()
-    gc.freeze()  # what is loaded need not be looked at again with each universe
+    gc.freeze()  # keeps imported objects out of each universe's garbage collections
 
 
 def read_seeds(text: str) -> range:
-    """Return the seeds that `7` or `0-999` means."""
+    """Return the seeds that `7` or `0-999` stands for."""
     first, _, last = text.partition("-")
     return range(int(first), int(last or first) + 1)
 
 
 def reports(seeds: range, processes: int) -> Iterator[Report]:
-    """Yield a report of each batch, as soon as it was lived."""
+    """Yield a report of each finished batch."""
     batches = [seeds[start : start + BATCH] for start in range(0, len(seeds), BATCH)]
     if processes == 1:
         yield from map(live_some, batches)
         return
-    with multiprocessing.get_context("fork").Pool(processes) as pool:  # what was prepared is there in each of them
+    with multiprocessing.get_context("fork").Pool(processes) as pool:  # each forked process inherits the imports
         yield from pool.imap_unordered(live_some, batches)
 
 
 def main() -> int:
-    """Live a universe for each seed, and print those that failed."""
+    """Run a universe for each seed, and print those that failed."""
     arguments = argparse.ArgumentParser(prog="python -m tests.security.simulate", description=__doc__)
     arguments.add_argument("--seeds", type=read_seeds, default=range(100), help="of the universes: 7, or 0-999")
     arguments.add_argument("--processes", type=int, default=1, help="among which they are shared out")
     arguments.add_argument("--verbose", action="store_true", help="show the log of the package")
     chosen = arguments.parse_args()
-    if not simloom.is_pinned():  # else a seed would be another universe in another process
+    if not simloom.is_pinned():  # else a seed would give another universe in each process
         os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606 - ourselves again
     prepare(verbose=chosen.verbose)
     began_at, total = time.monotonic(), Report()

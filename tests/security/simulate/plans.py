@@ -1,4 +1,4 @@
-"""What a universe is made of: its provider, its orders, and what goes wrong in it and when; all of it drawn."""
+"""The randomly drawn plan of a universe: its provider, its orders, and each disturbance with its time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from audioext.webhooks.inbox import Confirm
 
 LAST_ORDER_AT = 40.0
 DISTURBED_SECONDS = 70.0
-"""Until when something new may go wrong."""
+"""The time until which new disturbances may begin."""
 SILENT_AT = 5_000.0
-"""When all has to be at its end at the latest: waits end after 2,500 s, unknown outcomes after 300."""
+"""The time by which all must have ended: waits end after 2,500 s, unknown outcomes after 300 s."""
 
 DisturbanceKind = Literal["crash", "partition", "one-way", "reset", "clock", "store"]
 KINDS: tuple[DisturbanceKind, ...] = ("crash", "crash", "partition", "one-way", "reset", "clock", "store")
@@ -29,13 +29,13 @@ SANDBOX_FAULTS = (
     *("http=503:made", "http=502", "callback_exception"),
 )
 NO_RESULT = "callback_exception=without"
-"""The others say that a task is done and never show a track: such a job stays open for a day."""
+"""The other faults of this kind say done and never show a track, which leaves the job open for a day."""
 TELL_OF_NO_RESULT = ("kie", "sunoapi")
 
 
 @frozen(kw_only=True)
 class Order:
-    """What a user of one process wants, and when."""
+    """What a user of one process submits, and when."""
 
     number: int
     at: float
@@ -43,7 +43,7 @@ class Order:
     is_upload: bool
 
     def request(self, sandbox: Sandbox | None) -> ax.Extend:
-        """Return the request, whose title, or prompt where it has none, names the order at the API."""
+        """Return the request, whose title or prompt identifies the order at the API."""
         assert sandbox is not None
         source = {"url": sandbox.tune_url} if self.is_upload else {"audio_id": sandbox.track_ids[0]}
         named = {"prompt": f"order {self.number}", "continue_at": 1.0}
@@ -53,7 +53,7 @@ class Order:
 
 @frozen(kw_only=True)
 class Disturbance:
-    """One thing that goes wrong, where, when and for how long; a clock steps by the seconds."""
+    """One disturbance: what, where, when and for how long; a clock steps by the seconds."""
 
     kind: DisturbanceKind
     where: str
@@ -63,7 +63,7 @@ class Disturbance:
 
 @frozen(kw_only=True)
 class Plan:
-    """All that was drawn."""
+    """All that was drawn for a universe."""
 
     provider: str
     orders: tuple[Order, ...]
@@ -71,14 +71,14 @@ class Plan:
     faults: tuple[str, ...] = field(default=())
     webhooks: bool = True
     callback_address: str | None = None
-    """Where all callbacks go, `None` where each process gets those of its own jobs."""
+    """The address for all callbacks, or `None` if each process gets those of its own jobs."""
     confirm: Confirm = "never"
     grace: float = 120.0
-    """After how many seconds a submit without an answer counts as unknown."""
+    """The seconds after which a submit without an answer counts as unknown."""
 
     @property
     def healed_at(self) -> float:
-        """When the last disturbance is over, in seconds."""
+        """The time in seconds at which the last disturbance ends."""
         return max(
             (each.at + each.seconds for each in self.disturbances if each.kind != "clock"), default=LAST_ORDER_AT
         )
@@ -120,7 +120,7 @@ def _draw_disturbance(dice: random.Random) -> Disturbance:
 
 
 async def fold_stored(store: Store, ref: str, provider: str) -> HeldJob:
-    """Return what *store* holds of a job, read by the codec of *provider*."""
+    """Return a job's record from *store*, read by the codec of *provider*."""
     stored = await store.read(ref)
     assert stored is not None
     held = HeldJob(ref, load(provider)("key"))

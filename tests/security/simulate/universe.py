@@ -1,4 +1,4 @@
-"""One universe: a sandbox, two clients on one store, and all that may go wrong between them, on simulated time."""
+"""One universe: a sandbox, two clients on one store and all the faults between them, on simulated time."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ API_PORT = 8000
 BOT_PORT = 8080
 WAIT_SECONDS = 2_500.0
 CLOSE_SECONDS = 20.0
-"""A close is bounded by 15."""
+"""More than the close's bound of 15."""
 LINE_SECONDS = 0.02
-"""How long a call to the store may take, on either side of it."""
+"""The longest delay of a store call, on either side of it."""
 LINE_SHARE = 0.25
-"""How many calls take longer than nothing, on either side."""
+"""The share of store calls that are delayed, on either side."""
 HANDLER_SECONDS = 5.0
 RESUBMIT_SECONDS = 20.0
 
@@ -50,27 +50,27 @@ BASES = {"kie-jobs": "kie"}
 
 @define(eq=False)
 class Complaints(logging.Handler):
-    """Keeps what is logged with a traceback; that of a handler of ours is none of it, it raises on purpose."""
+    """Collects logged tracebacks, except those of handlers, which raise on purpose."""
 
     tracebacks: list[str] = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
-        """Begin as any handler does."""
+        """Initialise the handler."""
         super().__init__(logging.WARNING)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one."""
+        """Keep one record."""
         if record.exc_info and not isinstance(record.exc_info[1], HandlerError):
             self.tracebacks.append(f"{record.getMessage()}: {record.exc_info[1]!r}")
 
 
 class HandlerError(Exception):
-    """What a handler raises that is made to."""
+    """The error that a handler raises on purpose."""
 
 
 @define(eq=False)
 class Universe:
-    """What is outside of the processes, and outlives them."""
+    """The state outside of the processes, which survives them."""
 
     world: simloom.World
     plan: Plan
@@ -78,23 +78,23 @@ class Universe:
     store: Store
     sandbox: Sandbox | None = None
     told: Counter[tuple[str, str]] = field(factory=Counter)
-    """How often a handler ran to its end, by ref and topic."""
+    """The number of completed handler runs by ref and topic."""
     faults_left: dict[tuple[str, str], int] = field(factory=dict)
     ends: dict[int, str] = field(factory=dict)
-    """How the wait for each order ended, in whichever process it did."""
+    """The outcome of each order's wait, in whichever process it ended."""
     refs: dict[int, set[str]] = field(factory=dict)
     open_waits: Counter[str] = field(factory=Counter)
     clocks: dict[str, float] = field(factory=dict)
-    """What each process's clock shows beyond the time that has passed."""
+    """The offset of each process's clock from the elapsed time."""
     away: set[str] = field(factory=set)
-    """The processes whose store is away."""
+    """The processes whose store is unreachable."""
     over: asyncio.Event = field(factory=asyncio.Event)
     closed: Counter[str] = field(factory=Counter)
 
     # --- the processes ---------------------------------------------------------------------------------------
 
     async def serve(self) -> None:
-        """Be the provider."""
+        """Run the provider's sandbox."""
         async with Sandbox(
             host=API_ADDRESS,
             port=API_PORT,
@@ -114,7 +114,7 @@ class Universe:
         return Clock(now=now, monotonic=loop.time, jitter=self.dice.random)
 
     def line(self, name: str) -> Line:
-        """Return a process's way to the store."""
+        """Return a process's connection to the store."""
 
         async def watch(_: str, side: Side) -> None:
             if (delay := self.dice.random()) < LINE_SHARE:
@@ -126,13 +126,13 @@ class Universe:
         return Line(self.store, watch)
 
     async def run_bot(self, name: str, address: str, orders: tuple[Order, ...]) -> None:
-        """Be one process from its start to its end, whichever comes."""
+        """Run one process from its start until it ends or is killed."""
         while self.sandbox is None or not self.sandbox.url:  # noqa: ASYNC110 - simulated time is free
             await asyncio.sleep(0.1)
         while True:
             try:
                 await self._run_client(name, address, orders)
-            except ax.StoreError:  # it was away when the client opened
+            except ax.StoreError:  # the store was down when the client opened
                 await asyncio.sleep(RESUBMIT_SECONDS)
             else:
                 return
@@ -173,7 +173,7 @@ class Universe:
         client.on_failure(partial(self._handle, "failed"))
 
     async def _handle(self, topic: str, event: ax.StageEvent | ax.Failure) -> None:
-        """Be a handler: it takes a while, and may fail at first."""
+        """Handle a stage slowly, and fail at first with some chance."""
         key = (event.ref, topic)
         left = self.faults_left.setdefault(key, self.dice.choice((0, 0, 0, 1, 2)))
         await asyncio.sleep(self.dice.random() * HANDLER_SECONDS)
@@ -183,7 +183,7 @@ class Universe:
         self.told[key] += 1
 
     async def _see_through(self, client: ax.Client, name: str, order: Order) -> None:
-        """Be a user with an order: submit it, again after whatever went wrong, and await it."""
+        """Submit an order, again after any error, and await its song."""
         await asyncio.sleep(max(order.at - asyncio.get_running_loop().time(), 0.0))
         while not self.over.is_set():
             self.open_waits[name] += 1
@@ -206,10 +206,10 @@ class Universe:
             finally:
                 self.open_waits[name] -= 1
 
-    # --- what happens ----------------------------------------------------------------------------------------
+    # --- disturbances ---------------------------------------------------------------------------------------
 
     async def disturb(self, hosts: dict[str, simloom.Host]) -> None:
-        """Let happen what the plan says, each at its time, and heal it all in the end."""
+        """Apply each disturbance of the plan at its time, and undo all of them at the end."""
         net = self.world.net
         for fault in self.plan.disturbances:
             await asyncio.sleep(max(fault.at - self.world.time, 0.0))
@@ -244,10 +244,10 @@ class Universe:
         if host.crashed and not self.over.is_set():
             host.restart()
 
-    # --- what has to be true ---------------------------------------------------------------------------------
+    # --- checks ---------------------------------------------------------------------------------------------
 
     async def problems(self) -> list[str]:
-        """Return what is not as it should be, once all has come to rest; before that, what is still to come."""
+        """Return what is wrong once everything has settled, or before that what is still pending."""
         assert self.sandbox is not None
         found: list[str] = []
         names = Counter(task.input.name for task in self.sandbox.tasks)
@@ -261,14 +261,14 @@ class Universe:
         return found
 
     async def unsettled(self) -> list[str]:
-        """Return what has not come to its end yet."""
+        """Return what has not ended yet."""
         assert self.sandbox is not None
         found = [f"{name} waits {count} times" for name, count in self.open_waits.items() if count]
         found += [f"order {order.number} has no end" for order in self.plan.orders if order.number not in self.ends]
         if not self.sandbox.is_settled:
             found.append("webhooks are outstanding")
         if found:
-            return found  # there is no need to look closer
+            return found  # this already tells that it is not settled
         delivered = {attempt.task_id for attempt in self.sandbox.deliveries if attempt.status == HTTP_OK}
         known: set[str] = set()
         tasks = {task.id: task for task in self.sandbox.tasks}
@@ -289,7 +289,7 @@ class Universe:
         return found
 
     def happened(self) -> Counter[str]:
-        """Return what happened how often, to see that it is not nothing."""
+        """Return how often each thing happened, to see that things did happen."""
         assert self.sandbox is not None
         found = Counter({"seconds": int(self.world.time), "tasks": len(self.sandbox.tasks)})
         found["submits"] = len(self.sandbox.submissions)
@@ -300,7 +300,7 @@ class Universe:
         return found
 
     def _verdicts(self, task: Task) -> set[Verdict]:
-        if task.failure is not None:  # MusicGPT's job is complete where one of its tracks is
+        if task.failure is not None:  # MusicGPT's job is complete if one of its tracks is
             one_came = self.plan.provider == "musicgpt" and task.stage is not None and task.stage >= TaskStage.FIRST
             return {Verdict.FAILED, Verdict.COMPLETE} if one_came else {Verdict.FAILED}
         lost = any(NO_RESULT in str(fault) for fault in task.plan.faults)
@@ -308,7 +308,7 @@ class Universe:
 
 
 async def live(world: simloom.World, store: Store | None = None) -> Counter[str]:
-    """Live one universe to its end on a *store*, one in memory if none is given; return what happened how often."""
+    """Run one universe on *store*, by default in memory, and return how often each thing happened."""
     loop = asyncio.get_running_loop()
     unhandled: list[str] = []
     loop.set_exception_handler(
@@ -340,5 +340,5 @@ async def live(world: simloom.World, store: Store | None = None) -> Counter[str]
 
 
 def run_universe(seed: int, store: Store | None = None) -> Lived[Counter[str]]:
-    """Live the universe of *seed*, and return how it went."""
+    """Run the universe of *seed*, and return its outcome."""
     return run(partial(live, store=store), seed)

@@ -1,4 +1,4 @@
-"""FastAPI, with a receiver mounted into it."""
+"""A FastAPI application with a mounted receiver."""
 
 from __future__ import annotations
 

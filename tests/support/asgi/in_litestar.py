@@ -1,4 +1,4 @@
-"""Litestar, with a receiver mounted into it."""
+"""A Litestar application with a mounted receiver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starlette, with a receiver mounted into it."""
+"""A Starlette application with a mounted receiver."""
 
 from __future__ import annotations
 

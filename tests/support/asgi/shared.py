@@ -1,6 +1,6 @@
-"""The client of the applications beside this one, and its receiver as an application by itself.
+"""The client of the applications in this folder, and its receiver as an application on its own.
 
-Each framework has a module of its own, which a server imports by name: all three take long to load.
+Each framework has its own module, which a server imports by name, since all three load slowly.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ client = ax.Client(
 
 @asynccontextmanager
 async def lifespan(_: object) -> AsyncIterator[None]:
-    """Open the client with the server, and leave a file in `STARTED` that says so."""
+    """Open the client with the server, and create a file in `STARTED` to say so."""
     async with client:
         Path(os.environ["STARTED"], str(os.getpid())).touch()
         yield
