@@ -116,9 +116,7 @@ async def _key(parts: Parts, provider: Provider) -> tuple[CheckLine, float | Non
     except AudioextError as error:
         advice = f"check that {info.base_url} is the right base_url, and can be reached from here"
         if isinstance(error, AuthError):
-            advice = (
-                f"set the right key in {info.key_variable}; see the vendor's page of keys, and its IP allowlist"
-            )
+            advice = f"set the right key in {info.key_variable}; see the vendor's page of keys, and its IP allowlist"
         return failed(name, str(error), advice), skew
     seen = f"the key works; the balance is {balance:g} credits"
     return (ok(name, seen) if balance > 0 else warning(name, seen, "buy credits")), skew
