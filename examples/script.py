@@ -15,7 +15,7 @@ from pathlib import Path
 
 import audioext as ax
 
-LEARNT = {"webhook": "told by a webhook", "poll": "found by asking", "implied": "follows from a later stage"}
+LEARNT = {"webhook": "from a webhook", "poll": "from a status poll", "implied": "implied by a later stage"}
 """How a stage became known, by the event's source."""
 
 

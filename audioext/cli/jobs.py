@@ -184,7 +184,7 @@ def _sum_up(screen: Screen, records: Iterable[Record]) -> None:
         both[record.credits is None] += record.credits or record.credit_estimate or 0.0
     for provider, (told, estimated) in sums.items():
         if told or estimated:
-            parts = [*([f"{told:g} told"] if told else []), *([f"~{estimated:g} estimated"] if estimated else [])]
+            parts = [*([f"{told:g} reported"] if told else []), *([f"~{estimated:g} estimated"] if estimated else [])]
             screen.note(f"credits at {provider}: {', '.join(parts)}")
 
 
