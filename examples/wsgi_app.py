@@ -60,7 +60,7 @@ class Music:
         return self.call(self.client.inbox.accept(ax.Webhook(path=path, headers=headers, body=read())))
 
     async def order(self, url: str | None, continue_at: float | None) -> list[str | None]:
-        """Submit a task and return its links when it is complete; what is `None` is refused if it has to be there."""
+        """Submit a task and return its links when it is complete; a required field that is `None` is refused."""
         song = await (await self.client.extend(url=url, model="V5", continue_at=continue_at))
         return [track.audio_url for track in song.tracks]
 

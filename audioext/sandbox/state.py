@@ -275,7 +275,7 @@ class State(SandboxSettings):
         return task
 
     def _needed(self) -> set[str | None]:
-        """Return the keys of the files from which tasks that run start."""
+        """Return the source keys of running tasks."""
         return {key for task in self._lives.values() for key in (task.source, task.input.file_key)}
 
     def _ended(self, life: asyncio.Task[None]) -> None:
