@@ -91,7 +91,7 @@ class Sandbox(State):
         return {name: f"{self.url}/{name}" for name in BUILDERS}
 
     def base_of(self, provider: str) -> str:
-        """Return the base URL for the provider *name*; `kie` and `kie-jobs` share one API."""
+        """Return the base URL for that *provider*; `kie` and `kie-jobs` share one API."""
         return self.bases["kie" if provider == "kie-jobs" else provider]
 
     @property
