@@ -1,4 +1,4 @@
-"""A Telegram bot by aiogram that continues voice messages; one aiohttp app takes Telegram's webhooks and ours.
+"""A Telegram bot on aiogram that extends voice messages; one aiohttp app serves Telegram's webhooks and ours.
 
 KIE_API_KEY=... BOT_TOKEN=... BOT_SECRET=... PUBLIC_URL=https://bot.example.org python examples/bot_aiogram.py
 """
@@ -22,7 +22,7 @@ router = Router()
 
 @router.message(F.voice)
 async def on_voice(message: Message, bot: Bot, progress: ProgressMessages) -> None:
-    """Continue a voice message; the same message again, as after a lost answer, is paid for once."""
+    """Extend a voice message; a message that Telegram delivers twice is paid for once."""
     if message.voice is None:
         return
     voice = await bot.download(message.voice)
@@ -57,12 +57,12 @@ def make_app(client: ax.Client, bot: Bot, *, secret: str) -> web.Application:
             await progress.resume()
             yield
 
-    dispatcher = Dispatcher(progress=progress)  # what its handlers are given by name
+    dispatcher = Dispatcher(progress=progress)  # its handlers get `progress` by name
     dispatcher.include_router(router)
     app = web.Application()
     app.cleanup_ctx.append(run_client)
     client.receiver.add_to(app, "/audio")
-    # Telegram hears that the update was taken when its job is stored: what it then sends again costs nothing.
+    # Not in the background: Telegram gets its 200 only after the job is stored, so a repeated update costs nothing.
     hook = SimpleRequestHandler(dispatcher, bot, handle_in_background=False, secret_token=secret)
     hook.register(app, "/telegram")
     setup_application(app, dispatcher, bot=bot)
@@ -76,7 +76,7 @@ if __name__ == "__main__":
 
     @router.startup()
     async def set_webhook(bot: Bot) -> None:
-        """Say to Telegram where we are."""
+        """Tell Telegram our webhook URL."""
         await bot.set_webhook(f"{url}/telegram", secret_token=secret)
 
     client = ax.Client(ax.Kie(), public_url=f"{url}/audio", listen=None, store="sqlite:///bot.db")

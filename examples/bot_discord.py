@@ -1,4 +1,4 @@
-"""A Discord bot by discord.py: a Cog whose command `!extend` continues the audio that is attached to its message.
+"""A Discord bot on discord.py: a Cog whose command `!extend` extends the audio attached to the message.
 
 KIE_API_KEY=... DISCORD_TOKEN=... python examples/bot_discord.py
 """
@@ -18,7 +18,7 @@ from audioext.bots import Asker, ProgressMessages
 
 
 class Music(commands.Cog):
-    """Opens its client when it is loaded, and closes it when it is unloaded."""
+    """Opens its client when the cog is loaded, and closes it when the cog is unloaded."""
 
     def __init__(self, bot: commands.Bot, client: ax.Client) -> None:
         """Register the handlers."""
@@ -28,7 +28,7 @@ class Music(commands.Cog):
         client.on(ax.Stage.COMPLETE, meta=Asker)(self.deliver)
 
     async def cog_load(self) -> None:
-        """Open the client, and go on with the messages of an earlier process."""
+        """Open the client, and resume the progress messages of an earlier process."""
         await self.client.open()
         await self.progress.resume()
 
@@ -38,7 +38,7 @@ class Music(commands.Cog):
 
     @commands.command()
     async def extend(self, context: commands.Context[commands.Bot], voice: discord.Attachment) -> None:
-        """Continue the attached audio; the same message is paid for once."""
+        """Extend the attached audio; the same message is paid for once."""
         await self.progress.extend(
             chat=context.channel.id,
             message=context.message.id,
@@ -48,12 +48,12 @@ class Music(commands.Cog):
         )
 
     async def send(self, chat: int | str, text: str) -> int:
-        """Send a text, in which nobody is mentioned, and return its id."""
+        """Send a text that mentions (pings) nobody, and return its id."""
         nobody = discord.AllowedMentions.none()
         return (await self.channel(chat).send(text, allowed_mentions=nobody)).id
 
     async def edit(self, chat: int | str, message: int | str, text: str) -> None:
-        """Edit a text of ours."""
+        """Edit a message of this bot."""
         await self.channel(chat).get_partial_message(int(message)).edit(content=text)
 
     async def deliver(self, event: ax.StageEvent, asker: Asker) -> None:
@@ -65,7 +65,7 @@ class Music(commands.Cog):
         await self.channel(asker.chat).send(files=files)
 
     def channel(self, chat: int | str) -> discord.PartialMessageable:
-        """Return a channel by its id alone, which is all that is known after a restart."""
+        """Return a channel by its id, which is all that a job's meta holds after a restart."""
         return self.bot.get_partial_messageable(int(chat))
 
 
@@ -77,7 +77,7 @@ def make_bot() -> commands.Bot:
 
 
 async def main(token: str) -> None:
-    """Run the bot; its songs are polled for, unless the client is given a `public_url`."""
+    """Run the bot; without a `public_url` the client polls the status."""
     async with make_bot() as bot:
         await bot.add_cog(Music(bot, ax.Client(ax.Kie(), store="sqlite:///bot.db")))
         await bot.start(token)

@@ -1,12 +1,12 @@
-"""A bot that needs no framework: it continues the audio of a message, shows how far it is, and sends the tracks.
+"""A bot without a framework: it extends the audio of a message, shows the progress, and sends the tracks.
 
     KIE_API_KEY=... python examples/bot_plain.py voice.mp3
 
-To try it for nothing, run `audioext sandbox --port 8000` in another terminal, and put
-`KIE_API_KEY=sandbox-key KIE_BASE_URL=http://127.0.0.1:8000/kie` before it.
+To try it for free, run `audioext sandbox --port 8000` in another terminal, and put
+`KIE_API_KEY=sandbox-key KIE_BASE_URL=http://127.0.0.1:8000/kie` before the command.
 
-Here the chat is the terminal. Give `make_bot` your own ways to send and to edit a text, and a client with a store that
-outlives the process: a message that is delivered twice is paid for once, and a restart goes on where it was.
+Here the chat is the terminal. Give `make_bot` your own functions to send and to edit a text, and a client with a store
+that outlives the process: a message that is delivered twice is paid for once, and a restart resumes open jobs.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def make_bot(
     edit: Callable[[Id, Id, str], Awaitable[object]],
     send_audio: Callable[[Id, bytes, str], Awaitable[object]],
 ) -> OnMessage:
-    """Register the handlers on *client* and return the function that takes a message with audio."""
+    """Register the handlers on *client* and return the function to call for each message with audio."""
     progress = ProgressMessages(client, send=send, edit=edit, name="plain")
 
     @client.on(ax.Stage.COMPLETE, meta=Asker)
     async def deliver(event: ax.StageEvent, asker: Asker) -> None:
-        for track in event.tracks:  # an error here, and all are sent again: a handler is called at least once
+        for track in event.tracks:  # an error here sends all tracks again: a handler is called at least once
             await send_audio(asker.chat, await track.read(), track.title or "untitled")
 
     async def on_message(chat: Id, message: Id, audio: bytes) -> ax.Job | None:

@@ -1,4 +1,4 @@
-"""A provider of your own: say what your API takes and how its bodies look; the kit does the rest.
+"""A provider of your own: declare what your API takes and what its bodies look like; the kit does the rest.
 
 The API here is made up: POST /make answers `{"id": ...}`, GET /state/ID and its webhook answer
 `{"id": ..., "done": bool, "links": [...]}`, and errors are `{"error": ...}` with an HTTP status.
@@ -19,7 +19,7 @@ from audioext.providers.kit import FieldRules, HostedAccount, Vendor
 
 @frozen
 class State:
-    """The one body that this API knows, as it is on the wire."""
+    """The only body of this API, as it is on the wire."""
 
     id: str
     done: bool = False
@@ -43,7 +43,7 @@ class Tape(HostedAccount):
     )
 
     def build_submit(self, request: ax.Extend | ax.AddInstrumental, callback: URL | None) -> ax.HttpRequest:
-        """Return the POST that makes the task; its answer is read by the kit."""
+        """Return the POST that creates the task; the kit parses its answer."""
         body: dict[str, object] = {"url": request.url, "prompt": request.given().get("prompt")}
         return self.post("/make", body if callback is None else {**body, "hook": str(callback)})
 
@@ -52,13 +52,13 @@ class Tape(HostedAccount):
         return self.get(f"/state/{record.task_id}")
 
     def parse_status(self, response: ax.HttpResponse) -> tuple[Event, ...]:
-        """Return what the status says; which error a refused call is, the kit knows."""
+        """Parse the status; the kit maps a refusal to its error class."""
         if response.status != 200:
             raise self.answers.error(response)
         return self.parse_webhook(response.body)
 
     def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
-        """Return what the webhook says; this API signs nothing, so the tag in the URL is the proof."""
+        """Parse a webhook; this API signs nothing, so the tag in the URL is the only proof."""
         state = decode(body, State)
         tracks = tuple(ax.Track(audio_url=link) for link in state.links)
         return (Progress(task_id=state.id, claimed_stage=ax.Stage.COMPLETE if state.done else None, tracks=tracks),)

@@ -1,4 +1,4 @@
-"""A FastAPI application of yours that takes the webhooks, and answers when the song is there.
+"""A FastAPI application that receives the webhooks, and answers when the song is complete.
 
 KIE_API_KEY=... PUBLIC_URL=https://hooks.example.org uvicorn --app-dir examples --factory fastapi_app:make_app
 """
@@ -17,16 +17,16 @@ import audioext as ax
 
 
 class Wish(BaseModel):
-    """What to continue, and from which second on."""
+    """What to extend, and from which second on."""
 
     url: str
     continue_at: float
 
 
 def make_app(client: ax.Client | None = None) -> FastAPI:
-    """Return an application with the receiver mounted at /audio and a route of its own."""
+    """Return an application with the receiver mounted at /audio, and the route /songs."""
     chosen = client or ax.Client(ax.Kie(), public_url=os.environ["PUBLIC_URL"] + "/audio", listen=None)
-    logging.getLogger("uvicorn.access").addFilter(ax.MaskingFilter())  # it would print the tags
+    logging.getLogger("uvicorn.access").addFilter(ax.MaskingFilter())  # the tags are secrets
 
     @asynccontextmanager
     async def run_client(_: FastAPI) -> AsyncGenerator[None]:

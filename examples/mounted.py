@@ -1,4 +1,4 @@
-"""An aiohttp application of yours that takes the webhooks on its own port, and answers when the song is there.
+"""An aiohttp application that receives the webhooks on its own port, and answers when the song is complete.
 
 KIE_API_KEY=... PUBLIC_URL=https://hooks.example.org python examples/mounted.py
 """
@@ -18,7 +18,7 @@ CLIENT = web.AppKey("client", ax.Client)
 
 
 def make_app(client: ax.Client) -> web.Application:
-    """Return an application with the receiver mounted at /audio and a route of its own."""
+    """Return an application with the receiver mounted at /audio, and the route /songs."""
     app = web.Application()
     app[CLIENT] = client
     app.cleanup_ctx.append(run_client)
@@ -28,7 +28,7 @@ def make_app(client: ax.Client) -> web.Application:
 
 
 async def run_client(app: web.Application) -> AsyncIterator[None]:
-    """Open the client with the application, and close it with it."""
+    """Keep the client open while the application runs."""
     async with app[CLIENT]:
         yield
 

@@ -1,4 +1,4 @@
-"""A worker that shows how it fares: numbers for Prometheus, a trace a job, and a log whose lines name their job.
+"""An observable worker: Prometheus metrics, one trace per job, and log lines that name their job.
 
 It needs `pip install 'audioext[metrics]' opentelemetry-sdk`, and KIE_API_KEY.
 """
@@ -19,8 +19,8 @@ LINE = "%(asctime)s %(levelname)s %(audioext_ref)s %(message)s"
 
 
 def observe() -> None:
-    """Write each span and each line of the log to the terminal; elsewhere these are exporters of your collector."""
-    provider = TracerProvider()  # it sends what is left when the program ends
+    """Write spans and log lines to the terminal; in production use your collector's exporters."""
+    provider = TracerProvider()  # it flushes the remaining spans at exit
     provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter()))
     trace.set_tracer_provider(provider)
     handler = logging.StreamHandler()
@@ -31,7 +31,7 @@ def observe() -> None:
 
 
 async def main(url: str, provider: ax.Provider, *, metrics: bool | str = True) -> ax.Stats:
-    """Extend the music at *url*; meanwhile http://127.0.0.1:9464/metrics tells the same numbers as what is returned."""
+    """Extend the music at *url* and return the stats, which http://127.0.0.1:9464/metrics serves meanwhile."""
     async with ax.Client(provider, metrics=metrics) as client:
         with trace.get_tracer("observed").start_as_current_span("a longer version"):
             song = await client.run(ax.Extend(url=url, model="V5", continue_at=2.0))

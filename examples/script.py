@@ -1,10 +1,10 @@
-"""A script: extend a local file, watch the stages arrive, save the takes, then continue the first one.
+"""A script: extend a local file, watch the stages arrive, save the takes, then extend the first one.
 
     KIE_API_KEY=... python examples/script.py voice.mp3 out/
 
-To try it for nothing, run `audioext sandbox --port 8000` in another terminal, and put
-`KIE_API_KEY=sandbox-key KIE_BASE_URL=http://127.0.0.1:8000/kie` before it. Without a public address the client asks for
-the status instead of being called; with one, set `AUDIOEXT_PUBLIC_URL` or pass `public_url`.
+To try it for free, run `audioext sandbox --port 8000` in another terminal, and put
+`KIE_API_KEY=sandbox-key KIE_BASE_URL=http://127.0.0.1:8000/kie` before the command. The client polls the status unless
+you set `AUDIOEXT_PUBLIC_URL` or pass `public_url`; then it receives webhooks.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 
 import audioext as ax
 
-LEARNT = {"webhook": "told by a webhook", "poll": "found by asking", "implied": "follows from a later stage"}
-"""What an event's source means."""
+LEARNT = {"webhook": "from a webhook", "poll": "from a status poll", "implied": "implied by a later stage"}
+"""How a stage became known, by the event's source."""
 
 
 async def main(source: Path, folder: Path, *, client: ax.Client) -> list[Path]:
-    """Extend *source* twice and return the paths of all the takes."""
+    """Extend *source*, then the first take, and return the paths of all takes."""
     async with client:
         job = await client.extend(file=source, model="V5", continue_at=1.5)
         async for event in job:
@@ -28,7 +28,7 @@ async def main(source: Path, folder: Path, *, client: ax.Client) -> list[Path]:
         song = await job
         saved = [*await song.save(folder)]
 
-        # A track knows its provider and its model, so it can be continued from where it is.
+        # A track knows its provider and its model, so `extend` asks for neither.
         longer = await client.run(song.tracks[0].extend(continue_at=3, prompt="softer", style="Piano", title="Coda"))
         saved += await longer.save(folder)
     return saved

@@ -1,4 +1,4 @@
-"""How to test what you build on audioext: the fixtures come with it, and need pytest-asyncio and audioext[sandbox].
+"""How to test code built on audioext, with its own fixtures; they need pytest-asyncio and audioext[sandbox].
 
 python -m pytest -p audioext --asyncio-mode=auto examples/test_bot.py
 """
@@ -21,7 +21,7 @@ Id = int | str
 
 @pytest.fixture
 def voice() -> bytes:
-    """Return a voice message of four seconds, without a word."""
+    """Return a voice message of four seconds of silence."""
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
         sound.setparams((1, 2, 8_000, 0, "NONE", ""))
@@ -30,15 +30,15 @@ def voice() -> bytes:
 
 
 class Chat:
-    """What the bot sends to."""
+    """A fake chat that records what the bot sends."""
 
     def __init__(self) -> None:
-        """Begin without messages."""
+        """Start without messages."""
         self.texts: list[str] = []
         self.audio: list[bytes] = []
 
     async def send(self, chat: Id, text: str) -> Id:
-        """Keep a new message."""
+        """Record a new message and return its id."""
         self.texts.append(f"{chat}: {text}")
         return len(self.texts) - 1
 
@@ -47,25 +47,25 @@ class Chat:
         self.texts[int(message)] = f"42: {text}"
 
     async def send_audio(self, _: Id, data: bytes, __: str) -> None:
-        """Keep a file."""
+        """Record an audio file."""
         self.audio.append(data)
 
     def bot(self, client: ax.Client) -> OnMessage:
-        """Return a bot that sends here."""
+        """Return a bot that sends to this chat."""
         return make_bot(client, send=self.send, edit=self.edit, send_audio=self.send_audio)
 
 
 async def test_each_stage_is_shown(
     audioext_sandbox: Sandbox, audioext_client: ClientFactory, audioext_clock: JumpClock, voice: bytes
 ) -> None:
-    """The chat hears of the first track while the second one is still made, and gets both in the end."""
+    """The chat shows the first track while the second one is still being made, and gets both in the end."""
     client, chat = await audioext_client("kie"), Chat()
     on_message = chat.bot(client)
 
     audioext_sandbox.hold("complete")
     await on_message(42, 7, voice)
     await client.settled()
-    await audioext_clock.advance(5)  # between two edits of a message lie some seconds
+    await audioext_clock.advance(5)  # a message is edited at most every 3 seconds
     assert chat.texts[0].startswith("42: A first listen")
 
     audioext_sandbox.release()
@@ -77,7 +77,7 @@ async def test_each_stage_is_shown(
 async def test_a_message_that_comes_twice_is_paid_for_once(
     audioext_sandbox: Sandbox, audioext_client: ClientFactory, voice: bytes
 ) -> None:
-    """Chats deliver some updates again; the message's id is the key of the submit."""
+    """Chats deliver some updates twice; the message's id makes the key of the submit."""
     client, chat = await audioext_client("kie"), Chat()
     on_message = chat.bot(client)
     for _ in range(2):
@@ -88,7 +88,7 @@ async def test_a_message_that_comes_twice_is_paid_for_once(
 
 @pytest.mark.audioext_faults("error=complete:501")
 async def test_a_failure_is_told(audioext_client: ClientFactory, voice: bytes) -> None:
-    """The chat hears that there is no song."""
+    """The chat is told that there is no song."""
     client, chat = await audioext_client("kie"), Chat()
     await chat.bot(client)(42, 7, voice)
     await client.settled()
@@ -99,7 +99,7 @@ async def test_a_failure_is_told(audioext_client: ClientFactory, voice: bytes) -
 async def test_lost_webhooks_cost_no_song(
     audioext_client: ClientFactory, audioext_clock: JumpClock, voice: bytes
 ) -> None:
-    """Minutes without a webhook pass in no time: then the status is asked for."""
+    """Minutes without a webhook pass at once; then the status is polled."""
     client, chat = await audioext_client("kie"), Chat()
     job = await chat.bot(client)(42, 7, voice)
     assert job is not None

@@ -1,4 +1,4 @@
-"""A WSGI application of yours, as Flask's and Django's are: the client lives in a thread, a view hands webhooks over.
+"""A WSGI application, such as one of Flask or Django: the client runs in a thread, a view passes it the webhooks.
 
 KIE_API_KEY=... PUBLIC_URL=https://hooks.example.org gunicorn --chdir examples --threads 8 'wsgi_app:make_app()'
 """
@@ -25,13 +25,13 @@ PHRASES = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found",
 
 @frozen(eq=False)
 class Music:
-    """A client in a thread of its own, for code that cannot await. Make it after the server has forked."""
+    """A client in a thread of its own, for code that cannot await. Create it after the server has forked."""
 
     client: ax.Client
     loop: asyncio.AbstractEventLoop = field(factory=asyncio.new_event_loop)
 
     def start(self) -> None:
-        """Open the client; it is closed as the process ends."""
+        """Start the thread and open the client; it is closed when the process ends."""
         threading.Thread(target=self.run, name="music", daemon=True).start()
         self.call(self.client.open())
         atexit.register(self.stop)
@@ -48,30 +48,30 @@ class Music:
         self.loop.call_soon_threadsafe(self.loop.stop)
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait in this thread for what runs in the client's."""
+        """Run *work* in the client's thread and return its result."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     def take(self, path: str, headers: Mapping[str, str], read: Callable[[], bytes]) -> int:
-        """Take a webhook whose body *read* returns, and return the status to answer it with."""
+        """Accept a webhook whose body *read* returns, and return the HTTP status for its reply."""
         try:
-            self.client.inbox.admit(path)  # its tag is checked before its body is read
+            self.client.inbox.admit(path)  # check the tag before reading the body of a stranger
         except ax.WebhookError as error:
             return error.http_status
         return self.call(self.client.inbox.accept(ax.Webhook(path=path, headers=headers, body=read())))
 
     async def order(self, url: str | None, continue_at: float | None) -> list[str | None]:
-        """Submit a task and return its links when it is complete; what is `None` is refused if it has to be there."""
+        """Submit a task and return its links when it is complete; a required field that is `None` is refused."""
         song = await (await self.client.extend(url=url, model="V5", continue_at=continue_at))
         return [track.audio_url for track in song.tracks]
 
 
 def make_app(music: Music | None = None) -> WSGIApplication:
-    """Return an application with the webhooks below /audio and a route of its own."""
+    """Return an application with the webhooks below /audio, and the route /songs."""
     if music is None:
         music = Music(ax.Client(ax.Kie(), public_url=os.environ["PUBLIC_URL"] + "/audio", listen=None))
         music.start()
     chosen = music
-    logging.getLogger("gunicorn.access").addFilter(ax.MaskingFilter())  # it would print the tags
+    logging.getLogger("gunicorn.access").addFilter(ax.MaskingFilter())  # the tags are secrets
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         status, links = 404, []
@@ -91,13 +91,13 @@ def make_app(music: Music | None = None) -> WSGIApplication:
 
 
 def _headers(environ: WSGIEnvironment) -> Mapping[str, str]:
-    """Return the headers of a request; Flask and Django have them as `request.headers`."""
+    """Return the headers of a request; in Flask and Django that is `request.headers`."""
     found = {name[5:].replace("_", "-"): str(value) for name, value in environ.items() if name.startswith("HTTP_")}
     return {**found, "Content-Type": environ.get("CONTENT_TYPE", "")}
 
 
 def _body(environ: WSGIEnvironment) -> bytes:
-    """Read one byte more than is taken at most: what is longer is then answered 413."""
+    """Read at most one byte more than the limit, so that a longer body is answered 413."""
     length = min(int(environ.get("CONTENT_LENGTH") or 0), ax.MAX_BODY_BYTES + 1)
     body: bytes = environ["wsgi.input"].read(length)
     return body

@@ -1,12 +1,12 @@
-"""What every bot invents: one message a job that shows how far it is, with no framework imported.
+"""Progress messages for bots: one message per job, edited as the job progresses, with no framework imported.
 
-Give it your framework's own ways to send and to edit a text::
+Give it your framework's functions to send and to edit a text::
 
     progress = ProgressMessages(client, send=send, edit=edit, name="telegram")
     job = await progress.extend(chat=message.chat.id, message=message.message_id, file=voice, model="V5", ...)
 
-The message that asks makes the key of the submit, so an update that is delivered again pays for nothing. The chat and
-the message that is edited are in the job's meta (`Asker`), so that handlers go on with it after a restart.
+The ids of the chat and the user's message make the key of the submit, so an update that is delivered twice pays once.
+The chat and the progress message are in the job's meta (`Asker`), so handlers find them again after a restart.
 """
 
 from __future__ import annotations

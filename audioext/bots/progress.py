@@ -1,4 +1,4 @@
-"""A message for each job that shows how far it is: edited now and then, and never without its last word."""
+"""One progress message per job: edits are rate limited, and the final text always gets through."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ ChatId = int | str
 Send = Callable[[ChatId, str], Awaitable[ChatId]]
 """Sends a text to a chat and returns the id of the message."""
 Edit = Callable[[ChatId, ChatId, str], Awaitable[object]]
-"""Puts a text into a message of a chat."""
+"""Replaces the text of a chat's message."""
 
 LONGEST_TEXT = 2_000
-"""What every chat takes: discord.com/developers/docs/resources/message#create-message; Telegram takes 4,096."""
+"""The lowest limit: discord.com/developers/docs/resources/message#create-message; Telegram takes 4,096."""
 LONGEST_PAUSE_SECONDS = 300.0
-"""How long edits that fail pause at most."""
+"""The longest pause after failed edits."""
 ENDED_KEPT = 256
-"""Of how many jobs that ended last it is known what their messages show."""
+"""For how many ended jobs we remember the text of their message."""
 
 
 @frozen(kw_only=True)
 class Asker:
-    """Who asked for a job: the bot by name, the chat, the message that asked, and the one that shows the progress.
+    """The origin of a job: the bot's name, the chat, the user's message, and the progress message.
 
-    It is the job's meta, or a part of it: `@client.on(ax.Stage.COMPLETE, meta=Asker)`.
+    It is the job's meta, or part of it: `@client.on(ax.Stage.COMPLETE, meta=Asker)`.
     """
 
     bot: str
@@ -52,7 +52,7 @@ class Asker:
 
 @define(eq=False)
 class _Line:
-    """One message: one edit at a time, nothing after the last word, and no edit while the chat wants a pause."""
+    """One message: one edit at a time, none after the final text, and none while the chat asks for a pause."""
 
     edit: Callable[[str], Awaitable[object]]
     send: Callable[[str], Awaitable[object]]
@@ -60,14 +60,14 @@ class _Line:
     every: float
     _free_at: float = 0.0
     _asked_until: float = 0.0
-    """Until when the chat itself wants a pause."""
+    """The end of a pause that the chat asked for (`retry_after`)."""
     _shown: str = ""
     _is_over: bool = False
     _failures: int = 0
     _lock: asyncio.Lock = field(factory=asyncio.Lock)
 
     async def show(self, text: Callable[[], str]) -> None:
-        """Show what *text* returns once it is our turn; an edit that fails is logged, and the next one says more."""
+        """Show what *text* returns, unless it is too early or unchanged; a failed edit is logged and not repeated."""
         async with self._lock:
             now = self.clock.monotonic()
             if self._is_over or now < self._free_at or (wanted := text()) == self._shown:
@@ -83,10 +83,11 @@ class _Line:
             _log.warning("a progress message could not be edited, again in %g s: %s", pause, error)
 
     async def finish(self, text: str) -> None:
-        """Show the last word, in a message of its own where the old one cannot be edited.
+        """Show the final text, in a new message if the old one cannot be edited.
 
         Raises:
-            Exception: the chat wants a pause, or takes nothing; call it again.
+            RetryLater: the chat asked for a pause, which is not over.
+            Exception: the chat's own error; call it again.
         """
         async with self._lock:
             self._is_over = True
@@ -95,41 +96,41 @@ class _Line:
             wait = self._asked_until - self.clock.monotonic()
             if wait > 0:
                 raise RetryLater(wait)
-            for _ in range(2):  # a connection may have died idle
+            for _ in range(2):  # an idle connection may have been closed
                 error = await self._tried(text)
                 if error is None:
                     break
                 if asked_wait(error) is not None:
                     raise error
-                _log.warning("the last word of a progress message could not be shown by an edit: %s", error)
+                _log.warning("the final text of a progress message could not be shown by an edit: %s", error)
             else:
                 await self.send(text)
             self._shown = text
 
     async def confirm(self, text: str) -> None:
-        """Put the last word there where another process showed it: an edit of ours may have come after that."""
+        """Show the final text again if another process showed it: an edit of ours may have overwritten it."""
         async with self._lock:
-            # Whoever shows the last word hears of what goes wrong.
+            # An error is ignored: the process that shows the final text handles its own.
             if not self._is_over and await self._tried(text) is None:
                 self._shown = text
 
     async def _tried(self, text: str) -> Exception | None:
-        """Edit the message and return what went wrong; Telegram refuses an edit that changes nothing, which is well."""
+        """Edit the message and return the error, if any; Telegram's refusal of an edit without a change is none."""
         try:
             await self.edit(text)
-        except Exception as error:  # noqa: BLE001 - it is the framework's, and a later text takes its place
+        except Exception as error:  # noqa: BLE001 - a framework may raise anything
             return None if "not modified" in str(error).lower() else error
         return None
 
 
 class ProgressMessages:
-    """One message for each job of a bot, edited as the job goes on; make it before the client is opened.
+    """One message per job of a bot, edited as the job progresses; create it before the client is opened.
 
     `send(chat, text)` returns the id of the message, `edit(chat, message, text)` changes it. Both may raise: an error
-    with `retry_after` is waited out, after others an edit pauses, and the last word is sent anew. While a job runs its
-    message is edited at most *every* so many seconds, with the latest state alone. *expected* is how long (seconds) a
-    job takes where the provider does not say. *name* tells several bots of one store apart. *escape* is for chats that
-    read markup, such as `html.escape`; it gets the links, and what was wrong with a request.
+    with `retry_after` is waited out, other errors make edits rarer, and the final text is sent as a new message if it
+    cannot be edited in. A message is edited at most once in *every* seconds, with the latest state. *expected* is how
+    long (seconds) a job takes if the provider does not say. *name* distinguishes bots that share a store. *escape*,
+    such as `html.escape`, is for chats that parse markup; it is applied to links and to error texts.
     """
 
     def __init__(  # noqa: PLR0913 - settings, all by keyword
@@ -144,7 +145,7 @@ class ProgressMessages:
         expected: float = 180.0,
         escape: Callable[[str], str] = str,
     ) -> None:
-        """Register the handlers that show how jobs go on."""
+        """Register the handlers that update the messages."""
         self.client = client
         self.name = name
         self.texts = texts if texts is not None else Texts()
@@ -181,14 +182,14 @@ class ProgressMessages:
         meta: Mapping[str, object] | None = None,
         fallback: Sequence[str] = (),
     ) -> Job | None:
-        """Send a progress message to *chat* and submit what its *message* asks for; return the job.
+        """Send a progress message to *chat*, submit *request* for the user's *message*, and return the job.
 
-        The two ids make the key, so the same message is paid for once; one that asks for several jobs needs a *key* for
-        each. What is wrong with the request, or refused, is shown in the chat, and `None` is returned.
+        The two ids make the key, so the same message is paid for once; a message that asks for several jobs needs a
+        *key* for each. If the request is wrong or refused, the chat is told why, and `None` is returned.
 
         Raises:
             StoreError: the job could not be stored; nothing was sent, and the chat was told that it did not work.
-            ConfigError: the client cannot submit; likewise.
+            ConfigError: the client cannot submit; the chat was told, too.
         """
         key = key if key is not None else f"{self.name}:{chat}:{message}"
         with suppress(RequestError):  # there is no such job yet
@@ -200,7 +201,7 @@ class ProgressMessages:
             job = await self.client.submit(request, key=key, meta=noted, fallback=fallback)
         except AudioextError as error:
             said = self.texts.failed.format(why=self._escape(in_words(error)), clock="", links="")
-            # Closing cut its POST off: the job lives on, and may still come.
+            # The client was closed during the POST: the job may still complete.
             await self._say(asker, self.texts.silent if isinstance(error, SubmitUnknownError) else said)
             if not isinstance(error, (RequestError, UnsupportedError, ProviderError)):
                 raise
@@ -213,14 +214,14 @@ class ProgressMessages:
         return job
 
     async def resume(self) -> None:
-        """Let the clocks of open jobs run on that an earlier process began; their stages are shown in any case."""
+        """Restart the clocks in the messages of an earlier process's open jobs; stages are shown without it, too."""
         async for job in self.client.jobs(open=True, meta={"bot": self.name}):
             asker = self._asker(job)
             if asker is not None and job.ref not in self._lines:
                 self._follow(job, asker)
 
     def _asker(self, job: Job) -> Asker | None:
-        """Return who asked for *job*, `None` where it was not this bot."""
+        """Return the `Asker` in the meta of *job*, `None` if the job is not this bot's."""
         try:
             asker = msgspec.convert(job.meta, Asker)
         except msgspec.ValidationError:
@@ -236,14 +237,14 @@ class ProgressMessages:
         )
 
     async def _say(self, asker: Asker, text: str) -> None:
-        """Show the last word of a message of which no handler is told."""
+        """Show the final text of a message whose end no handler is called for; an error is only logged."""
         try:
             await self._line(asker).finish(text)
-        except Exception as error:  # noqa: BLE001 - it is the framework's, and there is nobody to call again
-            _log.warning("chat %s: %r could not be said: %s", asker.chat, text, error)
+        except Exception as error:  # noqa: BLE001 - a framework may raise anything
+            _log.warning("chat %s: %r could not be sent: %s", asker.chat, text, error)
 
     async def _tell(self, news: StageEvent | Failure) -> None:
-        """Show a stage or a failure: the handler, which is called again where the last word did not get through."""
+        """Show a stage or a failure; as a handler, it is called again if the final text does not get through."""
         job = news.job
         asker = self._asker(job)
         if asker is None:
@@ -277,7 +278,7 @@ class ProgressMessages:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, job: Job, asker: Asker) -> None:
-        """Edit the message of *job* until it has ended; its last word is a handler's, unless there is none to tell."""
+        """Edit the message of *job* until it ends; handlers show the final text, except for an end without a call."""
         line, over = self._lines[job.ref], asyncio.Event()
         ended = asyncio.ensure_future(_end_of(job))
         ended.add_done_callback(lambda _: over.set())
@@ -291,13 +292,13 @@ class ProgressMessages:
                 await line.confirm(self._text(job))
         finally:
             ended.cancel()
-            self._ended.append(job.ref)  # a handler of ours that is told of the end now finds it said
+            self._ended.append(job.ref)  # kept, so that a handler that runs later sees that the final text is shown
             if len(self._ended) > ENDED_KEPT:
                 self._lines.pop(self._ended.popleft(), None)
 
 
 async def _end_of(job: Job) -> bool:
-    """Wait until *job* has ended, or the client; return whether handlers have the last word."""
+    """Wait until *job* ends or the client is closed; return whether a handler shows the final text."""
     while True:
         try:
             await job.result()

@@ -1,4 +1,4 @@
-"""What a bot says: the texts of a progress message, and what went wrong in sentences for people."""
+"""The texts of a progress message, and errors as sentences for the people in a chat."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _REASONS: Mapping[FailureReason, str] = {
 _ERRORS: Sequence[tuple[type[AudioextError], str]] = (
     (ContentError, _REASONS[FailureReason.CONTENT]),
     (SourceError, _REASONS[FailureReason.SOURCE]),
-    (RateLimitError, "Too much is asked for at once. Please try again in a few minutes."),
+    (RateLimitError, "Too many requests right now. Please try again in a few minutes."),
     (ProviderDownError, "The music service is down. Please try again later."),
     (UnsupportedError, "The music service cannot do that."),
 )
 
 
 def in_words(news: AudioextError | Failure) -> str:
-    """Return what went wrong in sentences for the people in a chat: no keys, no codes, no words of strangers."""
+    """Describe an error or a failure in sentences for a chat, without keys, codes or a vendor's own text."""
     if isinstance(news, Failure):
         said = _REASONS.get(news.reason, "The music service could not make it.")
         return f"{said} It cost nothing." if news.charged is False else said
@@ -44,14 +44,14 @@ def in_words(news: AudioextError | Failure) -> str:
     for kind, words in _ERRORS:
         if isinstance(news, kind):
             return words
-    return "This bot cannot make music right now; whoever runs it has to look."
+    return "This bot cannot make music right now; its operator has to fix it."
 
 
 @frozen(kw_only=True)
 class Texts:
-    """What a progress message says.
+    """The texts of a progress message.
 
-    {clock} is the time that has passed and that it takes, {links} are the tracks, {why} is what went wrong.
+    {clock} is the time elapsed and expected, {links} are the tracks, {why} is the error.
     """
 
     waiting: str = "Sending it off …"
@@ -60,14 +60,14 @@ class Texts:
     first: str = "A first listen:\n{links}\nThe rest is being made, {clock}"
     complete: str = "Here it is:\n{links}"
     failed: str = "That did not work. {why}"
-    silent: str = "No word of it for too long. Should it still come, it will be here."
+    silent: str = "No word of it for too long. If it still arrives, it will be here."
     again: str = "That one is being made already."
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what could not be filled in when it is too late.
+        """Check now that all texts can be formatted.
 
         Raises:
-            ConfigError: a text names something else, or has a single brace.
+            ConfigError: a text has another name in braces, or a single brace.
         """
         for name, text in attrs.asdict(self).items():
             try:

@@ -1,4 +1,4 @@
-"""Whether all that a client needs is there and works; what the check sends is neither stored nor paid."""
+"""Check that the public URL, keys, clock and store of a client work; nothing is stored or paid."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ __all__ = ["CheckLine", "CheckReport", "check_parts"]
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 ANSWER_SECONDS = {"VIDGO_API_KEY": 10.0}
-"""How long a vendor waits for the answer to a webhook: docs.vidgo.ai/api-manual/task-management/webhooks."""
+"""How long a vendor waits for our reply to a webhook: docs.vidgo.ai/api-manual/task-management/webhooks."""
 LONGEST_ANSWER_SECONDS = 15.0  # docs.kie.ai and docs.sunoapi.org, callbacks; MusicGPT's page does not say
-MEND_STORE = "mend that: without a store nothing is submitted, and webhooks are put off"
+MEND_STORE = "fix that: without a store nothing is submitted, and webhooks get 503"
 CALL_SECONDS = 15.0
 SKEW_SECONDS = 5.0
-"""Beyond this processes that share a store may disturb each other's claims; `Date` shows whole seconds."""
-MAX_SKEW_SECONDS = 300.0  # docs.kie.ai: a signature's time may be off by so much; see `Kie(webhook_tolerance=)`
+"""With a larger skew, processes that share a store may take over each other's claims; `Date` has whole seconds."""
+MAX_SKEW_SECONDS = 300.0  # docs.kie.ai: how far a signature's time may be off; see `Kie(webhook_tolerance=)`
 _PACKAGES = ("aiohttp", "attrs", "cattrs", "msgspec", "apsw", "redis")
 
 
 async def check_parts(parts: Parts) -> CheckReport:
-    """Check the parts of a client; if they are not open they are opened for that, do no other work, and are closed."""
+    """Check the parts of a client; if they are not open, open them for the check alone, and close them after it."""
     if parts.is_closed:
-        raise ConfigError("the client is closed, and opened once: make a new one for a check")
+        raise ConfigError("the client is closed and cannot be opened again: make a new one for the check")
     if parts.is_open:
         return CheckReport((*await _look(parts), _versions()))
     lines = await _make_way(parts)
@@ -57,7 +57,7 @@ async def check_parts(parts: Parts) -> CheckReport:
 
 
 async def _make_way(parts: Parts) -> list[CheckLine]:
-    """Leave the address to whoever listens there now: it is the receiver that the check is about."""
+    """If another process listens at our address, do not open it: the check is about that receiver."""
     if parts.address is None or not parts.address[1]:
         return []
     host, port = parts.address
@@ -65,9 +65,9 @@ async def _make_way(parts: Parts) -> list[CheckLine]:
         server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port, start_serving=False)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
-            return []  # which opening says better
+            return []  # opening the client raises a clearer error
         parts.address = None
-        return [ok("listen", f"somebody listens at {host}:{port}; the check goes there")]
+        return [ok("listen", f"another process listens at {host}:{port}; the check goes there")]
     server.close()
     return []
 
@@ -93,20 +93,20 @@ async def _look(parts: Parts) -> list[CheckLine]:
 
 
 async def _accounts(parts: Parts) -> list[CheckLine]:
-    """Return a line for each provider's key, and one for the clock where a provider told the time."""
+    """Return a line for each provider's key, and one for the clock if an answer had a `Date`."""
     asked = await asyncio.gather(*(_key(parts, each) for each in parts.settings.providers.values()))
     skews = [skew for _, skew in asked if skew is not None]
     return [line for line, _ in asked] + ([_clock(min(skews, key=abs))] if skews else [])
 
 
 async def _key(parts: Parts, provider: Provider) -> tuple[CheckLine, float | None]:
-    """Return the line of a provider's key, and how many seconds its clock is ahead of ours."""
+    """Return the line of a provider's key, and how many seconds the provider's clock is ahead of ours."""
     info, name = provider.info, f"key of {provider.info.name}"
     if not info.has_key:
-        seen = "there is none: nothing can be submitted, and no status asked for"
+        seen = "there is none: the client can neither submit nor poll"
         return warning(name, seen, f"set {info.key_variable}, or pass api_key="), None
     if not isinstance(provider, Credits):
-        return ok(name, "there is one; no call is known that would try it for nothing"), None
+        return ok(name, "there is one; no known call tests it for free"), None
     clock, skew = parts.settings.clock, None
     try:
         before = clock.now()
@@ -114,18 +114,16 @@ async def _key(parts: Parts, provider: Provider) -> tuple[CheckLine, float | Non
         skew = _ahead(response.headers, before, clock.now())
         balance = provider.parse_credits(response)
     except AudioextError as error:
-        advice = f"see whether {info.base_url} can be reached from here, and is the right base_url"
+        advice = f"check that {info.base_url} is the right base_url, and can be reached from here"
         if isinstance(error, AuthError):
-            advice = (
-                f"give the right key in {info.key_variable}; see the vendor's page of keys, and its list of addresses"
-            )
+            advice = f"set the right key in {info.key_variable}; see the vendor's page of keys, and its IP allowlist"
         return failed(name, str(error), advice), skew
     seen = f"the key works; the balance is {balance:g} credits"
-    return (ok(name, seen) if balance > 0 else warning(name, seen, "buy some")), skew
+    return (ok(name, seen) if balance > 0 else warning(name, seen, "buy credits")), skew
 
 
 def _ahead(headers: Headers, before: float, after: float) -> float | None:
-    """Return how far the answer's `Date` is from the time of the call, `None` without one; it names whole seconds."""
+    """Return how far the answer's `Date` (whole seconds) is from the time of the call, `None` without one."""
     try:
         date = parsedate_to_datetime(headers["Date"])
     except (KeyError, ValueError, TypeError):
@@ -135,23 +133,23 @@ def _ahead(headers: Headers, before: float, after: float) -> float | None:
 
 
 def _clock(skew: float) -> CheckLine:
-    side = "behind" if skew > 0 else "ahead"
+    side = "behind" if skew > 0 else "ahead of"
     if abs(skew) <= SKEW_SECONDS:
         shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-        return ok("clock", f"it shows what the provider's does: {shown}")
-    seen, advice = f"this machine's clock is {abs(skew):.0f} s {side} of the provider's", "set it by NTP"
+        return ok("clock", f"it agrees with the provider's: {shown}")
+    seen, advice = f"this machine's clock is {abs(skew):.0f} s {side} the provider's", "synchronize it by NTP"
     if abs(skew) < MAX_SKEW_SECONDS:
         return warning("clock", seen, advice)
-    return failed("clock", f"{seen}, so that signed webhooks are refused", advice)
+    return failed("clock", f"{seen}, so signed webhooks are refused", advice)
 
 
 async def _store(parts: Parts) -> list[CheckLine]:
     store = parts.settings.store
     if isinstance(store, MemoryStore):
-        seen, advice = "jobs are kept in memory: they end with the process", "give store=, such as sqlite:///jobs.db"
+        seen, advice = "jobs are kept in memory: they end with the process", "set store=, as sqlite:///jobs.db"
         return [warning("store", seen, advice)]
     try:
-        await store.reschedule("check", "polls", at=parts.settings.clock.now())  # writes, but there is no such job
+        await store.reschedule("check", "polls", at=parts.settings.clock.now())  # a write, but for no existing job
         warnings = await store.warnings()
     except StoreError as error:
         return [failed("store", str(error), MEND_STORE)]

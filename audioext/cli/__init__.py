@@ -1,6 +1,6 @@
 """The command line, `audioext …`.
 
-Importing it needs no extra; running a command needs `audioext[cli]`, and `audioext[sandbox]` where one is played.
+Importing it needs no extra; running a command needs `audioext[cli]`, and `audioext[sandbox]` if it runs a sandbox.
 """
 
 from __future__ import annotations

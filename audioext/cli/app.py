@@ -1,4 +1,4 @@
-"""From arguments to an exit code: the table of all commands, which are loaded when they are called."""
+"""The table of all commands, and the way from arguments to an exit code; a command is imported when it is called."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from audioext.version import __version__
 HELP = """\
 Extend music, or give a voice an accompaniment, at a hosted API: submitted once, awaited by webhook or poll, never lost.
 
-Begin with `audioext demo`: it shows the whole trip on this machine, without paying."""
+Begin with `audioext demo`: it runs a complete job on this machine, without paying."""
 
 COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "Begin": {
@@ -39,39 +39,39 @@ COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
         ),
         "guide": (
             "guide:GuideCommand",
-            "Print the page from which a program that uses audioext can be written, for people and for agents.",
+            "Print the guide to writing a program that uses audioext, for people and for agents.",
         ),
     },
     "Tasks": {
         "extend": (
             "tasks:ExtendCommand",
             "Continue a piece of music, wait for it, and save the tracks.",
-            "An existing file is a file; text that begins like https:// is a URL; text with a slash or a suffix is",
-            "a file that is not there; anything else is the id of a track.",
+            "SOURCE is a file if one of that name exists, else a URL if it begins like https://, else a missing",
+            "file if it has a slash or a suffix, else the id of a track.",
         ),
         "instrumental": (
             "tasks:InstrumentalCommand",
             "Give a voice or a melody an accompaniment; --title, --tags and --negative-tags are required.",
-            "Text that begins like https:// is a URL, all else a file.",
+            "SOURCE is a URL if it begins like https://, else a file.",
         ),
         "wait": ("tasks:WaitCommand", "Come back to a job, wait for it, and save the tracks."),
         "save": ("tasks:SaveCommand", "Save the files of a complete job; results expire, so do it soon."),
         "archive": (
             "archive:ArchiveCommand",
-            "Save every finished song that is not in the archive yet: tracks, covers, timed lyrics, facts.",
-            "Each song has a folder of its own, named by its ref, in which song.json is written last. Call it again",
-            "as often as you like: what was cut off is done anew, what is there is left alone.",
+            "Save every finished song that is not in the archive yet: tracks, covers, timed lyrics, metadata.",
+            "Each song has a folder of its own, named after its ref, in which song.json is written last. Call it again",
+            "as often as you like: complete songs are left alone, incomplete ones are saved anew.",
         ),
     },
-    "What there is": {
+    "Jobs and deliveries": {
         "jobs": ("jobs:JobsCommand", "List the jobs of the store, the newest last."),
         "show": (
             "jobs:ShowCommand",
             "Show a job: its state, its request, its journal, its tracks, and what went wrong.",
-            "Each entry of the journal is listed with what the job was after it.",
+            "Each entry of the journal is listed with the job's state after it.",
         ),
         "inbox": ("jobs:InboxCommand", "List the deliveries that arrived, the newest first, with their verdicts."),
-        "replay": ("jobs:ReplayCommand", "Give a stored delivery to this store's inbox again, or to a receiver."),
+        "replay": ("jobs:ReplayCommand", "Feed a stored delivery to this store's inbox again, or to a receiver."),
         "forward": (
             "listening:ForwardCommand",
             "Send the events of a job to your app once more, as `listen --forward-to` does.",
@@ -79,8 +79,8 @@ COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "trigger": (
             "trigger:TriggerCommand",
             "Play one stage of a sandbox's job by hand, like kie.first.",
-            "The API's webhook is given to this store's inbox. The tracks are made up and cannot be saved; handlers",
-            "and apps are told of them all the same.",
+            "This store's inbox gets the API's webhook. The tracks are made up and cannot be saved; handlers and",
+            "apps are called for them as usual.",
         ),
         "credits": ("doctor:CreditsCommand", "Print the balance of the account, in the provider's own credits."),
     },
@@ -88,20 +88,20 @@ COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "listen": (
             "listening:ListenCommand",
             "Accept the webhooks of all providers into the store, and print a line for each, until Ctrl-C.",
-            "It needs no key. Providers whose key is in the environment are also asked about jobs that have gone",
-            "quiet. Handlers are left to the processes that have some. Other commands then use `--listen none`.",
+            "It needs no key. Jobs that have gone quiet are also polled at providers whose key is in the environment.",
+            "It runs no handlers: other processes do. Use `--listen none` with other commands while it runs.",
         ),
         "mcp": (
             "mcp:McpCommand",
             "Let an agent make music: an MCP server over stdin and stdout, or over HTTP.",
             "Its tools submit by key, wait, and save below --out. An agent that comes back after a crash finds its",
-            "jobs in --store. With --sandbox it tries all of it for nothing, and keeps jobs in memory by default.",
+            "jobs in --store. With --sandbox everything is free, and jobs are kept in memory by default.",
         ),
         "doctor": (
             "doctor:DoctorCommand",
-            "Look whether the public URL, the keys, the clock and the store work, and say what to do where not.",
-            "A nonce is sent to the public URL, as a provider would send a webhook, and has to reach a receiver:",
-            "that of your own process, where one listens with the same store, or else this one. Nothing is paid.",
+            "Check that the public URL, the keys, the clock and the store work, and say how to fix what does not.",
+            "A nonce is sent to the public URL, as a provider would send a webhook, and must reach a receiver: that",
+            "of your own process, if it listens with the same store, or else this command's. Nothing is paid.",
         ),
         "sandbox": (
             "sandboxes:SandboxCommand",
@@ -109,22 +109,22 @@ COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
         ),
     },
 }
-"""By group and name: the class that a command is, its line in the list, and what else its own help says."""
+"""By group and name: the command's class, its line in the list, and the rest of its own help."""
 
 COMPLETION = (
     "Install completion for this shell: a script below ~, and a line in ~/.bashrc or ~/.zshrc that loads it.\n\n"
     "bash: ~/.local/share/bash-completion/completions/audioext. zsh: a file in ~/.zsh/completions, or in oh-my-zsh's "
     "folder, which needs no line. fish: ~/.config/fish/completions/audioext.fish, and no line. PowerShell: a file in "
-    "Completions beside the profile, and a line in that. --output is another place for the script alone."
+    "Completions beside the profile, and a line in the profile. --output writes only the script, to another place."
 )
 _HELP = frozenset({"-h", "--help", "--version", "--install-completion"})
-"""What works however broken the settings are."""
+"""Options that work even if the settings are broken."""
 _SECONDS = "--continue-at"
-"""What people write as 2:30."""
+"""The option that people write as 2:30."""
 
 
 def make_app() -> App:
-    """Return the parser; no command's module is loaded before the command is called."""
+    """Return the parser; the module of a command is imported only when the command is called."""
     groups = {name: Group(name, sort_key=place) for place, name in enumerate((*COMMANDS, "Help"))}
     app = App(
         name="audioext",
@@ -146,7 +146,7 @@ def make_app() -> App:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command in *arguments*, with what the settings file says as the environment, and return its exit code."""
+    """Run the command in *arguments*, with the settings file added to the environment, and return its exit code."""
     found: dict[str, str] = {}
     try:
         found = read_settings(os.environ)
@@ -163,7 +163,7 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as ended:
         if ended.code != 1:
             raise
-        return Exit.BROKEN_PIPE  # it is how rich ends what nobody reads
+        return Exit.BROKEN_PIPE  # rich exits with 1 on a broken pipe
     finally:
         for name in found:
             os.environ.pop(name, None)
@@ -179,7 +179,7 @@ def _run(arguments: Sequence[str]) -> int:
         called = chosen(*bound.args, **bound.kwargs)
     except CycloptsError as error:
         return _misused(_words(error), error.command_chain or (), in_json="--json" in arguments)
-    if not isinstance(chosen, type):  # help, the version or the completion, which are printed now
+    if not isinstance(chosen, type):  # help, version or completion: already printed
         return Exit.OK
     from audioext.cli.execution import execute  # noqa: PLC0415 - help needs none of it
 
@@ -187,10 +187,10 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _words(error: CycloptsError) -> str:
-    """Return what is wrong in the words of the usage line, where the parser's own would puzzle."""
+    """Return the error's message, in clearer words than the parser's where those would confuse."""
     command = " ".join(error.command_chain or ())
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
-        # The parser's own sentence would load every command, also those whose extras are missing.
+        # The parser's own message would import every command, also those whose extras are missing.
         word, known = error.unused_tokens[0], (*_HELP, *(name for names in COMMANDS.values() for name in names))
         meant = "".join(f' Did you mean "{near}"?' for near in difflib.get_close_matches(word, known, n=1))
         return f'Unknown command "{word}".{meant}'
@@ -208,9 +208,9 @@ def _misused(message: str, command: Sequence[str] = (), *, in_json: bool) -> int
     from audioext.cli.screen import Screen, clean, program  # noqa: PLC0415 - as above
 
     screen = Screen(json=in_json)
-    message = clean(message)  # a script may have got its argument from a stranger
+    message = clean(message)  # a script's argument may come from a stranger
     facts = {"type": "UsageError", "message": message, "exit_code": int(Exit.USAGE)}
     screen.error(message, json={"error": facts})
     if not in_json:
-        screen.note(f"  what there is: {' '.join((program(), *command, '--help'))}")
+        screen.note(f"  see the help: {' '.join((program(), *command, '--help'))}")
     return Exit.USAGE

@@ -1,4 +1,4 @@
-"""`audioext archive`: every finished song with its cover, lyrics and facts, in a folder that is added to."""
+"""`audioext archive`: saves finished songs with covers, lyrics and metadata into a folder; later runs add new ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from audioext.runtime.jobs import Job
 from audioext.ui.objects import job_object, timeline_objects, track_object
 
 FACTS = "song.json"
-"""Written last: a folder that has it is whole."""
+"""Written last: a folder that has it is complete."""
 SECONDS_A_DAY = 86_400.0
 
 
@@ -34,13 +34,13 @@ class ArchiveCommand(LookOptions, Command):
     """`audioext archive`."""
 
     folder: Annotated[Path, Parameter()]
-    """The folder of the archive; it is made if it is missing."""
+    """The folder of the archive; it is created if missing."""
     allow_hosts: AllowHosts = field(default=(), kw_only=True)
     days: Annotated[float, OUTPUT, SHOWN] = field(default=3.0, kw_only=True)
-    """Warn of what could not be saved and expires within so many days."""
+    """Warn if a song could not be saved and its links expire within so many days."""
 
     async def run(self, screen: Screen) -> Exit | None:
-        """Save what is not there yet, and say what could not be saved."""
+        """Save the songs that are missing, and report those that could not be saved."""
         saved = there = 0
         lost: list[Job] = []
         async with looking_client(self, allow_hosts=self.allow_hosts) as client:
@@ -51,7 +51,7 @@ class ArchiveCommand(LookOptions, Command):
                 if await asyncio.to_thread(is_whole, folder):
                     there += 1
                     continue
-                screen.note(f"saving job {job.ref}")  # a link that is dead is tried for half a minute
+                screen.note(f"saving job {job.ref}")  # shown first, since a dead link is retried for half a minute
                 try:
                     facts = await keep(job, folder)
                 except (AudioextError, OSError) as error:
@@ -63,7 +63,7 @@ class ArchiveCommand(LookOptions, Command):
                     names = ", ".join(str(track["file"]) for track in facts["tracks"])
                     screen.result(f"{job.ref}  {clean(names)}", json={"event": "saved", "folder": folder, **facts})
         screen.note(
-            f"{saved} saved, {there} in the archive before, {len(lost)} could not be saved",
+            f"{saved} saved, {there} already in the archive, {len(lost)} could not be saved",
             json={"event": "done", "saved": saved, "there": there, "failed": len(lost)},
         )
         if lost and not screen.json:
@@ -71,17 +71,21 @@ class ArchiveCommand(LookOptions, Command):
         return Exit.DOWNLOAD if lost else None
 
     def _complain(self, screen: Screen, job: Job, problem: str) -> None:
-        """Say what could not be saved, and by when it has to be."""
+        """Report a song that could not be saved, and when its links expire."""
         ends = [track.expires_at.timestamp() for track in job.record.tracks if track.expires_at is not None]
-        left = round((min(ends) - time.time()) / SECONDS_A_DAY, 1) if ends else None  # of the first link
+        left = round((min(ends) - time.time()) / SECONDS_A_DAY, 1) if ends else None  # until the first link expires
         soon = f"; its links expire in {left:.1f} days" if left is not None and left <= self.days else ""
         facts = {"event": "failed", "ref": job.ref, "problem": problem, "days_left": left}
         screen.error(f"job {job.ref}: {clean(problem)}{soon}", json=facts)
 
 
 async def keep(job: Job, folder: Path) -> dict[str, Any]:
-    """Save all of a song into *folder*, its facts last, and return these."""
-    if await asyncio.to_thread(folder.is_symlink):  # others may write where the archive is
+    """Save a song into *folder*, `song.json` last, and return the contents of that.
+
+    Raises:
+        DownloadError: *folder* is a symbolic link, or a file could not be saved.
+    """
+    if await asyncio.to_thread(folder.is_symlink):  # other users may have write access to the archive
         raise DownloadError([f"{folder} is a link, and is not followed"])
     song, record = await job.result(timeout=1.0), job.record
     tracks = []
@@ -102,7 +106,7 @@ async def keep(job: Job, folder: Path) -> dict[str, Any]:
 
 
 def is_whole(folder: Path) -> bool:
-    """Say whether the archive has a song: its facts, and each file that they name. It blocks."""
+    """Return whether the archive has a whole song: its `song.json`, and each track that it names. It blocks."""
     try:
         facts = msgspec.json.decode((folder / FACTS).read_bytes())
         return all((folder / track["file"]).is_file() for track in facts["tracks"])
@@ -115,7 +119,7 @@ async def _keep_cover(track: Track, path: Path) -> dict[str, object]:
         return {}
     try:
         picture = await track.cover()
-    except DownloadError as error:  # the music is worth more
+    except DownloadError as error:  # a missing cover must not lose the music
         return {"cover_problem": str(error)}
     target = path.with_suffix(picture_suffix(picture) or "")
     await asyncio.to_thread(_write, target, picture)
@@ -123,7 +127,7 @@ async def _keep_cover(track: Track, path: Path) -> dict[str, object]:
 
 
 def _facts(track: Track, path: Path) -> dict[str, object]:
-    """Write the lyrics beside a saved track, and return what is known of both files. It blocks."""
+    """Write the timed lyrics beside a saved track, and return facts about both files. It blocks."""
     facts: dict[str, object] = {"bytes": path.stat().st_size, "sha256": fingerprint(path)}
     if track.timed_lyrics:
         target = path.with_suffix(".lrc")
@@ -133,14 +137,14 @@ def _facts(track: Track, path: Path) -> dict[str, object]:
 
 
 def lrc(lines: Sequence[TimedLine], *, title: str | None = None) -> str:
-    """Return timed lyrics as players read them: `[mm:ss.xx]` before each line."""
+    """Return timed lyrics in the LRC format of players: `[mm:ss.xx]` before each line."""
     head = [f"[ti:{clean(title)}]"] if title else []
     timed = (f"[{int(line.start // 60):02d}:{line.start % 60:05.2f}]{clean(line.text)}" for line in lines)
     return "\n".join([*head, *timed]) + "\n"
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write all of a file at once, through no link that somebody put there. It blocks."""
+    """Write a file atomically, without following a symbolic link of another user. It blocks."""
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
     with part.open("xb") as file:

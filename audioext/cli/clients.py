@@ -1,4 +1,4 @@
-"""The client of a command, what the texts on its command line mean, and the jobs that it finds."""
+"""The client of a command, how its arguments are read, and how it finds jobs."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _T = TypeVar("_T")
 
 
-# --- what texts mean --------------------------------------------------------------------------------------------
+# --- arguments --------------------------------------------------------------------------------------------------
 
 
 def read_source(source: str, *, ids: bool) -> dict[str, object]:
-    """Return the request field that SOURCE means: an existing file, else a URL of whatever scheme, else an id.
+    """Return the request field that SOURCE means: an existing file, else a URL of any scheme, else a track id.
 
-    A text that looks like a path (a slash, a suffix, a folder's name) is a file even where none is there, so
-    that a misspelt name is reported and not sent as an id. Without *ids* whatever is no URL is a file.
+    A text that looks like a path (a slash, a suffix, a folder's name) is a file even if none exists, so that a
+    misspelt name is reported and not sent as an id. Without *ids*, anything that is no URL is a file.
     """
     try:
         path = Path(source).expanduser()
         is_file, is_there = path.is_file(), path.exists()
-    except (OSError, RuntimeError, ValueError):  # a name that is too long for any, or the home of nobody
+    except (OSError, RuntimeError, ValueError):  # a name too long for a file, or the home of an unknown user
         path, is_file, is_there = Path(source), False, False
     if _URL.match(source) and not is_file:
         return {"url": source}
@@ -52,7 +52,11 @@ def read_source(source: str, *, ids: bool) -> dict[str, object]:
 
 
 def read_meta(pairs: Sequence[str]) -> dict[str, object]:
-    """Return NAME=VALUE pairs as a dict; a value that is JSON (42, true, null, "42") is read as such."""
+    """Return NAME=VALUE pairs as a dict; a value that is JSON (42, true, null, "42") is decoded.
+
+    Raises:
+        RequestError: a pair has no name or no `=`.
+    """
     found: dict[str, object] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -66,7 +70,7 @@ def read_meta(pairs: Sequence[str]) -> dict[str, object]:
 
 
 def read_listen(text: str | None) -> str | Unset | None:
-    """Return what `listen` means to a client: an address, `none` for nowhere, nothing for the default."""
+    """Return a client's `listen` for the option: an address, `None` for "none", `UNSET` (the default) for no text."""
     if not text:
         return UNSET
     return None if text.lower() == "none" else text
@@ -85,22 +89,22 @@ def make_provider(name: str, **given: object) -> Provider:
 def real_provider(
     name: str, base_url: str | None, screen: Screen, *, webhook_key: Sequence[str] = (), every: float | None = None
 ) -> Provider:
-    """Return the provider called *name*, whose status is asked for *every* so many seconds if that is given."""
+    """Return the provider called *name*; *every* (seconds) sets how often a status is polled."""
     pace = None if every is None else Pace(first=every, every=every, slowest=every, quiet=every)
     url = base_url or base_url_of(name, os.environ)
     provider = make_provider(name, base_url=url, webhook_key=webhook_key, pace=pace)
-    if provider.info.base_url != make_provider(name).info.base_url:  # which is the vendor's own
+    if provider.info.base_url != make_provider(name).info.base_url:  # the vendor's own
         screen.base_url = str(provider.info.base_url)
     return provider
 
 
 def listening_providers(hooks: WebhookOptions) -> list[Provider]:
-    """Return every provider that would call *hooks*' public URL, to decode, and to poll where its key is known."""
+    """Return every provider that accepts the public URL of *hooks*, to decode, and to poll if its key is known."""
     url = config.read_public_url(hooks.public_url)
     found = []
     for name in providers.NAMES:
         provider = make_provider(name, base_url=base_url_of(name, os.environ), webhook_key=hooks.webhook_key)
-        with suppress(ConfigError):  # the listener decodes it all the same, but nobody could submit to it from here
+        with suppress(ConfigError):  # such a URL cannot be submitted to that provider
             config.check_callbacks([provider], url)
             found.append(provider)
     return found
@@ -111,7 +115,7 @@ def listening_providers(hooks: WebhookOptions) -> list[Provider]:
 
 @frozen(kw_only=True)
 class OpenClient:
-    """A client that is open, what it talks to, and where its steps go; `samples` are what a sandbox has to extend."""
+    """An open client, its provider, and the screen for its steps; `samples` are a sandbox's sources to extend."""
 
     client: Client
     provider: Provider
@@ -149,25 +153,29 @@ async def open_client(
 
 
 def looking_client(options: StoreOptions, *asked: Provider, allow_hosts: Sequence[str] = ()) -> Client:
-    """Return a client of the store that a command looks at: it makes no new, empty file, and nobody can call it."""
+    """Return a client to read an existing store: it creates no file and does not listen.
+
+    Raises:
+        NoSuchRefError: there is no such store.
+    """
     store, path = open_store(options.store_url), missing_file(options.store_url)
     if path is not None:
         is_played = not (options.store or options.is_sandboxed) and missing_file(options.sandbox_store) is None
         played = "--sandbox looks at the sandbox's jobs, which are here; " if is_played else ""
-        raise NoSuchRefError(f"there is no store at {path}; {played}--store or AUDIOEXT_STORE says where your jobs are")
+        raise NoSuchRefError(f"there is no store at {path}; {played}--store or AUDIOEXT_STORE names that of your jobs")
     return make_client(*asked, store=store, public_url=None, listen=None, allow_hosts=allow_hosts)
 
 
 def make_client(*providers: Provider, **options: Unpack[ClientOptions]) -> Client:
-    """Return a client with the settings of the environment and the file, which `run` has read, and with *options*.
+    """Return a client with *options*, and otherwise the settings of the environment, to which `run` added the file.
 
-    Metrics are those of a process that stays: no other command listens where it does.
+    Metrics are off: only `listen` is long-lived, and another command must not take its port.
     """
     return Client(*providers, **{**client_options(os.environ), "metrics": False, **options})  # type: ignore[arg-type]  # as in from_env
 
 
 def missing_file(store_url: str) -> Path | None:
-    """Return the path of a SQLite store that is not there, and would be made if it was opened."""
+    """Return the path of a SQLite store whose file is missing, and which opening would create."""
     parts = urlsplit(store_url)
     path = Path(unquote(parts.path[1:]))
     return path if parts.scheme == "sqlite" and not path.exists() else None
@@ -177,7 +185,7 @@ def missing_file(store_url: str) -> Path | None:
 
 
 async def find_job(client: Client, screen: Screen, ref: str) -> Job:
-    """Return the job of *ref*, or the only one whose ref begins so; or raise NoSuchRefError."""
+    """Return the job of *ref*, or the only one whose ref begins with it; raises NoSuchRefError."""
     with suppress(RequestError):
         return await client.job(ref)
     found = {job.ref: job async for job in client.jobs() if ref and job.ref.startswith(ref)}
@@ -185,7 +193,7 @@ async def find_job(client: Client, screen: Screen, ref: str) -> Job:
 
 
 def the_one(found: Mapping[str, _T], beginning: str, kind: str, listing: str) -> _T:
-    """Return the only one of those that were *found*, or raise; *listing* is the command that lists all."""
+    """Return the only item of *found*; raises NoSuchRefError, which names *listing*, the command that lists all."""
     if len(found) == 1:
         return next(iter(found.values()))
     more = ", …" if len(found) > LISTED_AT_MOST else ""

@@ -1,4 +1,4 @@
-"""`audioext demo`: the whole trip on this machine, from a recording to two longer ones, without paying."""
+"""`audioext demo`: a complete job on this machine, from a recording to two longer ones, without paying."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from audioext.providers.base import FileRoute, Provider
 from audioext.ui.objects import stage_objects
 
 DEMO_SPEED = 40.0
-"""Two minutes become three seconds: quick, and slow enough to see the stages arrive one by one."""
+"""Two minutes become three seconds: quick, but slow enough to see the stages arrive one by one."""
 TUNE_SECONDS = 20.0
 TUNE_SEED = 11
 CONTINUED_BEFORE_END_SECONDS = 4.0
 CONTINUED_SHARE = 0.8
-"""A short source is continued after this share of it, a longer one so many seconds before its end."""
+"""A short source is continued after this share of its length, a longer one `CONTINUED_BEFORE_END_SECONDS` earlier."""
 WAIT_SECONDS = 120.0
 MAX_STEM_LETTERS = 40
 MODEL = "V5"
 MODELLESS = frozenset({"musicgpt"})
-"""Who has no model, style or title."""
+"""The providers without a model, style or title."""
 
 COMPARED_SECONDS = 30.0
-LEAST_SECONDS = 0.25  # below that an encoder's own silence in front is most of what is heard
+LEAST_SECONDS = 0.25  # a shorter beginning is mostly the encoder's leading silence
 
 NEXT = """
 Next
-  # a recording of yours
+  # extend a recording of yours
   {program} demo song.mp3
-  # each step by itself; without --sandbox at the real API, with {variable}
+  # submit a job; without --sandbox at the real API, with {variable}
   {program} {extend} --sandbox
-  # all there is
+  # list all commands
   {program} --help
 
 The same in Python
@@ -69,7 +69,7 @@ The same in Python
 
 @frozen(kw_only=True)
 class Likeness:
-    """A track beside its source: both lengths in seconds, and whether it begins like it, `None` if nobody can tell."""
+    """A track compared with its source: both lengths in seconds, and whether it begins like it, `None` if unclear."""
 
     source_seconds: float
     track_seconds: float
@@ -81,7 +81,7 @@ class Likeness:
         return self.track_seconds > self.source_seconds
 
     def __str__(self) -> str:
-        """Say both in a few words: `20.0 s → 44.1 s, begins like it`."""
+        """Return a short description: `20.0 s → 44.1 s, begins like it`."""
         words = {True: "begins like it", False: "does NOT begin like it", None: "too short or too quiet to compare"}
         return f"{self.source_seconds:.1f} s → {self.track_seconds:.1f} s, {words[self.begins_like_it]}"
 
@@ -102,7 +102,7 @@ class DemoCommand(Command):
     """How many times faster than the real APIs the sandbox is."""
 
     async def run(self, screen: Screen) -> Exit | None:
-        """Run the trip, report what came of it, and say what to do next."""
+        """Run the job, report its result, and show what to do next."""
         screen.is_asked, began = True, time.monotonic()
         screen.note("audioext demo: a sandbox on this machine plays the paid API; nothing is charged")
         with screen.live():
@@ -168,12 +168,12 @@ def _take(track: Track, path: Path, one: Likeness) -> Mapping[str, object]:
 
 
 def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_at: float, out: Path) -> None:
-    """Print how to go on at *provider*, on the command line and in Python."""
+    """Print the next steps with *provider*, on the command line and in Python."""
     info, at = provider.info, f"{continue_at:g}"
     has_model = info.name not in MODELLESS
     file, folder = shlex.quote(str(source)), shlex.quote(str(out))
     extend = f"extend {file} --out {folder} --continue-at {at} --provider {info.name}"
-    # Who takes audio by URL only has to be able to ask this machine for it.
+    # A provider that takes audio only by URL fetches it from this machine.
     reach = ', public_url="https://your.host", listen=":8080"' if info.file_route is FileRoute.SERVE else ""
     words = NEXT.format(
         program=program(),
@@ -199,14 +199,14 @@ def _make_tune(path: Path) -> None:
 
 
 def _continue_at(source: Path) -> float:
-    """Return a good second to go on from: near the end, so that most of the source is heard first."""
+    """Return a second to continue from: near the end, so that most of the source is kept."""
     from audioext.sandbox import audio  # noqa: PLC0415 - its packages are an extra
 
     found = probe(source)
     if isinstance(found, Problem):
         raise RequestError([found])
     try:
-        # Decoded, not believed: an MP3's header may be wrong, and text with a suffix is no audio.
+        # Decoded, because an MP3's header may be wrong, and a text file may have an audio suffix.
         duration = audio.load(source.read_bytes()).duration
     except ValueError as error:
         raise RequestError([Problem("file", f"{source}: {error}")]) from error

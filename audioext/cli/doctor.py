@@ -1,4 +1,4 @@
-"""What tells of the whole: `audioext doctor` looks whether all works, `audioext credits` what is left."""
+"""`audioext doctor` checks the set-up, `audioext credits` prints the balance."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class DoctorCommand(WebhookOptions, StoreOptions, Command):
 
     base_url: BaseUrl = None
     provider: Annotated[ProviderName | None, API] = None
-    """The API to look at; all whose keys are known, if none is named."""
+    """The API to check; by default all whose keys are known."""
 
     async def run(self, screen: Screen) -> Exit | None:
-        """Look at everything, and print a line for each thing."""
+        """Run all checks, and print a line for each."""
         found, lines = self._providers()
         path, store = missing_file(self.store_url), self.store_url or None
-        if path is not None and path.absolute().parent.is_dir():  # a look should make no file
-            lines.append(warning("store", f"there is no file at {path} yet", "--store says where; a submit makes it"))
+        if path is not None and path.absolute().parent.is_dir():  # a check should create no file
+            lines.append(warning("store", f"there is no file at {path} yet", "--store names it; a submit creates it"))
             store = None
         client = make_client(*found, public_url=self.public_url, listen=read_listen(self.listen), store=store)
         seen = (await client.check()).lines
@@ -61,7 +61,7 @@ class DoctorCommand(WebhookOptions, StoreOptions, Command):
         return None if report.ok else Exit.UNWELL
 
     def _providers(self) -> tuple[list[Provider], list[CheckLine]]:
-        """Return the providers to look at, and a line for each that would never call the public URL, or for none."""
+        """Return the providers to check, and lines for those that refuse the public URL, and for a lack of keys."""
         given = {"PROVIDER": self.provider, "BASE_URL": self.base_url}
         settings = {**os.environ, **{f"AUDIOEXT_{name}": value for name, value in given.items() if value}}
         url, lines = config.read_public_url(self.public_url), list[CheckLine]()
@@ -73,7 +73,7 @@ class DoctorCommand(WebhookOptions, StoreOptions, Command):
             try:
                 config.check_callbacks([provider], url)
             except ConfigError as error:
-                lines.append(failed("public_url", str(error), "give such an address, or use another provider"))
+                lines.append(failed("public_url", str(error), "use such an address, or another provider"))
                 found.remove(provider)
         return found, lines
 

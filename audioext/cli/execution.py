@@ -1,4 +1,4 @@
-"""Runs one command to its exit code: what went wrong is said, and an interruption says how to come back."""
+"""Runs one command to its exit code, reports its error, and after an interruption says how to come back to the job."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _QUIET = {
     for name, handler in (("SIGINT", leave), ("SIGTERM", signal.SIG_DFL), ("SIGHUP", signal.SIG_DFL))
     if hasattr(signal, name)  # Windows has no SIGHUP
 }
-"""What interrupts, and what it does before and after a command: it ends the process at once."""
+"""The signals that interrupt a command, and their handlers before and after it, which end the process at once."""
 _LOGGED = ("audioext_ref", "provider", "task_id", "stage")
-"""What some log lines know beside their words."""
+"""The extra fields of some log records."""
 _SIGNALLED = 128  # a shell adds it to the number of the signal that ended a program
 
 
 def execute(command: Command) -> int:
-    """Run *command* and return the exit code, having said what went wrong."""
+    """Run *command*, report its error, if any, and return the exit code."""
     screen, came = Screen(command=command, json=command.json), [Exit.INTERRUPTED]
     with _logs(command):
         try:
@@ -53,7 +53,7 @@ def execute(command: Command) -> int:
                 return runner.run(command.run(screen)) or Exit.OK
         except KeyboardInterrupt:
             return _interrupted(screen, came[-1])
-        except Exception as error:  # whatever it is, the user gets a sentence and a code
+        except Exception as error:  # the user gets a sentence and an exit code for any error
             if is_output_lost(error):
                 raise
             missing = missing_extra(error)
@@ -61,7 +61,7 @@ def execute(command: Command) -> int:
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes uvloop's event loops, `None` where the extra `speed` is not installed."""
+    """Return uvloop's loop factory, `None` if the extra `speed` is not installed."""
     try:
         return importlib.import_module("uvloop").new_event_loop  # type: ignore[no-any-return]  # it may be missing
     except ImportError:
@@ -70,7 +70,7 @@ def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 @contextmanager
 def _interrupts(came: list[Exit]) -> Generator[None]:
-    """Let SIGTERM and SIGHUP interrupt as Ctrl-C does, and note down what came; before and after, all end at once."""
+    """Let SIGTERM and SIGHUP interrupt like Ctrl-C, and add their exit codes to *came*; restore the handlers after."""
 
     def end(number: int, _: FrameType | None) -> None:
         came.append(Exit(_SIGNALLED + number))
@@ -79,7 +79,7 @@ def _interrupts(came: list[Exit]) -> Generator[None]:
         signal.raise_signal(signal.SIGINT)
 
     is_main = threading.current_thread() is threading.main_thread()
-    # Only what is as it was: nohup, for one, wants SIGHUP ignored.
+    # Handlers that somebody else set are kept: nohup, for one, wants SIGHUP ignored.
     changed = [number for number, handler in _QUIET.items() if is_main and signal.getsignal(number) is handler]
     for number in changed:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else end)
@@ -92,7 +92,7 @@ def _interrupts(came: list[Exit]) -> Generator[None]:
 
 @contextmanager
 def stop_signals() -> Generator[asyncio.Event]:
-    """Return what Ctrl-C or SIGTERM sets from now on: they end a server, which is no interruption."""
+    """Yield an event that Ctrl-C or SIGTERM sets: for a server these are a normal end, not an interruption."""
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     with suppress(NotImplementedError):  # Windows has no handlers on the loop; there Ctrl-C interrupts
@@ -119,9 +119,9 @@ def _failed(screen: Screen, error: Exception, *, debug: bool) -> int:
 
 def _interrupted(screen: Screen, code: Exit) -> int:
     message = interruption(screen)
-    # Whoever presses Ctrl-C twice wants to hear nothing of what was left open.
+    # After a second Ctrl-C, asyncio would log whatever was left open.
     logging.getLogger("asyncio").addHandler(logging.NullHandler())
-    with suppress(OSError):  # a terminal that hung up reads nothing more
+    with suppress(OSError):  # the terminal may be gone
         facts = {"type": "Interrupted", "message": message, "exit_code": int(code), "ref": screen.ref}
         screen.error(message, json={"error": facts})
     return code
@@ -129,7 +129,7 @@ def _interrupted(screen: Screen, code: Exit) -> int:
 
 @contextmanager
 def _logs(command: Command) -> Generator[None]:
-    """Show what audioext logs, and when it was: warnings, with `-v` information, with `--debug` everything."""
+    """Print audioext's log with times: warnings, with `-v` also INFO, with `--debug` everything."""
     logger = logging.getLogger("audioext")
     handler = _StderrHandler(is_json=command.log_format == "json")
     before = logger.level, logger.propagate
@@ -144,7 +144,7 @@ def _logs(command: Command) -> Generator[None]:
 
 
 class _StderrHandler(logging.Handler):
-    """Looks up `sys.stderr` for each line: a live display puts its own there, and keeps the lines apart."""
+    """Looks up `sys.stderr` for each line: a live display replaces it, to keep log lines and display apart."""
 
     def __init__(self, *, is_json: bool) -> None:
         super().__init__()
@@ -152,22 +152,22 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            words, level = self.format(record), record.levelname.lower()  # a traceback is a part of the words
+            words, level = self.format(record), record.levelname.lower()  # with the traceback, if any
             line = f"{moment(record.created)} {level} {record.name}: {words}"
             if self._is_json:
                 facts = {name: getattr(record, name) for name in _LOGGED if hasattr(record, name)}
                 named = {"time": iso(record.created), "level": level, "logger": record.name}
                 line = dump({**named, "message": words, **facts})
             print(line, file=sys.stderr, flush=True)
-        except Exception:  # noqa: BLE001 - logging's own rule: a line that cannot be written ends nothing
+        except Exception:  # noqa: BLE001 - logging's own rule: a handler raises nothing
             self.handleError(record)
 
 
-# --- what is said of an error -----------------------------------------------------------------------------------
+# --- error messages ---------------------------------------------------------------------------------------------
 
 
 class ForwardError(AudioextError):
-    """The app did not take an event; it is sent again, and then listed by `audioext jobs --undelivered`."""
+    """The app did not accept an event; it is retried, and in the end listed by `audioext jobs --undelivered`."""
 
 
 _CODES: tuple[tuple[Exit, tuple[type[BaseException], ...]], ...] = (
@@ -179,9 +179,9 @@ _CODES: tuple[tuple[Exit, tuple[type[BaseException], ...]], ...] = (
     (Exit.USAGE, (ConfigError, RequestError, UnsupportedError)),
     (Exit.REFUSED, (JobError, ProviderError, DecodeError, WebhookError, ForwardError)),
 )
-"""The first line that fits counts, so the narrow classes stand above the broad ones."""
+"""The first match counts, so narrow classes come before broad ones."""
 _FACTS = ("provider", "http_status", "code", "retryable", "charged", "retry_after", "reason")
-# What the library says of its arguments, and what is typed here instead.
+# Phrases of the library's messages about Python arguments, and what to type on the command line instead.
 _IN_OPTIONS = (
     ("pass `rehost=True`", "pass --rehost"),
     ("custom=False", "--no-custom"),
@@ -198,7 +198,7 @@ _SETTING = re.compile(r"`?\b((?:public|base)_url\b=?|listen(?:=|(?= must)))`?")
 
 
 class NoSuchRefError(StoreError):
-    """The store holds no such thing; `audioext jobs` and `audioext inbox` list what it holds."""
+    """The store has no such job or delivery; `audioext jobs` and `audioext inbox` list its contents."""
 
 
 def exit_code(error: BaseException) -> Exit:
@@ -207,7 +207,7 @@ def exit_code(error: BaseException) -> Exit:
 
 
 def error_facts(error: Exception) -> dict[str, object]:
-    """Return what a program may branch on: what the provider said, what it cost, the problems, the job."""
+    """Return the facts of an error for `--json`: the provider's answer, its cost, the problems, the job."""
     facts: dict[str, object] = {}
     if isinstance(error, AudioextError):
         facts |= {name: getattr(error, name) for name in _FACTS if hasattr(error, name)}
@@ -222,7 +222,7 @@ def error_facts(error: Exception) -> dict[str, object]:
 
 
 def sentence(error: Exception) -> str:
-    """Return the error's own sentence, with the names that its fields have on the command line."""
+    """Return the error's message, with the names of command-line options instead of Python arguments."""
     if exit_code(error) is Exit.DEFECT:
         return f"{type(error).__name__}: {error} (a defect in audioext; --debug shows where)"
     if isinstance(error, RequestError):
@@ -235,26 +235,26 @@ def sentence(error: Exception) -> str:
 
 
 def advice(screen: Screen, error: Exception) -> str:
-    """Return what to do next, where the error is not the end of the job."""
+    """Return what to do next, or an empty text if the error needs no advice."""
     ref = error.job.ref if isinstance(error, (JobError, SubmitUnknownError)) else screen.ref
     if ref is None or not screen.is_kept or not isinstance(error, AudioextError):
         return ""
     is_of_job = isinstance(error, (JobError, SubmitUnknownError, ProviderError))
     if screen.is_sandboxed:
         if isinstance(error, DownloadError):
-            return "what a sandbox made ends with the command that ran it: extend again, which saves the tracks at once"
+            return "a sandbox's files are gone once its command ends: extend again, which saves the tracks at once"
         if isinstance(error, StageTimeoutError):
             known = screen.hint("show", of=ref)
-            return f"but its sandbox has ended, and its task with it; what is known: {known}"
+            return f"but its sandbox has ended, and its task with it; see what is known: {known}"
     elif isinstance(error, DownloadError):
         return f"the job is complete; fetch it again: {screen.hint('save', of=ref)}"
     elif isinstance(error, (StageTimeoutError, ClientClosedError)):
         return f"wait for it again: {screen.hint('wait', of=ref)}"
-    return f"what is known of it: {screen.hint('show', of=ref)}" if is_of_job or screen.is_sandboxed else ""
+    return f"see the job: {screen.hint('show', of=ref)}" if is_of_job or screen.is_sandboxed else ""
 
 
 def interruption(screen: Screen) -> str:
-    """Return what becomes of the task of a command that is interrupted."""
+    """Return the message for an interrupted command: what happens to its task."""
     if screen.ref is None and not screen.is_asked:
         return "interrupted"
     if screen.is_sandboxed:
@@ -271,7 +271,7 @@ def _option(name: str) -> str:
 
 
 def _named(field: str) -> str:
-    return "" if field == "api_key" else f"{_option(field)}: "  # a key is no option, but in the environment
+    return "" if field == "api_key" else f"{_option(field)}: "  # keys are set in the environment, not by an option
 
 
 def _typed(words: str) -> str:

@@ -1,4 +1,4 @@
-"""The exit codes, for scripts to branch on, and what else is known before anything is loaded."""
+"""The exit codes, for scripts to branch on, and what else must work before any package is imported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXTRAS = {
     "standardwebhooks": "forward",
     **dict.fromkeys(("mcp", "pydantic", "starlette", "uvicorn"), "mcp"),
 }
-"""The packages that may be missing, and the extras that bring them."""
+"""The packages that may be missing, and the extras that install them."""
 _NEEDS = {"cli": "the command line", "forward": "forwarding", "mcp": "the MCP server", "sandbox": "the sandbox"}
 
 
@@ -25,7 +25,7 @@ class Exit(enum.IntEnum):
     meaning: str
 
     def __new__(cls, code: int, meaning: str = "") -> Self:
-        """Make the member with the value *code*."""
+        """Create the member with the value *code*."""
         made = int.__new__(cls, code)
         made._value_, made.meaning = code, meaning
         return made
@@ -33,27 +33,27 @@ class Exit(enum.IntEnum):
     OK = 0, "done"
     DEFECT = 1, "a defect in audioext; --debug shows where"
     USAGE = 2, "the command, the request or a setting is wrong; nothing was sent"
-    REFUSED = 3, "the provider or, for replay and forward, the receiver that was called refused or answered unreadably"
+    REFUSED = 3, "the provider or, for replay and forward, the called receiver refused or answered unreadably"
     FAILED = 4, "the provider gave the task up"
     TIMEOUT = 5, "not complete in time; the job lives on: audioext wait REF"
-    UNKNOWN = 6, "nobody knows whether the task was made; look at the provider first"
+    UNKNOWN = 6, "it is unknown whether the task was made; look at the provider first"
     DOWNLOAD = 7, "a file could not be saved; the job is complete: audioext save REF"
     STORE = 8, "the store cannot be read or written, or does not hold the job"
     UNWELL = 9, "doctor found something that does not work"
     HUNG_UP = 129
     INTERRUPTED = 130, "Ctrl-C (143 after SIGTERM, 129 after SIGHUP); the task lives on"
-    BROKEN_PIPE = 141, "nobody reads the output any more, or there is no room for it"
+    BROKEN_PIPE = 141, "the output cannot be written: its reader is gone, or the disk is full"
     TERMINATED = 143
 
 
 def is_output_lost(error: Exception) -> bool:
-    """Say whether *error* is that of writing what nobody reads, or what there is no room for."""
+    """Return whether *error* comes from writing the output: the reader is gone, or the disk is full."""
     return isinstance(error, OSError) and error.errno in {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
 def lose_output(error: OSError) -> int:
-    """Write nothing more to stdout, which cannot be written to any more, and return the exit code."""
-    # Python would complain once more when it flushes stdout at exit.
+    """Redirect stdout to nowhere after a failed write, and return the exit code."""
+    # Else Python reports the error once more when it flushes stdout at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if error.errno != errno.EPIPE:
         print(f"audioext: cannot write the output: {error.strerror}", file=sys.stderr)
@@ -61,18 +61,18 @@ def lose_output(error: OSError) -> int:
 
 
 def leave(*_: object) -> None:
-    """End the process at once: until a command runs, an interruption has nothing to say and nothing to undo."""
+    """End the process at once: before a command runs there is nothing to report or to undo."""
     os._exit(Exit.INTERRUPTED)
 
 
 def epilogue() -> str:
-    """Return the table of exit codes as it stands under the main help text."""
+    """Return the table of exit codes for the end of the main help text."""
     return "Exit codes\n\n" + "\n".join(f"{int(code):>5}  {code.meaning}" for code in Exit if code.meaning)
 
 
 def missing_extra(error: Exception) -> str | None:
-    """Return what to do where *error* is that of loading what an extra brings, `None` where it is another."""
-    missing = error.__cause__ or error  # the parser wraps what a command's module lacks, and the sandbox what it lacks
+    """Return how to install the extra whose package *error* failed to import, `None` for any other error."""
+    missing = error.__cause__ or error  # the parser and the sandbox wrap the ImportError
     name = missing.name if isinstance(error, ImportError) and isinstance(missing, ImportError) else None
     extra = EXTRAS.get((name or "").partition(".")[0])
     if extra is None:
@@ -81,6 +81,6 @@ def missing_extra(error: Exception) -> str | None:
 
 
 def install(extra: str) -> str:
-    """Return what installs an *extra* for this very Python, to be pasted."""
+    """Return the command that installs an *extra* for the running Python."""
     python = shlex.quote(sys.executable or "python")
     return f'{python} -m pip install "audioext[{extra}]", or in a clone: {python} -m pip install ".[{extra}]"'

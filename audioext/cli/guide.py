@@ -1,4 +1,4 @@
-"""`audioext guide`: prints the page from which a program can be written."""
+"""`audioext guide`: prints the guide to writing a program."""
 
 from __future__ import annotations
 

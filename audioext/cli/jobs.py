@@ -1,4 +1,4 @@
-"""What there is in a store: `jobs` and `inbox` list it, `show` tells all of a job, `replay` feeds in a delivery."""
+"""Commands on a store: `jobs` and `inbox` list it, `show` prints a job, `replay` feeds in a delivery again."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class JobsCommand(LookOptions, Command):
 
     meta: Meta = ()
     since: Annotated[str | None, JOB] = None
-    """Only jobs made since then: a date (2026-11-26), or how long ago (12h, 7d)."""
+    """Only jobs created since then: a date (2026-11-26), or how long ago (12h, 7d)."""
     open_only: Annotated[bool, JOB, Parameter(name="--open")] = False
     """Only jobs that have not ended."""
     undelivered: Annotated[bool, JOB] = False
-    """Only jobs with events that a handler, or the app of `listen --forward-to`, never took."""
+    """Only jobs with events that a handler, or the app of `listen --forward-to`, never accepted."""
     limit: Limit = 20
 
     async def run(self, screen: Screen) -> None:
@@ -87,12 +87,12 @@ class ShowCommand(LookOptions, Command):
 
     ref: Ref
     at: Annotated[int | None, OUTPUT] = field(default=None, kw_only=True)
-    """Show the job as it was after so many entries."""
+    """Show the job as it was after this many entries."""
     body: Annotated[int | None, OUTPUT] = field(default=None, kw_only=True)
-    """Print what came with this entry, byte for byte."""
+    """Print the body of this entry, byte for byte."""
 
     async def run(self, screen: Screen) -> None:
-        """Print all that is known of a job: state, request, journal, tracks, and what went wrong."""
+        """Print a job: state, request, journal, tracks, and what went wrong."""
         async with looking_client(self) as client:
             job = await find_job(client, screen, self.ref)
             entries = await client.timeline(job.ref)
@@ -115,7 +115,7 @@ class InboxCommand(LookOptions, Command):
     """`audioext inbox`."""
 
     ref: Annotated[str | None, Parameter()] = None
-    """List those of this job alone."""
+    """List only the deliveries of this job."""
     limit: Limit = field(default=20, kw_only=True)
 
     async def run(self, screen: Screen) -> None:
@@ -123,7 +123,7 @@ class InboxCommand(LookOptions, Command):
         async with looking_client(self) as client:
             ref = self.ref
             if ref is not None:
-                with suppress(NoSuchRefError):  # a delivery may be of a job that this store does not hold
+                with suppress(NoSuchRefError):  # the store may have deliveries without their job
                     ref = (await find_job(client, screen, ref)).ref
             found = await first(self.limit, client.deliveries(ref))
         headers = ("delivery", "received", "ref", "provider", "verdict", "size", "note")
@@ -135,19 +135,19 @@ class ReplayCommand(LookOptions, Command):
     """`audioext replay`."""
 
     delivery: Annotated[str, Parameter()]
-    """Its id as `inbox` prints it, or how it alone begins."""
+    """Its id as `inbox` prints it, or a unique beginning of it."""
     to: Annotated[str | None, API] = field(default=None, kw_only=True)
     """POST it to the receiver with this public URL, which has the same secret."""
 
     async def run(self, screen: Screen) -> None:
-        """Give the delivery to this store's inbox again, or POST it to another receiver."""
+        """Feed the delivery to this store's inbox again, or POST it to another receiver."""
         target = config.read_public_url(self.to)
         async with looking_client(self) as client:
             found = await self._find(client, screen)
             if target is None:
                 status = await client.replay(found.id)
             else:
-                # Whoever has the store has the secret that makes the tag again.
+                # The store has the secret, so the tag can be made again.
                 status = await _post(callback_url(target, client.inbox.secrets[0], found.provider, found.ref), found)
         if status != HTTP_OK:
             raise WebhookError(f"delivery {found.id} was answered with {status}", http_status=status)
@@ -163,7 +163,11 @@ class ReplayCommand(LookOptions, Command):
 
 
 def read_since(words: str, now: float) -> float:
-    """Return the Unix seconds that *words* name: a date or time, local without a zone, or how long before *now*."""
+    """Return *words* as Unix seconds: a date or time, local without a zone, or a span before *now*, such as 7d.
+
+    Raises:
+        RequestError: it is neither.
+    """
     ago = _AGO.fullmatch(words)
     if ago is not None:
         return now - float(ago["count"]) * _UNITS[ago["unit"]]
@@ -173,14 +177,14 @@ def read_since(words: str, now: float) -> float:
 
 
 def _sum_up(screen: Screen, records: Iterable[Record]) -> None:
-    """Say what the jobs cost together at each provider, as far as anybody told; the estimates are told apart."""
+    """Print the total cost of the jobs at each provider; known and estimated credits are added separately."""
     sums: dict[str, list[float]] = {}
     for record in records:
         both = sums.setdefault(record.provider, [0.0, 0.0])
         both[record.credits is None] += record.credits or record.credit_estimate or 0.0
     for provider, (told, estimated) in sums.items():
         if told or estimated:
-            parts = [*([f"{told:g} told"] if told else []), *([f"~{estimated:g} estimated"] if estimated else [])]
+            parts = [*([f"{told:g} reported"] if told else []), *([f"~{estimated:g} estimated"] if estimated else [])]
             screen.note(f"credits at {provider}: {', '.join(parts)}")
 
 
@@ -200,7 +204,7 @@ async def _post(url: URL, delivery: Delivery) -> int:
             return response.status
     except (aiohttp.ClientError, TimeoutError) as error:
         message = f"nobody answers at {url.origin()}: {type(error).__name__}"
-        raise ConfigError(message) from None  # the cause may quote the URL, which holds a secret
+        raise ConfigError(message) from None  # the cause may quote the URL, which has the tag
 
 
 def _entry(name: str, number: int, entries: Journal) -> tuple[Entry, Record | None]:
@@ -211,7 +215,7 @@ def _entry(name: str, number: int, entries: Journal) -> tuple[Entry, Record | No
 
 
 def _print(screen: Screen, record: Record, entries: Journal) -> None:
-    """Print what is known of a job, then each entry with the state after it and what is new in words, then tracks."""
+    """Print a job's facts, then each entry with the state after it and its note or new problem, then the tracks."""
     fault = record.fault
     facts: dict[str, object] = {
         "job": record.ref,

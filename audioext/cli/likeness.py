@@ -1,4 +1,4 @@
-"""How alike two recordings begin, for `audioext demo`; apart from it, since the help has to be there without numpy."""
+"""Compares the beginnings of two recordings; apart from `demo`, whose help must work without numpy."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 from audioext.sandbox.audio import Clip
 
-ALIKE_FROM = 0.9  # the same music through two lossy encoders stays above 0.97, other music below 0.5
-COMPARED_RATE_HZ = 4_000  # enough to tell music from other music, and quick
-LEAST_LOUDNESS = 1e-4  # root mean square of full scale: noise that encoders add is below
-LARGEST_SHIFT_SECONDS = 0.1  # MP3 encoders put up to 0.05 s of silence in front, twice where both are MP3
+ALIKE_FROM = 0.9  # the same music after two lossy encoders correlates above 0.97, other music below 0.5
+COMPARED_RATE_HZ = 4_000  # enough to tell recordings apart, and quick
+LEAST_LOUDNESS = 1e-4  # root mean square of full scale: encoder noise is below it
+LARGEST_SHIFT_SECONDS = 0.1  # MP3 encoders add up to 0.05 s of leading silence, twice if both files are MP3
 
 
 def begin_alike(source: Clip, track: Clip, seconds: float) -> bool | None:
-    """Say whether the first *seconds* of both correlate at any small shift; `None` where the source is silent."""
+    """Return whether the first *seconds* of both correlate at any small shift; `None` if the source is silent."""
     first, second = (_beginning(clip, seconds) for clip in (source, track))
     powers = [float((each**2).sum()) for each in (first, second)]
     if powers[0] < len(first) * LEAST_LOUDNESS**2:
@@ -28,7 +28,7 @@ def begin_alike(source: Clip, track: Clip, seconds: float) -> bool | None:
 
 def _beginning(clip: Clip, kept: float) -> NDArray[np.float64]:
     mono = clip.samples[: round(kept * clip.rate)].astype(np.float64).mean(axis=1)
-    # A box over one new sample's span keeps what is above the new rate's half from folding down.
+    # A moving average over one new sample's span reduces aliasing from above the new Nyquist frequency.
     width = max(1, clip.rate // COMPARED_RATE_HZ)
     smooth = np.convolve(mono, np.full(width, 1.0 / width), mode="same")
     times = np.arange(0.0, kept, 1.0 / COMPARED_RATE_HZ)

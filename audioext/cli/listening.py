@@ -1,8 +1,8 @@
 """`audioext listen`: accepts webhooks for the jobs of other processes, and prints a line for each.
 
-It may tell an app in any language of them, and `audioext forward` tells it once more: events signed by Standard
-Webhooks, at least once each. https://www.standardwebhooks.com, read 2026-11-26: `webhook-id` stays the same when an
-event is sent again.
+It may forward events to an app in any language, at least once each, signed by Standard Webhooks; `audioext forward`
+sends them again. https://www.standardwebhooks.com, read 2026-11-26: `webhook-id` stays the same when an event is sent
+again.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from audioext.ui.objects import delivery_object, timeline, track_object
 
 _log = logging.getLogger("audioext.cli")
 
-_ForwardSecret = Annotated[str | None, API, env("AUDIOEXT_FORWARD_SECRET", "What signs the events: whsec_ and Base64.")]
+_ForwardSecret = Annotated[str | None, API, env("AUDIOEXT_FORWARD_SECRET", "Signs the events: whsec_ and Base64.")]
 
 DAY_SECONDS = 86_400.0
-"""How old an event is at most to wait for an app that is away; after that it has the five tries of every handler."""
+"""How long an event is retried if the app is down; after that it has the five tries of every handler."""
 LEAST_WAIT_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 3_600.0
 WAITED_SHARE = 0.25
-"""Of the age of an event, until it is sent again: a day takes some fifty tries."""
+"""The wait before the next try, as a share of the event's age: some fifty tries in a day."""
 LEAST_SECRET_BYTES = 24
 """github.com/standard-webhooks/standard-webhooks, spec/standard-webhooks.md, "Signing secret", read 2026-11-27."""
 TAKEN = 2
-"""How a status begins that says so: any 2xx."""
+"""The first digit of a status that accepts an event: any 2xx."""
 
 
 @frozen(kw_only=True, slots=False)
@@ -62,9 +62,9 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
 
     is_server = True
     metrics: Annotated[bool | str, API, env("AUDIOEXT_METRICS"), Parameter(metavar="[HOST:PORT]")] = False
-    """Serve /metrics for Prometheus at HOST:PORT, else where the settings say, else at 127.0.0.1:9464."""
+    """Serve /metrics for Prometheus at HOST:PORT, else at the address in the settings, else at 127.0.0.1:9464."""
     forward_to: Annotated[str | None, API] = None
-    """A URL of your app that is told of every stage and failure, signed."""
+    """POST every stage and failure, signed, to this URL of your app."""
     forward_secret: _ForwardSecret = field(default=None, repr=False)
     ui: Annotated[bool, OUTPUT] = False
     """Show all jobs on a live page, for a browser on this machine."""
@@ -79,7 +79,7 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
         if listen is None:
             raise ConfigError("a listener has to listen: --listen HOST:PORT, not none")
         store = TappedStore(open_store(self.store_url))
-        set_up = client_options(os.environ).get("metrics")  # where `--metrics` came without an address
+        set_up = client_options(os.environ).get("metrics")  # the address, if `--metrics` has none
         client = make_client(
             *listening_providers(self),
             public_url=self.public_url,
@@ -101,7 +101,7 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
             url = client.public_url
             shown, where = without_password(str(url)), without_password(self.store_url)
             ready, events = f"listening for {shown}", "no handlers run here: your bot's process has them"
-            address = config.read_listen(listen, url)  # as the client read it
+            address = config.read_listen(listen, url)  # as the client does
             at = f" at {address[0]}:{address[1] or url.port}" if address and url else ""
             if self.forward_to is not None:
                 events = f"events go to {without_password(self.forward_to)}"
@@ -129,38 +129,38 @@ class ForwardCommand(LookOptions, Command):
     forward_secret: _ForwardSecret = field(default=None, kw_only=True, repr=False)
 
     async def run(self, screen: Screen) -> None:
-        """Send the events of a job once more, as far as it has come."""
+        """Send the events that a job has so far once more."""
         async with open_forwarder(self.to, self.forward_secret) as forwarder, looking_client(self) as client:
             job = await find_job(client, screen, self.ref)
             sent = await forwarder.send_all(job)
-        words = f"job {job.ref}: the app took {', '.join(sent) or 'nothing: there is no event yet'}"
+        words = f"job {job.ref}: the app accepted {', '.join(sent) or 'nothing: there is no event yet'}"
         screen.note(words, json={"ref": job.ref, "events": sent})
 
 
 @define(eq=False)
 class TappedStore:
-    """A store that queues what is appended through it, and what of that it had before; all else is the store's own.
+    """A proxy of a store that also queues each append, with the entries that the store already had.
 
-    Handlers would hear of stages as well, but they would do the work of those that other processes have.
+    `listen` has no handlers to print stages with: they would claim the handler work of other processes.
     """
 
     _store: Store
     appends: asyncio.Queue[tuple[str, str, Sequence[Entry], Sequence[Entry]]] = field(factory=asyncio.Queue, init=False)
 
     async def append(self, ref: str, entries: Sequence[Entry], *, provider: str, **rest: object) -> Appended:
-        """Append, then queue what was appended."""
+        """Append to the store, then queue the entries."""
         done = await self._store.append(ref, entries, provider=provider, **rest)  # type: ignore[arg-type]  # as they came
         if entries and not done.is_lost and not done.is_full:
             self.appends.put_nowait((ref, provider, entries, done.missed))
         return done
 
     def __getattr__(self, name: str) -> object:
-        """Return what this class does not have: the store's own."""
+        """Return the store's attribute *name*."""
         return getattr(self._store, name)
 
 
 async def _print_all(screen: Screen, client: Client, store: TappedStore) -> None:
-    """Print a line for each delivery that was kept and each stage that became known, until it is cancelled."""
+    """Print a line for each stored delivery and each new stage, until cancelled."""
     while True:
         ref, provider, entries, missed = await store.appends.get()
         repeated = {entry.id for entry in missed}
@@ -177,9 +177,9 @@ async def _print_all(screen: Screen, client: Client, store: TappedStore) -> None
 async def _lines(
     client: Client, ref: str, provider: str, entries: Sequence[Entry], repeated: Collection[str]
 ) -> AsyncIterator[tuple[float, str, str, Mapping[str, object]]]:
-    """Yield what is to be printed of *entries*: when it was, what, in words, and as facts."""
+    """Yield the lines to print for *entries*: time, event, text, and facts for `--json`."""
     record = None
-    with suppress(RequestError):  # a delivery of a job that the store does not hold
+    with suppress(RequestError):  # the store may have a delivery without its job
         record = (await client.job(ref)).record
     for entry in entries:
         if entry.kind == "webhook":
@@ -197,12 +197,12 @@ async def _lines(
             yield at, word, f"{word} +{span(after)} {clean(how)}", facts
 
 
-# --- an app that is told ----------------------------------------------------------------------------------------
+# --- forwarding to an app ---------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True, eq=False)
 class Forwarder:
-    """Posts events to *url*; `now` is the clock (Unix seconds) by which they age."""
+    """Posts events to `url`; `now` is the clock (Unix seconds) for their age."""
 
     url: URL
     sign: Callable[..., str]
@@ -210,13 +210,13 @@ class Forwarder:
     now: Callable[[], float] = time.time
 
     def register(self, client: Client) -> None:
-        """Be told of every stage and failure of *client*'s store."""
+        """Handle every stage and failure of *client*'s store."""
         for stage in TOLD_STAGES:
             client.on(stage)(self.tell)
         client.on_failure(self.tell)
 
     async def tell(self, event: StageEvent | Failure) -> None:
-        """Post one event; what the app does not take is tried again for a day."""
+        """Post one event; if the app does not accept it, it is retried for a day."""
         try:
             await self._post(event)
         except ForwardError as error:
@@ -236,7 +236,11 @@ class Forwarder:
         return [await self._post(event) for event in events]
 
     async def _post(self, event: StageEvent | Failure) -> str:
-        """Post one event and return its type, which the app branches on: `job.first`, `job.failed`."""
+        """Post one event and return its type, such as `job.first` or `job.failed`.
+
+        Raises:
+            ForwardError: the app did not accept it.
+        """
         facts: Sequence[str] = ("source",)
         if isinstance(event, Failure):
             word, facts = "failed", ("reason", "code", "message", "charged")
@@ -265,7 +269,11 @@ class Forwarder:
 
 @asynccontextmanager
 async def open_forwarder(to: str, secret: str | None) -> AsyncGenerator[Forwarder]:
-    """Return what posts events to the app at *to*, signed with *secret*."""
+    """Yield a `Forwarder` that posts to the app at *to*, signing with *secret*.
+
+    Raises:
+        ConfigError: *to* is no http(s) URL, or *secret* is missing or malformed.
+    """
     url = URL(to)
     if url.scheme not in {"http", "https"} or not url.host:
         raise ConfigError(f"events go to a URL like https://app.example.org/hooks, not {to!r:.80}")
@@ -287,13 +295,13 @@ async def open_forwarder(to: str, secret: str | None) -> AsyncGenerator[Forwarde
 
 
 # --- under a service manager --------------------------------------------------------------------------------------
-# Under `Type=notify` and `WatchdogSec=` systemd is sent a datagram a message:
+# With `Type=notify` and `WatchdogSec=` systemd expects one datagram per message:
 # freedesktop.org/software/systemd/man/latest/sd_notify.html, read 2026-11-26.
 
 
 @asynccontextmanager
 async def supervised(status: str) -> AsyncGenerator[None]:
-    """Say READY and *status* now, WATCHDOG for as long as the event loop turns, and STOPPING at the end."""
+    """Send READY and *status* now, WATCHDOG as long as the event loop runs, and STOPPING at the end."""
     notify(f"READY=1\nSTATUS={status}")
     beat = asyncio.create_task(_beat())
     try:
@@ -313,11 +321,11 @@ def notify(state: str) -> None:
             sender.setblocking(False)  # noqa: FBT003 - the socket's own
             sender.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
     except OSError as error:
-        _log.warning("the service manager at NOTIFY_SOCKET cannot be told %r: %s", state, error)
+        _log.warning("the service manager at NOTIFY_SOCKET could not be sent %r: %s", state, error)
 
 
 def watchdog_seconds() -> float | None:
-    """Return within which time the service manager wants to hear of this process, `None` if it does not."""
+    """Return the service manager's watchdog timeout for this process, `None` if it has none."""
     text = os.environ.get("WATCHDOG_USEC", "")
     is_for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
     return int(text) / 1_000_000 if is_for_us and text.isdecimal() and int(text) else None
@@ -325,5 +333,5 @@ def watchdog_seconds() -> float | None:
 
 async def _beat() -> None:
     while (seconds := watchdog_seconds()) is not None:
-        await asyncio.sleep(seconds / 2)  # twice within the time after which it would be taken for dead
+        await asyncio.sleep(seconds / 2)  # twice per timeout, to be in time
         notify("WATCHDOG=1")

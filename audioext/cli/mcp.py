@@ -1,4 +1,4 @@
-"""`audioext mcp`: an MCP server over stdio, or over HTTP for those who bring the token."""
+"""`audioext mcp`: an MCP server over stdio, or over HTTP with a bearer token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from audioext.errors import ConfigError
 
 SANDBOX_NOTE = (
     "This server plays the API on its own machine: nothing is charged, songs are made up, and a task takes seconds."
-    " What there is to begin with: "
+    " Sources to begin with: "
 )
 
 
@@ -29,14 +29,14 @@ SANDBOX_NOTE = (
 class McpCommand(ConnectOptions, Command):
     """`audioext mcp`."""
 
-    sandbox_store = "memory://"  # each start is a new sandbox, which knows no task of the last one
+    sandbox_store = "memory://"  # each start is a new sandbox, without the tasks of the last one
     provider: Provided = "kie"
     base_url: BaseUrl = None
     out: Out = Path()
     http: Annotated[str | None, API] = None
-    """HOST:PORT to serve streamable HTTP on, at /mcp; without it stdin and stdout."""
+    """Serve streamable HTTP at HOST:PORT/mcp, instead of stdin and stdout."""
     token: Annotated[str | None, API, env("AUDIOEXT_MCP_TOKEN")] = field(default=None, repr=False)
-    """What HTTP clients have to send as `Authorization: Bearer …`; needed beyond this machine."""
+    """The token that HTTP clients have to send as `Authorization: Bearer …`; needed beyond this machine."""
 
     async def run(self, screen: Screen) -> None:
         """Serve until the client closes stdin, or until Ctrl-C or SIGTERM."""
@@ -53,15 +53,13 @@ class McpCommand(ConnectOptions, Command):
                     await mcp_server.serve_http(guarded, address, screen, stopped)
                     return
                 if sys.stdin.isatty():
-                    screen.note(
-                        "speaking MCP on stdin and stdout: an agent's configuration starts this; Ctrl-C ends it"
-                    )
+                    screen.note("speaking MCP on stdin and stdout: meant to be started by an agent; Ctrl-C ends it")
                 speaking = asyncio.create_task(server.run_stdio_async())
                 await mcp_server.first_of(speaking, stopped)
                 if speaking.done():
                     await speaking
                     return
-        os._exit(Exit.OK)  # the client is closed; a thread of the SDK's still reads stdin, and nothing can wake it
+        os._exit(Exit.OK)  # the client is closed; a thread of the SDK still blocks reading stdin
 
 
 def _read_address(text: str, *, has_token: bool) -> tuple[str, int]:
@@ -69,9 +67,7 @@ def _read_address(text: str, *, has_token: bool) -> tuple[str, int]:
         host, port = config.read_listen(text, None) or ("", 0)
     except ConfigError as error:
         raise ConfigError(f"--http must look like 127.0.0.1:8000, not {text!r:.80}") from error
-    if not has_token and host not in LOOPBACK_HOSTS:  # for those the SDK keeps browsers out
-        message = (
-            f"--http {text} can be reached from elsewhere, and what is submitted costs money: set AUDIOEXT_MCP_TOKEN"
-        )
+    if not has_token and host not in LOOPBACK_HOSTS:  # on loopback, the SDK keeps browsers out
+        message = f"--http {text} can be reached from elsewhere, and submits cost money: set AUDIOEXT_MCP_TOKEN"
         raise ConfigError(message)
     return host, port

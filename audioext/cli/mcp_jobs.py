@@ -1,7 +1,7 @@
-"""A job as an agent sees it over MCP: as the result of a tool, as an error with its price, and as a task.
+"""A job as an agent sees it over MCP: as a tool's result, as an error with its cost, and as a task.
 
-To a client that speaks the extension Tasks a submit is a task whose id is the job's ref; the SDK has no tasks of its
-own since release 2, but a place for extensions.
+For a client that speaks the extension Tasks, a submit is a task whose id is the job's ref. Since release 2 the SDK has
+no tasks of its own, but it supports extensions.
 https://modelcontextprotocol.github.io/ext-tasks/specification/2026-07-28/tasks.html, read 2026-11-27.
 """
 
@@ -29,19 +29,19 @@ from audioext.ui.objects import iso, job_object, state_of, track_object
 
 SONGS = "audioext://songs/"
 ERROR_FACTS = "audioext/error"
-"""Where the facts of an error stand in the `_meta` of a result."""
+"""The name of an error's facts in the `_meta` of a result."""
 TASKS = "io.modelcontextprotocol/tasks"
 SUBMITS = frozenset({"extend", "add_instrumental"})
-"""The tools whose calls become tasks; the others answer at once, or within the seconds that they are given."""
+"""The tools whose calls become tasks; the others answer at once, or within their `seconds`."""
 
 _VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
 _Context = ServerRequestContext[Any, Any]
 
 
 class TrackInfo(BaseModel):
-    """One track: its links die some days after it was made."""
+    """One track; its links expire some days after it was made."""
 
-    id: str | None = Field(default=None, description="What `extend` takes as `audio_id`.")
+    id: str | None = Field(default=None, description="The `audio_id` for `extend`.")
     title: str | None = None
     duration: float | None = Field(default=None, description="Seconds.")
     audio_url: str | None = None
@@ -50,21 +50,21 @@ class TrackInfo(BaseModel):
 
 
 class JobInfo(BaseModel):
-    """A job: how far it is, what came of it, and how to go on."""
+    """A job: its state, its result, and how to go on."""
 
     ref: str
     state: str = Field(
         description="submitting, submitted, text, first (a track can be heard), complete; failed, refused, expired; or"
-        " unknown: nobody knows whether the task was made."
+        " unknown: it is unknown whether the task was made."
     )
-    is_new: bool = Field(description="Whether this very call submitted it, rather than found it by its key.")
+    is_new: bool = Field(description="Whether this call submitted it, rather than found it by its key.")
     provider: str
     operation: str
     key: str | None
     created_at: str
     tracks: list[TrackInfo]
     problem: str | None = Field(description="What went wrong, in the provider's words.")
-    charged: bool | None = Field(description="Of a job that failed: whether it was paid for; null if nobody says.")
+    charged: bool | None = Field(description="Whether a failed job was charged; null if that is unknown.")
     next: str = Field(description="What to do now.")
 
 
@@ -78,11 +78,11 @@ class SavedFiles(BaseModel):
     """The files of a song."""
 
     ref: str
-    files: list[str] = Field(description="One path a track, on the machine of this server.")
+    files: list[str] = Field(description="One path per track, on the machine of this server.")
 
 
 class Balance(BaseModel):
-    """What is left."""
+    """The balance of the account."""
 
     provider: str
     credits: float = Field(description="In the provider's own credits.")
@@ -105,7 +105,7 @@ def money(error: AudioextError) -> str:
     """Return what happened to the money, in one sentence."""
     if isinstance(error, (SubmitUnknownError, JobExpiredError)):
         return (
-            "Nobody knows whether it was charged: look at the provider's list of tasks before you submit another key."
+            "It is unknown whether it was charged: look at the provider's list of tasks before you submit another key."
         )
     if isinstance(error, (ProviderError, JobFailedError)):
         known = {True: "It was charged.", False: "Nothing was charged.", None: "No page says whether it was charged."}
@@ -120,23 +120,23 @@ def money(error: AudioextError) -> str:
 def _next_step(job: Job) -> str:
     state = state_of(job.record)
     if state == "complete":
-        return f"Call `save` with ref {job.ref}, or read the tracks' resources or links, which die within days."
+        return f"Call `save` with ref {job.ref}, or read the tracks' resources or links, which expire within days."
     if state == "unknown":
         return (
-            f"Nobody knows whether the task was made: look at {job.provider} before you submit with another key. A late"
-            " callback still completes it, and the same key submits nothing."
+            f"It is unknown whether the task was made: look at {job.provider} before you submit with another key. A"
+            " late callback still completes it, and the same key submits nothing."
         )
     if job.verdict is Verdict.OPEN:
         return f"Call `wait` with ref {job.ref}; it goes on by itself, and takes two to four minutes in all."
     if state == "expired":
         return "It was given up after a day; a late callback still completes it. Another key submits anew, and pays."
-    return "Mend what `problem` says, and submit again with another key."
+    return "Fix what `problem` says, and submit again with another key."
 
 
 def error_result(error: AudioextError) -> CallToolResult:
-    """Return *error* as the result of a call: a text, and beside it the facts that a program may branch on.
+    """Return *error* as the result of a call: a text, and in `_meta` the facts that a program may branch on.
 
-    They are no structured content: clients refuse what does not look as the tool's results do.
+    They are not structured content: clients refuse content that does not match the tool's output schema.
     """
     cost = money(error)
     facts = {"type": type(error).__name__, "message": str(error), "money": cost, **error_facts(error)}
@@ -148,14 +148,14 @@ def error_result(error: AudioextError) -> CallToolResult:
 
 
 class TaskParams(RequestParams):
-    """Names a task."""
+    """The parameters of a call about a task."""
 
     task_id: str
 
 
 @define(eq=False)
 class JobTasks(Extension):
-    """The jobs of a client as tasks. *look* asks the provider for a job's status, where no webhook may have come."""
+    """The jobs of a client as tasks. `look` polls a job's status once, since a webhook may have been missed."""
 
     client: Client
     look: Callable[[Job], Awaitable[None]]
@@ -164,14 +164,14 @@ class JobTasks(Extension):
     identifier = TASKS
 
     def methods(self) -> Sequence[MethodBinding]:
-        """Return what is answered about tasks."""
+        """Return the handlers of the extension's methods."""
         handlers = {"tasks/get": self._get, "tasks/update": self._acknowledge, "tasks/cancel": self._acknowledge}
         return [MethodBinding(name, TaskParams, handler, _VERSIONS) for name, handler in handlers.items()]
 
     async def intercept_tool_call(
         self, params: CallToolRequestParams, ctx: _Context, call_next: CallNext
     ) -> HandlerResult:
-        """Answer a submit whose job goes on with its task, where the client knows what that is."""
+        """Answer a submit with a task if its job is open and the client supports tasks."""
         result = await call_next(ctx)
         told = ctx.session.client_capabilities
         speaks_tasks = ctx.protocol_version in _VERSIONS and TASKS in ((told and told.extensions) or {})
@@ -184,7 +184,7 @@ class JobTasks(Extension):
 
     async def _get(self, ctx: _Context, params: TaskParams) -> HandlerResult:
         job = await self._find(ctx, params)
-        if job.ref not in self._looked:  # what came while no server ran
+        if job.ref not in self._looked:  # a webhook may have been missed while no server ran
             self._looked.add(job.ref)
             await self.look(job)
         try:
@@ -199,7 +199,7 @@ class JobTasks(Extension):
         return {**_task(job, "completed"), "result": result.model_dump(by_alias=True, mode="json", exclude_none=True)}
 
     async def _acknowledge(self, ctx: _Context, params: TaskParams) -> HandlerResult:
-        """Do nothing more: no task asks anything, and no API stops a task that is under way and paid."""
+        """Accept an update or a cancellation without effect: tasks need no input, and no API can cancel one."""
         await self._find(ctx, params)
         return {}
 

@@ -1,4 +1,4 @@
-"""What `audioext mcp` serves: an agent is given tools that submit, await and save, and finished songs as resources."""
+"""The MCP server of `audioext mcp`: tools that submit, await and save, and finished songs as resources."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def serve_http(app: ASGIApp, address: tuple[str, int], screen: Screen, sto
     with listening:
         quiet = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
         server = uvicorn.Server(quiet)
-        server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # they are the command's
+        server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # the command handles signals
         serving = asyncio.create_task(server.serve([listening]))
         url = str(URL.build(scheme="http", host=address[0], port=listening.getsockname()[1], path="/mcp"))
         screen.note(f"serving MCP at {url}; Ctrl-C ends it", json={"event": "serving", "url": url})
@@ -59,14 +59,14 @@ async def serve_http(app: ASGIApp, address: tuple[str, int], screen: Screen, sto
 
 
 async def first_of(serving: asyncio.Task[None], stopped: asyncio.Event) -> None:
-    """Wait until it is over, or is to stop."""
+    """Wait until *serving* ends or *stopped* is set."""
     stopping = asyncio.create_task(stopped.wait())
     await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
 
 
 def gated(app: ASGIApp, token: str) -> ASGIApp:
-    """Let through to *app* only those who bring the *token*, and answer 401 to the others."""
+    """Pass only requests with the bearer *token* on to *app*, and answer 401 to the others."""
     expected = f"Bearer {token}".encode()
 
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,29 +82,29 @@ def gated(app: ASGIApp, token: str) -> ASGIApp:
     return gate
 
 
-# --- what an agent is given -------------------------------------------------------------------------------------
+# --- tools and resources ----------------------------------------------------------------------------------------
 
 LISTED_AT_MOST = 50
-WAIT_SECONDS = 45.0  # many clients give a call 60 s
+WAIT_SECONDS = 45.0  # many clients time out after 60 s
 LONGEST_WAIT_SECONDS = 600.0
 INSTRUCTIONS = """\
 Extends music, and gives voices an accompaniment, at a paid API. A task takes minutes. Submit it by `extend` or
 `add_instrumental`: the answer has its `ref` at once. Then call `wait` with the ref until `state` is complete, then
-`save`. If an answer was lost, repeat the call with the same `key`: it finds the job and pays for nothing twice.
+`save`. If an answer was lost, repeat the call with the same `key`: it finds the job and never pays twice.
 Every error says what happened to the money."""
 
 Ref = Annotated[str, Field(description="The job's `ref`, as the submit returned it.")]
 Key = Annotated[
     str,
-    Field(description="Your name for this very wish, such as `chat42-verse2`: a repeated call never pays twice."),
+    Field(description="Your name for this submit, such as `chat42-verse2`: a repeated call never pays twice."),
 ]
 
 
 class AgentServer(MCPServer[object]):
-    """An MCP server over one open client. Its submits are by key, and a job's ref is what an agent comes back with."""
+    """An MCP server over one open client. Every submit needs a key, and an agent comes back to a job by its ref."""
 
     def __init__(self, client: Client, *, provider: str, out: Path, note: str = "") -> None:
-        """Serve *client*, whose provider is *provider*; files go below *out*. *note* is added to the instructions."""
+        """Serve *client* with its *provider*; files are saved below *out*, and *note* is added to the instructions."""
         super().__init__(
             "audioext",
             version=__version__,
@@ -121,7 +121,7 @@ class AgentServer(MCPServer[object]):
         for look in (self.wait, self.job, self.jobs, self.credits):
             self.add_tool(look, annotations=ToolAnnotations(read_only_hint=True))
 
-    # --- the tools that are no submits; their docstrings are what an agent reads of them ------------------
+    # --- the other tools; agents read their docstrings -----------------------------------------------------
 
     async def wait(
         self,
@@ -129,9 +129,9 @@ class AgentServer(MCPServer[object]):
         ref: Ref,
         seconds: Annotated[float, Field(gt=0, le=LONGEST_WAIT_SECONDS)] = WAIT_SECONDS,
     ) -> JobInfo:
-        """Wait for a song, at most so many seconds, with a progress notification for each stage.
+        """Wait for a song, at most `seconds`, with a progress notification for each stage.
 
-        If `state` is not complete then, call it again: the task goes on, and waiting costs nothing.
+        If `state` is not complete after that, call it again: the task goes on, and waiting costs nothing.
         """
         job = await self._client.job(ref)
         clock = asyncio.get_running_loop().time
@@ -159,7 +159,7 @@ class AgentServer(MCPServer[object]):
 
     async def jobs(
         self,
-        open: Annotated[bool | None, Field(description="Only those that go on, or only those that ended.")] = None,  # noqa: A002 - as Client.jobs has it
+        open: Annotated[bool | None, Field(description="true: only open jobs; false: only ended ones.")] = None,  # noqa: A002 - as Client.jobs has it
         limit: Annotated[int, Field(ge=1, le=1_000)] = 20,
     ) -> JobList:
         """List the jobs of the store, the newest first, also those of other processes."""
@@ -172,8 +172,8 @@ class AgentServer(MCPServer[object]):
         ref: Ref,
         folder: Annotated[str, Field(description="A folder below the server's own; that one by default.")] = ".",
     ) -> SavedFiles:
-        """Save the files of a complete job on the machine of this server; again costs nothing."""
-        target = (self._out / folder.replace("\0", "..")).resolve()  # no path may hold that
+        """Save the files of a complete job on the machine of this server; saving again costs nothing."""
+        target = (self._out / folder.replace("\0", "..")).resolve()  # a NUL would raise ValueError
         if not target.is_relative_to(self._out.resolve()):
             raise RequestError([Problem("folder", "must be below the server's own folder")])
         job = await self._client.job(ref)
@@ -181,17 +181,17 @@ class AgentServer(MCPServer[object]):
         return SavedFiles(ref=ref, files=[str(path) for path in await song.save(target)])
 
     async def credits(self) -> Balance:
-        """Tell the balance of the account."""
+        """Return the balance of the account."""
         return Balance(provider=self._provider, credits=await self._client.credits())
 
-    # --- how they are called, and the resources -------------------------------------------------------------
+    # --- calls and resources --------------------------------------------------------------------------------
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[object, Any] | None = None) -> Any:  # noqa: ANN401 - the SDK's own union
-        """Call a tool; what goes wrong is told with what happened to the money, in words and as structured facts."""
+        """Call a tool; an error says what happened to the money, as text and as structured facts."""
         try:
             known = {tool.name: tool.input_schema["properties"] for tool in await self.list_tools()}
             unknown = [each for each in arguments if each not in known.get(name, arguments)]
-            if unknown:  # the SDK would drop them, and the rest would be paid for
+            if unknown:  # the SDK would drop them and submit the rest
                 raise RequestError([Problem(each, f"is no argument of {name}") for each in unknown])
             return await super().call_tool(name, arguments, context)
         except AudioextError as error:
@@ -240,7 +240,7 @@ async def _refresh(job: Job) -> None:
 
 
 def _submit_tool(client: Client, request: type[Request]) -> Callable[..., Awaitable[JobInfo]]:
-    """Return the tool that submits a *request*: its parameters are the request's fields, declared there alone."""
+    """Return the tool that submits a *request*; its parameters are generated from the request's fields."""
 
     async def submit(key: str, **fields: object) -> JobInfo:
         given = {name: value for name, value in fields.items() if value is not None}
@@ -250,14 +250,14 @@ def _submit_tool(client: Client, request: type[Request]) -> Callable[..., Awaita
     submit.__name__ = "extend" if is_extend else "add_instrumental"
     submit.__doc__ = (
         f"{'Continue a piece of music' if is_extend else 'Give a voice or a melody an accompaniment'}: submit it, and"
-        " return its job at once. It is paid for once a key, also if this call is repeated. All problems are told"
+        " return its job at once. Each key is paid for once, even if this call is repeated. All problems are reported"
         " together, before anything is sent. Go on with `wait`."
     )
-    annotated: Any = Annotated  # with types that are known at run time alone
+    annotated: Any = Annotated  # for types known only at run time
     parameters = [inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, annotation=Key)]
     for name, kind, default, words in request_fields(request):
         described = annotated[str | None if name == "file" else kind, Field(description=words)]
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters.append(inspect.Parameter(name, keyword, default=default, annotation=described))
-    submit.__signature__ = inspect.Signature(parameters, return_annotation=JobInfo)  # type: ignore[attr-defined]  # functions have it where it is set
+    submit.__signature__ = inspect.Signature(parameters, return_annotation=JobInfo)  # type: ignore[attr-defined]  # it may be set on functions
     return submit

@@ -1,7 +1,7 @@
-"""The options of the commands: a command is a class that inherits those it has, and that says what it does.
+"""The options of the commands: a command is a class that inherits its options and has a method `run`.
 
 The docstring of an option is its help. The classes have no slots, since a command inherits from several of them.
-Annotations are evaluated here, not kept as text: the parser would look for their names in the module of the command.
+Annotations are not postponed here: the parser would look up their names in the module of the command.
 """
 
 import abc
@@ -33,12 +33,12 @@ SHOWN = Parameter(show_default=True)
 
 
 def env(variable: str, words: str | None = None) -> Parameter:
-    """Say that the environment may give an option, and what it is in *words*."""
+    """Return a parameter that may also come from the environment, with *words* as its help."""
     return Parameter(env_var=variable) if words is None else Parameter(env_var=variable, help=words)
 
 
 def check_positive(_: object, value: float | None) -> None:
-    """Check that the *value* of an option can be waited for, or be divided by; `Number` lets NaN through."""
+    """Check that the *value* of an option is finite and above 0; `Number` would accept NaN."""
     if value is not None and not 0 < value < math.inf:
         raise ValueError("It must be a finite number above 0.")
 
@@ -46,8 +46,8 @@ def check_positive(_: object, value: float | None) -> None:
 POSITIVE = Parameter(validator=check_positive)
 PORT = Parameter(validator=Number(gte=0, lte=65_535))
 
-Ref = Annotated[str, Parameter(help="The job's ref as `extend` and `jobs` print it, or how it alone begins.")]
-Meta = Annotated[tuple[str, ...], JOB, Parameter(help="NAME=VALUE of the job's own notes; may be repeated.")]
+Ref = Annotated[str, Parameter(help="The job's ref as `extend` and `jobs` print it, or a unique beginning of it.")]
+Meta = Annotated[tuple[str, ...], JOB, Parameter(help="NAME=VALUE of the job's meta; may be repeated.")]
 _HOSTS = "NAME, NAME:PORT or http://NAME to fetch files from, besides public https hosts; may be repeated."
 AllowHosts = Annotated[tuple[str, ...], JOB, env("AUDIOEXT_ALLOW_HOSTS", _HOSTS), Parameter(name="--allow-host")]
 Out = Annotated[Path, JOB, SHOWN, Parameter(help="The folder for the files.")]
@@ -58,7 +58,7 @@ Limit = Annotated[int, OUTPUT, SHOWN, Parameter(help="How many to list, the newe
 
 @frozen(kw_only=True, slots=False)
 class Command(abc.ABC):
-    """One command as it was called, with the options that all commands have."""
+    """One command with its arguments, and the options that all commands have."""
 
     json: Annotated[bool, OUTPUT] = False
     """Print JSON on stdout, one object a line, and nothing else."""
@@ -67,13 +67,13 @@ class Command(abc.ABC):
     debug: Annotated[bool, OUTPUT] = False
     """Log more, and show the traceback of an error."""
     log_format: Annotated[Literal["text", "json"], OUTPUT, env("AUDIOEXT_LOG_FORMAT")] = "text"
-    """Log lines for people or, one object a line, for machines."""
+    """The format of log lines: text, or one JSON object a line."""
 
     is_server: ClassVar[bool] = False
 
     @abc.abstractmethod
     async def run(self, screen: Screen) -> Exit | None:
-        """Do it, and return the exit code unless all is well; what it raises has its own in `execution`."""
+        """Run the command, and return an exit code, `None` for 0; `execution` maps exceptions to exit codes."""
 
 
 @frozen(kw_only=True, slots=False)
@@ -84,25 +84,25 @@ class StoreOptions:
     """Where jobs are: sqlite:///FILE, redis://HOST or memory://; audioext.db, or audioext-sandbox.db with --sandbox."""
 
     sandbox_store: ClassVar[str] = "sqlite:///audioext-sandbox.db"
-    """Jobs of an in-process sandbox are kept apart: the real API would know none of them."""
+    """Jobs of an in-process sandbox have a store of their own: the real API knows none of them."""
 
     @property
     def is_sandboxed(self) -> bool:
-        """Whether the jobs are those of in-process sandboxes; the option is in the words of each command."""
+        """Whether the jobs are those of in-process sandboxes; each command declares `--sandbox` with its own help."""
         return bool(getattr(self, "sandbox", False))
 
     @property
     def store_url(self) -> str:
-        """The store that was asked for, or the default one."""
+        """The URL of the chosen store, or of the default one."""
         return self.store or (self.sandbox_store if self.is_sandboxed else "sqlite:///audioext.db")
 
 
 @frozen(kw_only=True, slots=False)
 class LookOptions(StoreOptions):
-    """Whose jobs a command looks at."""
+    """Which jobs a command looks at."""
 
     sandbox: Annotated[bool, JOB] = False
-    """The jobs of commands that ran with --sandbox."""
+    """Look at the jobs of commands that ran with --sandbox."""
 
 
 @frozen(kw_only=True, slots=False)
@@ -130,18 +130,18 @@ class WebhookOptions:
     public_url: Annotated[str | None, API, env("AUDIOEXT_PUBLIC_URL")] = None
     """Where providers reach the receiver. Without it the status is polled."""
     listen: Annotated[str | None, API, env("AUDIOEXT_LISTEN")] = None
-    """HOST:PORT to listen on, 127.0.0.1:8080 by default; `none` where `audioext listen` does it."""
+    """HOST:PORT to listen on, 127.0.0.1:8080 by default; `none` if `audioext listen` runs there."""
     webhook_key: Annotated[tuple[str, ...], API, env("KIE_WEBHOOK_KEY")] = attrs.field(default=(), repr=False)
     """kie.ai's key that signs webhooks; better in the environment."""
 
 
 @frozen(kw_only=True, slots=False)
 class ConnectOptions(StoreOptions, WebhookOptions, SandboxOptions):
-    """How a client is opened that talks to an API. Keys come from KIE_API_KEY and its like."""
+    """How a client of an API is opened. Keys come from KIE_API_KEY and the like."""
 
     allow_hosts: AllowHosts = ()
     poll_only: Annotated[bool, API] = False
-    """Ask for the status, whatever else is set."""
+    """Use no webhooks, only poll the status."""
     poll_every: Annotated[float | None, API, POSITIVE] = None
     """Seconds between two status calls."""
     timeout: Annotated[float, JOB, env("AUDIOEXT_WAIT_TIMEOUT"), SHOWN, POSITIVE] = 900.0
@@ -150,7 +150,7 @@ class ConnectOptions(StoreOptions, WebhookOptions, SandboxOptions):
 
 @frozen(kw_only=True, slots=False)
 class SavingOptions(ConnectOptions):
-    """What becomes of the result."""
+    """Where the result is saved."""
 
     out: Out = Path()
     no_save: Annotated[bool, JOB] = False
@@ -158,7 +158,7 @@ class SavingOptions(ConnectOptions):
 
     @property
     def folder(self) -> Path | None:
-        """Where the files go, `None` where they are not wanted."""
+        """The folder for the files, `None` with `--no-save`."""
         return None if self.no_save else self.out
 
 
@@ -168,34 +168,34 @@ FIELD_HELP = {
     "file": "The path of an audio file on the machine of this server.",
     "model": "The model, such as V5; required for extend except at MusicGPT.",
     "title": "The title of the result.",
-    "lyrics": "The words to sing, where the API takes them apart from the prompt.",
-    "negative_tags": "Styles that are not wanted.",
-    "vocal_gender": "Who sings; neutral at MusicGPT alone.",
+    "lyrics": "The words to sing, if the API takes them separately from the prompt.",
+    "negative_tags": "Styles to avoid.",
+    "vocal_gender": "Who sings; neutral only at MusicGPT.",
     "style_weight": "0 to 1, in steps of 0.01.",
     "weirdness_constraint": "0 to 1, in steps of 0.01.",
     "audio_weight": "0 to 1, in steps of 0.01.",
     "variety": "0 to 4.",
-    "source_duration": "The source's seconds, to check limits beforehand; a file's are read from it.",
-    "rehost": "Bring a source URL to the provider's own file host first.",
-    "continue_at": "The second of the source from which on it is continued.",
-    "prompt": "What is wanted, or the lyrics, as the API has it.",
+    "source_duration": "The source's length in seconds, to check limits beforehand; read from a file by itself.",
+    "rehost": "Copy a source URL to the provider's own file host first.",
+    "continue_at": "The second of the source to continue from.",
+    "prompt": "A description or the lyrics, depending on the API.",
     "style": "The style of the result.",
-    "tags": "The styles that are wanted; required.",
+    "tags": "The wanted styles; required.",
     "persona_id": "A persona or voice of yours.",
     "persona_model": "What kind of persona it is.",
     "lyrics_section_to_extend": "The part of the lyrics to go on from (MusicGPT).",
-    "instrumental": "Without, or with, a voice.",
+    "instrumental": "Whether the result is without a voice.",
     "num_outputs": "1 or 2 tracks (MusicGPT).",
     "generate_album_cover": "Whether a cover is made (MusicGPT).",
     "lyrics_timestamps": "Whether lyrics come with times (MusicGPT).",
-    "custom": "Use the fields given, or inherit the source's; derived by default.",
+    "custom": "Whether the given fields are used, or the source's inherited; derived by default.",
 }
 SOURCE_NAMES = frozenset({"source", "file", "url", "audio_id"})
-"""What a request calls what a command calls SOURCE."""
+"""The request fields that a command has as SOURCE."""
 
 
 def request_fields(request: type[Request]) -> Iterator[tuple[str, object, object, str]]:
-    """Yield the name, type, default and meaning of each field of a *request*; the provider is not one of these."""
+    """Yield the name, type, default and help of each field of a *request*, except for the provider."""
     hints = get_type_hints(request)
     for each in attrs.fields(request):
         if each.name != "provider":
@@ -203,12 +203,12 @@ def request_fields(request: type[Request]) -> Iterator[tuple[str, object, object
 
 
 def with_fields(command: type[Command], request: type[Request], source: str) -> type[Command]:
-    """Return *command* with SOURCE, which is a *source*, and an option for each other field of *request*."""
-    annotated: Any = Annotated  # with types that are known at run time alone
+    """Return *command* with SOURCE, whose help is *source*, and an option for each other field of *request*."""
+    annotated: Any = Annotated  # for types known only at run time
     fields = {"source": attrs.field(type=annotated[str, Parameter(help=source)])}
     for name, kind, default, words in request_fields(request):
         if name not in SOURCE_NAMES:
-            # What is derived where it is not given can be denied, too.
+            # A flag whose default is derived (None) also has its `--no-` form.
             how = Parameter(help=words, negative=None if default is None else "")
             fields[name] = attrs.field(default=default, type=annotated[kind, REQUEST, how], kw_only=True)
     body, name = {"request": request}, request.__name__

@@ -1,4 +1,4 @@
-"""What the live page shows of a sandbox: its tasks, the webhooks that it sent, and a hand on faults and stages."""
+"""The live page of a sandbox: its tasks and the webhooks that it sent, with controls for faults and stages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from audioext.ui.page import MAX_LISTED, Page, Route, json_response
 
 
 def tasks_page(sandbox: Sandbox) -> Page:
-    """Return the page of a sandbox: its tasks, each as a row whose ref is the task's id."""
+    """Return the live page of a sandbox; each task is a row whose ref is the task's id."""
     tasks = _Tasks(sandbox)
     routes: Sequence[Route] = (
         ("GET", "/jobs", tasks.list),
@@ -65,7 +65,7 @@ class _Tasks:
     async def control(self, request: web.Request) -> web.StreamResponse:
         try:
             self._acts[request.match_info["verb"]](*msgspec.json.decode(await request.read(), type=list[str]))
-        except (TypeError, ValueError) as error:  # no fault, no stage, no JSON, or names where none belong
+        except (TypeError, ValueError) as error:  # not a fault, not a stage, not JSON, or too many arguments
             return json_response({"problem": str(error)}, status=400)
         return json_response(self._played)
 
@@ -91,7 +91,7 @@ class _Tasks:
 
 
 def _row(task: Task) -> dict[str, object]:
-    """Return what the list shows of a task."""
+    """Return a task's row in the list."""
     return {
         "ref": task.id,
         "state": next(reversed(task.reached)),
@@ -108,7 +108,7 @@ def _row(task: Task) -> dict[str, object]:
 
 
 def _details(task: Task) -> dict[str, object]:
-    """Return what else is known of a task, in the form of a job's page; callback URLs are masked."""
+    """Return a task's other details, in the form of a job's page; callback URLs are masked."""
     fields = task.input.fields.items()
     return {
         "model": task.input.model,

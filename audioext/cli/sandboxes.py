@@ -18,7 +18,7 @@ from audioext.models.limits import Pace
 from audioext.sandbox import FaultError, Sandbox
 
 ADDED_SECONDS = 24.0
-"""How much music there is after the point where a source is continued."""
+"""How much music an extension adds after `continue_at`."""
 LEAST_PACE_SECONDS = 0.1
 LEAST_QUIET_SECONDS = 5.0
 QUIET_FACTOR = 2.0
@@ -38,7 +38,7 @@ class SandboxCommand(PlayOptions, Command):
     hmac_key: Annotated[str | None, SANDBOX] = field(default=None, repr=False)
     """Sign kie.ai's webhooks with this key."""
     seed: Annotated[int | None, SANDBOX] = None
-    """Repeats a run: decides ids, music and all that varies."""
+    """Make a run repeatable: the seed decides ids, music and everything random."""
     ui: Annotated[bool, OUTPUT] = False
     """Show the tasks and their webhooks on a live page, for a browser on this machine."""
     ui_port: Annotated[int, OUTPUT, SHOWN, PORT] = 8091
@@ -50,7 +50,7 @@ class SandboxCommand(PlayOptions, Command):
         if self.api_key is not None:
             given["api_key"] = self.api_key
         try:
-            # The signals come first: whoever reads that it is ready may end it at once.
+            # Signal handlers come first: a parent process may stop us as soon as it reads that we are ready.
             async with AsyncExitStack() as stack:
                 stopped = stack.enter_context(stop_signals())
                 sandbox = await stack.enter_async_context(open_sandbox(self, **given))
@@ -69,7 +69,7 @@ class SandboxCommand(PlayOptions, Command):
             raise ConfigError(message) from error
 
     def _described(self, sandbox: Sandbox) -> str:
-        # The default key is no secret; one that was given may be used elsewhere, and is not shown.
+        # The default key is no secret; a given key may be used elsewhere, so it is not shown.
         key = sandbox.api_key if self.api_key is None else "…"
         command = f"{program()} extend {sandbox.track_ids[0]} --base-url {sandbox.bases['kie']} --poll-every 1"
         fields = "--model V5 --continue-at 60 --prompt more --style Piano --title 'Part 2'"
@@ -87,7 +87,7 @@ class SandboxCommand(PlayOptions, Command):
 
 @asynccontextmanager
 async def open_sandbox(options: PlayOptions, **given: object) -> AsyncGenerator[Sandbox]:
-    """Run a sandbox in this process, which signs its webhooks with a key of its own."""
+    """Run a sandbox in this process, with a random key that signs its webhooks."""
     values = {"extension_seconds": ADDED_SECONDS, "hmac_key": secrets.token_hex(), **given}
     try:
         async with Sandbox(speed=options.speed, faults=options.fault, **values) as sandbox:  # type: ignore[arg-type]  # from options
@@ -97,7 +97,7 @@ async def open_sandbox(options: PlayOptions, **given: object) -> AsyncGenerator[
 
 
 def provider_settings(name: str, sandbox: Sandbox) -> Mapping[str, object]:
-    """Return the settings of the provider called *name* as the *sandbox* plays it: its address, keys and speed."""
+    """Return the settings of the provider called *name* at *sandbox*: address, keys and a pace that fits its speed."""
     pace = Pace()
     least = LEAST_PACE_SECONDS
     quick = {each: max(least, getattr(pace, each) / sandbox.speed) for each in ("first", "every", "slowest")}

@@ -1,6 +1,6 @@
-"""Where a command's words go, and how: results to stdout, all else to stderr, JSON alone where it was asked for.
+"""The output of commands: results go to stdout, all else to stderr; with `--json` stdout has only JSON.
 
-Times, states and tables are written for people, and foreign text so that it cannot harm a terminal.
+Times, states and tables are formatted for people, and untrusted text so that it cannot harm a terminal.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def program() -> str:
-    """Return what to type to run another command: the name where the shell finds it, else as it was typed now."""
+    """Return how to call this program: by its name if the shell finds it, else as it was called now."""
     typed = Path(sys.argv[0])
     if typed.name != NAME:
         return f"python -m {NAME}" if typed.parts[-2:] == (NAME, "__main__.py") else NAME
@@ -44,13 +44,13 @@ def program() -> str:
 
 
 def clean(text: object) -> str:
-    """Return *text* on one line and without control characters: titles and errors are written by strangers."""
+    """Return *text* on one line and without control characters: titles and errors are untrusted."""
     letters = (" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in str(text))
     return "".join(letters).strip()
 
 
 def span(value: float) -> str:
-    """Return a time of *value* seconds: `0.4 s`, `48 s`, `2 min 03 s`, `3 h 20 min`, `2 d 5 h`."""
+    """Format *value* seconds: `0.4 s`, `48 s`, `2 min 03 s`, `3 h 20 min`, `2 d 5 h`."""
     if value < TENTHS_BELOW_SECONDS:
         return f"{max(0.0, value):.1f} s"
     if value < MINUTES_FROM_SECONDS:
@@ -65,19 +65,19 @@ def span(value: float) -> str:
 
 
 def length(value: float | None) -> str:
-    """Return the length of a recording: `44.1 s`."""
+    """Format the length of a recording (seconds): `44.1 s`."""
     return "?" if value is None else f"{value:.1f} s"
 
 
 def moment(at: float) -> str:
-    """Return a point in time as people here read it."""
+    """Format a time (Unix seconds) in the local time zone."""
     return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def dump(value: Mapping[str, object]) -> str:
-    """Return *value* as one line of JSON; what a terminal could obey or not show is escaped."""
+    """Return *value* as one line of JSON; characters that a terminal would interpret or cannot show are escaped."""
     line = json.dumps(value, ensure_ascii=False, default=_plain)
-    line = _SURROGATES.sub(lambda found: rf"\\u{ord(found[0]):04x}", line)  # of names of files that are no UTF-8
+    line = _SURROGATES.sub(lambda found: rf"\\u{ord(found[0]):04x}", line)  # from file names that are not UTF-8
     return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in line)
 
 
@@ -91,25 +91,25 @@ _OF_STORE = ("sandbox", "store")
 _OF_API = ("base_url", "public_url", "listen", "poll_every", "poll_only")
 _OF_FILES = ("allow_hosts",)
 _TAKEN = {"extend": (*_OF_API, *_OF_FILES), "wait": (*_OF_API, *_OF_FILES), "save": _OF_FILES}
-"""The options that lead another command to the same job, beside those of its store, which all have."""
+"""The options that a hint repeats so that the command finds the same job, besides those of the store."""
 
 
 def _console(*, is_error: bool) -> Console:
-    # Lines are never broken by us: what people copy has to stay in one piece.
+    # No hard wrapping: commands that people copy must stay on one line.
     return Console(file=sys.stderr if is_error else sys.stdout, highlight=False, soft_wrap=True)
 
 
 def _shown(text: str) -> str:
-    """Return *text* without what a terminal could obey, whoever wrote it; only its lines stay lines."""
+    """Return *text* without control characters other than newlines; tabs become spaces."""
     return "\n".join(map(printable, text.expandtabs().split("\n")))
 
 
 @define(eq=False, kw_only=True)
 class Screen:
-    """The two streams of one *command*, and which job it is about, for whoever interrupts it.
+    """The two streams of one *command*, and its job's `ref`, for hints after an error or interruption.
 
-    `base_url` is where its API is, if not at the vendor's own address. `is_asked` says that a submit is under way, so
-    that there may be a task.
+    `base_url` is the API's address if it is not the vendor's own. `is_asked` says that a submit has begun, so that
+    there may be a task.
     """
 
     command: object = None
@@ -120,11 +120,11 @@ class Screen:
     base_url: str | None = None
     is_asked: bool = False
     _below: Callable[[Text], object] = field(default=lambda _: None, init=False)
-    """Shows below the last line what is under way."""
+    """Updates the status line below the output."""
 
     @property
     def is_sandboxed(self) -> bool:
-        """Whether the job is a sandbox's, which ends with its command."""
+        """Whether the job is that of an in-process sandbox, which ends with the command."""
         return bool(getattr(self.command, "is_sandboxed", False))
 
     @property
@@ -133,9 +133,9 @@ class Screen:
         return not str(getattr(self.command, "store_url", "")).startswith("memory:")
 
     def hint(self, name: str, *options: str, of: str = "") -> str:
-        """Return what to type to run the command called *name*, *of* this job's ref or a track's id.
+        """Return the command line that runs the command *name* on *of*, a job's ref or a track's id.
 
-        An id that looks like an option, as strangers may choose theirs, comes last and behind `--`.
+        An untrusted id that looks like an option comes last, behind `--`.
         """
         names = (*_OF_STORE, *_TAKEN.get(name, ()))
         if self.is_sandboxed:
@@ -145,7 +145,7 @@ class Screen:
         return f"{program()} {shlex.join((name, *(of_it or words)))}"
 
     def _given(self, name: str) -> Iterator[str]:
-        """Yield an option of this command as it was given; a password is not repeated."""
+        """Yield an option of this command as it was given, unless it contains a password."""
         value = getattr(self.command, name, None)
         if name == "base_url":
             value = self.base_url or value
@@ -158,58 +158,58 @@ class Screen:
                     yield from (option, text)
 
     def emit(self, value: Mapping[str, object]) -> None:
-        """Print one JSON object on one line of stdout, at once."""
+        """Print one JSON object on one line of stdout, and flush."""
         print(dump(value), flush=True)
 
     def result(self, text: str = "", *, style: str = "", json: Mapping[str, object] | None = None) -> None:
-        """Print a line of the result; where JSON was asked for print *json* instead, if there is any."""
+        """Print a line of the result; with `--json` print *json* instead, if given."""
         if not self.json:
             self.out.print(Text(_shown(text), style=style))
         elif json is not None:
             self.emit(json)
 
     def note(self, text: str | Text, *, json: Mapping[str, object] | None = None) -> None:
-        """Print a line that is no result, on stderr; where JSON was asked for print *json* instead, if there is any."""
+        """Print a line on stderr that is not a result; with `--json` print *json* on stdout instead, if given."""
         if self.json and json is not None:
             self.emit(json)
         else:
             self.err.print(Text(_shown(text)) if isinstance(text, str) else text)
 
     def error(self, text: str, *, json: Mapping[str, object]) -> None:
-        """Print what went wrong; where JSON was asked for print *json* instead."""
+        """Print an error; with `--json` print *json* instead."""
         self.note(Text.assemble(("audioext: ", "bold red"), _shown(text)), json=json)
 
-    # --- the steps of a task, live on a terminal, one plain line a step elsewhere --------------------------
+    # --- the steps of a task: live on a terminal, else one plain line each ---------------------------------
 
     @contextmanager
     def live(self) -> Generator[None]:
-        """Show what is under way; it is cleared away at the end, and not shown where nobody looks."""
+        """Show a status line while the context is open, if stderr is a terminal."""
         status = self.err.status("")
         self._below = status.update
         with status if self.err.is_terminal else nullcontext():
             yield
 
     def step(self, word: str, words: str, *, after: float | None = None) -> None:
-        """Show that something is done, *after* so many seconds where that is known."""
+        """Print a finished step, with the seconds *after* which it was reached, if known."""
         since = "" if after is None else f"+{span(after)}"
         tick = ("✔ ", "green") if self.err.is_terminal else ""
         self.err.print(Text.assemble(tick, f"{word:<{STEP_LETTERS}} {since:>{STEP_LETTERS}}  {words}"))
 
     def waiting(self, what: str) -> None:
-        """Show what is waited for now."""
+        """Show in the status line what the command waits for."""
         self._below(Text(f"waiting for {what}"))
 
     def moving(self, name: str, so_far: int, in_all: int | None) -> None:
-        """Show how much of a file has moved."""
+        """Show a file's progress in the status line."""
         of = "" if in_all is None else f" of {decimal(in_all)}"
         self._below(Text(f"{decimal(so_far)}{of}  {clean(name)}"))
 
-    # --- what there is -------------------------------------------------------------------------------------
+    # --- lists and tables ----------------------------------------------------------------------------------
 
     def list(
         self, what: str, headers: Sequence[str], rows: Sequence[tuple[Sequence[object], Mapping[str, object]]]
     ) -> None:
-        """Print *what* was found in the store, each as a row of a table or as a JSON object."""
+        """Print rows of the store as a table, with `--json` as one object each; *what* names them if there are none."""
         if self.json:
             for _, facts in rows:
                 self.emit(facts)
@@ -219,7 +219,7 @@ class Screen:
             self.note(f"no such {what} in this store")
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Print a table of the result, or one block a row where the terminal is too narrow for it."""
+        """Print a table, or one block per row if the terminal is too narrow for it."""
         cells = [headers, *([clean(cell) for cell in row] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]

@@ -1,6 +1,6 @@
-"""The commands that make or await a task: `extend`, `instrumental` and `wait`; then `save`.
+"""The commands that submit or await a task: `extend`, `instrumental`, `wait` and `save`.
 
-Each step is shown as it is made: live on a terminal, one plain line a step elsewhere.
+Each step is shown when it is done: live on a terminal, else one plain line each.
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
 from audioext.ui.objects import BY, job_object, problem_of, stage_objects, state_of, track_object
 
-_JobUrl = Annotated[str | None, API, Parameter(help="The API's address, where it is not that of the submit.")]
+_JobUrl = Annotated[str | None, API, Parameter(help="The API's address, if it is not that of the submit.")]
 _PATIENCE_SECONDS = 0.3
 _TRACK_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _NEXT = {None: "submitted", Stage.SUBMITTED: "text", Stage.TEXT: "first", Stage.FIRST: "complete"}
 
 LISTENED_SECONDS = 10.0
-"""How long a wait listens before it looks: a task takes longer than that, but a wrong address need not."""
-SLOW_FACTOR = 5.0  # so much longer it listens where nothing is wrong with the address
+"""How long a wait without a webhook lasts before the public URL is checked."""
+SLOW_FACTOR = 5.0  # how much longer it waits, if the check found nothing wrong, before it says so
 
 
 @frozen(slots=False)
 class _Submits(SavingOptions, Command):
-    """What `extend` and `instrumental` have in common; `with_fields` adds SOURCE and the fields of their request."""
+    """The common base of `extend` and `instrumental`; `with_fields` adds SOURCE and the fields of their request."""
 
     source: ClassVar[str]
     request: ClassVar[type[Request]]
@@ -77,14 +77,14 @@ class _Submits(SavingOptions, Command):
     key: Annotated[str | None, JOB] = field(default=None, kw_only=True)
     """A name for this submit: the same key gives the same job, never a second task."""
     no_wait: Annotated[bool, JOB] = field(default=False, kw_only=True)
-    """Submit, print the ref, and leave it to `listen` or `wait`."""
+    """Submit, print the ref, and exit; `listen` or `wait` follows the job."""
 
     async def run(self, screen: Screen) -> None:
-        """Submit the request, watch it, save what comes of it, and report."""
+        """Submit the request, show its stages, save the files, and print the tracks."""
         if self.sandbox and self.no_wait:
             message = (
-                "--no-wait with --sandbox would leave a task that ends with this command; that of "
-                "`audioext sandbox` goes on: submit to it with --base-url"
+                "with --sandbox the task would end with this command, so --no-wait makes no sense; start "
+                "`audioext sandbox` in another terminal, and submit to it with --base-url"
             )
             raise ConfigError(message)
         source = read_source(self.source, ids=self.request is Extend)
@@ -95,20 +95,20 @@ class _Submits(SavingOptions, Command):
         except RequestError as error:
             if "audio_id" not in source or _TRACK_ID.fullmatch(self.source):
                 raise
-            doubt = Problem("source", f"no file is named {self.source!r}, so it was taken for a track's id")
+            doubt = Problem("source", f"there is no file {self.source!r}, so it was taken for a track's id")
             raise RequestError([doubt, *error.problems]) from error
 
     async def _submit(self, screen: Screen, request: Request) -> None:
         meta, options = read_meta(self.meta), self
         if not (self.sandbox or _has_key(real_provider(self.provider, self.base_url, screen))):
-            options = attrs.evolve(self, store="memory://")  # it will be refused, and leaves no file
+            options = attrs.evolve(self, store="memory://")  # the submit will be refused: create no file
         async with open_client(options, self.provider, screen, base_url=self.base_url) as opened:
             screen.is_asked = True
             with screen.live():
                 try:
                     job = await submit(opened, request, key=self.key, meta=meta)
-                except asyncio.CancelledError:  # closing lets a POST have its answer
-                    words = "the submit is given some seconds for its answer; Ctrl-C again leaves at once"
+                except asyncio.CancelledError:  # closing the client waits for the answer of a POST
+                    words = "waiting some seconds for the submit's answer; Ctrl-C again exits at once"
                     asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, screen.note, words)
                     raise
                 screen.ref = job.ref
@@ -135,7 +135,7 @@ class WaitCommand(SavingOptions, Command):
     base_url: _JobUrl = field(default=None, kw_only=True)
 
     async def run(self, screen: Screen) -> None:
-        """Wait for a job of the store, whichever process submitted it, then save and report."""
+        """Wait for a job of the store, submitted by any process, then save and print the tracks."""
         record = (await _find(self, screen, self.ref)).record
         async with open_client(self, record.provider, screen, base_url=_api_url(self.base_url, record)) as opened:
             job = await opened.client.job(record.ref)
@@ -161,7 +161,7 @@ class SaveCommand(LookOptions, Command):
         if job.verdict is Verdict.OPEN:
             raise too_early(job)
         base_url = _api_url(self.base_url, job.record)
-        # A sandbox has ended; an API can be asked for fresh links.
+        # For fresh links: an API can be asked for them, but a sandbox has ended.
         asked = () if self.is_sandboxed else (real_provider(job.provider, base_url, screen),)
         async with looking_client(self, *asked, allow_hosts=self.allow_hosts) as client:
             job = await client.job(job.ref)
@@ -173,12 +173,12 @@ class SaveCommand(LookOptions, Command):
 
 
 def _api_url(given: str | None, record: Record) -> str | None:
-    """Return where the API of a job is: where the command line says, else where it was submitted to."""
+    """Return the address of a job's API: the command line's, else that of its submit, else the environment's."""
     return given or record.asked.base_url or os.environ.get(BASE_URL_VARIABLE)
 
 
 async def _find(options: StoreOptions, screen: Screen, ref: str) -> Job:
-    """Find a job before a client is made for its provider."""
+    """Find a job, whose provider is needed to make the client."""
     async with looking_client(options) as client:
         job = await find_job(client, screen, ref)
     screen.ref = job.ref
@@ -186,29 +186,29 @@ async def _find(options: StoreOptions, screen: Screen, ref: str) -> Job:
 
 
 def _has_key(provider: Provider) -> bool:
-    """Say whether *provider* has a key, or the client will find one for it."""
+    """Return whether *provider* has a key, or the environment has one for it."""
     return provider.info.has_key or bool(os.environ.get(provider.info.key_variable, "").strip())
 
 
 async def _ask(opened: OpenClient, job: Job) -> None:
-    """Ask the provider once: the callback may have come to a receiver that is gone."""
+    """Poll the status once: a webhook may have gone to a receiver that no longer runs."""
     if job.verdict is Verdict.COMPLETE or job.task_id is None:
         return
     if not _has_key(opened.provider):
         variable = opened.provider.info.key_variable
-        opened.screen.note(f"without {variable} nobody can be asked; waiting for a listener on this store")
+        opened.screen.note(f"without {variable} the status cannot be polled; waiting for a listener on this store")
         return
     try:
         await job.refresh()
     except (ProviderError, RequestError) as error:
-        opened.screen.note(f"the status could not be asked for, waiting on: {clean(error)}")
+        opened.screen.note(f"the status could not be polled, still waiting: {clean(error)}")
 
 
 # --- the steps --------------------------------------------------------------------------------------------------
 
 
 def show_submitted(screen: Screen, job: Job) -> None:
-    """Show that a job was made; without a task id its outcome is not known yet."""
+    """Show that a job was submitted, or that its POST had no answer with a task id."""
     at = next((item.at for item in job.record.reached if item.stage is Stage.SUBMITTED), None)
     if at is not None:
         screen.step("submitted", f"job {job.ref}", after=at - job.record.created_at)
@@ -221,7 +221,7 @@ def show_submitted(screen: Screen, job: Job) -> None:
 async def submit(
     opened: OpenClient, request: Request, *, key: str | None = None, meta: Mapping[str, object] | None = None
 ) -> Job:
-    """Submit *request* and show the upload of its file and the job."""
+    """Submit *request*, and show the upload of its file and the job."""
     screen = opened.screen
     name = request.path.name if request.path is not None else ""
     size: int | None = None
@@ -240,7 +240,7 @@ async def submit(
 
 
 async def watch(opened: OpenClient, job: Job, *, patience: float = LISTENED_SECONDS) -> None:
-    """Show each stage as it is reached; say so where no webhook comes for *patience* seconds."""
+    """Show each stage as it is reached; if no webhook comes for *patience* seconds, find out why and say so."""
     screen = opened.screen
     doubts = asyncio.create_task(_doubt(opened, job, patience))
     try:
@@ -252,7 +252,7 @@ async def watch(opened: OpenClient, job: Job, *, patience: float = LISTENED_SECO
             screen.waiting(_NEXT.get(event.stage, "the files"))
     except JobExpiredError:
         raise
-    except StageTimeoutError as error:  # it names the next stage, but what was waited for is the last
+    except StageTimeoutError as error:  # it names the next stage, but this waits for the last
         raise too_early(job) from error
     finally:
         doubts.cancel()
@@ -263,14 +263,14 @@ async def watch(opened: OpenClient, job: Job, *, patience: float = LISTENED_SECO
 async def finish(
     opened: OpenClient, job: Job, *, out: Path | None, overwrite: bool = False
 ) -> tuple[Song, tuple[Path, ...]]:
-    """Await the song, save it into the folder *out*, if there is one, and return it and the files."""
+    """Await the song, save it into the folder *out* unless that is None, and return it and the files."""
     await watch(opened, job)
     song = await job
     return song, () if out is None else await save(song, out, opened.screen, overwrite=overwrite)
 
 
 async def save(song: Song, folder: Path, screen: Screen, *, overwrite: bool = False) -> tuple[Path, ...]:
-    """Save *song* into *folder*, and show each file as it moves and when it is there."""
+    """Save *song* into *folder*, and show the progress of each file."""
     paths = await song.save(folder, overwrite=overwrite, progress=lambda path, *size: screen.moving(path.name, *size))
     for path in paths:
         screen.step("saved", f"{path} ({decimal(path.stat().st_size)})")
@@ -278,7 +278,7 @@ async def save(song: Song, folder: Path, screen: Screen, *, overwrite: bool = Fa
 
 
 def report(screen: Screen, job: Job, song: Song, paths: Sequence[Path]) -> None:
-    """Print the tracks, as a table and how to go on from one of them, or as one JSON object."""
+    """Print the tracks: as a table with a hint how to extend one, or as one JSON object."""
     if screen.json:
         tracks = [track_object(track) for track in song.tracks]
         screen.emit({**job_object(job.record), "stages": stage_objects(job.record), "tracks": tracks, "files": paths})
@@ -291,22 +291,22 @@ def report(screen: Screen, job: Job, song: Song, paths: Sequence[Path]) -> None:
         rows.append((number, track.title or "", length(seconds or track.duration), size, path or track.audio_url))
     screen.table(("track", "title", "duration", "size", "file" if paths else "url"), rows)
     ids = [track.id for track in song.tracks if track.id is not None and track.extends_by_id]
-    ids = [each for each in ids if read_source(each, ids=True) == {"audio_id": each}]  # no URL, no file of this machine
+    ids = [each for each in ids if read_source(each, ids=True) == {"audio_id": each}]  # else it names a URL or a file
     if ids and not screen.is_sandboxed:
         model = () if job.record.model is None else ("--model", job.record.model)
         command = screen.hint("extend", "--provider", job.provider, *model, of=ids[0])
-        screen.note(f"\nGo on from a track: {command}")
+        screen.note(f"\nExtend a track: {command}")
 
 
 def too_early(job: Job) -> StageTimeoutError:
-    """Return the error that a job is not complete, with what its last status call said."""
+    """Return the error for a job that is not complete, with the problem that its last answer reported."""
     problem = problem_of(job.record)
     said = "" if problem is None else f"; its last answer said: {problem}"
     return StageTimeoutError(f"job {job.ref} is not complete: it is at {state_of(job.record)}{said}", job=job)
 
 
 async def _doubt(opened: OpenClient, job: Job, patience: float) -> None:
-    """Say what keeps webhooks away, if none has come after a while; where they cannot come, ask for the status."""
+    """If no webhook has come after a while, print what keeps them away; if they cannot come, poll the status."""
     url = opened.client.public_url
     if url is None:
         return

@@ -31,7 +31,7 @@ FORMS: Mapping[str, CallbackForm] = {
     "kie-jobs": CallbackForm(),
     "sunoapi": CallbackForm(wide=True, all_songs=True),
 }
-"""The APIs that call for each stage; the others have no such webhooks."""
+"""The APIs that send a webhook for each stage."""
 STAGES: Mapping[str, TaskStage | None] = {**{stage.word: stage for stage in TaskStage}, "error": None}
 
 
@@ -43,7 +43,7 @@ class TriggerCommand(LookOptions, Command):
     job: Annotated[Ref, Parameter(name="--job"), JOB] = field(kw_only=True)
 
     async def run(self, screen: Screen) -> None:
-        """Give this store's inbox the webhook of one stage, with tracks that nobody made."""
+        """Feed this store's inbox the webhook of one stage, with made-up tracks."""
         api, _, stage = self.event.partition(".")
         if api not in FORMS or stage not in STAGES:
             known = f"one of {', '.join(FORMS)}, a dot, and one of {', '.join(STAGES)}"
@@ -51,7 +51,7 @@ class TriggerCommand(LookOptions, Command):
         async with looking_client(self) as client:
             record = (await find_job(client, screen, self.job)).record
             if record.provider != api or URL(record.asked.base_url or "").host not in LOOPBACK_HOSTS:
-                message = f"job {record.ref} is no job of {api} at a sandbox: what is made up would stay in it for ever"
+                message = f"job {record.ref} is no job of {api} at a sandbox: made-up tracks would stay in it for ever"
                 raise ConfigError(message)
             (callback,) = FORMS[api].callbacks(_made_up(record, STAGES[stage]))
             hook = Webhook(headers={"Content-Type": "application/json"}, body=msgspec.json.encode(callback.body))
@@ -62,11 +62,11 @@ class TriggerCommand(LookOptions, Command):
         facts = {"event": self.event, "ref": record.ref, "status": status}
         is_same = (after.reached, after.verdict) == (record.reached, record.verdict)
         news = f"; nothing changed, it is at {state_of(after)}" if is_same else ""
-        screen.result(f"job {record.ref} was told of {stage}{news}", json=facts)
+        screen.result(f"job {record.ref} received {stage}{news}", json=facts)
 
 
 def _made_up(record: Record, stage: TaskStage | None) -> Task:
-    """Return the task of a job as its API has it at *stage*, or failed; its tracks are the same at every stage."""
+    """Return a job's made-up task at *stage*, or failed without one; its tracks are the same at every stage."""
     names = [str(uuid.uuid5(uuid.NAMESPACE_URL, f"{record.ref}/{number}")) for number in range(record.expected_tracks)]
     task_id = record.task_id or uuid.uuid5(uuid.NAMESPACE_URL, record.ref).hex
     title = record.request.title or "made up"

@@ -1,4 +1,4 @@
-"""The four APIs on this machine: their wire formats from the other side, real audio, faults on demand.
+"""A local stand-in for the four APIs: the server side of their wire formats, real audio, faults on demand.
 
 Importing this package needs neither numpy nor soundfile; starting a `Sandbox` does.
 """

@@ -1,4 +1,4 @@
-"""Real audio for the sandbox: reads and writes files, makes music, continues a source and accompanies it."""
+"""Real audio for the sandbox: reads and writes files, makes music, extends a source and accompanies it."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ MOST_SAMPLES: Final = 20 * 60 * 48_000 * 2  # 20 minutes of stereo, 460 MB: a sm
 STEREO: Final = 2
 PCM_16_SCALE: Final = 32_768
 
-LEVEL: Final = 0.5  # of a finished piece's peaks, which leaves room for what is added later
-JOINT_SECONDS: Final = 0.03  # what a cross-fade may touch of the source before the cut
+LEVEL: Final = 0.5  # of a finished piece's peaks, which leaves headroom for later additions
+JOINT_SECONDS: Final = 0.03  # how much of the source before the cut a cross-fade may change
 LISTEN_SECONDS: Final = 20.0
 LOOPS_SECONDS: Final = ((2.5, 4.5), (5.0, 9.0))  # the shortest and the longest loop of a variant
-LEAST_LOOP_SECONDS: Final = 0.5  # a shorter loop is a buzz, so then a tune is played instead
+LEAST_LOOP_SECONDS: Final = 0.5  # a shorter loop sounds like a buzz, so a tune is played instead
 LOOP_GAIN: Final = 0.85
 TUNE_GAIN: Final = 0.5
 SILENT_BELOW: Final = 1e-5  # RMS, -100 dB: below the last of 16 bits
 LONGEST_FADE_SECONDS: Final = 7.0
 FADE_SHARE: Final = 0.35
 SOURCE_GAIN: Final = 0.6  # makes room for the accompaniment
-PLAYED_GAINS: Final = (0.05, (1 - SOURCE_GAIN) / LEVEL)  # heard even beside silence, and never too loud together
+PLAYED_GAINS: Final = (0.05, (1 - SOURCE_GAIN) / LEVEL)  # audible even beside silence, and without clipping
 
-RATE_HZ: Final = 22_050  # nothing played here is higher than half of it, and an MP3 of 44,100 Hz takes twice as long
+RATE_HZ: Final = 22_050  # no tone here is above half of it, and an MP3 of 44,100 Hz takes twice as long
 A4_HZ: Final = 440.0
 A4_PITCH: Final = 69  # pitches are MIDI numbers: 12 to the octave
 MAJOR: Final = (0, 2, 4, 5, 7, 9, 11)  # semitones above the root
-PENTATONIC: Final = (0, 2, 4, 7, 9)  # of these five, any two sound well together
+PENTATONIC: Final = (0, 2, 4, 7, 9)  # any two of these five sound good together
 VOICE_BEAT_SECONDS: Final = 0.625  # the voice and its accompaniment: 96 beats a minute in C major
 VOICE_ROOT: Final = 60  # C4
 BEATS_IN_BAR: Final = 4
 LOOP_BEATS: Final = 16
 MELODY_BEATS: Final = 32
-PHRASE_BEATS: Final = (6, 8)  # what is sung, and what is sung with the breath after it
-PLUCKED: Final = (1.0, 0.4, 0.15, 0.06, 0.03)  # how strong the partials of a tone are, from the fundamental up
+PHRASE_BEATS: Final = (6, 8)  # the sung part, and the same with the breath after it
+PLUCKED: Final = (1.0, 0.4, 0.15, 0.06, 0.03)  # the strengths of a tone's partials, from the fundamental up
 FLUTE: Final = (1.0, 0.3, 0.14, 0.05)
-SUNG: Final = (0.7, 0.8, 1.0, 0.7, 0.45, 0.2, 0.12, 0.1)  # what the throat makes of an alto's notes on "ah"
+SUNG: Final = (0.7, 0.8, 1.0, 0.7, 0.45, 0.2, 0.12, 0.1)  # an alto's notes on "ah"
 TURNS: Final = ((0, 4, 5, 3), (5, 3, 0, 4), (0, 5, 3, 4), (0, 3, 5, 4))  # degrees of the scale, one a bar
 PATTERNS: Final = ((0, 1, 2, 3, 4, 3, 2, 1), (0, 2, 1, 2, 4, 2, 3, 2), (4, 3, 2, 1, 0, 1, 2, 3))
-"""What is plucked in a bar: at each eighth a tone of the chord, counted up from its root."""
-RHYTHMS: Final = ((0.0, 1.0, 2.0, 3.5), (0.0, 1.5, 2.0, 3.0))  # on which beats an even and an odd bar have a new note
+"""The plucked notes of a bar: at each eighth a tone of the chord, counted up from its root."""
+RHYTHMS: Final = ((0.0, 1.0, 2.0, 3.5), (0.0, 1.5, 2.0, 3.0))  # the beats of the notes in even and in odd bars
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ class AudioError(ValueError):
     """These bytes are not audio that the sandbox can use; send a whole WAV, FLAC, OGG or MP3 file."""
 
     def __init__(self, problem: str) -> None:
-        """Say what is wrong with the file, and what to send instead."""
+        """Build the message from what is wrong with the file."""
         super().__init__(f"The audio file {problem}; send a whole {FORMATS_READ} file.")
 
 
@@ -86,15 +86,15 @@ class Clip:
 def load(data: bytes, *, most_samples: int = MOST_SAMPLES) -> Clip:
     """Decode a WAV, FLAC, OGG (Vorbis, Opus) or MP3 file; more than two channels are mixed to one.
 
-    *most_samples* bounds what may come out, over both channels.
+    *most_samples* bounds the decoded samples, over both channels.
 
     Raises:
-        AudioError: the bytes are empty, no audio, damaged, silent of frames, too long, or of an absurd rate.
+        AudioError: the bytes are empty, no audio, damaged, without frames, too long, or of an absurd rate.
     """
     if not data:
         raise AudioError("is empty")
     if not data.startswith(MAGIC) and int.from_bytes(data[:2], "big") & MP3_SYNC != MP3_SYNC:
-        # Only these reach libsndfile: its readers of two dozen rare formats are no place for strangers' bytes.
+        # libsndfile gets only these: its readers for two dozen rare formats are too risky for untrusted bytes.
         raise AudioError("is of no kind that can be read here")
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
@@ -114,7 +114,7 @@ def load(data: bytes, *, most_samples: int = MOST_SAMPLES) -> Clip:
 def encode(clip: Clip, kind: Literal["mp3", "wav"]) -> bytes:
     """Return the bytes of an MP3 (about 128 kbit/s) or of a WAV (16 bits, so 16-bit sources survive bit for bit).
 
-    MP3 knows nine rates; a clip of another rate is resampled to the next higher one.
+    MP3 has nine rates; a clip of another rate is resampled to the next higher one.
     """
     samples, rate = clip.samples, clip.rate
     if kind == "mp3" and rate not in MP3_RATES_HZ:
@@ -133,7 +133,7 @@ def encode(clip: Clip, kind: Literal["mp3", "wav"]) -> bytes:
 
 
 def resample(samples: Samples, rate: int, wanted: int) -> Samples:
-    """Return *samples* of *rate* Hz at *wanted* Hz, by straight lines between the samples."""
+    """Resample from *rate* Hz to *wanted* Hz, by linear interpolation."""
     at = np.arange(max(1, round(len(samples) * wanted / rate))) * (rate / wanted)
     places = np.arange(len(samples))
     return np.stack([np.interp(at, places, channel) for channel in samples.T], axis=1).astype(np.float32)
@@ -144,7 +144,7 @@ def _to_pcm_16(block: Samples) -> npt.NDArray[np.int16]:
 
 
 def _read_blocks(file: soundfile.SoundFile, most_samples: int) -> Samples:
-    """Read until the end, whatever number of frames the header claims, and mend what is not a number."""
+    """Read to the end, whatever number of frames the header claims; replace NaN, clip to -1..1."""
     blocks: list[Samples] = []
     room = most_samples
     while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
@@ -158,11 +158,11 @@ def _read_blocks(file: soundfile.SoundFile, most_samples: int) -> Samples:
     return np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32)
 
 
-# --- out of nothing --------------------------------------------------------------------------------------------------
+# --- music from nothing ----------------------------------------------------------------------------------------------
 
 
 def tune(*, seed: int, seconds: float = 20.0, rate: int = RATE_HZ) -> Clip:
-    """Play a piece in stereo: plucked chords, and a melody over them; the seed decides all of it."""
+    """Return a piece in stereo: plucked chords with a melody over them; the seed determines all of it."""
     dice = np.random.default_rng([abs(seed), 1])
     root, turn, pattern = (int(drawn) for drawn in dice.integers((52, 0, 0), (64, len(TURNS), len(PATTERNS))))
     beat = float(dice.uniform(0.5, 0.75))
@@ -173,7 +173,7 @@ def tune(*, seed: int, seconds: float = 20.0, rate: int = RATE_HZ) -> Clip:
 
 
 def voice(*, seed: int, seconds: float = 10.0, rate: int = RATE_HZ) -> Clip:
-    """Sing a line in mono, without words, in phrases with breaths between them; the seed decides the melody."""
+    """Return a sung line in mono, without words, in phrases with breaths; the seed determines the melody."""
     dice = np.random.default_rng([abs(seed), 2])
     line = np.zeros((round(MELODY_BEATS * VOICE_BEAT_SECONDS * rate), 1), np.float32)
     sung, phrase = PHRASE_BEATS
@@ -187,7 +187,7 @@ def voice(*, seed: int, seconds: float = 10.0, rate: int = RATE_HZ) -> Clip:
 
 @lru_cache(maxsize=4)
 def _chords(root: int, turn: int, pattern: int, beat: float, rate: int) -> Samples:
-    """Return a loop of four chords in stereo, whose end goes over into its start; *beat* is in seconds."""
+    """Return a seamless loop of four chords in stereo; *beat* is in seconds."""
     loop = np.zeros((round(LOOP_BEATS * beat * rate), STEREO), np.float32)
     for bar, degree in enumerate(TURNS[turn % len(TURNS)]):
         steps = [divmod(degree + third, len(MAJOR)) for third in (0, 2, 4, 7, 9)]
@@ -198,7 +198,7 @@ def _chords(root: int, turn: int, pattern: int, beat: float, rate: int) -> Sampl
             pluck = 0.6 * _tone(chord[index], 1.2, rate, PLUCKED, ring=0.45)
             _add(loop, pluck, (start + eighth / 2) * beat * rate, left=0.3 + 0.1 * index)
     loop *= np.float32(LEVEL / np.abs(loop).max())
-    loop.flags.writeable = False  # it is shared by all who ask for this loop
+    loop.flags.writeable = False  # the cache shares it
     return loop
 
 
@@ -206,11 +206,11 @@ def _chords(root: int, turn: int, pattern: int, beat: float, rate: int) -> Sampl
 def _tone(  # noqa: PLR0913 - one keyword for each property of a tone
     pitch: int, seconds: float, rate: int, partials: tuple[float, ...], *, attack: float = 0.006, ring: float = math.inf
 ) -> Samples:
-    """Return a tone, shape (frames, 1), that starts within *attack* and dies down with *ring* seconds."""
+    """Return a tone, shape (frames, 1), with an attack of *attack* and a decay constant of *ring* seconds."""
     time = np.arange(max(1, round(seconds * rate))) / rate
     hertz = A4_HZ * math.exp2((pitch - A4_PITCH) / 12)
     phase = (2 * np.pi * (hertz * time % 1.0)).astype(np.float32)
-    heard = partials[: max(1, int(0.45 * rate / hertz))]  # no partial comes near half of the rate
+    heard = partials[: max(1, int(0.45 * rate / hertz))]  # only partials well below half of the rate, against aliasing
     sound = sum(weight * np.sin(number * phase) for number, weight in enumerate(heard, start=1))
     ends = np.minimum(time / attack, np.clip((seconds - time) / max(attack, 0.03), 0.0, 1.0))
     shaped: Samples = (sound * np.minimum(ends, 1.0) * np.exp(-time / ring) / sum(partials)).astype(np.float32)
@@ -218,7 +218,7 @@ def _tone(  # noqa: PLR0913 - one keyword for each property of a tone
 
 
 def _melody(dice: np.random.Generator, root: int) -> list[tuple[float, float, int]]:
-    """Walk a pentatonic scale in small steps; bars rhyme by twos. A note is (beat, beats, pitch)."""
+    """Return a random walk on a pentatonic scale, as notes (start beat, beats, pitch); bars alternate two rhythms."""
     ladder = [root + 12 * octave + step for octave in (-1, 0, 1) for step in PENTATONIC][3:-3]
     starts = [BEATS_IN_BAR * bar + beat for bar in range(MELODY_BEATS // BEATS_IN_BAR) for beat in RHYTHMS[bar % 2]]
     at, notes = len(ladder) // 2, list[tuple[float, float, int]]()
@@ -229,26 +229,26 @@ def _melody(dice: np.random.Generator, root: int) -> list[tuple[float, float, in
 
 
 def _add(loop: Samples, sound: Samples, start: float, *, left: float = 0.5) -> None:
-    """Mix a tone into a loop in place, from frame *start*; what rings beyond its end is heard at its start."""
+    """Mix a tone into a loop in place, from frame *start*; its tail wraps around to the start of the loop."""
     sides = np.array([left, 1.0 - left][: loop.shape[1]], np.float32)
     loop[(round(start) + np.arange(len(sound))) % len(loop)] += sound * sides
 
 
 def _finish(loop: Samples, seconds: float, rate: int) -> Clip:
-    """Repeat a loop for so many seconds, with peaks at `LEVEL` and no click at the end."""
+    """Repeat a loop for *seconds*, with peaks at `LEVEL` and a short fade-out against a click."""
     frames = max(1, round(seconds * rate))
     loud = loop * np.float32(LEVEL / np.abs(loop).max())
     return Clip(_fade_out(np.tile(loud, (-(-frames // len(loop)), 1))[:frames], round(0.05 * rate)), rate)
 
 
-# --- out of a source -------------------------------------------------------------------------------------------------
+# --- music from a source ---------------------------------------------------------------------------------------------
 
 
 def extend(clip: Clip, continue_at: float, *, seconds: float, variant: int, seed: int) -> Clip:
     """Keep *clip* up to *continue_at* (seconds, within it) and continue it for *seconds*.
 
     All samples up to 30 ms before that point are the source's own, bit for bit. The continuation is a loop of the
-    loudest of what was heard just before the cut, or a tune where nothing was. The variants differ in the loop. It ends
+    loudest part just before the cut, or a tune if that is silent or too short. The variants differ in the loop. It ends
     in a fade to silence, and never clips.
     """
     samples, rate = clip.samples, clip.rate
@@ -257,7 +257,7 @@ def extend(clip: Clip, continue_at: float, *, seconds: float, variant: int, seed
     frames = round(seconds * rate) + joint
     heard = samples[:cut][-round(LISTEN_SECONDS * rate) :]
     looped = np.random.default_rng([abs(seed), abs(variant)]).uniform(*LOOPS_SECONDS[variant % 2])
-    room = (len(heard) - joint) * (4 - variant % 2) // 4  # of a short source the variants loop different shares
+    room = (len(heard) - joint) * (4 - variant % 2) // 4  # with a short source, the variants loop different shares
     body = _loop(heard, min(round(looped * rate), room), joint, frames, rate)
     if body is None:
         played = tune(seed=2 * seed + variant, seconds=frames / rate, rate=rate).samples
@@ -268,7 +268,7 @@ def extend(clip: Clip, continue_at: float, *, seconds: float, variant: int, seed
 
 
 def accompany(clip: Clip, *, variant: int, seed: int) -> Clip:
-    """Mix *clip*, at `SOURCE_GAIN`, with a loop of chords about as loud; the result is stereo, as long and as fast.
+    """Mix *clip*, at `SOURCE_GAIN`, with a loop of chords about as loud; the result is stereo, of the same length.
 
     Key and tempo are those of `voice`. The variants differ in chords and pattern.
     """
@@ -280,7 +280,7 @@ def accompany(clip: Clip, *, variant: int, seed: int) -> Clip:
 
 
 def _loop(heard: Samples, period: int, joint: int, frames: int, rate: int) -> Samples | None:
-    """Return *frames* of the loudest *period* frames, laid end to end and cross-faded; nothing where there is none."""
+    """Return *frames* of the loudest *period* frames, looped with cross-fades; None if too short or silent."""
     if period < LEAST_LOOP_SECONDS * rate:
         return None
     mono = heard.mean(axis=1, dtype=np.float64)
@@ -306,14 +306,14 @@ def _rms(samples: Samples) -> float:
 
 
 def _crossfade(before: Samples, after: Samples) -> Samples:
-    """Go along half a cosine from *before* to *after*, equal in shape: never louder than the louder of the two."""
+    """Cross-fade along half a cosine from *before* to *after*, of equal shape; never louder than the louder one."""
     places = (np.arange(len(before)) + 0.5) / max(len(before), 1)
     rising = (0.5 - 0.5 * np.cos(np.pi * places)).astype(np.float32)[:, None]
     return (before * (1 - rising) + after * rising).astype(np.float32)
 
 
 def _fade_out(samples: Samples, frames: int) -> Samples:
-    """Return *samples* whose last *frames* sink to exactly zero along half a cosine."""
+    """Return *samples* with the last *frames* faded to exactly zero along half a cosine."""
     frames = min(frames, len(samples))
     curve = 0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, frames))
     out = samples.copy()

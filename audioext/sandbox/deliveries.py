@@ -1,4 +1,4 @@
-"""Sends webhooks: one after the other, signed, repeated when they fail, and spoiled when a fault says so."""
+"""Sends webhooks: in order, signed, retried on failure, and with the task's faults applied."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from audioext.sandbox.settings import SandboxSettings
 
 HTTP_OK = 200
 HTTP_SUCCESSES = range(200, 300)
-UNREACHABLE_DOMAIN = ".invalid"  # RFC 2606: names under it never resolve, so who gives one says "do not call me"
+UNREACHABLE_DOMAIN = ".invalid"  # RFC 2606: names under it never resolve; clients without a receiver give one
 
 
 def sign(key: str, task_id: str, timestamp: str) -> str:
@@ -33,7 +33,7 @@ def sign(key: str, task_id: str, timestamp: str) -> str:
 
 
 def is_reachable(url: str | None) -> bool:
-    """Tell whether there is a callback URL, and not one under the reserved name that nobody can be reached at."""
+    """Return whether there is a callback URL, and not one under the reserved domain."""
     return url is not None and not (URL(url).host or "").rstrip(".").lower().endswith(UNREACHABLE_DOMAIN)
 
 
@@ -46,7 +46,7 @@ class Sender:
     record: Callable[[CallbackAttempt], None]
 
     async def send(self, task: Task, callback: Callback, *, after: asyncio.Task[None] | None) -> None:
-        """Send one webhook once the submit is answered, and the webhook before it was taken or given up."""
+        """Send one webhook after the submit is answered, and after the previous webhook is accepted or given up."""
         await task.answered.wait()
         if after is not None:
             await asyncio.wait([after])
@@ -59,7 +59,7 @@ class Sender:
             await self._deliver(task, callback)
 
     async def _deliver(self, task: Task, callback: Callback) -> None:
-        """Send one webhook until it is taken or given up."""
+        """Send one webhook until it is accepted or given up."""
         facts, retries, limit = task.facts, self.settings.retry_seconds, self.settings.callback_timeout_seconds
         timeout = aiohttp.ClientTimeout(total=facts.timeout_seconds if limit is None else limit)
         for attempt, pause in enumerate((0.0, *(facts.retry_seconds if retries is None else retries)), start=1):
@@ -93,7 +93,7 @@ class Sender:
         key, spoiled = self.settings.hmac_key, task.plan.get(FaultKind.BAD_SIGNATURE)
         if not task.facts.signs or not (key or spoiled):
             return {}
-        # Whether kie.ai stamps a retry anew is not said on any page; here each attempt has its own time.
+        # No page says whether kie.ai gives a retry a new timestamp; here each attempt has its own.
         timestamp = str(int(time.time()))
         signature = sign(f"not {key}" if spoiled else key or "", task.id, timestamp)
         return {"X-Webhook-Timestamp": timestamp, "X-Webhook-Signature": signature}

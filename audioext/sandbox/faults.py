@@ -1,4 +1,4 @@
-"""Faults that a test may ask for, and how they are written."""
+"""The faults that a test may request, and their text form."""
 
 from __future__ import annotations
 
@@ -45,30 +45,30 @@ class FaultKind(enum.StrEnum):
 
 @frozen(kw_only=True)
 class Fault:
-    """One thing that goes wrong, with the tasks that it befalls.
+    """One fault, and which tasks it affects.
 
     As text: ``NAME[=ARGUMENT][%CHANCE][*TIMES][@TITLE]``. *CHANCE* is a whole number of percent, *TIMES*
-    bounds how many tasks it befalls (``*1`` is the next task only), *TITLE* is a shell-style pattern for the
-    task's title (or for its prompt, where it has no title).
+    bounds how many tasks it affects (``*1`` is the next task only), *TITLE* is a shell-style pattern for the
+    task's title (or for its prompt, if it has no title).
 
     ============================  =======================================================================
     ``duplicate``                 each webhook is sent twice
     ``drop[=STAGE]``              the webhooks of this stage (of all stages) are never sent
-    ``delay=STAGE:SECONDS``       this webhook waits so many of the API's seconds (divided by the speed)
+    ``delay=STAGE:SECONDS``       this webhook is delayed by so many API seconds (divided by the speed)
     ``reorder``                   the webhooks are sent at the end, the last one first
     ``callback_before_response``  all webhooks are answered before the submit is
     ``lose_response[=VARIANT]``   the connection is cut without an answer; ``half``: in the middle of it;
                                   ``unmade``: and no task was made
     ``bad_signature``             the webhooks' signatures are wrong (kie.ai)
     ``error[=STAGE[:CODE]]``      the task fails at this stage (complete) with the API's error callback
-    ``http=STATUS[:made]``        the submit gets this HTTP status and a page; ``made``: yet a task was made
+    ``http=STATUS[:made]``        the submit gets this HTTP status and a page; ``made``: but the task exists
     ``code=CODE``                 the submit gets this code in the API's envelope, and no task is made
     ``empty_audio``               the files have no bytes
     ``same_audio``                all tracks are the same recording
     ``callback_exception[=WITH]`` the final webhook counts as undeliverable; the status call then answers
                                   ``with`` the results (default) or ``without``
-    ``expire_links[=SECONDS]``    the links to the files die (410) so many of the API's seconds (none) after
-                                  the task was complete; those of a recovery live
+    ``expire_links[=SECONDS]``    the links to the files expire (410) so many API seconds (0) after the task
+                                  is complete; those of a recovery do not
     ============================  =======================================================================
 
     STAGE is text, first or complete; for ``drop`` and ``delay`` also error, audio, lyrics or cover.
@@ -120,16 +120,16 @@ _ARGUMENTS: Mapping[FaultKind, tuple[str, str]] = {
     FaultKind.EXPIRE_LINKS: ("[=SECONDS]", r"(?P<seconds>\d+(?:\.\d+)?)?"),
     FaultKind.CALLBACK_EXCEPTION: ("[=with|without]", "(?P<variant>with|without)?"),
 }
-"""What may follow a fault's name, for people and as a pattern; nothing at the others."""
+"""The argument of a fault, for people and as a pattern; the other faults have none."""
 
 
 @frozen
 class Plan:
-    """The faults that one task has drawn."""
+    """The faults of one task."""
 
     faults: tuple[Fault, ...] = ()
 
     def get(self, kind: FaultKind, words: Collection[str] = ()) -> Fault | None:
-        """Return the first fault of this kind, if the task has one; of those of a stage the one that *words* name."""
+        """Return the task's first fault of this kind, or None; a fault with a stage counts only if *words* name it."""
         found = (fault for fault in self.faults if fault.kind is kind)
         return next((fault for fault in found if not words or fault.stage is None or fault.stage in words), None)

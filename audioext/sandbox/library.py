@@ -1,4 +1,4 @@
-"""The sandbox's files: fetched, received, or rendered when somebody asks for them first; and the tracks among them."""
+"""The sandbox's files and tracks: fetched, received, or rendered on first request."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ CONTENT_TYPES = {
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
 }
-"""`mimetypes` calls WAV audio/x-wav on some machines; the files must look the same on all."""
+"""Not from `mimetypes`, which says audio/x-wav for WAV on some machines."""
 CHUNK_BYTES = 64 * 1024
 READY = "ready/"
-"""Files whose keys begin so are never thrown out."""
+"""The key prefix of files that are never dropped."""
 RECEIVED = "received/"
 READY_TITLES = ("Harbour lights", "Slow train", "Window seat")
 READY_IDS = tuple(f"e2310000-0000-4000-8000-{number:012d}" for number, _ in enumerate(READY_TITLES, start=1))
@@ -50,8 +50,8 @@ COVER_PNG = base64.b64decode(
 )
 TrackForm: TypeAlias = Literal["mp3", "wav", "png"]
 TRACK_FORMS: Sequence[TrackForm] = ("mp3", "wav", "png")
-VARIANT_STEP_SECONDS = 1.5  # a second track is so much longer, so that a client can tell the two apart
-LEAST_GAIN_SECONDS = 5.0  # a result outlasts its source by at least this
+VARIANT_STEP_SECONDS = 1.5  # how much longer the second track is, so that a client can tell the two apart
+LEAST_GAIN_SECONDS = 5.0  # how much longer than its source a result is at least
 
 
 class MissingExtraError(ImportError):
@@ -60,9 +60,9 @@ class MissingExtraError(ImportError):
 
 @define(kw_only=True, eq=False)
 class StoredFile:
-    """A file that lies at its path, or is made there by `maker` when it is first asked for.
+    """A file at `path`, or one that `maker` creates there on first request.
 
-    `seconds` is how long it plays, 0 before that is known; `made_by` is the submit that it comes from. Its link dies at
+    `seconds` is its length, 0 before that is known; `made_by` is the submit that made it. Its link expires at
     `expires_at`, in the loop's time.
     """
 
@@ -74,10 +74,10 @@ class StoredFile:
     made_by: TaskInput | None = None
 
     async def make(self) -> None:
-        """Let the file be there."""
+        """Create the file, unless it exists."""
         if self.maker is not None:
             self.path.write_bytes(await self.maker())
-        # What the recipe holds on to (sources, earlier tracks) is no longer needed.
+        # Free what the maker refers to: sources, earlier tracks.
         self.maker = self.making = None
 
 
@@ -87,9 +87,9 @@ class Library:
     def __init__(
         self, settings: SandboxSettings, session: aiohttp.ClientSession, needed: Callable[[], set[str | None]]
     ) -> None:
-        """Make a library that fetches with this session, and has the ready audio, not yet rendered.
+        """Create a library that fetches with *session* and has the ready audio, not rendered yet.
 
-        It throws out none of the files that are *needed*.
+        It never drops the files whose keys *needed* returns.
 
         Raises:
             MissingExtraError: numpy or soundfile are not installed.
@@ -103,7 +103,7 @@ class Library:
         self._folder = tempfile.TemporaryDirectory(prefix="audioext-sandbox-")
         self._files: OrderedDict[str, StoredFile] = OrderedDict()
         self._load = lru_cache(maxsize=4)(lambda path: audio.load(path.read_bytes()))
-        # One at a time: rendering in parallel would only take the processor from whoever is tested.
+        # One at a time: parallel rendering would take the CPU from the code under test.
         self._turn = asyncio.Lock()
         ready = [f"{READY}{track_id}.mp3" for track_id in READY_IDS]
         for number, (key, title) in enumerate(zip((TUNE_KEY, *ready), ("", *READY_TITLES), strict=True)):
@@ -117,7 +117,7 @@ class Library:
         self._put(key, StoredFile(path=self._fresh_path(), maker=maker, seconds=seconds, made_by=made_by))
 
     async def aclose(self) -> None:
-        """Stop making files and remove all."""
+        """Stop rendering, and remove all files."""
         making = [file.making for file in self._files.values() if file.making is not None]
         for task in making:
             task.cancel()
@@ -136,18 +136,18 @@ class Library:
         return key if key in self._files and self.url(key) == str(URL(url)) else None
 
     def copy(self, key: str, new: str, *, seconds: float = 0.0) -> None:
-        """Have the same bytes under another key."""
+        """Store the same bytes under another key as well."""
         self._put(new, StoredFile(path=self._fresh_path(), maker=partial(self._read, key), seconds=seconds))
 
     def move(self, key: str, new: str) -> None:
-        """Have a file that was received under another key, and one of our own under both."""
+        """Rename a received file; a file of our own is copied instead."""
         if key.startswith(RECEIVED):
             self._put(new, self._files.pop(key))
         elif key != new:
             self.copy(key, new)
 
     async def receive(self, read: Callable[[int], Awaitable[bytes]]) -> str:
-        """Keep what is read, in constant memory, and return its key; or raise Refusal: it is too big."""
+        """Store what *read* returns, in constant memory, and return its key; raises Refusal if it is too big."""
         path, size = self._fresh_path(), 0
         try:
             with path.open("wb") as file:
@@ -156,7 +156,7 @@ class Library:
                     if size > self._settings.max_upload_bytes:
                         raise Refusal(Cause.TOO_BIG, f"The file exceeds {self._settings.max_upload_bytes} bytes")
         except BaseException:
-            # Whoever sends it may also hang up in the middle.
+            # Any error: the sender may also disconnect in the middle.
             path.unlink()
             raise
         key = f"{RECEIVED}{path.name}"
@@ -164,16 +164,16 @@ class Library:
         return key
 
     def __contains__(self, key: object) -> bool:
-        """Tell whether there is such a file, made or promised."""
+        """Return whether there is such a file, rendered or not."""
         return key in self._files
 
     def find(self, key: str) -> StoredFile:
-        """Return what is known of a file, and count it as used; or raise KeyError: there is none, or no longer."""
+        """Return a file's record, and mark it as recently used; raises KeyError if there is none (any more)."""
         self._files.move_to_end(key)
         return self._files[key]
 
     async def path(self, key: str) -> Path:
-        """Return where the file lies, once it is made; or raise KeyError."""
+        """Return the path of a file, rendering it first if needed; raises KeyError."""
         file = self.find(key)
         if file.maker is not None:
             file.making = file.making or asyncio.create_task(file.make())
@@ -190,14 +190,14 @@ class Library:
             if expires_at is not None and asyncio.get_running_loop().time() >= expires_at:
                 raise web.HTTPGone
             return web.FileResponse(await self.path(key), headers={hdrs.CONTENT_TYPE: content_type(key)})
-        except (KeyError, Refusal):  # it is gone, or what it is made of
+        except (KeyError, Refusal):  # the file or its source is gone
             raise web.HTTPNotFound from None
 
     async def _read(self, key: str) -> bytes:
         return (await self.path(key)).read_bytes()
 
     def _put(self, key: str, file: StoredFile) -> None:
-        """Keep a file in place of what was there; of those that nobody needs, the ones not used for longest go."""
+        """Store a file, replacing any with this key; beyond the limit, drop the least recently used unneeded files."""
         self._drop(key)
         self._files[key] = file
         surplus = len(self._files) - self._settings.keep_files - READY_FILES
@@ -217,10 +217,10 @@ class Library:
     def _fresh_path(self) -> Path:
         return Path(self._folder.name, secrets.token_hex(16))
 
-    # --- what tasks start from and make ---
+    # --- sources and tracks ---
 
     async def source(self, given: TaskInput) -> str:
-        """Return the key of what a submit starts from: a track, made or ready, or a file; or raise Refusal."""
+        """Return the key of a submit's source: a track, made or ready, or a file; raises Refusal."""
         key = given.file_key
         if given.audio_id is not None:
             keys = (f"{folder}{given.audio_id}.mp3" for folder in ("tracks/", READY))
@@ -241,7 +241,7 @@ class Library:
         return key
 
     async def fetch(self, url: str) -> str:
-        """Get a source from its address, and return its key; or raise Refusal: it cannot be had."""
+        """Fetch a source from its URL, and return its key; raises Refusal if that fails."""
         refusal = Refusal(Cause.SOURCE, f"File download failed: {url}")
         if not is_address(url):
             raise refusal
@@ -255,7 +255,7 @@ class Library:
             raise refusal from error
 
     def promise_tracks(self, task: Task, source_key: str) -> tuple[MadeTrack, ...]:
-        """Promise the recordings of a task, by the ids that it has given them; those of a recovery are copies."""
+        """Register the tracks of a task under its track ids, not rendered yet; those of a recovery are copies."""
         copies = list[MadeTrack]()
         for track in task.input.recovers:
             key = f"recovered/{task.id}/{track.id}.mp3"
@@ -267,7 +267,7 @@ class Library:
         given, settings, audio = task.input, self._settings, self._audio
         length, variant = self.find(source_key).seconds, 0 if task.plan.get(FaultKind.SAME_AUDIO) else index
         begin = length if given.continue_at is None else min(given.continue_at, length)
-        # Given in full, so that a webhook can say how long the file is before it is rendered.
+        # The exact length, so that a webhook can state it before the file is rendered.
         added = max(settings.extension_seconds, length - begin + LEAST_GAIN_SECONDS) + variant * VARIANT_STEP_SECONDS
         seconds, seed = length if given.is_instrumental else begin + added, settings.dice + task.number
 
@@ -290,16 +290,16 @@ class Library:
         return MadeTrack(id=track_id, url=self.url(f"tracks/{track_id}.mp3"), seconds=seconds)
 
     def expire(self, track_ids: Iterable[str], seconds: float) -> None:
-        """Let the links to these tracks die after so many real seconds."""
+        """Let the links to these tracks expire after so many real seconds."""
         for key in (f"tracks/{track_id}.{form}" for track_id in track_ids for form in TRACK_FORMS):
             if key in self:
                 self.find(key).expires_at = asyncio.get_running_loop().time() + seconds
 
     async def _clip(self, key: str) -> Any:  # noqa: ANN401 - as the docstring says
-        """Decode a file, or remember it decoded; a `Clip`, whose module is not loaded for its type."""
+        """Decode a file, with a small cache; returns a `Clip`, whose module is not imported just for its type."""
         try:
             return await self._in_thread(partial(self._load, await self.path(key)))
-        except (KeyError, ValueError, OSError) as error:  # it may also be thrown out meanwhile
+        except (KeyError, ValueError, OSError) as error:  # it may also be dropped meanwhile
             raise Refusal(Cause.FORMAT, "The audio file cannot be read") from error
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -308,12 +308,12 @@ class Library:
 
 
 def content_type(key: str) -> str:
-    """Tell a file's type by its name."""
+    """Return a file's content type by its name."""
     return CONTENT_TYPES.get(Path(key).suffix.lower(), "application/octet-stream")
 
 
 def is_address(value: object) -> TypeGuard[str]:
-    """Tell whether this is an absolute http(s) URL."""
+    """Return whether this is an absolute http(s) URL."""
     try:
         url = URL(value if isinstance(value, str) else "")
     except ValueError:

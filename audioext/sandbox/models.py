@@ -1,4 +1,4 @@
-"""The values of the sandbox: what an API is like, its tasks, what they start from and make, what came and went."""
+"""The values of the sandbox: facts of an API, tasks with their inputs and tracks, submits and webhook attempts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from audioext.sandbox.faults import FaultKind, Plan
 
 
 class Cause(enum.Enum):
-    """Why an API says no: by HTTP's own code, which counts where the API has no other, or by a word."""
+    """Why an API refuses: an HTTP status, which is used unless the API has a code of its own, or a word."""
 
     KEY = 401
     CREDITS = 402
@@ -35,7 +35,7 @@ class Cause(enum.Enum):
 
 @define(eq=False)
 class Refusal(Exception):  # noqa: N818 - it is an answer of the API, not an error of the sandbox
-    """An API's no, before it is put into the API's own form: `names` are the fields (as it spells them) to blame."""
+    """A refusal, before it is put into the API's own form; `names` are the wrong fields, in the API's spelling."""
 
     cause: Cause
     message: str
@@ -47,7 +47,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer of the API, not an err
 
 
 def new_uuid(dice: random.Random) -> str:
-    """Return a random UUID, as tracks have."""
+    """Return a random UUID, the form of track ids."""
     return str(uuid.UUID(int=dice.getrandbits(128), version=4))
 
 
@@ -62,15 +62,15 @@ class TaskFailure:
 
 @frozen(kw_only=True)
 class ApiFacts:
-    """One API's codes, limits and habits.
+    """One API's codes, limits and behaviour.
 
-    `codes` are those of refusals that are not HTTP's own, `usual_code` that of all others; `statuses` are the HTTP
-    statuses that codes bear where the usual one is 200. `usual_failure` is code and text of a task that fails by a
-    fault. `limit` tells whether submits are limited in a window of time, or open tasks. `fetches_first` says that the
-    source is fetched before the submit is answered. A webhook's reply may take `timeout_seconds` (real ones); each
-    further attempt comes after `retry_seconds` (the API's). `wants_exactly_200` says that another 2xx counts as failed,
-    `signs` that webhooks are signed once there is a key, `any_leads` that any track may be ready first, and
-    `is_recorded` that there are recordings which differ from the pages.
+    `codes` has the codes of refusals that differ from HTTP's, `usual_code` is that of causes without a status;
+    `statuses` has the HTTP statuses of codes that are not sent with 200. `usual_failure` is the code and text of a task
+    that a fault fails. `limit`: whether submits in a time window or open tasks are limited. `fetches_first`: the source
+    is fetched before the submit is answered. A webhook's reply may take `timeout_seconds` (real ones); `retry_seconds`
+    are the waits before each retry (the API's). `wants_exactly_200`: another 2xx counts as failed. `signs`: webhooks
+    are signed if there is a key. `any_leads`: any track may be ready first. `is_recorded`: there are recordings that
+    differ from the pages.
     """
 
     provider: str
@@ -88,18 +88,18 @@ class ApiFacts:
     is_recorded: bool = False
     any_leads: bool = False
     new_id: Callable[[random.Random], str] = lambda dice: f"{dice.getrandbits(128):032x}"
-    """Mints a task's id: 32 hex digits at the Suno family, as seen live. Those of tracks are UUIDs everywhere."""
+    """Creates a task id: 32 hex digits at the Suno family, as seen live. Track ids are UUIDs everywhere."""
 
     def code(self, cause: Cause) -> int:
         """Return the code of a refusal."""
         return self.codes.get(cause, cause.value if isinstance(cause.value, int) else self.usual_code)
 
     def failure(self, code: int | None) -> TaskFailure:
-        """Fail a task because a fault says so, with this code or the usual one."""
+        """Return the failure of a task that a fault fails, with this code or the usual one."""
         usual, message = self.usual_failure
         if code is None:
             return TaskFailure(code=usual, message=message)
-        # Some have no field for the code.
+        # In the message as well: some APIs have no field for it.
         return TaskFailure(code=code, message=f"{message} ({code})")
 
 
@@ -112,12 +112,12 @@ class TaskStage(enum.IntEnum):
 
     @property
     def word(self) -> str:
-        """The stage as webhooks and faults name it."""
+        """The stage's name in webhooks and faults."""
         return self.name.lower()
 
     @classmethod
     def named(cls, *words: str) -> Sequence[TaskStage]:
-        """Return the stages of these words, all of them without one; raises ValueError: one is no stage."""
+        """Return the stages of these words, without words all stages; raises ValueError for an unknown word."""
         by_word = {stage.word: stage for stage in cls}
         if unknown := [word for word in words if word not in by_word]:
             raise ValueError(f"{unknown[0]!r} is no stage; the stages are {', '.join(by_word)}")
@@ -126,7 +126,7 @@ class TaskStage(enum.IntEnum):
 
 @frozen(kw_only=True)
 class MadeTrack:
-    """One recording that a task makes: an MP3 at `url`, and what lies beside it."""
+    """One recording of a task: an MP3 at `url`, with a stream, a WAV and a cover beside it."""
 
     id: str
     url: str
@@ -134,26 +134,26 @@ class MadeTrack:
 
     @property
     def stream_url(self) -> str:
-        """The stream, whose address has no suffix, as at the real APIs."""
+        """The stream's URL, which has no suffix, as at the real APIs."""
         return self.url.removesuffix(".mp3")
 
     @property
     def wav_url(self) -> str:
-        """The same recording as WAV."""
+        """The URL of the recording as WAV."""
         return f"{self.stream_url}.wav"
 
     @property
     def cover_url(self) -> str:
-        """A picture."""
+        """The URL of the cover picture."""
         return f"{self.stream_url}.png"
 
 
 @frozen(kw_only=True)
 class TaskInput:
-    """A submit that the API accepts. The source is one of `audio_id`, `url` and `file_key`; times are in seconds.
+    """A submit that the API accepted. The source is one of `audio_id`, `url` and `file_key`; times are in seconds.
 
-    `clamps` says that a point beyond the source's end means its end, `keeps_model` that a track is extended with the
-    model that made it alone. `recovers` are the tracks of another task, whose files this one brings back.
+    `clamps`: a point beyond the source's end means its end. `keeps_model`: a track can only be extended with the model
+    that made it. `recovers` are the tracks of another task, whose files this task recovers.
     """
 
     operation: str
@@ -176,11 +176,11 @@ class TaskInput:
 
     @property
     def name(self) -> str:
-        """What a fault's title pattern is held against."""
+        """The text that a fault's title pattern is matched against."""
         return self.title or self.prompt
 
     def inherit(self, source: TaskInput) -> TaskInput:
-        """Take from the submit of a track what was left out: "other parameters will be inherited" (extend-music)."""
+        """Take omitted fields from the source's submit: "other parameters will be inherited" (extend-music)."""
         return evolve(
             self, title=self.title or source.title, prompt=self.prompt or source.prompt, tags=self.tags or source.tags
         )
@@ -188,7 +188,7 @@ class TaskInput:
 
 @frozen(kw_only=True)
 class Callback:
-    """One webhook to be sent: its body, and the words by which a fault can name it."""
+    """One webhook to send: its body, and the words by which a fault can name it."""
 
     words: tuple[str, ...]
     body: Mapping[str, object]
@@ -196,10 +196,10 @@ class Callback:
 
 @define(kw_only=True, eq=False)
 class Task:
-    """One task and what has become of it.
+    """One task and its state.
 
-    `leader` is the track that is ready first; `answered` is set once the submit is. `callbacks` returns the webhooks
-    that are due now that it has reached its stage, or has failed.
+    `leader` is the index of the track that is ready first; `answered` is set once the submit is answered. `callbacks`
+    returns the webhooks that are due at the task's stage, or for its failure.
     """
 
     id: str
@@ -211,24 +211,24 @@ class Task:
     input: TaskInput
     plan: Plan
     source: str | None
-    """The key of the file that it starts from, once that is known."""
+    """The key of its source file, once that is known."""
     created: datetime = field(factory=lambda: datetime.now(UTC))
     tracks: tuple[MadeTrack, ...] = ()
     stage: TaskStage | None = None
     failure: TaskFailure | None = None
     reached: dict[str, datetime] = field(default=Factory(lambda self: {"submitted": self.created}, takes_self=True))
-    """When it came to each of its stages, or failed."""
+    """When it reached each of its stages, or failed."""
     answered: asyncio.Event = field(factory=asyncio.Event)
     life: asyncio.Task[None] | None = None
 
     @property
     def provider(self) -> str:
-        """Its API's name, as in the sandbox's bases."""
+        """The API's name, as in the sandbox's `bases`."""
         return self.facts.provider
 
     @property
     def updated(self) -> datetime:
-        """When it last changed."""
+        """When the task last changed."""
         return next(reversed(self.reached.values()))
 
     @property
@@ -238,28 +238,28 @@ class Task:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all tracks are there."""
+        """Whether all tracks are ready."""
         return self.stage is TaskStage.COMPLETE
 
     @property
     def callback_exception(self) -> str | None:
-        """`with` or `without` tracks, where a status call says CALLBACK_EXCEPTION: only when a fault asks for it."""
+        """With a fault, `with` or `without`: the status call says CALLBACK_EXCEPTION, with tracks or without."""
         fault = self.plan.get(FaultKind.CALLBACK_EXCEPTION) if self.is_complete else None
         return None if fault is None else fault.variant or "with"
 
     def stage_of(self, index: int) -> TaskStage:
-        """Return the stage at which the track at this place has its audio file."""
+        """Return the stage at which the track at this index has its audio file."""
         leads = index == self.leader and len(self.track_ids) > 1
         return TaskStage.FIRST if leads else TaskStage.COMPLETE
 
     def has_audio(self, index: int) -> bool:
-        """Tell whether the track at this place has its audio file."""
+        """Return whether the track at this index has its audio file."""
         return self.stage is not None and self.stage >= self.stage_of(index)
 
 
 @define(kw_only=True)
 class Submission:
-    """One submit POST, as the API saw it and as it answered."""
+    """One submit POST, and the API's answer."""
 
     provider: str
     operation: str
@@ -268,7 +268,7 @@ class Submission:
     callback_url: str | None = None
     task_id: str | None = None
     http_status: int | None = None
-    """None while it is not answered, and when the connection was cut instead."""
+    """None while it is not answered, and if the connection was cut instead."""
     code: int | None = None
     """The code in the API's own envelope."""
 
@@ -285,5 +285,5 @@ class CallbackAttempt:
     body: Mapping[str, object] = field(repr=False)
     at: datetime = field(factory=lambda: datetime.now(UTC))
     status: int | None = None
-    """The reply's status, or None with `error` when there was no reply."""
+    """The reply's status, or None with `error` if there was no reply."""
     error: str | None = None

@@ -1,4 +1,4 @@
-"""The sandbox itself: the servers of the four APIs, their life, and what tests ask of them, here or over HTTP."""
+"""The sandbox: it starts and stops the servers of the four APIs, which tests control in process or over HTTP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BUILDERS = {"kie": kie.build, "sunoapi": sunoapi.build, "vidgo": vidgo.build, "m
 
 @frozen
 class ControlBody:
-    """What another process may send: the stages to hold or release, or faults with whom they befall."""
+    """The body of a control request: stages to hold or release, or faults and which tasks they affect."""
 
     stages: Sequence[Stage] = ()
     faults: Sequence[str] = ()
@@ -33,9 +33,9 @@ class ControlBody:
 
 
 class Sandbox(State):
-    """Stands in for the four APIs on this machine: wire formats, webhooks, and audio that really plays.
+    """A stand-in for the four APIs on this machine: wire formats, webhooks, and playable audio.
 
-    A sandbox is its settings (see `SandboxSettings`) and ``async with``::
+    Create it with its settings (see `SandboxSettings`) and use it in ``async with``::
 
         async with Sandbox(speed=1e6, faults=["duplicate"]) as sandbox:
             client = Client(Kie(base_url=sandbox.bases["kie"], api_key=sandbox.api_key), ...)
@@ -50,7 +50,7 @@ class Sandbox(State):
             MissingExtraError: numpy or soundfile are not installed.
             OSError: The address is taken.
         """
-        if self._origins:  # it ran before, and begins anew
+        if self._origins:  # it ran before: start without the old tasks
             self.__attrs_post_init__()
         async with AsyncExitStack() as stack:
             await self._open(stack)
@@ -75,7 +75,7 @@ class Sandbox(State):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop serving, end all tasks, remove all files. A second call does nothing."""
+        """Stop serving, cancel all tasks, remove all files. A second call does nothing."""
         await self._stack.aclose()
 
     @property
@@ -91,17 +91,17 @@ class Sandbox(State):
         return {name: f"{self.url}/{name}" for name in BUILDERS}
 
     def base_of(self, provider: str) -> str:
-        """Return the base URL for a provider of that name; kie.ai's two are of one API."""
+        """Return the base URL for that *provider*; `kie` and `kie-jobs` share one API."""
         return self.bases["kie" if provider == "kie-jobs" else provider]
 
     @property
     def origins(self) -> Mapping[str, str]:
-        """Each API's address without a path, by name, for clients that refuse a base with one."""
+        """Each API's address without a path, by name, for clients that accept no path in a base URL."""
         return self._origins
 
     @property
     def track_ids(self) -> tuple[str, ...]:
-        """Ids of ready tracks, which every API that extends by id knows."""
+        """Ids of ready tracks, known to every API that extends by id."""
         return READY_IDS
 
     @property
@@ -115,7 +115,7 @@ class Sandbox(State):
         return f"{self.url}/files/{VOICE_KEY}"
 
     def describe(self) -> Mapping[str, object]:
-        """Say, in JSON's types, all that a client needs."""
+        """Return all that a client needs, in JSON's types."""
         return {
             "url": self.url,
             "bases": dict(self.bases),
@@ -130,10 +130,10 @@ class Sandbox(State):
         }
 
     async def _control(self, request: web.Request) -> web.StreamResponse:
-        """Let another process script, hold and count: faults by POST, GET and DELETE, ``{"stages": [...]}`` by POST."""
+        """Serve other processes: faults by POST, GET and DELETE, ``{"stages": [...]}`` by POST, submissions by GET."""
         verb, method = request.match_info["verb"], request.method
         try:
-            # A page of another site cannot send JSON here unasked, so what has a body has to be that.
+            # Against cross-site requests: without CORS, a foreign page cannot POST with this content type.
             given = msgspec.convert(await read_json_object(request) if method == "POST" else {}, ControlBody)
             if verb == "hold":
                 self.hold(*given.stages)
@@ -151,7 +151,7 @@ class Sandbox(State):
 
     async def _serve(self, stack: AsyncExitStack, app: web.Application, port: int) -> str:
         """Start one server, and return its address."""
-        app.on_shutdown.append(self._stop)  # before it waits for its handlers: a submit may be waiting for its webhooks
+        app.on_shutdown.append(self._stop)  # first, since the runner waits for handlers, and they for webhooks
         if _is_loopback(self.host):
             app.middlewares.append(self._keep_pages_out)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
@@ -163,13 +163,13 @@ class Sandbox(State):
 
     @web.middleware
     async def _keep_pages_out(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse who asks by a name that is not ours: a page in a browser here, whose name leads to this machine."""
+        """Refuse requests with a foreign Host, against DNS rebinding by a page in a browser on this machine."""
         try:
             asked = URL(f"http://{request.host}").host
         except ValueError:
             asked = None
         if not _is_loopback(asked) and asked != URL(self.public_url or "").host:
-            raise web.HTTPForbidden(text="this sandbox is asked by its own address, or by its public_url\n")
+            raise web.HTTPForbidden(text="this sandbox answers only under its own address or its public_url\n")
         return await handler(request)
 
 

@@ -18,9 +18,9 @@ class SandboxSettings:
     host: str = "127.0.0.1"
     port: int = 0
     origin_port: int = 0
-    """The first of four ports in a row, one for each API's bare origin; 0: any that are free."""
+    """The first of four consecutive ports, one for each API's bare origin; 0: any free ones."""
     public_url: str | None = None
-    """The address that clients reach it by, where it is not the one that it listens at."""
+    """The address for clients, if it differs from the listening one."""
     speed: float = field(default=60.0, validator=validators.gt(0))
     """How many times faster than the real APIs; huge numbers make tasks instant."""
     api_key: str = field(default="sandbox-key", repr=False)
@@ -29,12 +29,12 @@ class SandboxSettings:
     """kie.ai's `webhookHmacKey`; without one, as at kie.ai, webhooks carry no signature."""
     faults: Sequence[Fault | str] = ()
     seed: int | None = None
-    """Decides all that varies: ids, audio, the order of MusicGPT's webhooks, faults with a chance.
+    """Decides everything random: ids, audio, the order of MusicGPT's webhooks, faults with a chance.
 
-    None: as 0, but with ids that no other run has, as at the real APIs; a store that outlives the sandbox needs that.
+    None: like 0, but with ids that are unique across runs, which a store that outlives the sandbox needs.
     """
     faithful: str = field(default="page", validator=validators.in_(("page", "live")))
-    """Whom to follow where a vendor's pages and recordings of its API differ.
+    """What to follow if a vendor's pages and recordings of its API differ.
 
     Live: kie.ai's `record-info` answers an unknown task with code 200 and `data` null, takes an unknown `audioId` and a
     custom upload-extend without style and title at the submit (April 2026), and MusicGPT's `byId` needs no
@@ -46,7 +46,7 @@ class SandboxSettings:
     first_seconds: float = 35.0
     complete_seconds: float = 120.0
     spread_seconds: float = 30.0
-    """Tasks take up to so much longer than `complete_seconds`, by their number."""
+    """Tasks take up to this much longer than `complete_seconds`, depending on their number."""
 
     submit_limit: int | None = 20
     """New tasks in `submit_window_seconds` (real seconds) per account: kie.ai, sunoapi.org. None: no limit."""
@@ -56,7 +56,7 @@ class SandboxSettings:
     credits: float = 100_000.0
     """The balance at each API."""
     price: float = 12.0
-    """Of a task: 12 at kie.ai; no page states the others'."""
+    """The credits for a task: 12 at kie.ai; no page states the others'."""
 
     retry_seconds: Sequence[float] | None = None
     """Waits before each further attempt of a webhook. None: what each API documents, or our guess where none does."""
@@ -66,10 +66,10 @@ class SandboxSettings:
     ready_seconds: float = 75.0
     """The length of the ready tracks."""
     extension_seconds: float = 20.0
-    """What an extension adds."""
+    """The length that an extension adds."""
 
     keep_tasks: int = 5_000
-    """How many tasks, files and log entries are kept; the oldest go first."""
+    """How many tasks, files and log entries are kept; the oldest are dropped first."""
     keep_files: int = 30_000
     keep_entries: int = 10_000
     max_upload_bytes: int = 100 * MEBIBYTE_BYTES
@@ -78,9 +78,9 @@ class SandboxSettings:
 
     @property
     def dice(self) -> int:
-        """The seed of whatever varies beside the ids."""
+        """The seed of everything random but the ids."""
         return 0 if self.seed is None else self.seed
 
     def real(self, seconds: float) -> float:
-        """Turn some of the API's seconds into real ones."""
+        """Convert the API's seconds to real seconds."""
         return max(seconds, 0.0) / self.speed

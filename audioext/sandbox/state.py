@@ -1,4 +1,4 @@
-"""What the four APIs share: the tasks, their lives by the clock, the accounts, and the logs of what came and went."""
+"""The shared state of the four APIs: tasks and their progress, accounts, and the logs of submits and webhooks."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ Stage: TypeAlias = Literal["text", "first", "complete"]
 
 @define(kw_only=True, eq=False, slots=False)
 class State(SandboxSettings):
-    """A sandbox without its servers: what they share of it, and what tests steer and read."""
+    """A sandbox without its servers: the state that they share, and that tests control and read."""
 
     library: Library = field(init=False, repr=False)
     _url: str = field(default="", init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Begin without tasks; raises FaultError: one of the faults is none."""
+        """Start without tasks; raises FaultError if one of the faults is not valid."""
         self._stack = AsyncExitStack()
         self._origins: dict[str, str] = {}
         self._script: list[Fault] = []
@@ -55,16 +55,16 @@ class State(SandboxSettings):
         self._made_at = Counter[str]()
         self._submits = defaultdict[str, deque[float]](deque)
         self._lives: dict[asyncio.Task[None], Task] = {}
-        self._idle = asyncio.Event()  # set while no webhook is outstanding, and no task runs but those that are held
+        self._idle = asyncio.Event()  # set while no webhook is outstanding, and all running tasks are held
         self._gates = {stage: asyncio.Event() for stage in TaskStage}
         self._resting: dict[asyncio.Task[None], TaskStage] = {}
         self.script(*self.faults)
         self.release()
 
     async def _open(self, stack: AsyncExitStack) -> None:
-        """Make what needs a running loop, until the stack is closed; raises MissingExtraError."""
+        """Create what needs a running loop, until the stack is closed; raises MissingExtraError."""
         session = aiohttp.ClientSession(
-            # A connection each: a receiver that went away and came back would break a kept one, and cost an attempt.
+            # No keep-alive: a restarted receiver would break a kept connection, which would cost an attempt.
             connector=aiohttp.TCPConnector(force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "audioext-sandbox"},
@@ -75,16 +75,16 @@ class State(SandboxSettings):
         stack.push_async_callback(self._stop)
 
     async def _stop(self, *_: object) -> None:
-        """End all lives."""
+        """Cancel all running tasks."""
         lives = tuple(self._lives)
         for life in lives:
             life.cancel()
         await asyncio.gather(*lives, return_exceptions=True)
 
-    # --- what tests steer and read ---
+    # --- for tests ---
 
     async def settled(self) -> None:
-        """Wait until no webhook is outstanding, and no task runs but those at a stage that is held."""
+        """Wait until no webhook is outstanding, and every running task is held."""
         await self._idle.wait()
 
     @property
@@ -93,9 +93,9 @@ class State(SandboxSettings):
         return self._idle.is_set()
 
     def hold(self, *stages: Stage) -> None:
-        """Let no task reach these stages until `release`, or none at all: neither webhooks nor status calls show them.
+        """Let no task reach these stages (by default all) until `release`: no webhook or status call shows them.
 
-        A submit with the fault `callback_before_response` is then not answered either.
+        A submit with the fault `callback_before_response` is not answered until then either.
 
         Raises:
             ValueError: One is no stage; then none is held.
@@ -105,7 +105,7 @@ class State(SandboxSettings):
         self._note_change()
 
     def release(self, *stages: Stage) -> None:
-        """Let the tasks go on that wait before these stages; before any without one.
+        """Let the tasks go on that are held before these stages; without arguments, before any stage.
 
         Raises:
             ValueError: One is no stage; then none is released.
@@ -117,9 +117,9 @@ class State(SandboxSettings):
         self._note_change()
 
     def script(self, *faults: Fault | str, title: str | None = None, times: int | None = None) -> None:
-        """Add faults for all tasks to come, for those with such a title, or for the next `times` of them.
+        """Add faults for all new tasks, or those that match *title*, or the next *times* of them.
 
-        A fault that says its own title or times keeps them.
+        A fault with its own title or times keeps them.
 
         Raises:
             FaultError: A text is no fault; then none is added.
@@ -135,22 +135,22 @@ class State(SandboxSettings):
         self._note_change()
 
     def clear_script(self) -> None:
-        """Forget all faults; tasks that run keep theirs."""
+        """Remove all faults; running tasks keep theirs."""
         self._script.clear()
         self._note_change()
 
     @property
     def held(self) -> tuple[str, ...]:
-        """The stages that no task gets beyond now."""
+        """The stages that are held now."""
         return tuple(stage.word for stage, gate in self._gates.items() if not gate.is_set())
 
     @property
     def scripted(self) -> tuple[str, ...]:
-        """The faults that can still befall a task, as texts."""
+        """The faults that can still affect new tasks, as texts."""
         return tuple(map(str, self._script))
 
     async def changes(self) -> AsyncGenerator[str]:
-        """Yield the id of each task that is made, comes to a stage or sends a webhook, else an empty one."""
+        """Yield the id of each task that is created, reaches a stage or sends a webhook, and "" for other changes."""
         ids: asyncio.Queue[str] = asyncio.Queue()
         self._watchers.add(ids.put_nowait)
         try:
@@ -161,12 +161,12 @@ class State(SandboxSettings):
 
     @property
     def submissions(self) -> Sequence[Submission]:
-        """Every submit that was seen, in order."""
+        """Every submit so far, in order."""
         return tuple(self._submissions)
 
     @property
     def submits(self) -> Sequence[Mapping[str, object]]:
-        """The fields of every submit that was seen, in order, as its API names them and without the callback URL."""
+        """The fields of every submit so far, in order, as its API names them and without the callback URL."""
         return tuple(
             {name: value for name, value in each.fields.items() if value is None or value != each.callback_url}
             for each in self._submissions
@@ -190,15 +190,15 @@ class State(SandboxSettings):
         self._attempts.append(attempt)
         self._note_change(attempt.task_id)
 
-    # --- what the APIs ask ---
+    # --- for the APIs ---
 
     def balance(self, provider: str) -> float:
-        """Return the credits that are left at this API: whole as long as they are, as the APIs show them."""
+        """Return the remaining credits at this API, as an int if they are whole, as the APIs show them."""
         left = float(self.credits - self._made_at[provider] * self.price)
         return int(left) if left.is_integer() else left
 
     def admit(self, facts: ApiFacts) -> None:
-        """Count a submit, or raise Refusal: it is one too many."""
+        """Count a submit; raises Refusal if it exceeds the API's limit."""
         if facts.limit == "window" and self.submit_limit is not None:
             now, times = asyncio.get_running_loop().time(), self._submits[facts.provider]
             while times and times[0] <= now - self.submit_window_seconds:
@@ -216,13 +216,13 @@ class State(SandboxSettings):
         return self._tasks.get(task_id)
 
     def log(self, provider: str, operation: str) -> Submission:
-        """Keep in the log that there is a submit, whatever comes of it."""
+        """Log a submit, before its outcome is known."""
         submission = Submission(provider=provider, operation=operation)
         self._submissions.append(submission)
         return submission
 
     def draw(self, title: str) -> Plan:
-        """Decide what befalls the next task, which has this title."""
+        """Choose the faults of the next task, which has this title."""
         drawn: list[Fault] = []
         left: list[Fault] = []
         for fault in self._script:
@@ -243,12 +243,12 @@ class State(SandboxSettings):
         facts: ApiFacts,
         callbacks: Callable[[Task], Sequence[Callback]],
     ) -> Task:
-        """Make a task and let it live; no webhook leaves before it is `answered`.
+        """Create a task and run it; no webhook is sent before it is `answered`.
 
-        Its source may be known already; otherwise it is found at the first stage, and may then fail the task.
+        If its *source* is not known yet, it is looked up at the first stage, which may fail the task.
         """
         number = self._made_at.total()
-        # With a seed the ids are the same in each run; without one no run has another's. Neither is a secret.
+        # With a seed the ids are the same in each run, without one they are unique. They are not secret.
         dice = random.SystemRandom() if self.seed is None else random.Random(f"{self.seed}:{number}")  # noqa: S311 - see above
         made_by = self.library.find(source).made_by if source is not None and given.audio_id is not None else None
         track_ids = [track.id for track in given.recovers] or [new_uuid(dice) for _ in range(given.outputs)]
@@ -275,7 +275,7 @@ class State(SandboxSettings):
         return task
 
     def _needed(self) -> set[str | None]:
-        """Return the keys of the files from which tasks that run start."""
+        """Return the source keys of running tasks."""
         return {key for task in self._lives.values() for key in (task.source, task.input.file_key)}
 
     def _ended(self, life: asyncio.Task[None]) -> None:
@@ -290,7 +290,7 @@ class State(SandboxSettings):
             self._idle.clear()
 
     async def _live(self, task: Task) -> None:
-        """Take a task from stage to stage, to its end; meanwhile its webhooks are sent, each after the one before."""
+        """Move a task from stage to stage until it ends; its webhooks are sent meanwhile, one after the other."""
         loop, plan = asyncio.get_running_loop(), task.plan
         begun, spread = loop.time(), self.spread_seconds * (task.number * 7 % 31) / 30
         ages = (self.text_seconds, self.first_seconds, self.complete_seconds + spread)
@@ -309,7 +309,7 @@ class State(SandboxSettings):
                 self._note_change(task.id)
                 if task.is_complete and not task.input.recovers and (fault := plan.get(FaultKind.EXPIRE_LINKS)):
                     self.library.expire(task.track_ids, self.real(fault.seconds))
-                # Nobody can be reached at a reserved name: nothing is sent there, and that is no failure.
+                # Nothing is sent to a URL under the reserved domain, and that counts as no failure.
                 due += task.callbacks(task) if is_reachable(task.input.callback_url) else ()
                 if plan.get(FaultKind.REORDER):
                     if task.is_open:
@@ -322,7 +322,7 @@ class State(SandboxSettings):
                     return
 
     async def _rest(self, task: Task, stage: TaskStage, last: asyncio.Task[None] | None) -> None:
-        """Wait until a stage that is held is released; the webhooks before it are sent first."""
+        """Wait until a held stage is released, after the earlier webhooks are sent."""
         if last is not None:
             await asyncio.wait([last])
         if task.life is not None and not self._gates[stage].is_set():
@@ -331,7 +331,7 @@ class State(SandboxSettings):
             await self._gates[stage].wait()
 
     async def _reach(self, task: Task, stage: TaskStage) -> TaskFailure | None:
-        """Make ready what the next stage shows, or return why it is not reached."""
+        """Prepare the data of the next stage, or return why it fails."""
         fault = task.plan.get(FaultKind.ERROR)
         if fault is not None and (fault.stage or TaskStage.COMPLETE.word) == stage.word:
             return task.facts.failure(fault.code)

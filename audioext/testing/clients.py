@@ -1,4 +1,4 @@
-"""Clients on the sandbox: opened by one call, closed after the test, and able to say when nothing is on its way."""
+"""Clients on the sandbox: opened by one call, closed after the test, with a wait for all webhooks and handlers."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ WEB: Mapping[str, object] = {"public_url": "http://127.0.0.1:{port}/audio", "lis
 BRISK = Pace(first=0.01, every=0.02)
 UNLIMITED = Limits(queries=None)
 WAIT_SECONDS = 20.0
-"""How long a client of a test waits for a job in real time: it never comes that late, and a test should end."""
+"""The default `wait_timeout`, in real time: no sandbox job takes that long, and a failing test should end soon."""
 SETTLE_SECONDS = 10.0
 LOOK_SECONDS = 0.001
-"""How often a client looks whether its handlers are done, in real time."""
+"""How often `settled` checks whether handlers are done, in real time."""
 
 
 class SandboxClient(Client):
-    """A client on a sandbox: it can wait until nothing is on its way any more."""
+    """A client on a sandbox that can wait until all webhooks and handlers are done."""
 
     def __init__(self, *providers: Provider, sandbox: Sandbox, **settings: object) -> None:
-        """Take the settings of a `Client`, and the sandbox that its providers are on."""
+        """Take a `Client`'s settings, and the sandbox of its providers."""
         super().__init__(*providers, **settings)  # type: ignore[arg-type]  # Client checks them
         self._sandbox = sandbox
 
     async def settled(self, *, timeout: float = SETTLE_SECONDS) -> None:  # noqa: ASYNC109 - its error says what hangs
-        """Wait until all webhooks are in and handlers were told of them, also of the tasks that handlers submitted.
+        """Wait until all webhooks are in and their handlers have run, also for tasks that handlers submitted.
 
-        Without a `public_url` the status of each open job is asked for instead. It does not wait for what time has to
-        pass for: a stage that the sandbox holds, or the next try of a handler that failed.
+        Without a `public_url` it polls the status of each open job instead. It does not wait for a stage that the
+        sandbox holds, nor for the next try of a failed handler.
 
         Raises:
-            TimeoutError: it took *timeout* real seconds; the message says who was not done.
+            TimeoutError: it took *timeout* real seconds; the message says what was not done.
         """
         late = "the sandbox still sends webhooks"
         try:
@@ -61,7 +61,7 @@ class SandboxClient(Client):
             raise TimeoutError(message) from error
 
     async def _unsettled(self) -> str | None:
-        """Return what is still to come, if anything; a client without a public URL asks for it."""
+        """Return what is still outstanding, if anything; without a public URL, poll all open jobs."""
         jobs = [job async for job in self.jobs()]
         if self.public_url is None:
             for job in jobs:
@@ -81,7 +81,7 @@ class SandboxClient(Client):
 
 @define(kw_only=True, eq=False)
 class ClientFactory:
-    """Opens clients on a sandbox, and closes them at the end; `await audioext_client("vidgo", by="poll")`."""
+    """Opens clients on a sandbox, and closes them after the test; `await audioext_client("vidgo", by="poll")`."""
 
     sandbox: Sandbox = field(repr=False)
     clock: JumpClock | None = None
@@ -89,7 +89,7 @@ class ClientFactory:
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
 
     async def __aenter__(self) -> Self:
-        """Note the event loop: all clients have to be opened in it."""
+        """Remember the event loop: all clients must be opened in it."""
         self._loop = asyncio.get_running_loop()
         return self
 
@@ -105,12 +105,12 @@ class ClientFactory:
         clock: JumpClock | Clock | None = None,
         **settings: object,
     ) -> SandboxClient:
-        """Return an open client; the first of the *providers* is its default one, and kie.ai where none is given.
+        """Return an open client; the first of the *providers* is its default one; without any it uses kie.ai.
 
-        A name means that provider at the sandbox; see `provider` for settings of its own. *by* says how results come:
-        webhooks to a free port of this machine, while the status is asked for at the provider's usual pace, or polls
-        alone, at once. `open=False` is for an application that opens its client itself. The other settings are
-        `Client`'s, such as `store` or `wait_timeout` (here 20 seconds, unless a clock makes them cheap).
+        A name means that provider at the sandbox; use `provider` for one with settings. With `by="webhook"` results
+        come by webhooks to a free port of this machine, with polls at the provider's usual pace; with `by="poll"` only
+        by quick polls. `open=False` is for an application that opens its client itself. The other settings are
+        `Client`'s, such as `store` or `wait_timeout` (here 20 seconds, unless a `JumpClock` makes waits cheap).
 
         Raises:
             ConfigError: a setting cannot work.
@@ -130,14 +130,14 @@ class ClientFactory:
         defaults = {"wait_timeout": WAIT_SECONDS} if clock is None else {"clock": clock}
         web = WEB if by == "webhook" else {}
         client = SandboxClient(*chosen, sandbox=self.sandbox, **{**defaults, **web, **settings})
-        self._stack.push_async_callback(client.aclose)  # which does nothing if it was never opened, or is closed
+        self._stack.push_async_callback(client.aclose)  # a no-op if it was never opened, or is closed
         return await client.open() if open else client
 
     def provider(self, name: str = "kie", **settings: object) -> Provider:
         """Return the provider of that name at the sandbox: `"kie"`, `"kie-jobs"`, `"sunoapi"`, `"vidgo"`, `"musicgpt"`.
 
         The settings are those of its class, such as `pace`, `limits` or `grace`: how many seconds a submit without an
-        answer may wait for its first webhook, before it counts as unknown (900).
+        answer waits for its first webhook before it counts as unknown (900).
 
         Raises:
             ValueError: there is no provider of that name.

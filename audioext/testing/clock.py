@@ -1,4 +1,4 @@
-"""Time that a test moves, so that none has to wait for it."""
+"""A clock that a test moves, so that no test waits for real time."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from audioext.clock import Clock
 __all__ = ["JumpClock"]
 
 IDLE_SECONDS = 0.002
-"""A clock that runs jumps when its work was not done for so long, in real time."""
+"""The real time without progress after which `JumpClock.run` jumps."""
 LATE_SECONDS = 0.006
-"""What took longer instead, in real time, was no idling: the machine is busy."""
+"""If `is_idle` took longer than this, in real time, the machine was busy and the result does not count."""
 WORK_SECONDS = 0.001
-"""Whoever used more of the processor meanwhile was not idle: a thread is at work."""
+"""If the process used more CPU time than this meanwhile, a thread was at work."""
 MOST_LATE = 20
-"""How often in a row a clock that runs waits for a busy machine, before it jumps all the same."""
+"""How often in a row `JumpClock.run` waits for a busy machine before it jumps anyway."""
 TURNS = 20
-"""Turns of the event loop in which what needs no I/O comes to rest."""
+"""Turns of the event loop after which tasks without I/O are asleep."""
 LEAST_SHARE = 0.05
-"""A clock that runs jumps by at least this share of what has passed: a day takes a moment, and order is kept to 5 %."""
+"""Each jump is at least this share of the time passed: a day takes a moment, and the order of events is kept to 5 %."""
 
 _T = TypeVar("_T")
 
 
 @define(eq=False)
 class JumpClock:
-    """A clock that stands still until it is moved; whoever sleeps by it wakes when its time has come.
+    """A clock that stands still until it is moved; sleepers wake when it reaches their time.
 
-    It starts at the true time. `clock` is what `Client(clock=...)` takes. Polls, the grace period after a submit
-    without an answer, the back-off of handlers, expiry and the timeouts of waits all go by it. What is bounded in real
-    time is I/O: HTTP calls, and handlers that run (`handler_timeout`).
+    It starts at the real time. Pass `clock` to `Client(clock=...)`. Polls, the grace period after a submit without an
+    answer, the back-off of handlers, expiry and the timeouts of waits all use it. Timeouts of I/O stay in real time:
+    HTTP calls, and running handlers (`handler_timeout`).
     """
 
     time: float = field(factory=true_time)
@@ -55,11 +55,11 @@ class JumpClock:
         return Clock(now=self.now, jitter=lambda: 0.0, monotonic=self.now, sleep=self.sleep)
 
     def now(self) -> float:
-        """Return the time."""
+        """Return the time (Unix seconds)."""
         return self.time
 
     async def sleep(self, seconds: float) -> None:
-        """Return when the clock was moved so far."""
+        """Sleep until the clock has been moved by *seconds*."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
@@ -68,7 +68,7 @@ class JumpClock:
         await woken
 
     async def advance(self, seconds: float) -> None:
-        """Move the clock when all have gone to sleep that are about to, wake who is due, and let these go on."""
+        """Let running tasks go to sleep, move the clock, wake the sleepers that are due, and let them run."""
         for _ in range(TURNS):
             await asyncio.sleep(0)
         self._move(seconds)
@@ -83,9 +83,9 @@ class JumpClock:
                 woken.set_result(None)
 
     async def run(self, work: Awaitable[_T], *, step: float = 5.0) -> _T:
-        """Return what *work* returns; while it waits, the clock jumps to when the next wakes, by at most a *step*.
+        """Await *work* and return its result; while it is idle, the clock jumps to the next sleeper's time.
 
-        The longer it takes the wider the jumps: each is at least a twentieth of the time that has passed.
+        A jump is at most *step* seconds, but at least a twentieth of the time passed, so jumps grow.
         """
         task, began_at = asyncio.ensure_future(work), self.time
         late = 0
@@ -107,11 +107,11 @@ class JumpClock:
 
 
 async def is_idle(task: asyncio.Future[_T]) -> bool:
-    """Say whether nothing was done for *task* for a moment, as far as can be told."""
+    """Return whether nothing worked on *task* for a moment, as far as can be detected."""
     loop = asyncio.get_running_loop()
     began_at, worked = loop.time(), process_time()
     await asyncio.wait([task], timeout=IDLE_SECONDS)
-    # What others do for a loop that is late may take as long again; where this call waits, so do a store's.
+    # If the thread pool is busy, this call waits for it as a store's calls would, and counts as late.
     await loop.run_in_executor(None, int)
     if loop.time() - began_at > LATE_SECONDS or process_time() - worked > WORK_SECONDS:
         return False
@@ -119,7 +119,7 @@ async def is_idle(task: asyncio.Future[_T]) -> bool:
 
 
 def _are_threads_at_work() -> bool:
-    """Say whether another thread runs, waits for a processor or for a disk; only Linux tells."""
+    """Return whether another thread runs, or waits for a CPU or a disk; only Linux shows that."""
     for thread in Path("/proc/self/task").glob("*/stat"):
         if int(thread.parent.name) != threading.get_native_id():
             with suppress(OSError):  # it has ended

@@ -1,4 +1,4 @@
-"""The fixtures: a sandbox, clients on it, and a clock; nothing heavy is imported before a test asks for one."""
+"""The fixtures: a sandbox, clients on it, and a clock; heavy imports wait until a test asks for one."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ BRIEF = {
     "ready_seconds": 4.0,
     "extension_seconds": 1.0,
 }
-"""The settings of a sandbox whose tasks are done at once, whose audio is short, and which takes any number of tasks."""
+"""The settings of a sandbox with instant tasks, short audio and no limits."""
 
-# What a fixture returns is named in its docstring: its class is loaded when the fixture is first asked for.
+# A fixture's docstring, not its annotation, names its class, which is imported when the fixture is first used.
 
 
 @pytest.fixture
 def audioext_clock() -> object:
-    """Return a `JumpClock`, which stands still until the test moves it; `audioext_client` gives it to its clients.
+    """Return a `JumpClock`, which stands still until the test moves it; `audioext_client` passes it to its clients.
 
-    `await audioext_clock.run(job)` lets time fly until the job is done, `await audioext_clock.advance(60)` jumps.
+    `await audioext_clock.run(job)` advances it until the job is done, `await audioext_clock.advance(60)` moves it once.
     """
     from audioext.testing.clock import JumpClock  # noqa: PLC0415 - see the module's docstring
 
@@ -36,9 +36,9 @@ def audioext_clock() -> object:
 async def audioext_sandbox(request: pytest.FixtureRequest) -> AsyncGenerator[object]:
     """Start a `Sandbox` for this test alone, on free ports: the four APIs, instant, with short audio.
 
-    `@pytest.mark.audioext_faults("duplicate", "error=complete:501")` says what goes wrong. Settings are those of
+    `@pytest.mark.audioext_faults("duplicate", "error=complete:501")` injects faults. Settings are those of
     `SandboxSettings`: `@pytest.mark.audioext_sandbox(ready_seconds=10.0, extension_seconds=5.0)` makes the ready tracks
-    10 seconds long (4 without it) and lets an extension add 5 (1 without it).
+    10 seconds long (default 4), and an extension adds 5 seconds (default 1).
     """
     from audioext.sandbox import FaultError, MissingExtraError, Sandbox  # noqa: PLC0415 - see the module's docstring
 
@@ -61,7 +61,7 @@ async def audioext_sandbox(request: pytest.FixtureRequest) -> AsyncGenerator[obj
             sandbox = await stack.enter_async_context(Sandbox(**settings))  # type: ignore[arg-type]  # a test's own
         except (FaultError, MissingExtraError) as error:
             pytest.fail(str(error), pytrace=False)
-        except (TypeError, ValueError) as error:  # a setting that there is not, or one of another kind
+        except (TypeError, ValueError) as error:  # an unknown setting, or a wrong type
             pytest.fail(f"audioext_sandbox: {error}; see audioext.sandbox.SandboxSettings", pytrace=False)
         yield sandbox
 
@@ -70,8 +70,8 @@ async def audioext_sandbox(request: pytest.FixtureRequest) -> AsyncGenerator[obj
 async def audioext_client(request: pytest.FixtureRequest, audioext_sandbox: object) -> AsyncGenerator[object]:
     """Return a `ClientFactory`, which opens clients on the sandbox when it is called.
 
-    `await audioext_client()` opens one at kie.ai, with webhooks; `await audioext_client("vidgo", by="poll")` another.
-    What it opened is closed after the test. Where the test asks for `audioext_clock` too, that is the clients' clock.
+    `await audioext_client()` opens one for kie.ai, with webhooks; `await audioext_client("vidgo", by="poll")` another.
+    They are closed after the test. If the test also uses `audioext_clock`, that is their clock.
     """
     from audioext.sandbox import Sandbox  # noqa: PLC0415 - see the module's docstring
     from audioext.testing.clients import ClientFactory  # noqa: PLC0415 - as above

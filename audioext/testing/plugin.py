@@ -1,4 +1,4 @@
-"""The pytest plugin: its markers, and its fixtures where pytest-asyncio can run them."""
+"""The pytest plugin: its markers, and its fixtures if pytest-asyncio can run them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import importlib
 import pytest
 
 MARKERS = (
-    'audioext_faults(*faults): what goes wrong at the sandbox, such as "duplicate" (see audioext.sandbox.Fault)',
+    'audioext_faults(*faults): the faults of the sandbox, such as "duplicate" (see audioext.sandbox.Fault)',
     "audioext_sandbox(**settings): settings of the sandbox (see audioext.sandbox.SandboxSettings)",
 )
 ASYNCIO_PLUGINS = ("asyncio", "pytest_asyncio.plugin")
-"""The names that pytest knows pytest-asyncio by: by its entry point, or loaded with `-p`."""
+"""pytest-asyncio's names in pytest: of its entry point, and of `-p`."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Announce the markers, and bring the fixtures; without pytest-asyncio they say that it is missing."""
+    """Register the markers and the fixtures; without pytest-asyncio, fixtures that say that it is missing."""
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     plugins = config.pluginmanager
@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _Missing:
-    """The fixtures where pytest-asyncio is missing."""
+    """Fixtures that fail because pytest-asyncio is missing."""
 
     @pytest.fixture
     def audioext_clock(self) -> None:

@@ -1,1 +1,1 @@
-"""The live page: jobs as they go through their stages, for people who look."""
+"""The live page: jobs and their stages in a browser."""

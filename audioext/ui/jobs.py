@@ -1,4 +1,4 @@
-"""What the live page shows of a client: its jobs, with all that is known of each."""
+"""The live page of a client: its jobs, with all details of each."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from audioext.ui.objects import delivery_object, first, iso, job_object, whole_o
 from audioext.ui.page import MAX_LISTED, Page, Route, json_response
 
 SHOWN_BYTES = 65_536
-"""Of a delivery's body."""
+"""The most bytes of a delivery's body that the page shows."""
 
 
 @define(eq=False)
 class _Jobs:
     client: Client
     _listed: Sequence[Job] = field(default=(), init=False)
-    """Those of the last list are held, so that the next one reads only what is new of them."""
+    """The jobs of the last list, kept alive so that the next list reads only new entries of theirs."""
 
     async def changes(self) -> AsyncGenerator[str]:
         async for change in self.client.store.changes():
@@ -73,7 +73,7 @@ class _Jobs:
 
 
 def jobs_page(client: Client, *, is_local: bool = True) -> Page:
-    """Return the page of a client: its jobs, with all that is known of each."""
+    """Return the live page of *client*."""
     jobs = _Jobs(client)
     routes: Sequence[Route] = (
         ("GET", "/jobs", jobs.list),
@@ -87,7 +87,7 @@ def jobs_page(client: Client, *, is_local: bool = True) -> Page:
 
 
 def row_object(record: Record) -> dict[str, object]:
-    """Return what the list shows of a job."""
+    """Return a job's row in the list."""
     titles = (title for title in (*(track.title for track in record.tracks), record.request.title) if title)
     return {
         **job_object(record),

@@ -1,4 +1,4 @@
-"""Jobs, tracks and deliveries as JSON: what the live page and `--json` show of them."""
+"""Jobs, tracks and deliveries as JSON objects for the live page and `--json`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from audioext.models.results import Source, Stage, Track
 from audioext.stores.base import Delivery
 
 Journal = Sequence[tuple[Entry, Record | None]]
-"""Each entry of a job, with the record that the journal meant up to it."""
+"""Each entry of a job, with the record as of that entry."""
 
 BY: Mapping[Source, str] = {"webhook": "by webhook", "poll": "by poll", "implied": "implied by a later stage"}
 """How a stage became known."""
@@ -25,12 +25,12 @@ _T = TypeVar("_T")
 
 
 def iso(at: float) -> str:
-    """Return a point in time (Unix seconds) as machines read it."""
+    """Return a time (Unix seconds) in ISO 8601, UTC."""
     return datetime.fromtimestamp(at, UTC).isoformat()
 
 
 def state_of(record: Record, now: float | None = None) -> str:
-    """Return one word for where a job is: its verdict, else its stage, else `unknown` or `submitting`."""
+    """Return a job's state in one word: its verdict, else its stage, else `unknown` or `submitting`."""
     if record.verdict is not Verdict.OPEN:
         return record.verdict.name.lower()
     if record.stage is not None:
@@ -39,7 +39,7 @@ def state_of(record: Record, now: float | None = None) -> str:
 
 
 def problem_of(record: Record) -> str | None:
-    """Return what is wrong with a job, in the vendor's words: why it failed, or why an answer was a refusal."""
+    """Return what is wrong with a job, if anything, in the vendor's words: a failure, a refusal or a bad answer."""
     if record.fault is not None:
         return record.fault.message
     if record.verdict is Verdict.REFUSED:
@@ -48,7 +48,7 @@ def problem_of(record: Record) -> str | None:
 
 
 def track_object(track: Track) -> dict[str, object]:
-    """Return the fields of *track* that are known."""
+    """Return the fields of *track* that are not None."""
     return attrs.asdict(track, filter=lambda field, value: value is not None and field.name not in _HIDDEN)
 
 
@@ -66,7 +66,7 @@ def delivery_object(delivery: Delivery) -> dict[str, object]:
 
 
 def job_object(record: Record) -> dict[str, object]:
-    """Return what a list of jobs shows of one; its source is the file's name, the URL or the id."""
+    """Return a job for a list; `source` is the file's name, the URL or the track id."""
     path, url = record.request.path, record.request.url
     return {
         "ref": record.ref,
@@ -85,7 +85,7 @@ def job_object(record: Record) -> dict[str, object]:
 
 
 async def first(limit: int, found: AsyncIterator[_T]) -> list[_T]:
-    """Return so many at most of those that are *found*."""
+    """Return the first *limit* items of *found*."""
     kept: list[_T] = []
     async for each in found:
         kept.append(each)
@@ -95,7 +95,7 @@ async def first(limit: int, found: AsyncIterator[_T]) -> list[_T]:
 
 
 def stage_objects(record: Record) -> list[dict[str, object]]:
-    """Return the stages of a task: their names, how they were learnt, and the seconds since the job was made."""
+    """Return the reached stages of a job: name, source, and the seconds since it was created."""
     return [
         {"stage": word, "source": source, "seconds": round(at - record.created_at, 3), "at": iso(at)}
         for word, at, _, source in timeline(record)
@@ -104,7 +104,7 @@ def stage_objects(record: Record) -> list[dict[str, object]]:
 
 
 def whole_object(record: Record, entries: Journal, deliveries: Sequence[Delivery]) -> dict[str, object]:
-    """Return all that is known of a job: its request, stages, journal, tracks and deliveries."""
+    """Return a job with all details: its request, stages, journal, tracks and deliveries."""
     fault = record.fault
     facts = ("reason", "code", "message", "charged", "at")
     return {
@@ -134,7 +134,7 @@ def whole_object(record: Record, entries: Journal, deliveries: Sequence[Delivery
 
 
 def timeline_objects(record: Record) -> list[dict[str, object]]:
-    """Return what happened to a job in order: a word, after how many seconds, when, and how it became known."""
+    """Return the events of a job in order: a word, the seconds since it was created, the time, and the source."""
     return [
         {"event": word, "seconds": round(at - record.created_at, 3), "at": iso(at), "how": how}
         for word, at, how, _ in timeline(record)
@@ -142,10 +142,10 @@ def timeline_objects(record: Record) -> list[dict[str, object]]:
 
 
 def timeline(record: Record) -> list[tuple[str, float, str, Source | None]]:
-    """Return what happened to a job in order: a word, when, how it became known in words, and the source of a stage."""
+    """Return the events of a job in order: a word, the time, an explanation, and the source if it is a stage."""
     found: list[tuple[str, float, str, Source | None]] = []
     for item in record.reached:
-        # The POST's own answer makes a job submitted, unless a webhook was quicker to name the task.
+        # The POST's answer makes a job submitted, unless a webhook brought the task id first.
         is_answer = item.stage is Stage.SUBMITTED and item.source != "webhook"
         found.append((item.stage.name.lower(), item.at, "" if is_answer else BY[item.source], item.source))
     if record.fault is not None:

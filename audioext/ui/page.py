@@ -1,4 +1,4 @@
-"""A live page for a browser on this machine: closed by a token, read as data, and told of news as they come."""
+"""A live page for a browser on this machine: protected by a token, filled with JSON, updated by server-sent events."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ except ImportError as error:
 _log = logging.getLogger("audioext.ui")
 
 COOKIE = "audioext_page_{port}"
-"""Its name; browsers do not keep the cookies of two ports apart by themselves."""
+"""The cookie's name; it has the port, since browsers share cookies between ports."""
 MAX_LISTED = 1_000
-"""Rows in the list, the newest ones."""
+"""The most rows in the list, the newest ones."""
 MAX_STREAMS = 32
-"""Pages that may be open at a time."""
+"""The most pages that may be open at a time."""
 GATHER_SECONDS = 0.1
-"""How long changes are gathered before a page is told of them."""
+"""How long changes are gathered before they are sent to a page."""
 WRITES_HEADER = "X-Audioext"
-"""What a request that changes something must have: no form or link of another site can send it."""
+"""The header that a request that changes something must have: no form or link of another site can send it."""
 
 _FILES = {"page.js": "text/javascript", "page.css": "text/css"}
 _HEADERS = {
-    # Nothing comes from elsewhere but sound and pictures, which the vendors' hosts have.
+    # Only sound and pictures come from other hosts, the vendors'.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src http: https: data:; "
         "media-src http: https:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -58,11 +58,11 @@ Route = tuple[str, str, Handler]
 
 @define(eq=False, kw_only=True, repr=False)
 class Page:
-    """A page of rows. Whoever opens `?token=` once has a cookie from then on; nobody else sees anything.
+    """A page of rows. Opening `?token=` once sets a cookie; requests without it are refused.
 
-    `kind` (`jobs` or `sandbox`) says to its script what it shows, and `routes` are what that asks for. `changes` yields
-    the ref of each row that changed, or an empty one where all of them should be read again, and `row` returns one, or
-    raises RequestError. `is_local` refuses who does not come from this machine, or comes through a proxy.
+    `kind` (`jobs` or `sandbox`) tells the script what to show, and `routes` are the calls that it makes. `changes`
+    yields the ref of each row that changed, or "" if all rows should be read again; `row` returns one row, or raises
+    RequestError. `is_local` refuses requests from other machines or through a proxy.
     """
 
     kind: str
@@ -75,7 +75,7 @@ class Page:
     _streams: set[EventSourceResponse] = field(factory=set, init=False)
 
     def add_to(self, app: web.Application, prefix: str = "/") -> str:
-        """Mount the page into *app* under *prefix*, and return the path that opens it; whoever has it may look.
+        """Mount the page into *app* under *prefix*, and return the path with the token that opens it.
 
         Raises:
             ConfigError: the prefix does not begin with a slash.
@@ -91,14 +91,14 @@ class Page:
         ):
             app.router.add_route(method, self._prefix + path, self._guarded(handler), expect_handler=ask_later)
         if self._prefix:
-            # Where the cookie does not count yet.
+            # Without the final slash the cookie is not sent.
             app.router.add_get(self._prefix, self._to_index, expect_handler=ask_later)
         app.on_shutdown.append(self._end)
         return f"{self._prefix}/?token={self.token}"
 
     @asynccontextmanager
     async def served(self, host: str, port: int) -> AsyncGenerator[URL]:
-        """Serve the page by itself while the context is open, and yield the link that opens it.
+        """Serve the page on a server of its own while the context is open, and yield the link that opens it.
 
         Raises:
             ConfigError: the address cannot be listened on.
@@ -118,7 +118,7 @@ class Page:
         finally:
             await runner.cleanup()
 
-    # --- who may see it ----------------------------------------------------------------------------------
+    # --- access ------------------------------------------------------------------------------------------
 
     def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.StreamResponse:
@@ -127,12 +127,12 @@ class Page:
                 response = await handler(request)
             except RequestError as error:
                 response = web.json_response({"problem": str(error)}, status=404)
-            except AudioextError as error:  # the store is away, or the provider refused
+            except AudioextError as error:  # the store is down, or the provider refused
                 response = web.json_response({"problem": mask(str(error))}, status=503)
             except (web.HTTPException, ConnectionError):
                 raise
-            except Exception:  # noqa: BLE001 - a bug of ours; aiohttp would log it with the token of the page
-                _log.exception("the page could not be answered")
+            except Exception:  # noqa: BLE001 - a bug of ours; aiohttp would log it with the page's token
+                _log.exception("a request of the page failed")
                 response = web.json_response({"problem": "this page failed; the log says why"}, status=500)
             if not response.prepared:
                 response.headers.update(_HEADERS)
@@ -142,18 +142,18 @@ class Page:
 
     def _check(self, request: web.Request) -> None:
         if self.is_local and not _is_local(request):
-            raise web.HTTPForbidden(text="this page is for the machine that it runs on\n", headers=_HEADERS)
+            raise web.HTTPForbidden(text="this page is only for the machine that serves it\n", headers=_HEADERS)
         given = request.cookies.get(_cookie(request), "")
         if "token" in request.query and request.path == f"{self._prefix}/":
             given = request.query["token"]
         if not (given.isascii() and hmac.compare_digest(given, self.token)):
             raise web.HTTPUnauthorized(
-                text="open the link with ?token= that was printed when the page began\n", headers=_HEADERS
+                text="open the link with ?token= that was printed at the start\n", headers=_HEADERS
             )
         if request.method == "POST" and WRITES_HEADER not in request.headers:
             raise web.HTTPForbidden(text=f"the header {WRITES_HEADER} is missing\n", headers=_HEADERS)
 
-    # --- what it shows -----------------------------------------------------------------------------------
+    # --- files -------------------------------------------------------------------------------------------
 
     async def _to_index(self, request: web.Request) -> web.StreamResponse:
         raise web.HTTPSeeOther(request.rel_url.with_path(f"{self._prefix}/", keep_query=True), headers=_HEADERS)
@@ -162,7 +162,9 @@ class Page:
         if "token" not in request.query:
             text = _static("index.html").replace('data-kind=""', f'data-kind="{self.kind}"')
             return web.Response(text=text, content_type="text/html")
-        response = web.Response(status=303, headers={"Location": f"{self._prefix}/"})  # the token leaves the address
+        response = web.Response(
+            status=303, headers={"Location": f"{self._prefix}/"}
+        )  # to hide the token from the address bar
         path, name = f"{self._prefix}/", _cookie(request)
         response.set_cookie(name, self.token, path=path, httponly=True, samesite="Strict", secure=request.secure)
         return response
@@ -171,7 +173,7 @@ class Page:
         name = request.path.rpartition("/")[2]
         return web.Response(text=_static(name), content_type=_FILES[name])
 
-    # --- news --------------------------------------------------------------------------------------------
+    # --- events ------------------------------------------------------------------------------------------
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         if len(self._streams) >= MAX_STREAMS:
@@ -203,7 +205,7 @@ class Page:
                 for ref in refs:
                     await self._send(response, ref)
         except ConnectionError:
-            pass  # nobody looks any more
+            pass  # the browser closed the page
         finally:
             listener.cancel()
             await asyncio.gather(listener, return_exceptions=True)
@@ -216,7 +218,7 @@ class Page:
                 changed[ref] = None
 
     async def _send(self, response: EventSourceResponse, ref: str) -> None:
-        event, row = "again", None  # for changes that were missed, an orphan's delivery, or a store that is away
+        event, row = "again", None  # for missed changes, an orphan's delivery, or a store that is down
         with suppress(AudioextError):
             if ref:
                 event, row = "job", await self.row(ref)
@@ -224,7 +226,7 @@ class Page:
 
     async def _end(self, _: web.Application) -> None:
         for stream in tuple(self._streams):
-            with suppress(RuntimeError):  # it has not begun
+            with suppress(RuntimeError):  # it has not started
                 stream.stop_streaming()
 
 
@@ -240,7 +242,7 @@ def json_response(value: object, *, status: int = 200) -> web.Response:
 def _cookie(request: web.Request) -> str:
     with suppress(ValueError):
         return COOKIE.format(port=request.url.port)
-    return ""  # its Host is none
+    return ""  # its Host header is not valid
 
 
 def _static(name: str) -> str:
@@ -248,7 +250,7 @@ def _static(name: str) -> str:
 
 
 def _is_local(request: web.Request) -> bool:
-    """Say whether a request comes from this machine, to an address of this machine, and through no proxy."""
+    """Return whether a request comes from this machine, to an address of this machine, and through no proxy."""
     if any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")):
         return False
     try:

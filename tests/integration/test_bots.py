@@ -272,9 +272,9 @@ async def test_a_refusal_is_said_in_the_chat(open_bot: Open) -> None:
     ("error", "words"),
     [
         (ax.ContentError("<b>", provider="kie"), "The content rules of the music service refuse this text or audio."),
-        (ax.RateLimitError("<b>", provider="kie"), "Too much is asked for at once. Please try again in a few minutes."),
+        (ax.RateLimitError("<b>", provider="kie"), "Too many requests right now. Please try again in a few minutes."),
         (ax.ProviderDownError("<b>", provider="kie"), "The music service is down. Please try again later."),
-        (ax.AuthError("sk-1", provider="kie"), "This bot cannot make music right now; whoever runs it has to look."),
+        (ax.AuthError("sk-1", provider="kie"), "This bot cannot make music right now; its operator has to fix it."),
         (ax.UnsupportedError("musicgpt"), "The music service cannot do that."),
         (
             ax.RequestError([ax.Problem("title", "is long"), ax.Problem("url", "is private")]),

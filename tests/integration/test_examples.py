@@ -64,7 +64,7 @@ async def test_the_script_saves_four_takes(tmp_path: Path, capsys: pytest.Captur
     assert 4 == len({path for path in paths if path.stat().st_size > 0})
     lines = capsys.readouterr().out.splitlines()
     assert ["text", "first", "complete"] == [line.split(":")[0].strip() for line in lines]
-    assert lines[-1].endswith(" 2 track(s), found by asking")
+    assert lines[-1].endswith(" 2 track(s), from a status poll")
 
 
 @pytest.mark.parametrize("name", ["script", "bot_plain"])

@@ -1,4 +1,4 @@
-"""A stand-in for kie.ai whose every answer a test decides."""
+"""A fake kie.ai whose answers a test controls."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from attrs import define, field
 import audioext as ax
 
 BRISK = ax.Pace(first=0.01, every=0.02, slowest=0.05, quiet=30.0)
-"""A pace for status calls that suits an API which is done at once."""
+"""A pace for status calls to an API whose tasks are done at once."""
 
 
 async def read_head(reader: asyncio.StreamReader) -> bytes:
-    """Return the head of a request, nothing where the client hung up before it sent one, as at a close."""
+    """Return the head of a request, b"" if the client disconnected before sending one."""
     with suppress(asyncio.IncompleteReadError):
         return await reader.readuntil(b"\r\n\r\n")
     return b""
@@ -26,7 +26,7 @@ async def read_head(reader: asyncio.StreamReader) -> bytes:
 
 @define(eq=False, repr=False)
 class Api:
-    """A POST waits while the gate is shut, and gets the next of `codes`, or else makes a task; so do status calls."""
+    """A POST waits for `gate`, then gets the next of `codes`, or creates a task; status calls use `status_codes`."""
 
     codes: list[int] = field(factory=list)
     status_codes: list[int] = field(factory=list)
@@ -34,34 +34,34 @@ class Api:
     """Called while a POST waits for its answer."""
     is_done: bool = True
     word: str = "PENDING"
-    """What a status call says of a task that is not done."""
+    """The status of a task that is not done."""
     posts: list[dict[str, Any]] = field(factory=list)
     made: list[str] = field(factory=list)
     arrived: asyncio.Event = field(factory=asyncio.Event)
     asked: asyncio.Event = field(factory=asyncio.Event)
-    """Set when the last of `status_codes` was answered, or a status call came and there are none."""
+    """Set by a status call when no `status_codes` are left."""
     gate: asyncio.Event = field(factory=asyncio.Event)
     base: str = ""
     recoveries: list[dict[str, Any]] = field(factory=list)
     recovery_asked: asyncio.Event = field(factory=asyncio.Event)
-    """Set when the status of a recovery was asked for."""
+    """Set by a status call for a recovery."""
     recovery_gate: asyncio.Event = field(factory=asyncio.Event)
-    """A recovery waits for its answer while this one is shut."""
+    """The POST of a recovery waits for this."""
     recovery_key: str = "task_id"
     recovered: dict[str, Any] | None = None
-    """What the status call of a recovery is answered; it runs as long as there is nothing."""
+    """The answer to a recovery's status call; None: it is still running."""
     link: str = "http://files.test/a.mp3"
-    """Where status calls say that the file is."""
+    """The track's URL in status calls."""
     track: str = "a"
-    """The id of the track that status calls show."""
+    """The track's id in status calls."""
 
     def provider(self, **settings: Any) -> ax.Kie:
-        """Return a provider that points here, with a pace that suits it and no limits."""
+        """Return a provider for this API, with a quick pace and no limits."""
         chosen = {"base_url": self.base, "limits": ax.Limits(), "pace": BRISK, **settings}
         return ax.Kie("0123456789abcdef0123", **chosen)
 
     async def submit(self, request: web.Request) -> web.Response:
-        """Take a POST: refuse it with the next code, or make a task."""
+        """Answer a POST: refuse it with the next code, or create a task."""
         self.posts.append(await request.json())
         name = f"task-{len(self.posts)}"
         self.arrived.set()
@@ -78,7 +78,7 @@ class Api:
         return _answer({"taskId": name})
 
     async def status(self, request: web.Request) -> web.Response:
-        """Tell that a task is complete, or under way."""
+        """Answer that a task is complete, or still running."""
         code = self.status_codes.pop(0) if self.status_codes else 200
         if not self.status_codes:
             self.asked.set()
@@ -89,20 +89,20 @@ class Api:
         return _answer({**found, "response": {"sunoData": tracks if self.is_done else []}})
 
     async def recover(self, request: web.Request) -> web.Response:
-        """Take the POST of a recovery."""
+        """Answer the POST of a recovery."""
         self.recoveries.append(await request.json())
         await self.recovery_gate.wait()
         return web.json_response({"code": 200, "msg": "success", self.recovery_key: f"recovery-{len(self.recoveries)}"})
 
     async def recovery(self, _: web.Request) -> web.Response:
-        """Tell how a recovery ended, or that it runs."""
+        """Answer the status call of a recovery."""
         self.recovery_asked.set()
         if self.recovered is None:
             return web.json_response({"code": 201, "msg": "running", "data": None})
         return web.json_response(self.recovered)
 
     async def call_back(self, stage: str, task_id: str = "task-1", *, post: int = -1, code: int = 200) -> int:
-        """Send the webhook of *stage* for the last POST, or for *post*, and return what it is answered."""
+        """Send the webhook of *stage* for the last POST, or for *post*, and return the status of its reply."""
         async with (
             aiohttp.ClientSession() as session,
             session.post(self.posts[post]["callBackUrl"], json=callback(stage, task_id, code=code)) as response,
@@ -151,7 +151,7 @@ def _answer(data: object) -> web.Response:
 
 
 def failing(store: ax.MemoryStore) -> Callable[[Api], Awaitable[None]]:
-    """Return what lets a store fail while a POST is under way."""
+    """Return an `on_post` that makes *store* fail during a POST."""
 
     async def fail(_: Api) -> None:
         store.fail("the disk is full")
@@ -160,5 +160,5 @@ def failing(store: ax.MemoryStore) -> Callable[[Api], Awaitable[None]]:
 
 
 def tasks_of_ours() -> list[str]:
-    """Return the names of the tasks of clients that still run."""
+    """Return the names of the clients' asyncio tasks that still run."""
     return [name for name in (task.get_name() for task in asyncio.all_tasks()) if name.startswith("audioext")]

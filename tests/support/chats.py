@@ -1,4 +1,4 @@
-"""Stand-ins for the chat APIs of Telegram and of Discord: the few calls that a bot needs, on loopback."""
+"""Fakes of the chat APIs of Telegram and Discord: the few calls that a bot needs, on loopback."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ EVENT, IDENTIFY, HELLO = 0, 2, 10
 
 @define(eq=False)
 class ChatApi:
-    """What a chat saw: the texts of each message, the files that were sent, and faults for the next edits."""
+    """A chat: the texts of each message, the files that were sent, and faults for the next edits."""
 
     voice: bytes
-    """What is attached to a message."""
+    """The audio that is attached to a message."""
     texts: dict[int, list[str]] = field(factory=dict)
     files: list[tuple[str, bytes]] = field(factory=list)
     calls: list[str] = field(factory=list)
@@ -30,7 +30,7 @@ class ChatApi:
     base: str = ""
 
     def new(self, text: str) -> int:
-        """Begin a message and return its id."""
+        """Create a message and return its id."""
         number = 100 + len(self.texts) + len(self.files)
         if text:
             self.texts[number] = [text]
@@ -78,7 +78,7 @@ def _ok(result: object) -> web.Response:
 
 
 def telegram_flood(seconds: int) -> web.Response:
-    """Return what Telegram answers who edits too often."""
+    """Return Telegram's answer to a client that edits too often."""
     body = {"ok": False, "error_code": 429, "description": "Too Many Requests", "parameters": {"retry_after": seconds}}
     return web.json_response(body, status=429)
 
@@ -95,7 +95,7 @@ def telegram_voice(number: int, *, seconds: int) -> dict[str, Any]:
 
 @define(eq=False)
 class Gateway:
-    """Discord's websocket: it says hello, lets a bot in, and sends it events."""
+    """Discord's websocket: it sends hello, accepts a bot, and sends it events."""
 
     api: ChatApi
     socket: web.WebSocketResponse | None = None
@@ -158,12 +158,12 @@ def discord_message(number: int, text: str, *, author: int = 1, **fields: object
 
 
 def _plain_json(value: object) -> web.Response:
-    """Return JSON as Discord labels it, without a charset: discord.py reads no other."""
+    """Return JSON labelled as Discord does, without a charset: discord.py accepts no other."""
     return web.Response(body=json.dumps(value).encode(), content_type="application/json")
 
 
 async def discord_send(api: ChatApi, request: web.Request) -> web.Response:
-    """Take a message, with files or without."""
+    """Handle a new message, with files or without."""
     api.calls.append("send")
     if request.content_type == "application/json":
         text = (await request.json())["content"]
@@ -173,7 +173,7 @@ async def discord_send(api: ChatApi, request: web.Request) -> web.Response:
 
 
 async def discord_edit(api: ChatApi, request: web.Request) -> web.Response:
-    """Change a message."""
+    """Handle an edit of a message."""
     api.calls.append("edit")
     if api.faults:
         return api.faults.pop(0)

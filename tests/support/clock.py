@@ -1,4 +1,4 @@
-"""Time that a test moves, so that none has to wait for it."""
+"""Clocks that a test moves, so that no test waits for real time."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ __all__ = ["SOON_SECONDS", "START", "JumpClock", "LoopTime", "soon"]
 
 START = 1_800_000_000.0
 SOON_SECONDS = 10.0
-"""How long what comes at once may take on a machine that is busy."""
+"""How long an immediate result may take on a busy machine."""
 
 _T = TypeVar("_T")
 
 
 async def soon(ask: Callable[[], Awaitable[_T]]) -> _T:
-    """Return the first answer that is true; between two questions the loop is left alone for a moment."""
+    """Call *ask* until its result is true, with short sleeps in between, and return that."""
     async with asyncio.timeout(SOON_SECONDS):
-        while not (answer := await ask()):  # noqa: ASYNC110 - what is asked for gives no event
+        while not (answer := await ask()):  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.001)
     return answer
 
 
 @define(eq=False)
 class LoopTime:
-    """Moves the time of the running event loop itself, which bounds all I/O and what is cut off at a close."""
+    """Moves the time of the running event loop itself, which all I/O timeouts and close deadlines use."""
 
     _monkeypatch: pytest.MonkeyPatch
     _later: float = field(default=0.0, init=False)
 
     def advance(self, seconds: float) -> None:
-        """Let every timer of the loop that is due by then fire."""
+        """Move the time; the loop then runs every timer that is due."""
         if not self._later:
             loop = asyncio.get_running_loop()
             real = loop.time
-            loop.slow_callback_duration = math.inf  # in debug mode it warns of what seems to take long
+            loop.slow_callback_duration = math.inf  # in debug mode a jump would look like a slow callback
             self._monkeypatch.setattr(loop, "time", lambda: real() + self._later)
         self._later += seconds
 
     async def run(self, work: Awaitable[_T], *, step: float = 0.25) -> tuple[_T, float]:
-        """Return what *work* returns, and after how many seconds; while it waits, time passes by the *step*."""
+        """Return the result of *work* and its seconds; while it is idle, the time moves by *step*."""
         loop, late = asyncio.get_running_loop(), 0
         began_at = loop.time()
         task = asyncio.ensure_future(work)

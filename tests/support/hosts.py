@@ -1,4 +1,4 @@
-"""A file host whose answers a test decides."""
+"""A file host whose answers a test controls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from audioext.files.hosts import LinkRules, read_open_host
 from tests.support.sounds import MP3
 
 LOOPBACK = LinkRules(opened=frozenset({read_open_host("http://127.0.0.1")}))
-"""Lets links lead to hosts on this machine."""
+"""Rules that allow links to this machine."""
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -33,7 +33,7 @@ def gives(body: bytes = MP3, *, status: int = 200, kind: str = "audio/mpeg", **h
 
 
 def breaks(body: bytes = MP3, *, after: int, is_chunked: bool = False, **headers: str) -> Answer:
-    """Return an answer that hangs up *after* so many bytes of the file, from where it is asked to begin."""
+    """Return an answer that disconnects *after* so many bytes of the file, counted from the requested start."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         start = int(request.headers.get("Range", "bytes=0-")[6:-1])
@@ -48,7 +48,7 @@ def breaks(body: bytes = MP3, *, after: int, is_chunked: bool = False, **headers
         await response.write(body[start : start + after])
         if start + after < len(body) or is_chunked:
             assert request.transport is not None
-            request.transport.close()  # what was written still arrives
+            request.transport.close()  # written bytes still arrive
         return response
 
     return answer
@@ -56,20 +56,20 @@ def breaks(body: bytes = MP3, *, after: int, is_chunked: bool = False, **headers
 
 @define(eq=False)
 class Host:
-    """Gives the answers of each path in order; the last one again and again."""
+    """Gives the answers of each path in order, then repeats the last one."""
 
     url: str = ""
     seen: list[web.BaseRequest] = field(factory=list)
     _answers: dict[str, list[Answer]] = field(factory=dict)
 
     def put(self, path: str, *answers: Answer) -> str:
-        """Give these answers at *path*, which counts byte for byte, and return its link."""
+        """Set the answers for *path*, which is compared byte for byte, and return its link."""
         self._answers[path] = list(answers)
         return self.url + path
 
     @property
     def paths(self) -> list[str]:
-        """What was asked for, as it came."""
+        """The raw paths of all requests."""
         return [request.raw_path for request in self.seen]
 
     def header(self, name: str) -> list[str | None]:
@@ -87,7 +87,7 @@ class Host:
 async def serve_host(
     answers: Mapping[str, Answer] | None = None, *, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Host]:
-    """Serve a host on a free port, by https where it gets a context."""
+    """Serve a host on a free port, by https if *tls* is given."""
     host = Host()
     for path, answer in (answers or {}).items():
         host.put(path, answer)

@@ -1,4 +1,4 @@
-"""The way from a process to its store, which a test can cut, stop or slow down on either side of each call."""
+"""The connection from a process to its store, which a test can cut, stop or slow down before and after each call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from audioext.stores.base import (
 
 T = TypeVar("T")
 Side = Literal["before", "after"]
-"""Whether a call has not reached the store yet, or has and its answer is on the way back."""
+"""Before the call reaches the store, or after it, when its result is on the way back."""
 Watcher = Callable[[str, Side], Awaitable[None]]
 
 
@@ -38,9 +38,9 @@ async def let_pass(name: str, side: Side) -> None:
 
 @define(eq=False)
 class Line:
-    """A store, reached over a line. `on_call` is awaited on each side of each call, with the method's name.
+    """A proxy of a store. `on_call` is awaited before and after each call, with the method's name.
 
-    What it raises is what the caller sees; where it never returns the caller hangs.
+    The caller gets what it raises; if it never returns, the caller hangs.
     """
 
     store: Store
@@ -127,7 +127,7 @@ class Line:
         return self.store.deliveries(ref)
 
     async def changes(self) -> AsyncIterator[Changed | Resync]:
-        """Yield what the store yields, each after `on_call` let it pass."""
+        """Yield the store's changes, each after `on_call` has returned."""
         self.calls.append("changes")
         await self.on_call("changes", "before")
         async for change in self.store.changes():
@@ -160,9 +160,9 @@ class Line:
 
 
 def fail_at(*steps: int, calls: Sequence[str] = ()) -> Watcher:
-    """Return what raises `StoreError` at some of the steps that are to come, counted from 0.
+    """Return a watcher that raises `StoreError` at these steps, counted from 0.
 
-    Each call has two steps, one on either side; only *calls* count, where given.
+    Each call has two steps, before and after; if *calls* are given, only these are counted.
     """
     count = -1
 
@@ -177,7 +177,7 @@ def fail_at(*steps: int, calls: Sequence[str] = ()) -> Watcher:
 
 
 def die_at(step: int) -> Watcher:
-    """Return what never comes back from one step on, counted like those of `fail_at`: the process has died there."""
+    """Return a watcher that never returns from *step* on, counted as in `fail_at`: the process died there."""
     count = -1
 
     async def watch(name: str, side: Side) -> None:
@@ -190,7 +190,7 @@ def die_at(step: int) -> Watcher:
 
 
 def hang_until(over: asyncio.Event) -> Watcher:
-    """Return what answers nothing before *over* is set, and then fails."""
+    """Return a watcher that hangs until *over* is set, and then fails."""
 
     async def watch(name: str, side: Side) -> None:
         await over.wait()
@@ -200,7 +200,7 @@ def hang_until(over: asyncio.Event) -> Watcher:
 
 
 def slow_down(turns: Sequence[int]) -> Watcher:
-    """Return what lets the loop go round so many times at each of the steps that are to come."""
+    """Return a watcher that yields to the loop `turns[i]` times at step i."""
     left = iter(turns)
 
     async def watch(name: str, side: Side) -> None:

@@ -1,4 +1,4 @@
-"""An event loop whose time stands still while there is work and jumps when there is none: nothing really waits."""
+"""An event loop whose time jumps to the next timer instead of waiting."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 import selectors
 
 BEGIN_SECONDS = 1_000.0
-"""What such a loop's clock shows first."""
+"""The initial time of such a loop."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Waits for nobody: a wait for so many seconds moves the clock by as many."""
+    """Never waits: a timeout moves the clock by as many seconds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,10 +34,10 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         super().__init__(self._jumping)
 
     def time(self) -> float:
-        """Return what the clock shows: it moves with the timers alone."""
+        """Return the simulated time, which only timers move."""
         return self._jumping.now
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's own
-        """Wait for the threads without a deadline, which a jump would pass before any of them could end."""
+        """Wait for the threads without a deadline: a jump would pass it before any of them could end."""
         del timeout
         await super().shutdown_default_executor()

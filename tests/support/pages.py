@@ -1,4 +1,4 @@
-"""The programs on our pages: found, and run as a reader would run them, but on a sandbox and without long waits."""
+"""Finds the programs on our pages, and runs them as a reader would, but on a sandbox and without long waits."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def blocks(page: Path) -> list[str]:
-    """Return the blocks of Python on a page, in order."""
+    """Return the Python blocks of a page, in order."""
     return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
 @asynccontextmanager
 async def running(*command: str | Path, sandbox: Sandbox, **env: str) -> AsyncIterator[Process]:
-    """Run Python with the sandbox in its environment; what still runs at the end is ended."""
+    """Run Python with the sandbox in its environment; it is terminated at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *command,

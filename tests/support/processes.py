@@ -1,4 +1,4 @@
-"""Processes that share a store: each has a line to it, a journal of its own, and what it noticed."""
+"""Simulated processes that share a store: each has a line to it and a journal of its own, and records what it sees."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ UNLIMITED = Limits(submits=None, parallel=None)
 
 
 def loop_time() -> float:
-    """Return what the running loop's clock shows."""
+    """Return the time of the running loop."""
     return asyncio.get_running_loop().time()
 
 
 LOOP_CLOCK = Clock(now=loop_time, monotonic=loop_time, jitter=lambda: 0.0)
-"""Shows the time of the running loop, and always rolls the same."""
+"""A clock with the time of the running loop, and without jitter."""
 
 
 @define(eq=False)
 class Process:
-    """One process. `polls` are the times at which its journal wanted a poll, `ended` the refs that it saw end."""
+    """One process. `polls` are the times for which its journal asked for a poll, `ended` the refs that it saw end."""
 
     line: Line
     journal: Journal
@@ -54,7 +54,7 @@ class Process:
     _looks: set[asyncio.Task[None]] = field(factory=set, init=False)
 
     async def submit(self, ref: str = REF, /, **asked: object) -> HeldJob:
-        """Begin a job, as a submit does whose answer has not come; *asked* is what it asks for."""
+        """Create a job, like a submit without its answer; *asked* are fields of its `Asked`."""
         entry = tape.request(self.clock.now(), **asked)
         held = begun(ref, read(entry, self.provider), self.provider)
         index = self.journal.index(held, held.record)
@@ -107,7 +107,7 @@ class Process:
 
 
 def begun(ref: str, request: Reading, provider: Provider) -> HeldJob:
-    """Return a new job, whose journal begins with its request."""
+    """Return a new job whose journal has only its request."""
     held = HeldJob(ref, provider)
     held.learn([request], count=1)
     return held
@@ -124,23 +124,23 @@ def start(store: Store, *, provider: Provider = TAPE, clock: Clock = LOOP_CLOCK)
 
 
 async def stored(store: Store, ref: str = REF) -> Stored:
-    """Return what *store* holds of a job."""
+    """Return a job as *store* has it."""
     found = await store.read(ref)
     assert found is not None
     return found
 
 
 async def truth(store: Store, ref: str = REF, *, provider: Provider = TAPE) -> Record:
-    """Return what a fresh reader makes of a job."""
+    """Return the record that a fresh reader folds from a job's stored entries."""
     record = fold(ref, understood((await stored(store, ref)).entries, provider))
     assert record is not None
     return record
 
 
 def understood(entries: Sequence[Entry], provider: Provider = TAPE) -> list[Reading]:
-    """Return what *entries* mean, one by one."""
+    """Return the readings of *entries*."""
     return [read(entry, provider) for entry in entries]
 
 
 def _files(_: HeldJob) -> Any:
-    """Return what fetches nothing."""
+    """Return None: no test here fetches files."""

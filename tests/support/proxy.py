@@ -1,4 +1,4 @@
-"""A proxy in front of a receiver, which passes all on as it came, or breaks it in a way that a test decides."""
+"""A proxy in front of a receiver, which passes requests on unchanged, or breaks them as a test wants."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_BYTES = 4_194_304
 
 @frozen
 class Passed:
-    """What is passed on of a request."""
+    """The parts of a request that are passed on."""
 
     method: str
     path: str
@@ -30,7 +30,7 @@ Breakage = Callable[[Passed], Passed | web.Response | Awaitable[Passed | web.Res
 
 
 def whole(passed: Passed) -> Passed:
-    """Break nothing."""
+    """Pass everything on unchanged."""
     return passed
 
 
@@ -50,27 +50,27 @@ def redirects(passed: Passed) -> web.Response:
 
 
 def cuts(most: int) -> Breakage:
-    """Return what passes no more than *most* bytes of a body on."""
+    """Return a breakage that passes on at most *most* bytes of a body."""
     return lambda passed: evolve(passed, body=passed.body[:most])
 
 
 def rewrites(passed: Passed) -> Passed:
-    """Pass JSON on as another program would write it."""
+    """Pass JSON on reformatted."""
     return evolve(passed, body=passed.body.replace(b":", b": "))
 
 
 def refuses_over(most: int) -> Breakage:
-    """Return what answers 413 to a body of over *most* bytes."""
+    """Return a breakage that answers 413 to a body of over *most* bytes."""
     return lambda passed: web.Response(status=413) if len(passed.body) > most else passed
 
 
 def answers(status: int) -> Breakage:
-    """Return what gives the same answer to everything."""
+    """Return a breakage that answers every request with *status*."""
     return lambda _: web.Response(status=status, text="<html>hello</html>")
 
 
 def waits(seconds: float) -> Breakage:
-    """Return what passes all on, but slowly."""
+    """Return a breakage that passes everything on after *seconds*."""
 
     async def wait(passed: Passed) -> Passed:
         await asyncio.sleep(seconds)
@@ -81,7 +81,7 @@ def waits(seconds: float) -> Breakage:
 
 @define(eq=False)
 class Proxy:
-    """Passes on to `target`, an origin, what the breakage leaves."""
+    """Applies the breakage to each request and passes the result on to `target`, an origin."""
 
     breakage: Breakage = whole
     target: str = ""
@@ -108,7 +108,7 @@ class Proxy:
 
 
 def _is_no_distrust(record: logging.LogRecord) -> bool:
-    """Let all through but what asyncio says of a client that hangs up since it does not trust the certificate."""
+    """Filter out asyncio's log of a client that disconnects because it does not trust the certificate."""
     return not record.getMessage().startswith("Error on transport creation for incoming connection")
 
 
@@ -133,13 +133,13 @@ async def serve_proxy(breakage: Breakage = whole, *, context: ssl.SSLContext | N
 
 
 def make_certificate(folder: Path, *, days: int, name: str = "IP:127.0.0.1") -> tuple[ssl.SSLContext, Path]:
-    """Return a server's context with a certificate of its own signing, and the file that has it."""
+    """Return a server's context with a self-signed certificate, and the certificate's file."""
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     command = (
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=audioext"
         f" -days {days} -keyout {key} -out {certificate}"
     )
-    # Python 3.13 asks for the usage of a key that signs.
+    # Python 3.13 requires the key usage of a signing certificate.
     extensions = ("-addext", f"subjectAltName={name}", "-addext", "keyUsage=critical,keyCertSign,digitalSignature")
     subprocess.run([*command.split(), *extensions], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

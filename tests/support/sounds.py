@@ -1,4 +1,4 @@
-"""Small audio files for tests: real ones, and such as only a test makes."""
+"""Small audio files for tests: real ones and artificial ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from audioext.sandbox import audio
 MP3: bytes = audio.encode(audio.voice(seed=1, seconds=4.0, rate=16_000), "mp3")
 """Four seconds of a voice."""
 OTHER_MP3: bytes = audio.encode(audio.voice(seed=2, seconds=4.0, rate=16_000), "mp3")
-"""Four seconds of another."""
+"""Four seconds of another voice."""
 WAV: bytes = audio.encode(audio.voice(seed=1, seconds=4.0, rate=16_000), "wav")
 
 
@@ -32,13 +32,13 @@ def box(kind: bytes, body: bytes) -> bytes:
 
 
 def mp4(*, seconds: int, size: int = 4_000) -> bytes:
-    """Return an MP4 file of so many seconds, with so many bytes of what would be sound."""
+    """Return an MP4 file that claims *seconds*, with *size* zero bytes as its sound."""
     header = struct.pack(">IIIII", 0, 0, 0, 1_000, seconds * 1_000) + bytes(80)
     return box(b"ftyp", b"M4A \0\0\0\0") + box(b"moov", box(b"mvhd", header)) + box(b"mdat", bytes(size))
 
 
 def streamed_wav(*, seconds: int, claimed: int) -> bytes:
-    """Return a WAV file of 8 kHz whose header claims another size."""
+    """Return a WAV file of 8 kHz whose header claims *claimed* bytes of sound."""
     sound = bytes(seconds * 16_000)
     format_ = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 8_000, 16_000, 2, 16)
     return b"RIFF" + struct.pack("<I", claimed) + b"WAVE" + format_ + struct.pack("<4sI", b"data", claimed) + sound

@@ -1,4 +1,4 @@
-"""Stores with the faults of real engines: what they hold is lost, streams break, single calls fail or hang."""
+"""Stores with the faults of real engines: they lose data, streams break, single calls fail or hang."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from audioext.stores.sqlite import SqliteStore
 
 
 class FaultyMemory(ax.MemoryStore):
-    """A memory that says when it was read, can lose all that it holds, and whose streams of changes can be broken."""
+    """A memory store that sets an event when it is read, can lose its data, and can break its change streams."""
 
     def __init__(self) -> None:
-        """Begin empty, without faults."""
+        """Start empty, without faults."""
         super().__init__()
         self.was_read = asyncio.Event()
         self.was_secret_kept = asyncio.Event()
@@ -32,12 +32,12 @@ class FaultyMemory(ax.MemoryStore):
         await super().open()
 
     async def aclose(self) -> None:
-        """Count one less."""
+        """Count one user less."""
         self.clients -= 1
         await super().aclose()
 
     async def lose_all(self) -> None:
-        """Come back empty, as a server without persistence does; whoever listens hears of a gap."""
+        """Restart empty, like a server without persistence; change streams yield a `Resync`."""
         self._losses += 1
         for _ in range(self.clients):
             await super().aclose()
@@ -46,11 +46,11 @@ class FaultyMemory(ax.MemoryStore):
             await super().open()
 
     def break_streams(self) -> None:
-        """Let the streams that are read now fail at their next change."""
+        """Let the open change streams fail at their next change."""
         self._breaks += 1
 
     async def append(self, *arguments: object, **options: object) -> Appended:
-        """Append, and fail from then on where that is asked for."""
+        """Append; with `fails_after_append`, fail from then on."""
         done = await super().append(*arguments, **options)  # type: ignore[arg-type]  # passed on as they are
         if self.fails_after_append:
             self.fails_after_append = False
@@ -58,7 +58,7 @@ class FaultyMemory(ax.MemoryStore):
         return done
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
-        """Return a job, and say so."""
+        """Read a job, and set `was_read`."""
         found = await super().read(ref, after=after)
         self.was_read.set()
         return found
@@ -74,7 +74,7 @@ class FaultyMemory(ax.MemoryStore):
         return kept
 
     async def changes(self) -> AsyncIterator[Changed | Resync]:
-        """Yield what changed, and a gap after a loss."""
+        """Yield the changes, and a `Resync` after a loss."""
         began_at = self._breaks
         while True:
             losses = self._losses
@@ -90,17 +90,17 @@ class FaultyMemory(ax.MemoryStore):
 
 
 class WatchedSqlite(SqliteStore):
-    """A store in a file that says when it was read, and fails as many reads as it is told to."""
+    """A SQLite store that sets an event when it is read, and fails the next `failing_reads` reads."""
 
     def __init__(self, path: Path) -> None:
-        """Watch the file at *path*."""
+        """Open the file at *path*, without faults."""
         super().__init__(path)
         self.was_read = asyncio.Event()
         self.has_failed = asyncio.Event()
         self.failing_reads = 0
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:  # type: ignore[override]  # a coroutine, too
-        """Return a job, or fail."""
+        """Read a job, or fail."""
         if self.failing_reads:
             self.failing_reads -= 1
             self.has_failed.set()
@@ -115,34 +115,34 @@ class HangingStore(ax.MemoryStore):
     """A store that answers nothing while it hangs."""
 
     def __init__(self) -> None:
-        """Answer at first."""
+        """Start without hanging."""
         super().__init__()
         self.is_asked = asyncio.Event()
         self.answering = asyncio.Event()
         self.answering.set()
 
     async def append(self, *arguments: object, **options: object) -> Appended:
-        """Append when it answers."""
+        """Append once it no longer hangs."""
         self.is_asked.set()
         await self.answering.wait()
         return await super().append(*arguments, **options)  # type: ignore[arg-type]  # passed on as they are
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
-        """Read when it answers."""
+        """Read once it no longer hangs."""
         await self.answering.wait()
         return await super().read(ref, after=after)
 
     async def claim(self, work: Work, **options: object) -> tuple[str, ...]:
-        """Claim when it answers."""
+        """Claim once it no longer hangs."""
         await self.answering.wait()
         return await super().claim(work, **options)  # type: ignore[arg-type]  # as above
 
     async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
-        """Give back when it answers."""
+        """Reschedule once it no longer hangs."""
         await self.answering.wait()
         await super().reschedule(ref, work, at=at)
 
     async def aclose(self) -> None:
-        """Close when it answers."""
+        """Close once it no longer hangs."""
         await self.answering.wait()
         await super().aclose()

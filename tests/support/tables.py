@@ -12,7 +12,7 @@ Test = Callable[..., None]
 def each_row(names: str | Sequence[str], rows: Iterable[object]) -> Callable[[Test], Test]:
     """Return a decorator like `pytest.mark.parametrize` that runs all *rows* in one test.
 
-    For tests that neither change a fixture nor wait: each row saves what setting up a test costs.
+    For tests that neither change a fixture nor wait: it saves the set-up of one test per row.
     """
     words = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
     table = [tuple(row) if len(words) > 1 else (row,) for row in rows]  # type: ignore[arg-type]  # as parametrize

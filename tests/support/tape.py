@@ -1,7 +1,7 @@
-"""A made-up API whose bodies say outright what they mean, and journals of its tasks.
+"""A made-up API whose bodies are plain events, and builders for journals of its tasks.
 
-Real wire formats say what they say in many words; a tape says every event that there is, so that the rules of the
-state and the runtime can be tested one by one.
+Its bodies can carry every event, so that the rules of the state and the runtime can be tested one by one, without a
+real wire format.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ HTTP_DOWN = 503
 
 @frozen(kw_only=True)
 class Words:
-    """What one body says.
+    """The contents of one body.
 
-    A tape of an earlier release than `since` cannot read it, and one later than `until` makes nothing of it.
-    `contradicts` says that its ids disagree.
+    A `Tape` of a release before `since` cannot read it, and one after `until` finds no events in it. `contradicts`: its
+    ids disagree.
     """
 
     progress: tuple[Progress, ...] = ()
@@ -52,7 +52,7 @@ class Words:
 
 
 def body(*events: Event, since: int = 1, until: int = 99) -> bytes:
-    """Return the body of a webhook or a status answer that says *events*."""
+    """Return the body of a webhook or a status answer with *events*."""
     words = Words(
         progress=tuple(event for event in events if isinstance(event, Progress)),
         failed=tuple(event for event in events if isinstance(event, Failed)),
@@ -64,7 +64,7 @@ def body(*events: Event, since: int = 1, until: int = 99) -> bytes:
 
 @frozen(kw_only=True)
 class Tape:
-    """The codec of the made-up API; each *release* of it reads some bodies in another way."""
+    """The codec of the made-up API; each `release` of it may read a body differently."""
 
     name: str = "tape"
     release: int = 1
@@ -89,15 +89,15 @@ class Tape:
         )
 
     def check(self, request: Request) -> Sequence[Problem]:  # noqa: ARG002 - the protocol's
-        """Refuse nothing."""
+        """Accept every request."""
         return ()
 
     def check_callback(self, callback: URL) -> str | None:  # noqa: ARG002 - the protocol's
-        """Call back anywhere."""
+        """Accept every callback URL."""
         return None
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:  # noqa: ARG002 - the protocol's
-        """Return a POST without a body."""
+        """Return a POST without a body, to the base URL."""
         return HttpRequest(method="POST", url=self.info.base_url)
 
     def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
@@ -120,7 +120,7 @@ class Tape:
         return self._events(response.body)
 
     def verify_webhook(self, hook: Webhook) -> None:
-        """Refuse what is signed as forged."""
+        """Refuse a webhook whose signature is `FORGED`."""
         if hook.headers.get(SIGNATURE) == FORGED:
             raise WebhookError("the signature is forged", http_status=401)
 
@@ -143,77 +143,77 @@ class Tape:
 TAPE = Tape()
 
 
-# --- what is seen of a task ---------------------------------------------------------------------------------
+# --- entries, events and tracks -----------------------------------------------------------------------------
 
 
 def asked(**fields: object) -> Asked:
-    """Return what a job of the made-up API began with."""
+    """Return the `Asked` of a job at the made-up API."""
     plain = Asked(provider="tape", account="tape", request=Extend(audio_id="source", model="V5"), model="V5")
     return attrs.evolve(plain, **fields)  # type: ignore[arg-type]  # a test's own fields
 
 
 def track(name: str | None, *, audio: bool = True, **fields: object) -> Track:
-    """Return one track, playable or still streaming; its URLs follow from its *name*."""
+    """Return one track, with audio or only a stream; its URLs are derived from its *name*."""
     url = f"http://files.test/{name}"
     plain = Track(id=name, audio_url=f"{url}.mp3" if audio else None, stream_url=f"{url}/stream")
     return attrs.evolve(plain, **fields)  # type: ignore[arg-type]  # a test's own fields
 
 
 def shown(stage: Stage | None, *tracks: Track, task_id: str | None = TASK, **fields: object) -> Progress:
-    """Return what the one task shows at a stage."""
+    """Return the task's progress at a stage."""
     plain = Progress(task_id=task_id, claimed_stage=stage, tracks=tracks)
     return attrs.evolve(plain, **fields)  # type: ignore[arg-type]  # a test's own fields
 
 
 def failed(task_id: str | None = TASK, **fields: object) -> Failed:
-    """Return the failure of the one task."""
+    """Return the task's failure."""
     return attrs.evolve(Failed(task_id=task_id), **fields)  # type: ignore[arg-type]  # a test's own fields
 
 
 def request(at: float = 0.0, /, **fields: object) -> Entry:
-    """Return the entry that begins a journal; *fields* are those of what was asked for."""
+    """Return the first entry of a journal; *fields* are those of `asked`."""
     return make_entry("request", at, body=dump_asked(asked(**fields)))
 
 
 def answer(at: float, task_id: str = TASK, **fields: object) -> Entry:
-    """Return the POST's answer that names the task."""
+    """Return the entry of a POST's answer that names the task."""
     submitted = Submitted(task_id=task_id, **fields)  # type: ignore[arg-type]  # a test's own fields
     return make_entry("answer", at, status=HTTP_OK, body=msgspec.json.encode(submitted))
 
 
 def refusal(at: float, why: str = "too few credits") -> Entry:
-    """Return the POST's answer that refuses the task."""
+    """Return the entry of a POST's answer that refuses the task."""
     return make_entry("answer", at, status=HTTP_BAD, body=why.encode())
 
 
 def webhook(at: float, *events: Event, note: str = "", since: int = 1, until: int = 99) -> Entry:
-    """Return one delivery."""
+    """Return the entry of one delivery."""
     return make_entry("webhook", at, body=body(*events, since=since, until=until), note=note)
 
 
 def status(at: float, *events: Event) -> Entry:
-    """Return one status answer."""
+    """Return the entry of one status answer."""
     return make_entry("status", at, status=HTTP_OK, body=body(*events))
 
 
 def busy(at: float) -> Entry:
-    """Return a status call that was refused."""
+    """Return the entry of a refused status call."""
     return make_entry("status", at, status=HTTP_DOWN, body=b"busy")
 
 
 def handled(at: float, topic: str, handler: str = "", **fields: object) -> Entry:
-    """Return the word that all handlers are done with *topic*, or how one fared."""
+    """Return the entry that all handlers, or one, are done with *topic*."""
     value = attrs.evolve(Handled(topic, handler), **fields)  # type: ignore[arg-type]  # a test's own fields
     return make_entry("handled", at, body=msgspec.json.encode(value))
 
 
 def readings(*entries: Entry, provider: Tape = TAPE) -> list[Reading]:
-    """Return what *entries* mean, one by one."""
+    """Return the readings of *entries*."""
     return [read(entry, provider) for entry in entries]
 
 
 def folded(*entries: Entry, provider: Tape = TAPE) -> Record:
-    """Return what *entries* mean together; one of them has to be the request."""
+    """Return the record that *entries* fold to; one of them has to be the request."""
     record = fold(REF, readings(*entries, provider=provider))
     assert record is not None
     return record

@@ -1,4 +1,4 @@
-"""What every API does: it checks keys, takes submits with the faults that befall them, and words its refusals."""
+"""The common base of the APIs: checks keys, accepts submits and applies their faults, and answers refusals."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from audioext.sandbox.state import State
 
 JSON_TYPE = "application/json"
 PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0} sandbox</h1></body></html>"
-CLOUDFLARE_PAGE = "error code: 1010"  # what Cloudflare answers to a client that it takes for a bot
+CLOUDFLARE_PAGE = "error code: 1010"  # Cloudflare's answer to a suspected bot
 HTTP_OK = 200
 HTTP_FORBIDDEN = 403
 MOST_TEXT_BYTES = 64 * 1024
 Form: TypeAlias = tuple[Mapping[str, str], tuple[str, str] | None]
-"""The texts of a submit or an upload; its file's key, and the name that came with it."""
+"""The text fields of a submit or an upload; the key and name of its file, if any."""
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @define(eq=False)
 class Api(ABC):
-    """How an API takes one kind of submit and tells what becomes of it; `operation` is its name in the log.
+    """One operation of an API: its submit, status and webhooks; `operation` is its name in the log.
 
     It answers ``{"code", "msg", "data"}`` unless the API has another form.
     """
@@ -44,14 +44,14 @@ class Api(ABC):
 
     @abstractmethod
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
-        """Read and check a submit's body, and note in the submission what it says; or raise Refusal."""
+        """Read and check a submit's body, and add its fields to *submission*; raises Refusal."""
 
     @abstractmethod
     def callbacks(self, task: Task) -> Sequence[Callback]:
-        """Return the webhooks that are due now that the task has reached its stage, or has failed."""
+        """Return the webhooks that are due at the task's stage, or for its failure."""
 
     def error(self, code: int, message: str) -> web.Response:
-        """Answer with this code, mostly in HTTP 200; the names of wrong fields are in the message."""
+        """Answer with this code, usually with HTTP 200; the names of wrong fields are in the message."""
         status = self.facts.statuses.get(code, HTTP_OK)
         return json_response({"code": code, "msg": message, "data": None}, status=status)
 
@@ -60,12 +60,12 @@ class Api(ABC):
         return json_response({"code": 200, "msg": "success", "data": data})
 
     def accepted(self, task: Task) -> web.Response:
-        """Say that the task is made: ``{"code":200,"msg":"success","data":{"taskId":"..."}}``."""
+        """Answer that the task is created: ``{"code":200,"msg":"success","data":{"taskId":"..."}}``."""
         return self.ok({"taskId": task.id})
 
     @property
     def is_live(self) -> bool:
-        """Whether recordings of this API count where they differ from its pages."""
+        """Whether to follow recordings of this API where they differ from its pages."""
         return self.facts.is_recorded and self.state.faithful == "live"
 
     def find(self, task_id: str) -> Task | None:
@@ -74,13 +74,13 @@ class Api(ABC):
         return task if task is not None and task.provider == self.facts.provider else None
 
     def check_key(self, request: web.Request) -> None:
-        """Check the whole Authorization header; a missing or wrong one raises Refusal."""
+        """Check the whole Authorization header; raises Refusal if it is missing or wrong."""
         given, wanted = request.headers.get(hdrs.AUTHORIZATION, ""), self.facts.key_prefix + self.state.api_key
         if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode()):
             raise Refusal(Cause.KEY, "You do not have access permissions")
 
     def add_get(self, app: web.Application, path: str, read: Callable[[Mapping[str, str]], web.Response]) -> None:
-        """Add a call that only reads: who has the key gets what *read* answers to the query."""
+        """Add a read-only call: a request with the key gets the answer of *read* to its query."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
             self.check_key(request)
@@ -93,7 +93,7 @@ class Api(ABC):
         return self.error(self.facts.code(refusal.cause), refusal.message)
 
     def application(self) -> web.Application:
-        """Make an application that answers refusals as the API does, those of paths and methods with an HTTP status."""
+        """Return an application that answers refusals in the API's form; unknown paths and methods get their status."""
 
         @web.middleware
         async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -113,13 +113,13 @@ class Api(ABC):
     # --- a submit, from the first byte to the answer ---
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
-        """Take one submit."""
+        """Handle one submit."""
         state, facts = self.state, self.facts
         submission = state.log(facts.provider, self.operation)
         try:
             self.check_key(request)
             given = await self.read(request, submission)
-            # Nothing is awaited from here to the start of a task at MusicGPT, so that no two slip through its limit.
+            # At MusicGPT nothing is awaited from here to the start of the task, so that its limit cannot be exceeded.
             state.admit(facts)
             plan = state.draw(given.name)
             coded, page, lost = map(plan.get, (FaultKind.CODE, FaultKind.HTTP, FaultKind.LOSE_RESPONSE))
@@ -149,7 +149,7 @@ class Api(ABC):
             task.answered.set()
 
     async def _find_source(self, given: TaskInput) -> str | None:
-        """Return the source's key where the API looks for it before it answers; a track by its id is found at once."""
+        """Return the source's key if the API looks it up before it answers, as all do for a track id; else None."""
         if given.audio_id is None and not self.facts.fetches_first:
             return None
         try:
@@ -168,19 +168,19 @@ def _page(fault: Fault) -> web.Response:
 
 
 async def _send(request: web.Request, response: web.Response, submission: Submission) -> web.StreamResponse:
-    """Write the whole answer now, so that what follows it follows it on the wire."""
+    """Write the whole answer now, so that webhooks are sent only after it."""
     submission.http_status = response.status
     if response.content_type == JSON_TYPE and isinstance(response.body, bytes):
         code = msgspec.json.decode(response.body).get("code")
         submission.code = code if isinstance(code, int) else None
-    with suppress(aiohttp.ClientConnectionResetError):  # a client that hung up has its task all the same
+    with suppress(aiohttp.ClientConnectionResetError):  # the task exists even if the client disconnected
         await response.prepare(request)
         await response.write_eof()
     return response
 
 
 async def _cut(request: web.Request, whole: web.Response | None = None) -> web.StreamResponse:
-    """Break the connection without a word, or in the middle of the *whole* answer."""
+    """Break the connection without an answer, or in the middle of the *whole* answer."""
     response = web.StreamResponse(headers={"Content-Type": JSON_TYPE})
     response.force_close()
     if whole is not None and isinstance(whole.body, bytes):
@@ -189,16 +189,16 @@ async def _cut(request: web.Request, whole: web.Response | None = None) -> web.S
         await response.prepare(request)
         await response.write(whole.body[: len(whole.body) // 2])
     if request.transport is not None:
-        end = request.transport.abort if whole is None else request.transport.close  # which sends the half first
+        end = request.transport.abort if whole is None else request.transport.close  # `close` sends the half first
         end()
     return response
 
 
-# --- what bodies hold ------------------------------------------------------------------------------------------------
+# --- bodies ----------------------------------------------------------------------------------------------------------
 
 
 async def read_json_object(request: web.Request) -> Mapping[str, object]:
-    """Read a JSON object; anything else, or a body that does not say that it is JSON, raises Refusal."""
+    """Read a JSON object; raises Refusal for any other body or content type."""
     # "JSON bodies need Content-Type: application/json": kie.ai, sunoapi.org, vidgo.ai
     if request.content_type != JSON_TYPE:
         raise Refusal(Cause.INVALID, f"Content-Type must be {JSON_TYPE}")
@@ -210,13 +210,13 @@ async def read_json_object(request: web.Request) -> Mapping[str, object]:
         raise Refusal(Cause.INVALID, "The body is not valid JSON") from error
     if not isinstance(found, dict):
         raise Refusal(Cause.INVALID, "The body must be a JSON object")
-    return cast("Mapping[str, object]", found)  # decoded JSON has no other keys than texts
+    return cast("Mapping[str, object]", found)  # JSON keys are strings
 
 
 async def read_form(request: web.Request, library: Library, file_name: str) -> Form:
     """Read a multipart form, in constant memory; parts come in any order, the first file of that name is kept.
 
-    A body that is no form, or a file that is too big, raises Refusal.
+    Raises Refusal if the body is no form, or a file is too big.
     """
     if request.content_type != "multipart/form-data":
         raise Refusal(Cause.INVALID, "Content-Type must be multipart/form-data")
@@ -236,7 +236,7 @@ async def read_form(request: web.Request, library: Library, file_name: str) -> F
 
 
 def json_text(value: object) -> str:
-    """Write JSON as a text, for the fields that hold JSON inside JSON."""
+    """Return *value* as a JSON text, for fields that contain JSON inside JSON."""
     return msgspec.json.encode(value).decode()
 
 

@@ -1,4 +1,4 @@
-"""What the Suno family takes: required fields, types, ranges, lengths, and the submit that they make."""
+"""The rules of the Suno family for submits: required fields, types, ranges and lengths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALL_MODELS = LEGACY_MODELS | V6_MODELS
 COMMON = frozenset({"vocal_gender", "style_weight", "weirdness_constraint", "audio_weight"})
 TEXTS = frozenset({"prompt", "style", "title", "continue_at"})
 EXTENSION = COMMON | TEXTS | {"persona_id", "persona_model", "negative_tags", "instrumental"}
-INSTRUMENTAL = frozenset({"upload_url", "title", "tags", "negative_tags"})  # required by all to add an instrumental
+INSTRUMENTAL = frozenset({"upload_url", "title", "tags", "negative_tags"})  # required by all for add-instrumental
 
 # prompt, style, title in characters: https://docs.kie.ai/suno-api/extend-music, the same at
 # https://docs.sunoapi.org/suno-api/extend-music and https://docs.vidgo.ai/api-manual/music-series/extend-music.
@@ -34,17 +34,17 @@ LONGEST_CALLBACK_URL = 2048  # vidgo.ai's webhooks page, which also asks for HTT
 STEP_TOLERANCE = 1e-8
 
 FieldProblem: TypeAlias = tuple[Cause, str]
-"""Its cause, and what is wrong in the API's words."""
+"""The cause, and the message in the API's words."""
 
 
 @frozen(kw_only=True)
 class OperationRules:
-    """What one operation of one API takes. Names are in snake case; `spell` turns them into the API's.
+    """The fields that one operation of one API accepts. Names are in snake case; `spell` turns them into the API's.
 
-    When `default_param_flag` is true, `custom` fields are needed, and the `sung` ones unless `instrumental` is; when it
-    is false, `custom_only` ones are refused. `not_instrumental` ones must not come with `instrumental`. `model_keys`
-    are the fields that may name the model. `missing` is what the API says of a field that is. `clamps` says that a
-    point beyond the source's end means its end.
+    If `default_param_flag` is true, the `custom` fields are required, and the `sung` ones unless `instrumental` is
+    true; if it is false, the `custom_only` ones are refused. The `not_instrumental` ones must not come with
+    `instrumental`. `model_keys` are the fields that may name the model. `missing` is the API's message about a missing
+    field. `clamps`: a point beyond the source's end means its end.
     """
 
     operation: str
@@ -63,7 +63,7 @@ class OperationRules:
 
     @property
     def is_instrumental(self) -> bool:
-        """Whether it adds an instrumental."""
+        """Whether the operation adds an instrumental."""
         return self.operation.endswith("add-instrumental")
 
     @property
@@ -77,10 +77,10 @@ class OperationRules:
         return named if isinstance(named, str) else None
 
     def read(self, given: Mapping[str, object], *, lenient: bool = False) -> TaskInput:
-        """Check fields in the API's spelling, and put them into the sandbox's words.
+        """Check fields in the API's spelling, and return them as a `TaskInput`.
 
-        A lenient check lets a custom upload do without style and title. All problems are in the text of a Refusal, and
-        the cause of the first is its own.
+        A lenient check accepts a custom upload without style and title. Raises a Refusal with all problems in its text,
+        and the cause of the first one.
         """
         names = {self.spell(name): name for name in self.required | self.optional}
         fields = {names[name]: value for name, value in given.items() if name in names and value is not None}
@@ -144,9 +144,9 @@ class OperationRules:
 async def read_wrapped(
     request: web.Request, table: Mapping[str, OperationRules], submission: Submission, *, key: str
 ) -> TaskInput:
-    """Read a body that names its operation in `model` and has its fields in `input`; `key` names the callback URL.
+    """Read a body with the operation in `model` and the fields in `input`; *key* is the callback URL's field.
 
-    What the API would not accept raises Refusal.
+    Raises Refusal for a body that the API would not accept.
     """
     body = submission.fields = await read_json_object(request)
     name, callback_url, given = body.get("model"), body.get(key), body.get("input")
@@ -175,7 +175,7 @@ def _is_weight(value: object) -> bool:
 
 
 Check: TypeAlias = tuple[Callable[[object], bool], str]
-"""Whether a value fits, and what the API says if it does not."""
+"""Whether a value is valid, and the API's message if it is not."""
 
 PERSONA_MODELS = ("style_persona", "voice_persona")
 TEXT_CHECK: Check = (lambda value: isinstance(value, str), "must be a string")
@@ -197,4 +197,4 @@ CHECKS: Mapping[str, Check] = {
     "vocal_gender": (lambda value: value in ("m", "f"), "must be m or f"),
     "persona_model": (lambda value: value in PERSONA_MODELS, f"must be {' or '.join(PERSONA_MODELS)}"),
 }
-"""All other fields are texts."""
+"""The checks of fields that are not plain texts."""

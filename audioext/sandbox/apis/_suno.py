@@ -1,4 +1,4 @@
-"""What kie.ai's two routes and sunoapi.org share: envelope, songs, webhooks, status, recoveries and uploads."""
+"""The common parts of kie.ai's two routes and sunoapi.org: envelope, songs, webhooks, status, recoveries, uploads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from audioext.sandbox.library import content_type, is_address
 from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
-# What songs say of their model, as seen live; free text.
+# The `model_name` of songs, as seen live; free text.
 MODEL_WORDS = {"V3_5": "chirp-v3-5", "V4": "chirp-v4", "V5": "chirp-crow", "V5_5": "chirp-fenix"}
 OTHER_MODEL_WORD = "chirp-auk-turbo"
 # https://docs.kie.ai/suno-api/get-music-details; the word for add-instrumental is on no page.
@@ -30,7 +30,7 @@ OPERATION_TYPES = {
 }
 CONTENT_CODES = (400, 413)
 BEFORE_AUDIO_CODES = (408, 451, 500)
-# Upload errors carry their code as HTTP status too.
+# Upload errors have their code as HTTP status too.
 UPLOAD_CODES = {Cause.KEY: 401, Cause.METHOD: 405, Cause.SOURCE: 500}
 INVALID_UPLOAD_CODE = 400
 
@@ -44,7 +44,7 @@ EXTEND = OperationRules(
     operation="extend",
     required=frozenset({"default_param_flag", "audio_id", "model", "call_back_url"}),
     optional=EXTENSION,
-    # V3_5 is retired and still taken; V6 is on no extend page, and sent by clients that run.
+    # V3_5 is retired but still accepted; V6 is on no extend page, but working clients send it.
     models=ALL_MODELS | {"V3_5"},
     spell=camel,
     custom=frozenset({"style", "title", "continue_at"}),
@@ -62,16 +62,16 @@ ADD_INSTRUMENTAL = OperationRules(
 
 
 def epoch_milliseconds(moment: datetime) -> int:
-    """Write a time as the status calls do."""
+    """Return a time in milliseconds, as the status calls have it."""
     return int(moment.timestamp() * 1000)
 
 
 @frozen(kw_only=True)
 class CallbackForm:
-    """How an API writes its stage webhooks.
+    """The form of an API's stage webhooks.
 
-    `wide` adds the `source_` URLs to each song, `all_songs` lists every song from the text
-    on, and not as they are finished. `no_songs` is what a failure has for songs.
+    `wide` adds the `source_` URLs to each song; `all_songs` lists every song from the text stage on, not only finished
+    ones. `no_songs` stands for the songs in a failure.
     """
 
     wide: bool = False
@@ -80,7 +80,7 @@ class CallbackForm:
     no_songs: Sequence[object] | None = None
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
-        """Write the webhook for a task's stage, or for its failure: mixed case, `createTime` as text."""
+        """Return the webhook for a task's stage, or for its failure: mixed case, `createTime` as text."""
         if (failure := task.failure) is not None:
             data = {"callbackType": "error", "task_id": task.id, "data": self.no_songs}
             return [Callback(words=("error",), body={"code": failure.code, "msg": failure.message, "data": data})]
@@ -106,7 +106,7 @@ class StagedApi(Api):
     form: CallbackForm = CallbackForm()
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
-        """Write the webhook for a task's stage, or for its failure."""
+        """Return the webhook for a task's stage, or for its failure."""
         return self.form.callbacks(task)
 
     def record_info(self, query: Mapping[str, str]) -> web.Response:
@@ -119,13 +119,13 @@ class StagedApi(Api):
             return self.ok(record_info(task))
         if self.is_live:
             return self.ok(None)
-        # The jobs route's words; what this route says of an unknown task is on no page.
+        # The jobs route's message; this route's for an unknown task is on no page.
         raise Refusal(Cause.TASK, "recordInfo is null")
 
 
 @define(eq=False)
 class FlatApi(StagedApi):
-    """An operation with a route and a flat body of its own."""
+    """An operation with its own route and a flat body."""
 
     rules: OperationRules = field(kw_only=True)
 
@@ -149,14 +149,14 @@ RECOVERY = OperationRules(
 
 
 class RecoveryApi(FlatApi):
-    """The recovery of files whose links died, a task of its own; no page says what it costs, here a task's price.
+    """The recovery of files with expired links, a task of its own; no page states its cost, here it is a task's price.
 
     https://docs.sunoapi.org/suno-api/recovery-audio and get-recovery-audio-details, read 2026-11-26. kie.ai lists the
     same operation among its older models.
     """
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
-        """Read and check a body, and find the task whose files it brings back."""
+        """Read and check a body, and find the task whose files it recovers."""
         given = await super().read(request, submission)
         task = self.find(str(given.fields["sunoTaskId"]))
         if task is None or not task.is_complete or task.input.recovers:
@@ -165,7 +165,7 @@ class RecoveryApi(FlatApi):
         return evolve(given, file_key=source, title=told.title, prompt=told.prompt, recovers=task.tracks)
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
-        """Write the one webhook, which is flat."""
+        """Return the only webhook, which is flat."""
         if task.is_open:
             return []
         words = ("error" if task.failure is not None else "complete",)
@@ -198,7 +198,7 @@ def _recovery(task: Task) -> Mapping[str, object]:
 
 
 def snake_song(task: Task, index: int, *, wide: bool = False, created: str | int) -> Mapping[str, object]:
-    """Write a song as webhooks do: 10 keys, or 13 with the `source_` URLs."""
+    """Return a song in the form of webhooks: 10 keys, or 13 with the `source_` URLs."""
     track = task.tracks[index]
     url = track.url if task.has_audio(index) else ""
     sources = {
@@ -222,7 +222,7 @@ def snake_song(task: Task, index: int, *, wide: bool = False, created: str | int
 
 
 def record_info(task: Task) -> Mapping[str, object]:
-    """Write the `data` of the status call.
+    """Return the `data` of the status call.
 
     https://docs.kie.ai/suno-api/get-music-details, https://docs.sunoapi.org/suno-api/get-music-generation-details
     and live captures: from TEXT_SUCCESS on there are songs, at first without `audioUrl`.
@@ -247,7 +247,7 @@ def record_info(task: Task) -> Mapping[str, object]:
 
 
 def _status_word(task: Task) -> str:
-    """Return the status call's word; which of the failed ones goes with which code is on no page."""
+    """Return the status call's `status`; no page maps the failed ones to codes."""
     if task.failure is not None:
         early = task.failure.code in BEFORE_AUDIO_CODES and task.stage is None
         if task.failure.by_source or early:
@@ -261,7 +261,7 @@ def _status_word(task: Task) -> str:
 def suno_application(
     state: State, facts: ApiFacts, operations: Sequence[tuple[OperationRules, CallbackForm]], *, credit_path: str
 ) -> web.Application:
-    """Make what kie.ai and sunoapi.org have in common: submits, status, credits, recoveries and uploads."""
+    """Return an application with the routes of both kie.ai and sunoapi.org: submits, status, credits and so on."""
     api = RecoveryApi(state, facts, RECOVERY.operation, rules=RECOVERY)
     app = api.application()
     for rules, form in operations:
@@ -276,12 +276,12 @@ def suno_application(
 
 
 # --- uploads ---------------------------------------------------------------------------------------------------------
-# The hosts' paths lie under the same bases here; a wrong method has an answer of its own.
+# The vendors' upload hosts are under the same bases here; a wrong method gets an error in the form of uploads.
 # https://docs.kie.ai/file-upload-api/quickstart and https://docs.sunoapi.org/file-upload-api/quickstart.md
 
 
 async def _upload(api: Api, request: web.Request) -> web.StreamResponse:
-    """Take a form with a file, or an address to fetch one from."""
+    """Handle an upload: a form with a file, or the URL of one."""
     try:
         if request.method != "POST":
             raise Refusal(Cause.METHOD, f"{request.method} is not allowed")
@@ -305,14 +305,14 @@ async def _fetch(api: Api, request: web.Request) -> Form:
 
 
 async def _keep(api: Api, texts: Mapping[str, str], file: tuple[str, str] | None) -> Mapping[str, object]:
-    """Keep a file where the client wants it; answer as was seen live: `downloadUrl` is what a client uses."""
+    """Store a file under the client's path; the answer is as seen live, and clients use its `downloadUrl`."""
     if file is None:
         raise Refusal(Cause.MISSING, "file is required")
     if not texts.get("uploadPath"):
         raise Refusal(Cause.MISSING, "uploadPath is required")
     (source, own_name), library = file, api.state.library
     name = PurePosixPath(texts.get("fileName") or own_name).name
-    # Nothing climbs out of the folder.
+    # Without "..", which would leave the folder.
     path = "/".join(part for part in f"{texts['uploadPath']}/{name}".split("/") if part not in {"", ".", ".."})
     key = f"uploads/{api.facts.provider}/{path}"
     library.move(source, key)

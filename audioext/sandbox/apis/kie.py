@@ -1,4 +1,4 @@
-"""kie.ai from the inside: the per-operation routes, status, credits, uploads, and the jobs route.
+"""The server side of kie.ai: the per-operation routes, status, credits, uploads, and the jobs route.
 
 https://docs.kie.ai/old-model/suno-api/extend-music and its neighbours, read 2026-11-21; OpenAPI of 2026-08-19.
 """
@@ -19,7 +19,7 @@ from audioext.sandbox.state import State
 
 FACTS = ApiFacts(
     provider="kie",
-    # Unknown audio and a file that cannot be fetched have their own codes; the rest is validation.
+    # Unknown audio and an unfetchable file have their own codes; the rest is validation.
     codes={
         **dict.fromkeys((Cause.METHOD, Cause.TRACK), 404),
         **dict.fromkeys((Cause.SOURCE, Cause.FORMAT, Cause.TOO_BIG), 451),
@@ -61,14 +61,14 @@ OPERATIONS = (
 
 
 # --- the jobs route --------------------------------------------------------------------------------------------------
-# https://docs.kie.ai/market/common/get-task-detail, read 2026-11-21; the rest by public clients that run.
+# https://docs.kie.ai/market/common/get-task-detail, read 2026-11-21; the rest from working public clients.
 
 JOBS_EXTEND = OperationRules(
     operation="ai-music-api/extend",
     required=frozenset({"audio_id", "model"}),
     optional=EXTENSION | {"lyrics", "variety"},
     models=ALL_MODELS,
-    # Not to be sent with `instrumental`, says a client that runs.
+    # Must not be sent with `instrumental`, according to a working client.
     not_instrumental=frozenset({"lyrics", "prompt", "vocal_gender", "audio_weight"}),
     clamps=True,  # 60 s into a clip of 9.6 s succeeded for a public client
 )
@@ -84,14 +84,14 @@ JOBS_STATES = {None: "waiting", TaskStage.TEXT: "queuing", TaskStage.FIRST: "gen
 
 @define(eq=False)
 class KieJobsApi(StagedApi):
-    """All operations at one route; limit and webhooks are those of the other routes, and no page shows one."""
+    """All operations at one route; no page shows its limit or webhooks, so they are those of the other routes."""
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read the wrapper, then the `input` of its operation."""
         return await read_wrapped(request, JOBS_RULES, submission, key="callBackUrl")
 
     def job_info(self, query: Mapping[str, str]) -> web.Response:
-        """Answer ``recordInfo?taskId=``, for tasks of this route alone."""
+        """Answer ``recordInfo?taskId=``, only for tasks of this route."""
         task_id = query.get("taskId", "")
         if not task_id:
             return self.error(400, "taskId is required")
@@ -101,7 +101,7 @@ class KieJobsApi(StagedApi):
         return self.ok(self.record(task))
 
     def record(self, task: Task) -> Mapping[str, object]:
-        """Write the status call's `data`: https://docs.kie.ai/market/common/get-task-detail."""
+        """Return the status call's `data`: https://docs.kie.ai/market/common/get-task-detail."""
         failure = task.failure
         ended = epoch_milliseconds(task.updated)
         songs = None
@@ -127,10 +127,10 @@ class KieJobsApi(StagedApi):
 
 
 def build(state: State) -> web.Application:
-    """Make the whole of kie.ai: the per-operation routes, status, credits, uploads and jobs."""
+    """Return kie.ai's application: the per-operation routes, status, credits, uploads and jobs."""
     app = suno_application(state, FACTS, OPERATIONS, credit_path="/api/v1/chat/credit")
 
-    # A job without its source failed upstream and was refunded, as was seen.
+    # Seen live: a job whose source was missing failed upstream and was refunded.
     jobs = KieJobsApi(state, evolve(FACTS, fetches_first=False), "createTask")
     app.router.add_post("/api/v1/jobs/createTask", jobs.submit)
     jobs.add_get(app, "/api/v1/jobs/recordInfo", jobs.job_info)

@@ -1,4 +1,4 @@
-"""MusicGPT from the inside: a multipart submit, a status in two sets of keys, and up to five partial webhooks.
+"""The server side of MusicGPT: a multipart submit, a status with two sets of keys, and up to five partial webhooks.
 
 https://docs.musicgpt.com/api-documentation/conversions/extend and endpoint/getById, read 2026-11-21.
 """
@@ -20,17 +20,17 @@ PREFIXES = ("", "/v1", "/api/public/v1")
 """The server is "https://api.musicgpt.com/api/public/v1", in newer pages ".../api/public" with "/v1" paths."""
 ETA_SECONDS = 120
 SINGLE = "single_song_generation_request"
-"""With num_outputs=1 this text stands where the second id would (a live client)."""
+"""With num_outputs=1 this text replaces the second id (from a live client)."""
 CONVERSION = "EXTEND"
 CONVERSION_TYPES = frozenset({CONVERSION, "MUSIC_AI", "COVER", "REMIX", "INPAINT", "SING_OVER_INSTRUMENTAL"})
-"""The documented list, as far as it concerns songs with two versions; others exist."""
+"""The documented types of songs with two versions; others exist."""
 INVALID_CODE = 422
 FLAGGED_CODE = 400
 LINES = ("[Verse]", "Another mile of light", "Another song at night", "[Outro]")
 
 FACTS = ApiFacts(
     provider="musicgpt",
-    # utilities/error; 401 by the vendor's packages
+    # utilities/error; 401 from the vendor's packages
     codes={Cause.TASK: 404},
     usual_code=INVALID_CODE,
     usual_failure=(500, "Conversion failed"),
@@ -39,7 +39,7 @@ FACTS = ApiFacts(
     is_recorded=True,
     any_leads=True,  # which version is ready first varies
     new_id=new_uuid,  # as in real traffic
-    # No page has a word on timeouts and retries, yet deliveries are seen to be repeated: our guess.
+    # Repeated deliveries were seen, but no page states timeouts or retries: our guess.
     timeout_seconds=15.0,
     retry_seconds=(10.0, 60.0, 300.0),
 )
@@ -56,7 +56,7 @@ CHECKS: Mapping[str, str] = {
     "generate_album_cover": "true|false",
     "lyrics_timestamps": "true|false",
 }
-"""What a field must look like."""
+"""The pattern of each field."""
 
 
 @define(eq=False)
@@ -86,7 +86,7 @@ class MusicGptApi(Api):
         )
 
     async def _form(self, request: web.Request) -> Form:
-        """Read multipart; also the plain form of the docs' own sample, and the JSON of the vendor's n8n node."""
+        """Read multipart, the urlencoded form of the docs' sample, or the JSON of the vendor's n8n node."""
         if request.content_type == "application/x-www-form-urlencoded":
             posted = await request.post()
             return {name: value for name, value in posted.items() if isinstance(value, str)}, None
@@ -116,12 +116,12 @@ class MusicGptApi(Api):
         return json_response({"detail": detail}, status=code)
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
-        """Write the partial webhooks that are due at a task's stage, or the one of its failure."""
+        """Return the partial webhooks that are due at a task's stage, or the one for its failure."""
         if (failure := task.failure) is not None:
-            # No page shows a failure, but handlers of real traffic look for these keys.
+            # No page shows a failure; handlers in working clients read these keys.
             flagged = failure.code == FLAGGED_CODE
             return [_part(task, "error", success=False, is_flagged=flagged, reason=failure.message)]
-        # Which parts come when varies from task to task, but is the same in each run.
+        # The order of the parts varies from task to task, but is the same in each run.
         dice = random.Random(f"{self.state.dice}:{task.number}")  # noqa: S311 - repeatable, not secret
         due: dict[TaskStage, list[Callback]] = {stage: [] for stage in TaskStage}
         for index, track in enumerate(task.tracks):
@@ -155,7 +155,7 @@ class MusicGptApi(Api):
     def by_id(self, query: Mapping[str, str]) -> web.Response:
         """Answer the status call, by the task's id or a conversion's."""
         kind, conversion_id = query.get("conversionType"), query.get("conversion_id")
-        # Required by the page; clients that leave it out get answers.
+        # Required by the page, but clients without it get answers.
         if kind is None and not self.is_live:
             raise Refusal(Cause.MISSING, "Field required", names=["conversionType"])
         if kind is not None and kind not in CONVERSION_TYPES:
@@ -169,7 +169,7 @@ class MusicGptApi(Api):
         return json_response({"success": True, "conversion": self._conversion(task, conversion_id)})
 
     def _conversion(self, task: Task, conversion_id: str | None) -> Mapping[str, object]:
-        """Write the status: the page's keys for one version, and the numbered ones that clients read for both."""
+        """Return the status: the page's keys for one version, and the numbered ones that clients read for both."""
         lyrics, message = "\n".join(_words(task)), task.failure.message if task.failure is not None else ""
         asked = conversion_id if conversion_id in task.track_ids else _both_ids(task)["conversion_id_1"]
         status = "COMPLETED" if task.is_complete else "IN_QUEUE"
@@ -186,7 +186,7 @@ class MusicGptApi(Api):
         }
         if task.failure is not None:
             return shown | {"is_flagged": task.failure.code == FLAGGED_CODE}
-        root = str(self.state.library.base)  # before there is a file its path is a bare root, as was seen
+        root = str(self.state.library.base)  # seen live: the path of a missing file is the bare root
         shown |= {"title": task.input.title, "lyrics": lyrics, "music_style": ""}
         for index, track_id in enumerate(task.track_ids):
             at, track = index + 1, task.tracks[index] if task.tracks and task.has_audio(index) else None
@@ -207,7 +207,7 @@ class MusicGptApi(Api):
 
 
 def build(state: State) -> web.Application:
-    """Make MusicGPT's extend and status calls, under each of its prefixes."""
+    """Return MusicGPT's application: the extend and status calls under each prefix."""
     api = MusicGptApi(state, FACTS, "extend")
     app = api.application()
     for prefix in PREFIXES:
@@ -233,7 +233,7 @@ def _both_ids(task: Task) -> Mapping[str, str]:
 
 
 def _asked(task: Task, name: str) -> bool:
-    """Tell whether an optional part is wanted: by default all five webhooks come (conversions/extend)."""
+    """Return whether an optional part is wanted: by default all five webhooks come (conversions/extend)."""
     return task.input.fields.get(name, "true") == "true"
 
 
@@ -247,7 +247,7 @@ def _words(task: Task) -> Sequence[str]:
 
 
 def _timed(task: Task, index: int) -> str:
-    """Write a JSON text: lines with times in milliseconds; marks of sections take no time."""
+    """Return timed lyrics as a JSON text: lines with times in milliseconds; section marks have no length."""
     words = _words(task)
     begin = task.input.continue_at or 0.0
     step = (task.tracks[index].seconds - begin) / max(1, len(words))

@@ -1,4 +1,4 @@
-"""sunoapi.org from the inside: the per-operation routes, status, credits, uploads.
+"""The server side of sunoapi.org: the per-operation routes, status, credits, uploads.
 
 https://docs.sunoapi.org/suno-api/extend-music and its neighbours, read 2026-11-21.
 """
@@ -16,9 +16,8 @@ from audioext.sandbox.state import State
 
 FACTS = ApiFacts(
     provider="sunoapi",
-    # 429 means credits here, rates are 405 and 430, 413 is a text too long, 451 a file that
-    # cannot be downloaded. 400 stands for all that no page gives a
-    # code: unknown audio, an unknown task.
+    # 429 means credits here, rate limits are 405 and 430, 413 is a text too long, 451 a failed download. 400 is our
+    # choice where no page states a code: unknown audio, an unknown task.
     codes={Cause.CREDITS: 429, Cause.RATE: 430, Cause.METHOD: 404, Cause.LENGTH: 413, Cause.SOURCE: 451},
     usual_code=400,
     # HTTP 200 with another code was seen; the pages define 200 and 500 only.
@@ -41,16 +40,16 @@ UPLOAD_EXTEND = evolve(
 ADD_INSTRUMENTAL = evolve(
     _suno.ADD_INSTRUMENTAL,
     optional=COMMON | {"model", "lyrics", "variety"},
-    default_model="V6",  # by the newer copy of the page; it was V4_5PLUS
+    default_model="V6",  # from the newer copy of the page; it was V4_5PLUS
     missing=MISSING,
 )
 
 
 def build(state: State) -> web.Application:
-    """Make the whole of sunoapi.org.
+    """Return sunoapi.org's application.
 
-    The bodies of its `text` and `first` webhooks are on no page; the status call lists all songs from the text on, so
-    these do as well, with no audio URL yet.
+    The bodies of its `text` and `first` webhooks are on no page; the status call lists all songs from the text stage
+    on, so these webhooks do as well, without audio URLs yet.
     """
     form = CallbackForm(wide=True, all_songs=True, text_message="Text generated successfully.")
     operations = [(rules, form) for rules in (EXTEND, UPLOAD_EXTEND, ADD_INSTRUMENTAL)]

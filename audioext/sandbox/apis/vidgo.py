@@ -1,4 +1,4 @@
-"""vidgo.ai from the inside: one submit, one status call, one webhook at the end.
+"""The server side of vidgo.ai: one submit, one status call, one webhook at the end.
 
 https://docs.vidgo.ai/api-manual/music-series/extend-music and its neighbours, read 2026-11-21.
 """
@@ -20,7 +20,7 @@ LETTERS = string.ascii_lowercase + string.digits
 
 FACTS = ApiFacts(
     provider="vidgo",
-    # The body's `code` "is described as the HTTP status code". Which refusal has which is on no page.
+    # The body's `code` "is described as the HTTP status code". No page maps refusals to codes.
     codes={Cause.TRACK: 404, Cause.TASK: 404},
     usual_code=400,
     usual_failure=(500, "Music generation failed"),
@@ -44,7 +44,7 @@ RULES: Mapping[str, OperationRules] = {
         ),
         OperationRules(
             operation="upload-and-extend-audio",
-            # The version's key is on no page for this operation, and so it is not insisted on.
+            # No page names the model's key for this operation, so it is optional.
             required=frozenset({"upload_url"}),
             optional=COMMON | TEXTS | {"negative_tags", "default_param_flag", "instrumental", "persona_id", "mv"},
             models=MODELS,
@@ -55,7 +55,7 @@ RULES: Mapping[str, OperationRules] = {
         OperationRules(
             operation="add-instrumental",
             required=INSTRUMENTAL,
-            # `model` by the page's prose, `mv` at the sibling.
+            # `model` in the page's prose, `mv` at the sibling operation.
             optional=COMMON | {"model", "mv"},
             models=frozenset({"V4_5PLUS", "V5"}),
             model_keys=("model", "mv"),
@@ -67,7 +67,7 @@ RULES: Mapping[str, OperationRules] = {
 
 @define(eq=False)
 class VidgoApi(Api):
-    """All operations at one route, and the calls that only read."""
+    """All operations at one route, and the read-only calls."""
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read the wrapper, then the `input` of its operation."""
@@ -82,11 +82,11 @@ class VidgoApi(Api):
         return json_response({"code": 200, "data": data})
 
     def error(self, code: int, message: str) -> web.Response:
-        """Answer with the code as HTTP status too, and the `error.message` that clients read."""
+        """Answer with the code as HTTP status too, and the message in `error.message`, where clients read it."""
         return json_response({"code": code, "error": {"message": message}}, status=code)
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
-        """Write the one webhook, at the end: the status answer, `code` 200 also for a failure."""
+        """Return the only webhook, at the end: the status answer, with `code` 200 even for a failure."""
         if task.is_open:
             return []
         words = ("complete" if task.failure is None else "error",)
@@ -101,7 +101,7 @@ class VidgoApi(Api):
 
 
 def build(state: State) -> web.Application:
-    """Make the whole of vidgo.ai."""
+    """Return vidgo.ai's application."""
     api = VidgoApi(state, FACTS, "submit")
     app = api.application()
     app.router.add_post("/api/generate/submit", api.submit)
@@ -112,12 +112,12 @@ def build(state: State) -> web.Application:
 
 
 def _created(task: Task) -> str:
-    """Write a time without a zone, as the samples do."""
+    """Return a time without a zone, as in the samples."""
     return task.created.strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _detail(task: Task) -> Mapping[str, object]:
-    """Write the status call's `data`: https://docs.vidgo.ai/api-manual/music-series/query-music-detail."""
+    """Return the status call's `data`: https://docs.vidgo.ai/api-manual/music-series/query-music-detail."""
     given = task.input
     files = [
         {

@@ -39,7 +39,7 @@ async def test_a_song_is_kept_with_all_that_is_known(invoke: Invoke, monkeypatch
     facts = json.loads((ARCHIVE / ref / FACTS).read_bytes())
     tracks = {track["file"]: track for track in facts["tracks"]}
     assert (0, 2) == (ended.code, len(tracks)), ended.err
-    assert "1 saved, 0 in the archive before, 0 could not be saved" in ended.err
+    assert "1 saved, 0 already in the archive, 0 could not be saved" in ended.err
     assert {"chat": 42} == facts["meta"]
     assert ["submitted", "text", "first", "complete"] == [stage["event"] for stage in facts["stages"]]
     for name, track in tracks.items():

@@ -71,7 +71,7 @@ def test_a_defect_is_called_one(capsys: pytest.CaptureFixture[str]) -> None:
         ({"base_url": "u"}, f"the job is complete; fetch it again: audioext save {REF}"),
         (
             {"sandbox": True},
-            "what a sandbox made ends with the command that ran it: extend again, which saves the tracks at once",
+            "a sandbox's files are gone once its command ends: extend again, which saves the tracks at once",
         ),
     ],
 )

@@ -222,11 +222,11 @@ async def test_a_stage_can_be_played_by_hand(app: App, clock: JumpClock, invoke:
             await clock.run(job.wait(stage))
             assert (0, stage, 200) == (played.code, job.stage, played.json["status"])
         again = await aside(invoke, "trigger", "kie.first", "--job", job.ref, *STORE)
-        assert f"job {job.ref} was told of first; nothing changed, it is at complete\n" == again.out
+        assert f"job {job.ref} received first; nothing changed, it is at complete\n" == again.out
         await clock.run(app.ended.wait())
         other = await client.extend(audio_id=TRACK, model="V5")
         failed = await aside(invoke, "trigger", "kie.error", "--job", other.ref, *STORE)
-        assert f"job {other.ref} was told of error\n" == failed.out
+        assert f"job {other.ref} received error\n" == failed.out
         with pytest.raises(ax.JobFailedError):
             await clock.run(other.result())
 

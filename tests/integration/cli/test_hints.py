@@ -156,7 +156,7 @@ def test_whoever_cannot_wait_for_an_answer_is_told_where_to_look(
         with connection:
             connection.recv(1)
             process.send_signal(signal.SIGINT)
-            read_until(process, "Ctrl-C again leaves at once")
+            read_until(process, "Ctrl-C again exits at once")
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=PATIENCE_SECONDS)
     listing = re.search(

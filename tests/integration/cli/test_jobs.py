@@ -100,7 +100,7 @@ def test_waiting_for_a_job_without_a_key_says_that_nobody_can_be_asked(invoke: I
     ended = invoke("wait", left, *STORE, "--timeout", "0.1")
 
     assert 5 == ended.code
-    assert "without KIE_API_KEY nobody can be asked" in ended.err
+    assert "without KIE_API_KEY the status cannot be polled" in ended.err
     assert f"audioext wait {left} --store sqlite:///jobs.db" in ended.err
 
 
@@ -112,7 +112,7 @@ def test_waiting_goes_on_when_the_status_cannot_be_asked_for(invoke: Invoke, mon
     ended = invoke("wait", left, *STORE, "--sandbox", "--timeout", "0.1")
 
     assert 5 == ended.code
-    assert "the status could not be asked for, waiting on" in ended.err
+    assert "the status could not be polled, still waiting" in ended.err
 
 
 # --- show and jobs ---------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def test_a_manager_that_is_gone_ends_nothing(
     notify("READY=1")
 
     (message,) = [record.getMessage() for record in caplog.records]
-    assert "cannot be told 'READY=1'" in message
+    assert "could not be sent 'READY=1'" in message
 
 
 @pytest.mark.parametrize(

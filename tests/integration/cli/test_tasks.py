@@ -108,7 +108,7 @@ def test_a_sandbox_that_ends_at_once_is_refused(invoke: Invoke, folder: Path) ->
     ended = invoke("extend", TRACK, *FULL, *FAST, "--no-wait")
 
     assert (2, "", []) == (ended.code, ended.out, list(folder.iterdir()))
-    assert "`audioext sandbox` goes on: submit to it with --base-url" in ended.err
+    assert "`audioext sandbox` in another terminal, and submit to it with --base-url" in ended.err
 
 
 def test_credits(invoke: Invoke) -> None:
@@ -181,7 +181,7 @@ def test_a_file_without_a_suffix_that_is_not_there_is_doubted(invoke: Invoke) ->
     ended = invoke("extend", "song", *FAST, *MEMORY, "--title", "Rain")
 
     assert 2 == ended.code
-    assert "\n  SOURCE: no file is named 'song', so it was taken for a track's id" in ended.err
+    assert "\n  SOURCE: there is no file 'song', so it was taken for a track's id" in ended.err
 
 
 def test_a_missing_key_says_how_to_do_without(invoke: Invoke, voice: Path) -> None:

@@ -78,7 +78,7 @@ async def test_a_client_where_all_is_well_passes(sandbox: Sandbox, tmp_path: Pat
         (broken.turns_into_get, "is a receiver that gets no POST (405)"),
         (broken.cuts(1_000), "a body that was changed on its way (400)"),
         (broken.rewrites, "a body that was changed on its way (400)"),
-        (broken.answers(200), "answers 200 to whatever comes, and is no receiver of audioext's"),
+        (broken.answers(200), "answers 200 to any POST, and is not an audioext receiver"),
         (broken.answers(401), "asks for a password (401)"),
         (broken.answers(403), "forbids it (403)"),
         (broken.answers(404), "has no receiver under this path (404)"),
@@ -178,7 +178,7 @@ async def test_nobody_there_is_found(sandbox: Sandbox) -> None:
         )
 
     assert "nobody answers at 127.0.0.1:" in silent.seen
-    assert "breaks off without an answer" in rude.seen
+    assert "closed the connection without an answer" in rude.seen
 
 
 async def test_another_process_with_the_same_store_answers(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ async def test_another_process_with_the_same_store_answers(sandbox: Sandbox, tmp
         other = await ax.Client(kie(sandbox), public_url=url, listen=None).check()
 
     assert same.ok, str(same)
-    assert "somebody listens" in line(same, "listen").seen
+    assert "another process listens" in line(same, "listen").seen
     assert "is a receiver with another secret (401)" in line(other, "webhook").seen
 
 
@@ -303,8 +303,8 @@ async def test_keys_are_tried_by_what_costs_nothing(sandbox: Sandbox) -> None:
     ("ahead", "state", "words"),
     [
         (60.0, "warning", "s ahead of the provider's"),
-        (-60.0, "warning", "s behind of the provider's"),
-        (3_600.0, "failed", "so that signed webhooks are refused"),
+        (-60.0, "warning", "s behind the provider's"),
+        (3_600.0, "failed", "so signed webhooks are refused"),
     ],
 )
 async def test_a_clock_that_is_off_is_found(sandbox: Sandbox, ahead: float, state: str, words: str) -> None:

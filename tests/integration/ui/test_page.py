@@ -92,7 +92,7 @@ async def test_it_is_for_this_machine_alone(audioext_client: ClientFactory, head
     async with shown(await audioext_client()) as page:
         await page.let_in()
 
-        assert (403, "this page is for the machine that it runs on\n") == await page.ask("jobs", headers=headers)
+        assert (403, "this page is only for the machine that serves it\n") == await page.ask("jobs", headers=headers)
 
 
 async def test_nothing_is_changed_without_our_own_header(audioext_client: ClientFactory) -> None:
