@@ -58,7 +58,7 @@ AGAIN = {
 }
 """Files of tests that try the same lines in other orders, on other engines or with other values than those before."""
 
-GRACE_SECONDS = 1.0
+GRACE_SECONDS = 10.0
 """How long a task may need to end by itself once its test is over."""
 
 

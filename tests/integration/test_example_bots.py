@@ -124,7 +124,7 @@ async def test_the_discord_bot_continues_attached_audio(voice: bytes, monkeypatc
         async with module.make_bot() as bot:
             await bot.add_cog(module.Music(bot, client))
             running = asyncio.create_task(bot.start("token"))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await gateway.is_ready.wait()
             for _ in range(2):
                 await gateway.say(7, "!extend")

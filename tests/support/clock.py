@@ -15,7 +15,7 @@ from audioext.testing.clock import MOST_LATE, JumpClock, is_idle
 __all__ = ["SOON_SECONDS", "START", "JumpClock", "LoopTime", "soon"]
 
 START = 1_800_000_000.0
-SOON_SECONDS = 10.0
+SOON_SECONDS = 30.0
 """How long what comes at once may take on a machine that is busy."""
 
 _T = TypeVar("_T")
