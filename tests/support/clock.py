@@ -12,11 +12,13 @@ from attrs import define, field
 
 from audioext.testing.clock import MOST_LATE, JumpClock, is_idle
 
-__all__ = ["SOON_SECONDS", "START", "JumpClock", "LoopTime", "soon"]
+__all__ = ["PROMPT_SECONDS", "SOON_SECONDS", "START", "JumpClock", "LoopTime", "soon"]
 
 START = 1_800_000_000.0
 SOON_SECONDS = 30.0
 """How long what comes at once may take on a machine that is busy."""
+PROMPT_SECONDS = 9.0
+"""How long a close may take that has nothing to wait for; if it waited all the same, it would take ten."""
 
 _T = TypeVar("_T")
 
