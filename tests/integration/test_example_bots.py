@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 
 import aiohttp
-import discord
 import pytest
 from aiohttp import web
 from yarl import URL
@@ -115,6 +114,8 @@ def test_the_readmes_block_on_aiogram_makes_an_app_of_both_webhooks() -> None:
 
 async def test_the_discord_bot_continues_attached_audio(voice: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Cog hears the command through the gateway, edits its message, and sends the tracks as files."""
+    import discord  # noqa: PLC0415 - as above
+
     module = example("bot_discord")
     async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0) as sandbox, serve_discord(voice) as gateway:
         api = gateway.api
