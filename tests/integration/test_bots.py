@@ -445,7 +445,7 @@ async def test_a_handler_of_ones_own_gets_the_asker(open_bot: Open) -> None:
 
     await bot.ask()
     await bot.api.call_back("complete")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await done.wait()
 
     assert [Asker(bot="bot", chat=42, message=7, progress=100)] == found

@@ -23,6 +23,7 @@ from attrs import define, field
 
 from tests.bench.rig import Peer
 from tests.bench.webhooks import callback
+from tests.support.bombs import bomb
 
 GOOD_PER_SECOND = 50
 BAD_PER_SECOND = 1_000
@@ -66,13 +67,13 @@ def steady_requests(known: str, dice: random.Random) -> list[bytes]:
 def fresh_requests() -> list[bytes]:
     """Return requests that break or stall their connection."""
     stranger, body = f"/kie/{'s' * 24}/{'x' * 43}", callback("task")
-    bomb = gzip.compress(b" " * 30_000_000)
+    packed = bomb(30)
     half = post(stranger, body)
     return [
         b"\x16\x03\x01\x02\x00",
         b"POST /half HTT",
         half[:-9],
-        post(stranger, bomb, "Content-Encoding: gzip"),
+        post(stranger, packed, "Content-Encoding: gzip"),
         b"GET / HTTP/9\r\n\r\n",
     ]
 

@@ -28,6 +28,7 @@ from audioext.webhooks.endpoint import BODY_SECONDS, MAX_UNFINISHED_BYTES
 from audioext.webhooks.inbox import KEPT_BYTES
 from audioext.webhooks.server import HEAD_SECONDS, LINGERING_SECONDS, MAX_CONNECTIONS, TAIL_SECONDS, most_connections
 from tests.support.api import Api, callback, serve_api
+from tests.support.bombs import bomb
 from tests.support.clock import SOON_SECONDS, LoopTime, soon
 from tests.support.processes import start
 from tests.support.tape import Tape, shown, webhook
@@ -35,7 +36,7 @@ from tests.support.tape import Tape, shown, webhook
 SECRET = b"0123456789abcdef-secret"
 REF = "r" * 24
 GOOD = json.dumps(callback("complete")).encode()
-BOMB = gzip.compress(b" " * 50_000_000)
+BOMB = bomb(50)
 MANY = b'{"code":200,"data":{"callbackType":"complete","task_id":"t","data":[%s]}}'
 FILES = b'{"code":200,"data":{"task_id":"t","status":"finished","files":[%s]}}'
 LINES = b'{"task_id":"t","conversion_id":"c","lyrics_timestamped":[%s]}'

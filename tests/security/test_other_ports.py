@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -13,9 +12,10 @@ from attrs import frozen
 
 import audioext as ax
 from audioext.ui.jobs import jobs_page
+from tests.support.bombs import bomb
 from tests.support.clock import SOON_SECONDS
 
-BOMB = gzip.compress(b" " * 100_000_000)
+BOMB = bomb(100)
 
 
 @pytest.fixture

@@ -12,11 +12,13 @@ from attrs import define, field
 
 from audioext.testing.clock import MOST_LATE, JumpClock, is_idle
 
-__all__ = ["SOON_SECONDS", "START", "JumpClock", "LoopTime", "soon"]
+__all__ = ["PROMPT_SECONDS", "SOON_SECONDS", "START", "JumpClock", "LoopTime", "soon"]
 
 START = 1_800_000_000.0
-SOON_SECONDS = 10.0
+SOON_SECONDS = 30.0
 """How long an immediate result may take on a busy machine."""
+PROMPT_SECONDS = 9.0
+"""How long a close without anything to wait for may take; one that drains takes ten seconds."""
 
 _T = TypeVar("_T")
 

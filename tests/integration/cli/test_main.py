@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -18,7 +19,7 @@ from audioext.cli.app import COMMANDS
 from audioext.cli.exits import EXTRAS, Exit
 from audioext.cli.options import Command
 from audioext.version import __version__
-from tests.integration.cli.conftest import HOOKS, ROOT, Invoke
+from tests.integration.cli.conftest import HOOKS, MEMORY, ROOT, Ended, Invoke
 
 LISTED = {name: entry for commands in COMMANDS.values() for name, entry in commands.items()}
 BARE = str.maketrans("│", " ")
@@ -31,32 +32,39 @@ def run_program(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def run_without(packages: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_without(packages: str, *calls: Sequence[str]) -> list[Ended]:
     """Run a command with *packages* hidden, as if they were not installed."""
     program = f"""
-import sys
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
 class Missing:
     def find_spec(self, name, *rest):
         if name in {packages.split()!r}:
             raise ModuleNotFoundError(name=name)
 sys.meta_path.insert(0, Missing())
-sys.argv[1:] = {list(arguments)!r}
 from audioext.cli import main
-main()
+for sys.argv[1:] in {[list(words) for words in calls]!r}:
+    try:
+        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+            main()
+    except SystemExit as ended:
+        print(json.dumps([ended.code, out.getvalue(), err.getvalue()]))
 """
-    return run_program(program)
+    ran = run_program(program)
+    assert (0, "") == (ran.returncode, ran.stderr)
+    ended = [Ended(*json.loads(line)) for line in ran.stdout.splitlines()]
+    assert len(calls) == len(ended)
+    return ended
 
 
-@pytest.mark.parametrize(("package", "word"), [("cyclopts", "--help"), ("rich", "--help"), ("rich", "jobs")])
-def test_without_the_extra_the_command_says_what_to_install(package: str, word: str) -> None:
+@pytest.mark.parametrize("package", ["cyclopts", "rich"])
+def test_without_the_extra_the_command_says_what_to_install(package: str) -> None:
     """A missing parser or printer package is reported in one line with the pip command, and exit code 2."""
-    ended = run_without(package, word)
-
-    assert 2 == ended.returncode
     install = (
         f'{sys.executable} -m pip install "audioext[cli]", or in a clone: {sys.executable} -m pip install ".[cli]"'
     )
-    assert f"audioext: the command line needs more packages: {install}\n" == ended.stderr
+    told = Ended(2, "", f"audioext: the command line needs more packages: {install}\n")
+    assert [told, told] == run_without(package, ["--help"], ["jobs"])
 
 
 def test_the_extras_bring_what_they_are_named_for() -> None:
@@ -68,61 +76,59 @@ def test_the_extras_bring_what_they_are_named_for() -> None:
 
 def test_without_numpy_the_sandbox_says_what_to_install() -> None:
     """The sandbox command without numpy names the extra to install."""
-    refused = run_without("numpy", "demo")
+    (refused,) = run_without("numpy", ["demo"])
 
-    assert 2 == refused.returncode
-    assert 'pip install "audioext[sandbox]"' in refused.stderr
-    assert 0 == run_without("numpy soundfile", "demo", "--help").returncode
+    assert 2 == refused.code
+    assert 'pip install "audioext[sandbox]"' in refused.err
+    (helped,) = run_without("numpy soundfile", ["demo", "--help"])
+    assert 0 == helped.code
 
 
-@pytest.mark.parametrize(
-    "words", [("forward", "x", "--to", "http://127.0.0.1:1"), ("listen", *HOOKS, "--forward-to", "http://127.0.0.1:1")]
-)
-def test_without_its_package_forwarding_says_what_to_install(words: tuple[str, ...]) -> None:
+def test_without_its_package_forwarding_says_what_to_install() -> None:
     """Each command that forwards names the extra of a missing package."""
-    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-    refused = run_without("standardwebhooks", *words, "--store", "memory://", "--forward-secret", secret)
+    more = (*MEMORY, "--forward-secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    url = "http://127.0.0.1:1"
+    calls = (["forward", "x", "--to", url, *more], ["listen", *HOOKS, "--forward-to", url, *more])
+    ended = run_without("standardwebhooks", *calls)
 
-    assert 2 == refused.returncode
+    assert [2, 2] == [refused.code for refused in ended]
     install = f'{sys.executable} -m pip install "audioext[forward]"'
-    assert f"audioext: forwarding needs more packages: {install}" in refused.stderr
+    wanted = f"audioext: forwarding needs more packages: {install}"
+    assert [] == [refused for refused in ended if wanted not in refused.err]
 
 
-@pytest.mark.parametrize("words", [("sandbox",), ("listen", *HOOKS, "--store", "memory://")])
-def test_without_its_package_no_server_begins_that_was_to_show_a_page(words: tuple[str, ...]) -> None:
+def test_without_its_package_no_server_begins_that_was_to_show_a_page() -> None:
     """A server with `--ui` and a missing package names the extra before it starts."""
-    refused = run_without("aiohttp_sse", *words, "--ui")
+    ended = run_without("aiohttp_sse", ["sandbox", "--ui"], ["listen", *HOOKS, *MEMORY, "--ui"])
 
-    assert (2, "") == (refused.returncode, refused.stdout)
+    assert [(2, "")] * 2 == [(refused.code, refused.out) for refused in ended]
     install = f'{sys.executable} -m pip install "audioext[ui]"'
-    assert refused.stderr.startswith(f"audioext: the live page needs more packages: {install}")
+    wanted = f"audioext: the live page needs more packages: {install}"
+    assert [] == [refused for refused in ended if not refused.err.startswith(wanted)]
 
 
 def test_without_its_packages_the_mcp_server_says_what_to_install() -> None:
     """`mcp --help` works without the packages, and `mcp` names the extra, in JSON too."""
     packages = " ".join(name for name, extra in EXTRAS.items() if extra == "mcp")
-    shown, refused = run_without(packages, "mcp", "--help"), run_without(packages, "mcp", "--json")
+    shown, refused = run_without(packages, ["mcp", "--help"], ["mcp", "--json"])
 
-    assert (0, "", True) == (shown.returncode, shown.stderr, "--http" in shown.stdout)
-    assert 2 == refused.returncode
-    message = json.loads(refused.stdout)["error"]["message"]
+    assert (0, "", True) == (shown.code, shown.err, "--http" in shown.out)
+    assert 2 == refused.code
+    message = refused.json["error"]["message"]
     assert f'the MCP server needs more packages: {sys.executable} -m pip install "audioext[mcp]"' in message
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["extnd", "x"], 'Unknown command "extnd". Did you mean "extend"?'),
-        (["--verison"], 'Unknown command "--verison". Did you mean "--version"?'),
-        (["xyzzy"], 'Unknown command "xyzzy".'),
-    ],
-)
-def test_a_mistyped_command_is_named_whatever_is_installed(words: list[str], said: str) -> None:
+def test_a_mistyped_command_is_named_whatever_is_installed() -> None:
     """A mistyped command gets a suggestion when all extras but the command line's are missing."""
-    refused = run_without(" ".join(name for name, extra in EXTRAS.items() if extra != "cli"), *words)
+    packages = " ".join(name for name, extra in EXTRAS.items() if extra != "cli")
+    ended = run_without(packages, ["extnd", "x"], ["--verison"], ["xyzzy"])
 
-    assert (2, "") == (refused.returncode, refused.stdout)
-    assert f"audioext: {said}" == refused.stderr.splitlines()[0]
+    assert [(2, "")] * 3 == [(refused.code, refused.out) for refused in ended]
+    assert [
+        'audioext: Unknown command "extnd". Did you mean "extend"?',
+        'audioext: Unknown command "--verison". Did you mean "--version"?',
+        'audioext: Unknown command "xyzzy".',
+    ] == [refused.err.splitlines()[0] for refused in ended]
 
 
 def test_help_loads_neither_the_client_nor_a_command() -> None:
@@ -157,8 +163,10 @@ def test_every_listed_command_is_there(invoke: Invoke, name: str) -> None:
     where, line, *_ = LISTED[name]
     module, _, attribute = where.partition(":")
     command = getattr(importlib.import_module(f"audioext.cli.{module}"), attribute)
-    words = " ".join(invoke(name, "--help").out.split())
+    ended = invoke(name, "--help")
+    words = " ".join(ended.out.split())
 
+    assert (0, "") == (ended.code, ended.err)
     assert issubclass(command, Command)
     assert not inspect.isabstract(command)
     assert line in words
@@ -211,8 +219,7 @@ def test_wrong_words_are_named(invoke: Invoke, arguments: list[str], words: str)
 
     assert (2, "") == (ended.code, ended.out)
     assert words in ended.err.replace('"', "")  # the parser added quotes before release 5
-    assert [arguments[0], "--help"] == ended.hint
-    assert 0 == invoke(*ended.hint).code
+    assert [arguments[0], "--help"] == ended.hint  # which test_every_listed_command_is_there runs
 
 
 def test_a_misspelt_command_is_one_sentence_and_exit_code_2(invoke: Invoke) -> None:

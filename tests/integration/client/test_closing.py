@@ -12,7 +12,7 @@ import audioext as ax
 from audioext.sandbox import Sandbox
 from tests.integration.client.conftest import WEB, Connect, MakeClient, MakeSandbox
 from tests.support.api import Api, tasks_of_ours
-from tests.support.clock import SOON_SECONDS, JumpClock, LoopTime
+from tests.support.clock import PROMPT_SECONDS, SOON_SECONDS, JumpClock, LoopTime
 from tests.support.stores import HangingStore
 
 CLOSE_SECONDS = 15.0
@@ -216,7 +216,7 @@ async def test_a_handler_may_close_the_client(sandbox: Sandbox, make_client: Mak
 
     await client.extend(audio_id=sandbox.track_ids[0], model="V5")
     await done.wait()
-    async with asyncio.timeout(SOON_SECONDS):
+    async with asyncio.timeout(PROMPT_SECONDS):
         await client.aclose()
 
     assert ["begins", "ends"] == calls
@@ -391,7 +391,7 @@ async def test_nothing_is_resent_while_closing(
     await asyncio.sleep(0)  # it has begun
 
     api.gate.set()
-    async with asyncio.timeout(SOON_SECONDS):
+    async with asyncio.timeout(PROMPT_SECONDS):
         await close
 
     with pytest.raises(ax.RateLimitError):

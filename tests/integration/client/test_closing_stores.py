@@ -12,7 +12,7 @@ import audioext as ax
 from audioext.stores.base import Work
 from tests.integration.client.conftest import WEB, MakeClient
 from tests.support.api import Api, callback, failing, tasks_of_ours
-from tests.support.clock import SOON_SECONDS, JumpClock, LoopTime
+from tests.support.clock import PROMPT_SECONDS, SOON_SECONDS, JumpClock, LoopTime
 from tests.support.stores import FaultyMemory, HangingStore
 
 CLOSE_SECONDS = 15.0
@@ -134,7 +134,7 @@ async def test_closing_does_not_wait_for_a_store_that_stays_away(
     client = await open_client(store=store)
     await client.extend(audio_id="x", model="V5")
 
-    async with asyncio.timeout(SOON_SECONDS):
+    async with asyncio.timeout(PROMPT_SECONDS):
         await client.aclose()
 
     assert [] == tasks_of_ours()

@@ -138,7 +138,7 @@ async def test_a_key_in_a_handler_is_found_at_the_second_provider(client: ax.Cli
         done.set()
 
     await client.submit(REQUEST)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await done.wait()
 
     assert 1 == len(set(refs))

@@ -16,7 +16,7 @@ from audioext.runtime.submitter import RESEND_SECONDS
 from audioext.stores.base import Created, Existing, Full
 from tests.integration.client.conftest import WEB, Connect, MakeClient
 from tests.support.api import Api, failing, read_head
-from tests.support.clock import SOON_SECONDS, JumpClock, soon
+from tests.support.clock import PROMPT_SECONDS, JumpClock, soon
 from tests.support.stores import FaultyMemory
 
 
@@ -298,7 +298,7 @@ async def test_a_submit_that_asks_for_room_does_not_delay_the_close(api: Api, op
             await wait
         store.answers.set()
 
-        async with asyncio.timeout(SOON_SECONDS):
+        async with asyncio.timeout(PROMPT_SECONDS):
             await closing
         with pytest.raises(ax.ConfigError, match="nothing was paid"):
             await submit

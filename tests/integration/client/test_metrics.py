@@ -18,7 +18,7 @@ from audioext import config
 from audioext.metrics import StatsCollector
 from tests.integration.client.conftest import WEB, MakeClient
 from tests.support.api import Api
-from tests.support.clock import SOON_SECONDS
+from tests.support.clock import PROMPT_SECONDS
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -105,7 +105,7 @@ async def test_a_scraper_that_hangs_keeps_no_client_from_closing(open_client: Ma
     """A scraper's idle connection is cut off when the client closes."""
     client = await open_client(metrics=unused_tcp_port)
     _, writer = await asyncio.open_connection("127.0.0.1", unused_tcp_port)
-    async with asyncio.timeout(SOON_SECONDS):
+    async with asyncio.timeout(PROMPT_SECONDS):
         await client.aclose()
     writer.close()
 

@@ -21,7 +21,7 @@ from audioext.http.urls import callback_url, mask
 from audioext.sandbox import Sandbox
 from audioext.webhooks.progress import MAX_OF_A_JOB
 from tests.integration.client.conftest import BRIEF, MakeClient, MakeSandbox
-from tests.support.clock import SOON_SECONDS
+from tests.support.clock import PROMPT_SECONDS
 
 Told = list[tuple[str, dict[str, Any]]]
 
@@ -114,7 +114,7 @@ async def test_closing_ends_what_is_watched(make_sandbox: MakeSandbox, make_clie
     job = await extend(client, sandbox)
     async with aiohttp.ClientSession() as session, session.get(client.progress_url(job)) as response:
         await job.first
-        async with asyncio.timeout(SOON_SECONDS / 2):
+        async with asyncio.timeout(PROMPT_SECONDS):
             await client.aclose()
         assert "end" not in [name for name, _ in read(await response.text())]
 

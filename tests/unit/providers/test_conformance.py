@@ -97,14 +97,20 @@ def test_names_are_the_wire_names(provider_class: MakeProvider) -> None:
 
 def test_providers_load_when_they_are_used() -> None:
     """Importing the package imports no provider, and loading one loads no other vendor's."""
-    script = (
-        "import sys, audioext.providers as p; from audioext.providers import CLASSES; "
-        "mine = lambda: {m for m, _ in CLASSES.values() if m in sys.modules}; "
-        "before = mine(); print([(p.load(n) and mine()) - before - {CLASSES[n][0]} for n in (sys.argv[1],)] + [before])"
-    )
-    for name in providers.NAMES:
-        run = subprocess.run([sys.executable, "-c", script, name], capture_output=True, text=True, check=True)
-        assert "[set(), set()]" == run.stdout.strip()
+    script = """
+import sys, audioext.providers as p
+homes = lambda: {home for home, _ in p.CLASSES.values() if home in sys.modules}
+due = set()
+assert due == homes()
+for name in sys.argv[1:]:
+    p.load(name)
+    due.add(p.CLASSES[name][0])
+    assert due == homes(), name
+"""
+    names = list(providers.NAMES)
+    for order in names, names[::-1]:  # one that loads another's comes before that in one of them
+        run = subprocess.run([sys.executable, "-c", script, *order], capture_output=True, text=True, check=False)
+        assert (0, "") == (run.returncode, run.stderr)
 
 
 def test_every_provider_has_samples(provider_class: MakeProvider, kit: Kit) -> None:

@@ -88,7 +88,7 @@ class Listener:
 
     async def until(self, is_ready: Callable[[Listener], bool]) -> None:
         """Wait until *is_ready* returns true for this listener."""
-        async with asyncio.timeout(10), self._news:
+        async with asyncio.timeout(30), self._news:
             await self._news.wait_for(lambda: is_ready(self))
 
     @property

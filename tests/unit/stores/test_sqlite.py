@@ -133,7 +133,7 @@ async def test_the_log_is_moved_when_it_has_been_quiet(store: SqliteStore, path:
     """A single append is moved from the log into the file a moment later."""
     await create(store)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while jobs_without_the_log(path) == 0:
             await store.read("ref")
 

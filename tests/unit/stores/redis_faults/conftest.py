@@ -76,14 +76,14 @@ async def append(store: Store, *entries: Entry, ref: str = "ref", known: int = 0
 
 async def until(is_done: Callable[[], Awaitable[object]]) -> None:
     """Wait until *is_done* returns true."""
-    async with asyncio.timeout(20):
-        while not await is_done():  # noqa: ASYNC110 - the condition has no event to wait for
+    async with asyncio.timeout(30):
+        while not await is_done():  # noqa: ASYNC110 - what is asked for gives no event
             await asyncio.sleep(0.005)
 
 
 async def persist(work: Callable[[], Awaitable[T]]) -> T:
     """Return the result of *work*, retrying it while the server is away."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             try:
                 return await work()
