@@ -205,7 +205,7 @@ class Client(Submitting):
         way = {"newest_first": True} if newest_first else {}  # a user's own store may not have it
         async for stored in self.store.jobs(is_open=open, **way):
             try:
-                job = self._parts.job(self._parts.journal.take_in(stored))
+                job = self._parts.job(self._parts.journal.load(stored))
             except (ConfigError, StoreError) as error:
                 _log.warning("%s", error)
                 continue

@@ -35,7 +35,7 @@ DEFAULT_LISTEN = ("127.0.0.1", 8080)
 DEFAULT_METRICS = ("127.0.0.1", 9464)  # OpenTelemetry's port for Prometheus; on loopback, out of strangers' reach
 MIN_SECRET_BYTES = 16
 MAX_PORT = 65_535
-IN_CODE = frozenset({"clock", "session"})
+CODE_ONLY = frozenset({"clock", "session"})
 """Arguments of a client that only code can give."""
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _INTERNAL = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".test", ".invalid", ".example")
@@ -299,7 +299,7 @@ def client_options(settings: Mapping[str, str]) -> dict[str, object]:
     options: dict[str, object] = {}
     for name, kind in get_type_hints(ClientOptions).items():
         text = settings.get(f"AUDIOEXT_{name.upper()}", "").strip()
-        if text and name not in IN_CODE:
+        if text and name not in CODE_ONLY:
             options[name] = _value(name, kind, text)
     return options
 

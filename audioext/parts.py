@@ -78,10 +78,10 @@ class Parts:
         offers = Offers()
         watching = Watching(find=self.find, handle=self.job, secrets=lambda: self.secrets)
         endpoint = Endpoint(
-            inbox=self.inbox, offers=offers, watching=watching, ready=store.warnings, lifespan=self._live
+            inbox=self.inbox, offers=offers, watching=watching, ready=store.warnings, lifespan=self._lifespan
         )
         self.receiver = Receiver(endpoint=endpoint)
-        wake, agree = self.handlers.claims.wake, self._agree_on_secret
+        wake, agree = self.handlers.claims.wake, self._sync_secret
         self._changes = Changes(store=store, journal=self.journal, clock=clock, on_change=wake, on_resync=agree)
         self._job_context = JobContext(
             look=self._look,
@@ -117,7 +117,7 @@ class Parts:
         open_jobs = sum(not held.record.is_final for held in self.journal.held_jobs())
         return self.journal.counts.stats(open_jobs=open_jobs, answers=self.receiver.endpoint.answered)
 
-    async def _live(self) -> Callable[[], Awaitable[None]]:
+    async def _lifespan(self) -> Callable[[], Awaitable[None]]:
         """Open for the lifespan of an ASGI server, and return the function that closes again."""
         if self.is_open:
             return partial(asyncio.sleep, 0)
@@ -163,7 +163,7 @@ class Parts:
         await settings.store.open()  # not closed if it fails: it cleans up itself, and others may share the store
         try:
             self.secrets = settings.secrets
-            await self._agree_on_secret()
+            await self._sync_secret()
             # No warnings for read-only clients, for checks, or for a deliberate MemoryStore.
             is_writer = is_working and (settings.providers or self.address)
             if is_writer and not isinstance(settings.store, MemoryStore):
@@ -200,15 +200,15 @@ class Parts:
         if self._purge is not None:
             self._purge.cancel()
             await asyncio.gather(self._purge, return_exceptions=True)
-        await _bounded(self.poller.aclose, _left(ends_at - HANDLERS_SECONDS))
+        await _bounded(self.poller.aclose, _seconds_left(ends_at - HANDLERS_SECONDS))
         drain = min(DRAIN_SECONDS, ends_at - HANDLERS_SECONDS - asyncio.get_running_loop().time())
-        await _bounded(partial(self.handlers.aclose, drain=max(drain, 0.0)), _left(ends_at))
-        _, pending = await asyncio.wait([submits], timeout=_left(ends_at))
+        await _bounded(partial(self.handlers.aclose, drain=max(drain, 0.0)), _seconds_left(ends_at))
+        _, pending = await asyncio.wait([submits], timeout=_seconds_left(ends_at))
         if pending:  # a POST is still unanswered: the task's callback will bring the outcome
-            self.submitter.cut_off()
+            self.submitter.cancel_posts()
             await submits
         for end in (self.journal.aclose, self.transport.aclose, self.settings.store.aclose):
-            await _bounded(end, _left(ends_at + 1.0))
+            await _bounded(end, _seconds_left(ends_at + 1.0))
         self.submitter.sources.spool.clear()
 
     async def _stop_listening(self) -> None:
@@ -262,7 +262,7 @@ class Parts:
         if self._waits == (change > 0):  # the first waiter came, or the last one left
             self.settings.store.watch(urgent=change > 0)
 
-    async def _agree_on_secret(self) -> None:
+    async def _sync_secret(self) -> None:
         """Use the store's secret; if the store has lost it, write ours back, so that URLs in use stay valid."""
         if not self.settings.secrets:
             mine = self.secrets[0] if self.secrets else random_secrets.token_bytes(SECRET_BYTES)
@@ -275,7 +275,7 @@ class Parts:
         self.submitter.secret = self.secrets[0]
 
 
-def _left(ends_at: float) -> float:
+def _seconds_left(ends_at: float) -> float:
     """Return the seconds until the loop time *ends_at*, at least 0.1."""
     return max(ends_at - asyncio.get_running_loop().time(), 0.1)
 

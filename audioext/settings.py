@@ -24,7 +24,7 @@ FILE_NAME = "audioext.toml"
 PREFIX = "AUDIOEXT_"
 FILE_VARIABLE = f"{PREFIX}CONFIG"
 VENDORS = ("kie", "sunoapi", "vidgo", "musicgpt")
-BEYOND_CLIENT = ("provider", "base_url", "log_format", "forward_secret", "mcp_token")
+NON_CLIENT_SETTINGS = ("provider", "base_url", "log_format", "forward_secret", "mcp_token")
 """Settings that are not `Client` arguments: the default provider, its base URL, and those of the commands."""
 SECRETS = frozenset(
     {f"AUDIOEXT_{name}" for name in ("FORWARD_SECRET", "MCP_TOKEN", "SECRETS", "STORE")}
@@ -45,7 +45,7 @@ def read_settings(environ: Mapping[str, str], file: str | PathLike[str] | None =
         ConfigError: a file cannot be read, or has an unknown setting.
     """
     given = {name: text for name, text in environ.items() if text.strip()}
-    _warn_of_slips(given)
+    _warn_of_unknown(given)
     path = file or given.get(FILE_VARIABLE)
     if path is None:
         _refuse_a_strangers(Path(FILE_NAME))
@@ -62,7 +62,7 @@ def read_settings(environ: Mapping[str, str], file: str | PathLike[str] | None =
     return found
 
 
-def _warn_of_slips(given: Iterable[str]) -> None:
+def _warn_of_unknown(given: Iterable[str]) -> None:
     """Warn of unknown variables with our prefix. They are not refused, since a user may have some of their own."""
     ours = [name.removeprefix(PREFIX) for name in given if name.startswith(PREFIX) and name != FILE_VARIABLE]
     known = [name.removeprefix(PREFIX) for name in _variables().values() if name.startswith(PREFIX)] if ours else []
@@ -94,9 +94,9 @@ def _read_file(path: Path) -> dict[str, str]:
 
 
 def _variables() -> dict[str, str]:
-    from audioext.config import IN_CODE, ClientOptions  # noqa: PLC0415 - slow to import, and only needed for a file
+    from audioext.config import CODE_ONLY, ClientOptions  # noqa: PLC0415 - slow to import, and only needed for a file
 
-    names = [*BEYOND_CLIENT, *(name for name in get_type_hints(ClientOptions) if name not in IN_CODE)]
+    names = [*NON_CLIENT_SETTINGS, *(name for name in get_type_hints(ClientOptions) if name not in CODE_ONLY)]
     known = {name: f"AUDIOEXT_{name.upper()}" for name in names}
     known |= {f"{vendor}.{key}": f"{vendor}_{key}".upper() for vendor in VENDORS for key in ("api_key", "base_url")}
     known["kie.webhook_key"] = "KIE_WEBHOOK_KEY"

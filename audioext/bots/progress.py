@@ -51,7 +51,7 @@ class Asker:
 
 
 @define(eq=False)
-class _Line:
+class _ProgressMessage:
     """One message: one edit at a time, none after the final text, and none while the chat asks for a pause."""
 
     edit: Callable[[str], Awaitable[object]]
@@ -151,7 +151,7 @@ class ProgressMessages:
         self.texts = texts if texts is not None else Texts()
         self._send, self._edit, self._escape = send, edit, escape
         self._every, self._expected = every, expected
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, _ProgressMessage] = {}
         self._ended: deque[str] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         for stage in (Stage.TEXT, Stage.FIRST, Stage.COMPLETE):
@@ -228,8 +228,8 @@ class ProgressMessages:
             return None
         return asker if asker.bot == self.name else None
 
-    def _line(self, asker: Asker) -> _Line:
-        return _Line(
+    def _line(self, asker: Asker) -> _ProgressMessage:
+        return _ProgressMessage(
             edit=lambda text: self._edit(asker.chat, asker.progress, text[:LONGEST_TEXT]),
             send=lambda text: self._send(asker.chat, text[:LONGEST_TEXT]),
             clock=self.client.clock,

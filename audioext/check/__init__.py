@@ -26,7 +26,7 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 ANSWER_SECONDS = {"VIDGO_API_KEY": 10.0}
 """How long a vendor waits for our reply to a webhook: docs.vidgo.ai/api-manual/task-management/webhooks."""
 LONGEST_ANSWER_SECONDS = 15.0  # docs.kie.ai and docs.sunoapi.org, callbacks; MusicGPT's page does not say
-MEND_STORE = "fix that: without a store nothing is submitted, and webhooks get 503"
+STORE_ADVICE = "fix that: without a store nothing is submitted, and webhooks get 503"
 CALL_SECONDS = 15.0
 SKEW_SECONDS = 5.0
 """With a larger skew, processes that share a store may take over each other's claims; `Date` has whole seconds."""
@@ -40,12 +40,12 @@ async def check_parts(parts: Parts) -> CheckReport:
         raise ConfigError("the client is closed and cannot be opened again: make a new one for the check")
     if parts.is_open:
         return CheckReport((*await _look(parts), _versions()))
-    lines = await _make_way(parts)
+    lines = await _yield_address(parts)
     try:
         await parts.open(is_working=False)
     except (StoreError, ConfigError) as error:
         is_store = isinstance(error, StoreError)
-        lines.append(failed("store", str(error), MEND_STORE) if is_store else failed("listen", str(error), ""))
+        lines.append(failed("store", str(error), STORE_ADVICE) if is_store else failed("listen", str(error), ""))
         lines += await _accounts(parts)
         await parts.transport.aclose()
     else:
@@ -56,7 +56,7 @@ async def check_parts(parts: Parts) -> CheckReport:
     return CheckReport((*lines, _versions()))
 
 
-async def _make_way(parts: Parts) -> list[CheckLine]:
+async def _yield_address(parts: Parts) -> list[CheckLine]:
     """If another process listens at our address, do not open it: the check is about that receiver."""
     if parts.address is None or not parts.address[1]:
         return []
@@ -111,7 +111,7 @@ async def _key(parts: Parts, provider: Provider) -> tuple[CheckLine, float | Non
     try:
         before = clock.now()
         response = await parts.transport.send(provider.build_credits(), timeout=CALL_SECONDS)
-        skew = _ahead(response.headers, before, clock.now())
+        skew = _clock_skew(response.headers, before, clock.now())
         balance = provider.parse_credits(response)
     except AudioextError as error:
         advice = f"check that {info.base_url} is the right base_url, and can be reached from here"
@@ -122,7 +122,7 @@ async def _key(parts: Parts, provider: Provider) -> tuple[CheckLine, float | Non
     return (ok(name, seen) if balance > 0 else warning(name, seen, "buy credits")), skew
 
 
-def _ahead(headers: Headers, before: float, after: float) -> float | None:
+def _clock_skew(headers: Headers, before: float, after: float) -> float | None:
     """Return how far the answer's `Date` (whole seconds) is from the time of the call, `None` without one."""
     try:
         date = parsedate_to_datetime(headers["Date"])
@@ -152,7 +152,7 @@ async def _store(parts: Parts) -> list[CheckLine]:
         await store.reschedule("check", "polls", at=parts.settings.clock.now())  # a write, but for no existing job
         warnings = await store.warnings()
     except StoreError as error:
-        return [failed("store", str(error), MEND_STORE)]
+        return [failed("store", str(error), STORE_ADVICE)]
     return [warning("store", each, "") for each in warnings] or [ok("store", "it can be written")]
 
 

@@ -36,7 +36,7 @@ MAX_URL_LETTERS = 2_048  # docs.vidgo.ai/api-manual/task-management/webhooks, re
 SLOW_SHARE = 0.3
 """The share of the provider's limit above which a reply counts as slow: little is left for a busy day."""
 SOON_SECONDS = 14 * 86_400.0
-_UNCONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+_CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 _AS_IT_IS = "let the proxy pass bodies on unchanged, byte for byte"
 _REFUSED = {
@@ -261,7 +261,7 @@ class Reach:
 def _broken(url: URL, error: Exception) -> CheckLine:
     if isinstance(error, aiohttp.ClientSSLError):
         return failed("webhook", f"no TLS with {url.host}: {error}", "install a valid certificate for this name")
-    if isinstance(error, _UNCONNECTED):
+    if isinstance(error, _CONNECT_ERRORS):
         why = getattr(error, "strerror", None) or type(error).__name__
         advice = "start the receiver (`audioext listen`, or your application), and open the firewall and the tunnel"
         return failed("webhook", f"nobody answers at {url.host}:{url.port}: {why}", advice)

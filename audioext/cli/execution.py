@@ -227,11 +227,13 @@ def sentence(error: Exception) -> str:
         return f"{type(error).__name__}: {error} (a defect in audioext; --debug shows where)"
     if isinstance(error, RequestError):
         head = str(error).partition("\n")[0]
-        return "\n".join((head, *(f"  {_named(one.field)}{_typed(one.message)}" for one in error.problems)))
+        return "\n".join(
+            (head, *(f"  {_option_prefix(one.field)}{_in_cli_terms(one.message)}" for one in error.problems))
+        )
     words = str(error)
     if isinstance(error, (ConfigError, UnsupportedError)):
         words = _SETTING.sub(lambda found: _option(found[1].rstrip("=")), words)
-    return _typed(words)
+    return _in_cli_terms(words)
 
 
 def advice(screen: Screen, error: Exception) -> str:
@@ -270,11 +272,11 @@ def _option(name: str) -> str:
     return "SOURCE" if name in SOURCE_NAMES else f"--{name.replace('_', '-')}"
 
 
-def _named(field: str) -> str:
+def _option_prefix(field: str) -> str:
     return "" if field == "api_key" else f"{_option(field)}: "  # keys are set in the environment, not by an option
 
 
-def _typed(words: str) -> str:
+def _in_cli_terms(words: str) -> str:
     words = clean(words)
     for of_library, typed in _IN_OPTIONS:
         words = words.replace(of_library, typed)

@@ -78,7 +78,7 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
         listen = read_listen(self.listen)
         if listen is None:
             raise ConfigError("a listener has to listen: --listen HOST:PORT, not none")
-        store = TappedStore(open_store(self.store_url))
+        store = RecordingStore(open_store(self.store_url))
         set_up = client_options(os.environ).get("metrics")  # the address, if `--metrics` has none
         client = make_client(
             *listening_providers(self),
@@ -138,7 +138,7 @@ class ForwardCommand(LookOptions, Command):
 
 
 @define(eq=False)
-class TappedStore:
+class RecordingStore:
     """A proxy of a store that also queues each append, with the entries that the store already had.
 
     `listen` has no handlers to print stages with: they would claim the handler work of other processes.
@@ -159,7 +159,7 @@ class TappedStore:
         return getattr(self._store, name)
 
 
-async def _print_all(screen: Screen, client: Client, store: TappedStore) -> None:
+async def _print_all(screen: Screen, client: Client, store: RecordingStore) -> None:
     """Print a line for each stored delivery and each new stage, until cancelled."""
     while True:
         ref, provider, entries, missed = await store.appends.get()

@@ -22,7 +22,7 @@ from audioext.files.formats import (
     HEAD_BYTES,
     MAX_FILE_BYTES,
     MAX_PICTURE_BYTES,
-    FlawError,
+    BadFileError,
     check_head,
     listen,
     picture_suffix,
@@ -111,7 +111,7 @@ class Downloader:
             outcomes = await save.fetch_all(tracks, is_fresh=links.is_fresh)
             for renewal in links.renewals:
                 outcomes |= await save.fetch_renewed(outcomes, renewal)
-            return await whole(asyncio.to_thread(_settle, folder, outcomes, overwrite=overwrite))
+            return await whole(asyncio.to_thread(_name_files, folder, outcomes, overwrite=overwrite))
         finally:
             await whole(asyncio.to_thread(save.drop))
 
@@ -121,7 +121,7 @@ class Downloader:
             data = b"".join([chunk async for chunk in stream])
         try:
             await asyncio.to_thread(listen, io.BytesIO(data), stated=track.duration)
-        except FlawError as error:
+        except BadFileError as error:
             raise DownloadError([f"{_label(track)}: {error}"]) from error
         return data
 
@@ -134,7 +134,7 @@ class Downloader:
             async with own.new_session() as session:
                 fetch = own.fetch(session, track.image_url, is_fresh=links.is_fresh)
                 data = b"".join([chunk async for chunk in fetch.chunks()])
-        except FlawError as error:
+        except BadFileError as error:
             raise DownloadError([f"{_label(track)}: its cover: {error}"]) from error
         if picture_suffix(data) is None:
             raise DownloadError([f"{_label(track)}: its cover is not a picture"])
@@ -156,7 +156,7 @@ class Downloader:
                     async with aclosing(_checked(fetch)) as chunks:
                         async for chunk in chunks:
                             yield chunk
-                except FlawError as error:
+                except BadFileError as error:
                     problem, found = f"{_label(track)}: {error}", None
                     while found is None and renewals and error.is_dead and not fetch.position:
                         (renewed,) = await renewals.pop(0)([track])
@@ -215,13 +215,13 @@ class _Save:
 
     async def fetch_renewed(self, outcomes: Mapping[str, _Outcome], renewal: Renewal) -> dict[str, _Outcome]:
         """Download the tracks with dead links again, with fresh links from *renewal*."""
-        dead = {name: str(each) for name, each in outcomes.items() if isinstance(each, FlawError) and each.is_dead}
+        dead = {name: str(each) for name, each in outcomes.items() if isinstance(each, BadFileError) and each.is_dead}
         if not dead:
             return {}
         renewed = dict(zip(dead, await renewal([self.tracks[name] for name in dead]), strict=True))
         self.tracks |= {name: track for name, track in renewed.items() if isinstance(track, Track)}
         lost: dict[str, _Outcome] = {
-            name: FlawError(f"{dead[name]}; {why}", is_dead=True)
+            name: BadFileError(f"{dead[name]}; {why}", is_dead=True)
             for name, why in renewed.items()
             if isinstance(why, str)
         }
@@ -246,15 +246,15 @@ class _Save:
                     if self.progress is not None:
                         self.progress(self.folder / name, fetch.position, fetch.total)
             suffix = await asyncio.to_thread(_listen, part, track.duration)
-        except FlawError as error:
-            raise FlawError(f"{name}: {error}", is_dead=error.is_dead) from error
+        except BadFileError as error:
+            raise BadFileError(f"{name}: {error}", is_dead=error.is_dead) from error
         except OSError as error:
-            raise FlawError(f"{name}: cannot write into {self.folder}: {error.strerror or error}") from error
+            raise BadFileError(f"{name}: cannot write into {self.folder}: {error.strerror or error}") from error
         return _Fetched(part=part, suffix=suffix, digest=fetch.digest)
 
 
 async def _checked(fetch: Fetch) -> AsyncGenerator[bytes]:
-    """Yield the chunks of *fetch* once its start is known to be audio, or raise FlawError."""
+    """Yield the chunks of *fetch* once its start is known to be audio, or raise BadFileError."""
     head: bytes | None = b""
     async with aclosing(fetch.chunks()) as chunks:
         async for chunk in chunks:
@@ -280,7 +280,7 @@ def _listen(part: Path, stated: float | None) -> str:
         return listen(file, stated=stated).suffix
 
 
-def _settle(folder: Path, outcomes: Mapping[str, _Outcome], *, overwrite: bool) -> tuple[Path, ...]:
+def _name_files(folder: Path, outcomes: Mapping[str, _Outcome], *, overwrite: bool) -> tuple[Path, ...]:
     """Name the good files and return their paths, or raise DownloadError with all problems; raises other errors too."""
     problems: list[str] = []
     paths: list[Path] = []
@@ -288,7 +288,7 @@ def _settle(folder: Path, outcomes: Mapping[str, _Outcome], *, overwrite: bool) 
     seen: dict[bytes, str] = {}
     fatal: BaseException | None = None
     for name, outcome in outcomes.items():
-        if isinstance(outcome, FlawError):
+        if isinstance(outcome, BadFileError):
             problems.append(str(outcome))
         elif isinstance(outcome, BaseException):
             fatal = fatal or outcome

@@ -15,7 +15,7 @@ from attrs import define, field
 from yarl import URL
 
 from audioext.errors import LONGEST_VALUE
-from audioext.files.formats import MAX_FILE_BYTES, FlawError
+from audioext.files.formats import MAX_FILE_BYTES, BadFileError
 from audioext.http.messages import HttpResponse, as_data, retry_after
 from audioext.http.transport import offline
 
@@ -44,7 +44,7 @@ _VERSION = ("ETag", "Last-Modified")
 _RANGE = re.compile(r"bytes (?:(?P<start>\d{1,15})-\d{1,15}|\*)/(?:(?P<total>\d{1,15})|\*)", re.ASCII)
 
 
-class _AgainError(FlawError):
+class _AgainError(BadFileError):
     """This try failed, and the next one may succeed; `wait` (seconds) is the host's `Retry-After`."""
 
     wait: float | None = None
@@ -68,7 +68,7 @@ def wire_url(link: str) -> URL:
 class Fetch:
     """The download of one file, which must be complete by the loop time *ends_at*.
 
-    *check* raises FlawError for a link that must not be followed; it is called for each redirect as well. Failures are
+    *check* raises BadFileError for a link that must not be followed; it is called for each redirect as well. Failures are
     retried for *patience* seconds, which start again when more bytes arrive. A link that is not *is_fresh* and looks
     dead is tried `STALE_TRIES` times.
     """
@@ -96,7 +96,7 @@ class Fetch:
         """Yield the bytes of the file, each once and in order, however often the transfer breaks.
 
         Raises:
-            FlawError: the file is unavailable, too slow or too long, or changed during the transfer.
+            BadFileError: the file is unavailable, too slow or too long, or changed during the transfer.
         """
         loop = asyncio.get_running_loop()
         tries, gives_up_at = 0, None
@@ -115,7 +115,7 @@ class Fetch:
                 return
 
     async def _pause(self, error: _AgainError, tries: int, gives_up_at: float) -> None:
-        """Wait for the next try, or raise FlawError to give up."""
+        """Wait for the next try, or raise BadFileError to give up."""
         now = asyncio.get_running_loop().time()
         backoff = min(BACKOFF_SECONDS * 2 ** (tries - 1), LONGEST_BACKOFF_SECONDS)
         # The last try comes when patience ends, or later if `Retry-After` says so.
@@ -123,7 +123,7 @@ class Fetch:
         is_late = now >= gives_up_at or now + wait >= self.ends_at or wait > LONGEST_RETRY_AFTER_SECONDS
         if is_late or (error.is_dead and not self.is_fresh and tries >= STALE_TRIES):
             asked = f", which asks to wait {wait:.0f} s" if error.wait else ""
-            raise FlawError(f"{error}{asked}", is_dead=error.is_dead)
+            raise BadFileError(f"{error}{asked}", is_dead=error.is_dead)
         if tries == 1:
             _log.info("%s; trying again for up to %.0f s", error, max(wait, gives_up_at - now))
         await asyncio.sleep(wait)
@@ -142,7 +142,7 @@ class Fetch:
                         skip -= len(again)
                         skipped.update(again)
                         if not skip and skipped.digest() != self.digest:
-                            raise FlawError(f"{host} sends a different file than before")
+                            raise BadFileError(f"{host} sends a different file than before")
                     if chunk:
                         self.position += len(chunk)
                         self._digest.update(chunk)
@@ -155,10 +155,10 @@ class Fetch:
             finally:
                 response.close()
         except (aiohttp.InvalidURL, ValueError) as error:
-            raise FlawError(f"the link {as_data(self.link, longest=LONGEST_VALUE)!r} cannot be requested") from error
+            raise BadFileError(f"the link {as_data(self.link, longest=LONGEST_VALUE)!r} cannot be requested") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if asyncio.get_running_loop().time() >= self.ends_at:
-                raise FlawError(f"{host} did not send all of it in time ({self.position} bytes came)") from error
+                raise BadFileError(f"{host} did not send all of it in time ({self.position} bytes came)") from error
             raise _AgainError(f"{type(error).__name__} at {host}{offline(error)}") from error
 
     async def _ask(self) -> aiohttp.ClientResponse:
@@ -176,7 +176,7 @@ class Fetch:
             began = asyncio.get_running_loop().time()
             await self.check(url)
             if self.session.closed:
-                raise FlawError("the session= of this client was closed before this call: keep it open")
+                raise BadFileError("the session= of this client was closed before this call: keep it open")
             response = await self.session.get(
                 url, headers=headers, allow_redirects=False, timeout=limits, raise_for_status=False
             )
@@ -187,10 +187,10 @@ class Fetch:
                 return response
             response.close()
             url = _target(url, location)
-        raise FlawError(f"{wire_host(self.link)} redirects more than {MAX_REDIRECTS} times")
+        raise BadFileError(f"{wire_host(self.link)} redirects more than {MAX_REDIRECTS} times")
 
     def _begin(self, response: aiohttp.ClientResponse) -> int:
-        """Return how many bytes of the response we have already, or raise FlawError if it does not have the file."""
+        """Return how many bytes of the response we have already, or raise BadFileError if it does not have the file."""
         status, host = response.status, response.url.host
         if status in {_PARTIAL, _NO_RANGE} and self.position:
             return self._resume(response)
@@ -202,11 +202,11 @@ class Fetch:
             is_dead = status in _DEAD
             said += "; the link has probably expired" if is_dead else ""
             if status == 410:  # noqa: PLR2004 - Gone, for good
-                raise FlawError(said, is_dead=True)
+                raise BadFileError(said, is_dead=True)
             again = _AgainError(said, is_dead=is_dead)
             again.wait = retry_after(HttpResponse(status=status, headers=response.headers))
             raise again
-        raise FlawError(said)
+        raise BadFileError(said)
 
     def _learn(self, response: aiohttp.ClientResponse) -> None:
         is_plain = response.headers.get("Content-Encoding", "identity").lower() == "identity"
@@ -214,7 +214,7 @@ class Fetch:
         if response.status == _PARTIAL and (stated := _range(response)[1]) is not None:
             total = stated  # some hosts answer every request with 206
         if self.position and None not in {total, self.total} and total != self.total:
-            raise FlawError(f"{response.url.host} sends a different file than before")
+            raise BadFileError(f"{response.url.host} sends a different file than before")
         self.total = total
         self._check_size(total or 0)
         self._resumes = is_plain and response.headers.get("Accept-Ranges", "").lower() != "none"
@@ -243,16 +243,16 @@ class Fetch:
 
     def _check_size(self, size: int) -> None:
         if size > self.max_bytes:
-            raise FlawError(f"longer than {self.max_bytes} bytes")
+            raise BadFileError(f"longer than {self.max_bytes} bytes")
 
 
 def _target(url: URL, location: str) -> URL:
-    """Return the URL to which *url* redirects, or raise FlawError if it cannot be requested."""
+    """Return the URL to which *url* redirects, or raise BadFileError if it cannot be requested."""
     try:
         return wire_url(urljoin(str(url), location.strip()))
     except ValueError as error:
         where = as_data(location, longest=LONGEST_VALUE)
-        raise FlawError(f"{url.host} redirects to {where!r}, which cannot be requested") from error
+        raise BadFileError(f"{url.host} redirects to {where!r}, which cannot be requested") from error
 
 
 def wire_host(link: str) -> str:

@@ -39,7 +39,7 @@ _SUFFIXES = {
 _PICTURES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif"}
 
 
-class FlawError(Exception):
+class BadFileError(Exception):
     """A file is wrong or could not be fetched; the text says why, and `is_dead` that its link has expired."""
 
     def __init__(self, message: str, *, is_dead: bool = False) -> None:
@@ -49,18 +49,18 @@ class FlawError(Exception):
 
 
 @frozen(kw_only=True)
-class Heard:
+class AudioInfo:
     """The result of checking audio: the suffix of its format, and its duration in seconds."""
 
     suffix: str
     duration: float
 
 
-def listen(file: BinaryIO, *, stated: float | None = None) -> Heard:
+def listen(file: BinaryIO, *, stated: float | None = None) -> AudioInfo:
     """Return the format and duration of the audio in *file*; *stated* is the vendor's duration (seconds). It blocks.
 
     Raises:
-        FlawError: the file is empty, not audio, or incomplete.
+        BadFileError: the file is empty, not audio, or incomplete.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -69,26 +69,26 @@ def listen(file: BinaryIO, *, stated: float | None = None) -> Heard:
     try:
         tag = TinyTag.get(file_obj=file, tags=False)
     except TinyTagException:
-        raise FlawError(_not_audio(head)) from None
+        raise BadFileError(_not_audio(head)) from None
     kind = tag.mime_type or ""
     suffix = _SUFFIXES.get(kind) or _SUFFIXES.get(kind.partition(";")[0])
     duration, whole = _measure(tag, size)
     if suffix is None or duration is None:
-        raise FlawError(_not_audio(head))
+        raise BadFileError(_not_audio(head))
     if suffix == ".m4a":
         whole = _end_of_boxes(file, size)
     if size < whole * (1 if suffix == ".m4a" else LEAST_SHARE):
-        raise FlawError(f"only {size} of {whole:.0f} bytes arrived")
+        raise BadFileError(f"only {size} of {whole:.0f} bytes arrived")
     _check_length(duration, stated)
-    return Heard(suffix=suffix, duration=duration)
+    return AudioInfo(suffix=suffix, duration=duration)
 
 
 def check_head(head: bytes) -> None:
-    """Raise FlawError unless *head* is the start of a known audio format."""
+    """Raise BadFileError unless *head* is the start of a known audio format."""
     try:
         TinyTag.get(file_obj=io.BytesIO(head), tags=False, duration=False)
     except TinyTagException:
-        raise FlawError(_not_audio(head)) from None
+        raise BadFileError(_not_audio(head)) from None
 
 
 def picture_suffix(head: bytes) -> str | None:
@@ -129,7 +129,7 @@ def _check_length(duration: float, stated: float | None) -> None:
     if stated > duration * MILLISECONDS_FROM:
         stated /= 1000
     if duration < stated * LEAST_SHARE - SLACK_SECONDS:
-        raise FlawError(f"only {duration:.1f} s of a track of {stated:.1f} s arrived")
+        raise BadFileError(f"only {duration:.1f} s of a track of {stated:.1f} s arrived")
 
 
 def _not_audio(head: bytes) -> str:

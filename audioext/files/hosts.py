@@ -13,7 +13,7 @@ from attrs import define, frozen
 from yarl import URL
 
 from audioext.errors import ConfigError, cut, shown
-from audioext.files.formats import FlawError
+from audioext.files.formats import BadFileError
 from audioext.http.messages import as_data
 
 Lookup = Callable[[str, int, socket.AddressFamily], Awaitable[list[ResolveResult]]]
@@ -22,7 +22,7 @@ Lookup = Callable[[str, int, socket.AddressFamily], Awaitable[list[ResolveResult
 _HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", re.ASCII)
 _UNICAST = ipaddress.ip_network("2000::/3")  # all public IPv6 addresses: RFC 4291, 2.4
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv4 addresses in a network that has only IPv6: RFC 6052, 2.1
-_INSIDE = (
+_PRIVATE_NETWORKS = (
     ipaddress.ip_network("168.63.129.16/32"),  # Azure's internal service endpoint, at an address that looks public
     ipaddress.ip_network("192.0.0.0/24"),  # RFC 6890, 2.2.2: Oracle's metadata; older Pythons call most of it global
 )
@@ -102,7 +102,7 @@ def is_public(text: str) -> bool:
         address = inner
     if address is None or address.is_multicast or address.is_reserved:
         return False
-    return address.is_global and not any(address in network for network in _INSIDE)
+    return address.is_global and not any(address in network for network in _PRIVATE_NETWORKS)
 
 
 async def _system_lookup(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
@@ -120,24 +120,24 @@ class LinkRules:
         """Check the text of a link; `find` checks the addresses of its host.
 
         Raises:
-            FlawError: it is not https, has a user name or password, or names an address that is not public.
+            BadFileError: it is not https, has a user name or password, or names an address that is not public.
         """
         host, port = host_of(url), url.explicit_port
         if url.raw_user is not None or url.raw_password is not None:
-            raise FlawError(f"a link to {as_data(host)} has a user name or a password in it, and is not followed")
+            raise BadFileError(f"a link to {as_data(host)} has a user name or a password in it, and is not followed")
         doors = [each for each in self.opened if each.covers(host, url.port)]
         if url.scheme != "https" and not any(each.has_http for each in doors):
-            raise FlawError(_refusal(host, port, "it is plain http", opens="http://"))
+            raise BadFileError(_refusal(host, port, "it is plain http", opens="http://"))
         # A host of digits and dots counts as an address even if it is not a valid one: it must not be looked up.
         is_number = _address(host) is not None or host.replace(".", "").isdigit()
         if is_number and not doors and not is_public(host):
-            raise FlawError(_refusal(host, port, "it is not a public address"))
+            raise BadFileError(_refusal(host, port, "it is not a public address"))
 
     async def find(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
         """Return the addresses of *host*.
 
         Raises:
-            FlawError: one of them is not public, and the host is not in `allow_hosts`.
+            BadFileError: one of them is not public, and the host is not in `allow_hosts`.
             OSError: it has none.
         """
         found = await self.lookup(host, port, family)
@@ -146,7 +146,7 @@ class LinkRules:
             raise OSError(f"{name} has no address")
         is_opened = any(each.covers(name, port) for each in self.opened)
         if not is_opened and not all(is_public(each["host"]) for each in found):
-            raise FlawError(_refusal(name, None, "it has an address that is not public"))
+            raise BadFileError(_refusal(name, None, "it has an address that is not public"))
         return found
 
 
@@ -160,7 +160,7 @@ class LinkResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Return the addresses of *host*, or raise FlawError or OSError as `LinkRules.find` does."""
+        """Return the addresses of *host*, or raise BadFileError or OSError as `LinkRules.find` does."""
         find = self.rules.lookup if (host, port) in self.proxies else self.rules.find
         return await find(host, port, family)
 

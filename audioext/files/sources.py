@@ -27,7 +27,7 @@ from audioext.clock import Clock, mint_id
 from audioext.errors import Problem, ProviderDownError, UnsupportedError, cut
 from audioext.files.formats import plain_suffix, safe_name
 from audioext.http.messages import AUDIO_TYPES, HttpRequest
-from audioext.http.transport import BrokenError, NotSentError, Progress, Transport
+from audioext.http.transport import MaybeSentError, NotSentError, Progress, Transport
 from audioext.http.urls import FILES_SEGMENT
 from audioext.models import checks
 from audioext.models.requests import Request
@@ -295,7 +295,7 @@ class Sources:
         while True:
             try:
                 return provider.parse_upload(await self.transport.send(request, progress=progress))
-            except (NotSentError, BrokenError) as error:  # an upload costs nothing, so it can be repeated
+            except (NotSentError, MaybeSentError) as error:  # an upload costs nothing, so it can be repeated
                 if attempt == UPLOAD_ATTEMPTS:
                     raise ProviderDownError(
                         f"the upload failed: {error}", provider=provider.info.name, retryable=True, charged=False

@@ -15,13 +15,13 @@ MAX_TIMESTAMP_DIGITS = 12  # Unix seconds until the year 33658
 def tag(secret: bytes, provider: str, ref: str) -> str:
     """Return the tag that proves that we issued *ref* for *provider*: 43 characters, safe in a URL path."""
     job = ref.encode()
-    proof = _begun(secret, provider).copy()
+    proof = _hmac_prefix(secret, provider).copy()
     proof.update(len(job).to_bytes(4, "big") + job)
     return base64.urlsafe_b64encode(proof.digest())[:-1].decode("ascii")
 
 
 @lru_cache(maxsize=64)
-def _begun(secret: bytes, provider: str) -> hmac.HMAC:
+def _hmac_prefix(secret: bytes, provider: str) -> hmac.HMAC:
     # Cached and copied, because OpenSSL's set-up of an HMAC takes longer than the rest of a tag.
     # Each part is hashed with its length, so that no two lists of parts make the same message.
     name = provider.encode()

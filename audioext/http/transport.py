@@ -34,7 +34,7 @@ KEEPALIVE_SECONDS = 2.0
 CONNECT_ATTEMPTS = 3
 CONNECT_BACKOFF_SECONDS = 0.5
 
-_UNCONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+_CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 _UNQUOTED = frozenset('"\x7f').union(map(chr, range(32)))
 """Characters that would end or break a quoted file name."""
 
@@ -46,7 +46,7 @@ class NotSentError(AudioextError):
     """Nothing was sent, because there was no connection or the file could not be read; the message says which."""
 
 
-class BrokenError(AudioextError):
+class MaybeSentError(AudioextError):
     """The connection broke or timed out after the request may have arrived."""
 
 
@@ -122,7 +122,7 @@ class Transport:
 
         Raises:
             NotSentError: there was no connection, the file cannot be read, or we are closed; nothing was sent.
-            BrokenError: the request may have arrived, but no complete response came.
+            MaybeSentError: the request may have arrived, but no complete response came.
         """
         for attempt in range(1, CONNECT_ATTEMPTS + 1):
             try:
@@ -131,7 +131,7 @@ class Transport:
                 with ExitStack() as files:
                     form = _Form(request.parts, progress, files)
                     return await self._call(request, form, timeout)
-            except _UNCONNECTED as error:
+            except _CONNECT_ERRORS as error:
                 _log.info("no connection to %s (try %d): %s", request.url.host, attempt, error)
                 if attempt == CONNECT_ATTEMPTS:
                     message = f"no connection to {request.url.host}: {error}{offline(error)}; nothing was sent"
@@ -147,7 +147,7 @@ class Transport:
                 raise NotSentError(f"{why}; nothing was sent") from error
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 message = f"no complete answer from {request.url.host}: {type(error).__name__} {error}".rstrip()
-                raise BrokenError(message) from error
+                raise MaybeSentError(message) from error
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
 
     async def _call(

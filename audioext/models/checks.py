@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from os import PathLike
 from pathlib import Path
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
@@ -140,8 +139,8 @@ def weight(value: object) -> str | None:
 
 def folder(value: object) -> str | None:
     """Return a complaint unless *value* is the path of a folder."""
-    is_path = isinstance(value, str) or (isinstance(value, PathLike) and isinstance(value.__fspath__(), str))
-    return None if is_path else f"must be the path of a folder, not {shown(value)}"
+    path = value.__fspath__() if hasattr(value, "__fspath__") else value
+    return None if isinstance(path, str) else f"must be the path of a folder, not {shown(value)}"
 
 
 def progress(value: object) -> str | None:

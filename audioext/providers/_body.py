@@ -19,7 +19,7 @@ from audioext.providers._tracks import (
     MAX_KEY_LENGTH,
     MAX_TRACKS,
     NAMING_A_TRACK,
-    SHOWING,
+    TRACK_KEYS,
     find_tracks,
     is_audio_file,
 )
@@ -41,7 +41,7 @@ _LISTS = (
 `resultUrls`: docs.kie.ai/market/common/get-task-detail, read 2026-11-21), vidgo (`files`), and keys that clients of all
 APIs read."""
 _ROLES = {
-    **dict.fromkeys(SHOWING, "song"),
+    **dict.fromkeys(TRACK_KEYS, "song"),
     **dict.fromkeys(_LISTS, "list"),
     **dict.fromkeys(("taskid", "conversiontaskid", "jobid"), "id"),
     **dict.fromkeys(("taskids", "jobids"), "ids"),
@@ -62,7 +62,7 @@ _FLAGS = {"0": "GENERATING", "1": "SUCCESS", "2": "CREATE_TASK_FAILED", "3": "GE
 """The status words of `successFlag`: docs.kie.ai's pages of its other models."""
 _CALLBACK_TYPES = frozenset({"text", "first", "complete", "error"})
 """The values of `callbackType`, which identify it under another key as well."""
-_ECHO = re.compile("param|input|request|source|upload|origin|parent|reference|setting|header|callback")
+_REQUEST_KEYS = re.compile("param|input|request|source|upload|origin|parent|reference|setting|header|callback")
 """Matches `plain` keys that repeat the request, and so hold no result."""
 
 
@@ -94,7 +94,7 @@ class Body:
             if not self._look_at(index, layer, path):
                 is_wrapper = index == 0 and len(layer) == 1  # a lone key wraps the result, whatever its name
                 for key, raw in itertools.islice(layer.items(), MAX_KEYS):
-                    if is_wrapper or not _ECHO.search(plain(key)):
+                    if is_wrapper or not _REQUEST_KEYS.search(plain(key)):
                         self._open(raw, f"{path}.{key}")
 
     @classmethod
@@ -202,7 +202,9 @@ class Body:
 
         for node in nodes:
             pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-            wanted = (item for key, item in itertools.islice(pairs, MAX_KEYS) if not _ECHO.search(plain(str(key))))
+            wanted = (
+                item for key, item in itertools.islice(pairs, MAX_KEYS) if not _REQUEST_KEYS.search(plain(str(key)))
+            )
             inner = [look(item[0]) if isinstance(item, list) and len(item) == 1 else item for item in map(look, wanted)]
             beside = [_bare(item) for item in inner if isinstance(item, dict)]
             yield [item for item in beside if _names_a_track(item, by_file=True)][:MAX_TRACKS]
@@ -258,6 +260,6 @@ def _names_a_track(item: object, *, by_file: bool = False) -> bool:
 
 def _bare(item: Mapping[str, object]) -> object:
     """Return the only track in *item*, or *item* if it is a track itself or holds none or several."""
-    inner = [] if _names_a_track(item) else [it for key, it in item.items() if not _ECHO.search(plain(key))]
+    inner = [] if _names_a_track(item) else [it for key, it in item.items() if not _REQUEST_KEYS.search(plain(key))]
     tracks = [each for each in inner if _names_a_track(each)]
     return tracks[0] if len(tracks) == 1 else item

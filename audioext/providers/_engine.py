@@ -25,7 +25,7 @@ from audioext.providers._fields import wire_names, wire_values
 from audioext.providers._tracks import LONGEST_LINE, LONGEST_TEXT, is_image
 from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE
 
-NOBODY = URL("https://nobody.invalid/audioext")
+UNREACHABLE_CALLBACK = URL("https://nobody.invalid/audioext")
 """Sent as the callback if an API requires one and we have none: a name under `.invalid` never resolves (RFC 2606)."""
 _NO_CALLBACK = "the provider's callback failed, and its status shows no track"
 _SAY_NOTHING = frozenset({"", "FAIL", "FAILED", "ERROR"})
@@ -44,7 +44,7 @@ class EngineVendor(Vendor):
     A submit is a POST to `submit_path` with the operation's entry in `calls` as `model` and the fields under `input`;
     without a `submit_path`, to the entry itself. `names` are the wire names of fields, `flag_key` that of custom mode,
     and `callback_key` that of the callback, which is required if `needs_callback`. `reasons` maps the documented
-    failure codes. `failed_codes` in a status answer mean that the task failed, not the call. `judges_code` says whether
+    failure codes. `failed_codes` in a status answer mean that the task failed, not the call. `code_can_fail_task` says whether
     an envelope's code can fail a task whose webhook has a status. `charged` says whether a failed task costs credits,
     `None` if no page says. `credits_path` returns the balance. `upload_url` is the file host of an API at `hosts`.
     """
@@ -58,7 +58,7 @@ class EngineVendor(Vendor):
     names: Mapping[str, str] = field(factory=wire_names)
     reasons: Mapping[str, FailureReason] = field(factory=dict)
     failed_codes: frozenset[int] = frozenset()
-    judges_code: bool = True
+    code_can_fail_task: bool = True
     charged: bool | None = None
     hosts: frozenset[str] = frozenset()
     upload_url: URL | None = None
@@ -75,13 +75,13 @@ class EngineAccount(HostedAccount):
         return self.vendor.names
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
-        """Return the POST that creates the task; `NOBODY` is its callback if one is required and we have none."""
+        """Return the POST that creates the task; `UNREACHABLE_CALLBACK` is its callback if one is required and we have none."""
         vendor, call = self.vendor, self.vendor.calls[request.operation]
         fields = wire_values(request, vendor.default_models, names=self.names(request), rules=vendor.rules)
         if vendor.flag_key and isinstance(request, Extend):
             fields[vendor.flag_key] = request.is_custom
         body: dict[str, object] = {"model": call, "input": fields} if vendor.submit_path else fields
-        address = NOBODY if callback is None and vendor.needs_callback else callback
+        address = UNREACHABLE_CALLBACK if callback is None and vendor.needs_callback else callback
         if address is not None:
             body[vendor.callback_key] = str(address)
         return self.post(vendor.submit_path or call, body)
@@ -111,7 +111,7 @@ class EngineAccount(HostedAccount):
         if documented is not None:
             return (documented,)
         seen = Body.delivered(body)
-        if seen.is_empty and (seen.first("code", identity) in _SUCCESS_CODES or not self.vendor.judges_code):
+        if seen.is_empty and (seen.first("code", identity) in _SUCCESS_CODES or not self.vendor.code_can_fail_task):
             raise DecodeError(seen.problems[:MAX_PATHS] or ["required field missing @ $.data"], where=seen.where)
         return _events(seen, self.vendor, is_delivered=True)
 
@@ -137,10 +137,10 @@ def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Ev
     report interim callbacks that look like a failure. Without tracks, the stage beside such a code is ignored as well.
     """
     word, stage, shown = seen.word, seen.word.stage, bool(seen.tracks)
-    judges = vendor.judges_code or not word.name
+    judges = vendor.code_can_fail_task or not word.name
     bad_code = judges and is_delivered and seen.first("code", identity) not in _SUCCESS_CODES
     bad = bad_code or (seen.says_no and (is_delivered or not word.name))
-    if word.complains:
+    if word.is_callback_failure:
         whole = shown and not is_delivered and all(track.audio_url for track in seen.tracks)
         # The pages only say that an error happened in the callback process. Without a track, no further news may come.
         if not (shown or is_delivered):
@@ -294,8 +294,8 @@ def documented_webhook(body: bytes) -> Progress | None:
             created_at=moment(song.created_at) or moment(task.created_time),
         )
         is_playable = audio_url or (song.stream_url and stage is Stage.TEXT)
-        needs_look = audio_url and (audio_url[-4:] != ".mp3" or "?" in audio_url)  # rarely true: `is_image` is slow
-        if id_ is None or id_ in ids or not is_playable or (needs_look and is_image(audio_url or "")):
+        may_be_image = audio_url and (audio_url[-4:] != ".mp3" or "?" in audio_url)  # rarely true: `is_image` is slow
+        if id_ is None or id_ in ids or not is_playable or (may_be_image and is_image(audio_url or "")):
             return None
         ids.append(id_)
         links += filter(None, _links_of(song))

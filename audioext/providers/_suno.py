@@ -21,7 +21,7 @@ from audioext.models.requests import Operation
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._account import file_part, to_base_url
 from audioext.providers._answers import AUTH, HTTP_ERROR_FROM, MAYBE_MADE, OK, RATE, Code, CodeTable
-from audioext.providers._engine import NOBODY, EngineAccount, EngineVendor
+from audioext.providers._engine import UNREACHABLE_CALLBACK, EngineAccount, EngineVendor
 from audioext.providers._fields import DEFAULT_INSTRUMENTAL_MODEL, wire_names
 from audioext.providers._tracks import MAX_TRACKS
 from audioext.providers._words import words
@@ -55,7 +55,7 @@ suno_vendor = functools.partial(
 """Returns the `EngineVendor` of an API with these routes."""
 RECOVERY_PATH = "/api/v1/suno/recovery"
 # docs.sunoapi.org/suno-api/get-recovery-audio-details, read 2026-11-26
-RECOVERY_RUNS, RECOVERY_FAILED = "201", 500
+RECOVERY_RUNNING_CODE, RECOVERY_FAILED = "201", 500
 
 UPLOAD_TABLE = CodeTable(
     # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
@@ -101,7 +101,7 @@ class RecoveringAccount(SunoAccount):
 
     def build_recovery(self, task_id: str, callback: URL | None) -> HttpRequest:
         """Return the POST that starts the recovery of a task's files; the API requires a callback."""
-        return self.post(RECOVERY_PATH, {"sunoTaskId": task_id, "callBackUrl": str(callback or NOBODY)})
+        return self.post(RECOVERY_PATH, {"sunoTaskId": task_id, "callBackUrl": str(callback or UNREACHABLE_CALLBACK)})
 
     def build_recovery_status(self, recovery_id: str) -> HttpRequest:
         """Return the GET of the state of a recovery; the parameter's name is on no page."""
@@ -113,7 +113,7 @@ class RecoveringAccount(SunoAccount):
         found = answer.data
         found = plain_keys(found).get("data", found)  # it may be in another envelope; no page shows it
         items = found if isinstance(found, list) else []
-        if text(answer.outer.get("code")) == RECOVERY_RUNS or (answer.code == OK and found is None):
+        if text(answer.outer.get("code")) == RECOVERY_RUNNING_CODE or (answer.code == OK and found is None):
             return ()
         tracks = tuple(_recovered(item) for item in items[:MAX_TRACKS] if isinstance(item, dict))
         if answer.code == OK and any(track.audio_url for track in tracks):

@@ -125,9 +125,9 @@ _FIELD_OF = {
 _TOO_PLAIN = frozenset({"url", "audio", "mp3", "file", "link", "outputurl", "resulturl", "downloadurl"})
 """Keys too general to identify an object as a track."""
 AUDIO_KEYS = frozenset(plain(key) for name in ("audio_url", "wav_url") for key in KEYS[name][1]) - _TOO_PLAIN
-SHOWING = AUDIO_KEYS | {plain(key) for name in ("stream_url", "source_audio_url") for key in KEYS[name][1]}
+TRACK_KEYS = AUDIO_KEYS | {plain(key) for name in ("stream_url", "source_audio_url") for key in KEYS[name][1]}
 """The `plain` keys that identify an object as a track."""
-NAMING_A_TRACK = SHOWING | {plain(key) for key in KEYS["id"][1]}
+NAMING_A_TRACK = TRACK_KEYS | {plain(key) for key in KEYS["id"][1]}
 
 
 @functools.lru_cache(maxsize=2_048)

@@ -80,7 +80,7 @@ class StatusWord:
     """A status word: `raw` as it came, `name` in upper case with underscores between its parts.
 
     A known word has a `stage`, or is a failure (`fails`), or means that the task still runs (`runs`), or that the
-    callback to us failed (`complains`).
+    callback to us failed (`is_callback_failure`).
     """
 
     raw: str = ""
@@ -88,12 +88,14 @@ class StatusWord:
     stage: Stage | None = None
     fails: bool = False
     runs: bool = False
-    complains: bool = False
+    is_callback_failure: bool = False
 
     @property
     def unknown(self) -> str | None:
         """The raw word if its meaning is unknown, else `None`."""
-        return self.raw if self.name and not (self.stage or self.fails or self.runs or self.complains) else None
+        return (
+            self.raw if self.name and not (self.stage or self.fails or self.runs or self.is_callback_failure) else None
+        )
 
 
 def status_word(raw: str) -> StatusWord:
@@ -110,14 +112,14 @@ def _status_word(raw: str) -> StatusWord:
     stage = _STEPS.get(rest) if rest else Stage.COMPLETE if "done" in kind else None
     # Vendors invent new words with FAIL or ERROR in them.
     fails = stage is None and ("FAIL" in name or "ERROR" in name or "given up" in kind)
-    complains = fails and "about us" in kind
+    is_callback_failure = fails and "about us" in kind
     return StatusWord(
         raw,
-        CALLBACK_EXCEPTION if complains else name,
+        CALLBACK_EXCEPTION if is_callback_failure else name,
         stage,
-        fails=fails and not complains,
+        fails=fails and not is_callback_failure,
         runs=stage is None and not fails and "running" in kind,
-        complains=complains,
+        is_callback_failure=is_callback_failure,
     )
 
 

@@ -26,7 +26,7 @@ from audioext.providers._account import DAY_SECONDS, HostedAccount, Vendor, file
 from audioext.providers._answers import HTTP_CODES, NO_IDS, OK, CodeTable, id_of_track
 from audioext.providers._body import Body
 from audioext.providers._fields import FieldRules, wire_names, wire_values
-from audioext.providers._tracks import AUDIO_KEYS, SHOWING, apart, read_track
+from audioext.providers._tracks import AUDIO_KEYS, TRACK_KEYS, apart, read_track
 from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE, said
 from audioext.providers.base import FileRoute
 
@@ -153,7 +153,7 @@ POSITIONS = (1, 2)
 _USUAL_LAYERS = 2  # nested objects in a body
 _SHARED = frozenset({"title", "musicstyle", "createdat"})  # without a number they are for both tracks
 _COVER_KEYS = ("imagepath", "albumcoverpath", "imageurl", "coverurl")  # the cover's own webhook has the first
-_KNOWN_KEYS = SHOWING | {*_COVER_KEYS, "lyrics", "lyricstimestamped"}
+_KNOWN_KEYS = TRACK_KEYS | {*_COVER_KEYS, "lyrics", "lyricstimestamped"}
 _SIDE_WORDS = ("COVER", "IMAGE", "LYRIC", "ARTWORK", "ALBUM", "THUMBNAIL", "TIMESTAMP")
 """In a `subtype` or `conversion_type`, they mark parts that are not the music: there is a song without them.
 

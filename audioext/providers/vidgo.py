@@ -70,7 +70,7 @@ class Vidgo(EngineAccount):
         credits_path="/api/user/balance",  # docs.vidgo.ai/api-manual/account-management/user-balance, read 2026-11-21
         # Only finished tasks are charged: the same page.
         charged=False,
-        judges_code=False,
+        code_can_fail_task=False,
         submit_path="/api/generate/submit",
         calls={
             Operation.EXTEND: "extend-music",

@@ -94,7 +94,7 @@ class Claims:
             _log.error("%s does not end when it is cancelled; it is abandoned", task.get_name())
         with suppress(TimeoutError):
             async with asyncio.timeout(CANCEL_SECONDS):
-                await self._give_back([ref for task, ref in running.items() if task.cancelled()])
+                await self._release([ref for task, ref in running.items() if task.cancelled()])
 
     async def _run(self) -> None:
         self._wake.set()
@@ -105,12 +105,12 @@ class Claims:
                 if self._is_closing:
                     return
                 # A look without a wake-up costs the store one query, and a claim only if work is due.
-                left = 0.0 if was_woken or self._looks_far() else await self._left()
+                left = 0.0 if was_woken or self._is_far_look_due() else await self._seconds_left()
                 claimed = await self._claim() if left <= 0 else 0
                 if self._is_draining and not (claimed or self._running or self._wake.is_set()):
                     return  # no work ended during the look, which could have made more due
                 if left <= 0 and not claimed:
-                    left = max(await self._left(), SHORTEST_SECONDS)
+                    left = max(await self._seconds_left(), SHORTEST_SECONDS)
                 pause = min(left, IDLE_SECONDS)
             except Exception as error:  # noqa: BLE001 - a bug of a store must not end the work of all jobs
                 self._outage.note(error)
@@ -124,7 +124,7 @@ class Claims:
                 await self.clock.wait_for(self._wake, pause)
                 self._next_look = math.inf
 
-    def _looks_far(self) -> bool:
+    def _is_far_look_due(self) -> bool:
         """Return whether a far look is due: the last one is long ago, or the clock was set back since."""
         last, self._seen_at = self._seen_at, self.clock.now()
         if self._seen_at < last:
@@ -135,7 +135,7 @@ class Claims:
         room = self.concurrency - len(self._running)
         if room <= 0:
             return 0
-        now, is_far = self.clock.now(), self._looks_far()
+        now, is_far = self.clock.now(), self._is_far_look_due()
         latest = now + self.farthest if is_far else math.inf
         refs = await self.store.claim(
             self.work, now=now, until=now + self.hold(), limit=room, providers=self.providers, latest=latest
@@ -146,7 +146,7 @@ class Claims:
             self._looked_far_at = now
             self._far.clear()
         if self._is_closing:
-            await self._give_back(refs)
+            await self._release(refs)
             return 0
         for ref in refs:
             task = asyncio.create_task(self._guard(ref), name=f"audioext {self.work} of {ref}")
@@ -154,7 +154,7 @@ class Claims:
             task.add_done_callback(self._finished)
         return len(refs)
 
-    async def _give_back(self, refs: Sequence[str]) -> None:
+    async def _release(self, refs: Sequence[str]) -> None:
         with suppress(StoreError):  # then the claims expire
             for ref in refs:
                 await self.store.reschedule(ref, self.work, at=self.clock.now())
@@ -175,7 +175,7 @@ class Claims:
         except Exception:  # noqa: BLE001 - a bug must not end the loop; the claim expires and the work is claimed again
             _log.exception("%s of job %s failed", self.work, ref)
 
-    async def _left(self) -> float:
+    async def _seconds_left(self) -> float:
         """Return the seconds until work is due, or `IDLE_SECONDS` if none is, or none can be claimed now."""
         if len(self._running) >= self.concurrency or self._is_draining:
             return IDLE_SECONDS

@@ -122,7 +122,7 @@ class Handlers:
         return partial(self._add, FAILED_TOPIC, lambda job: job.failure, _reader(meta), _arguments(meta))
 
     @property
-    def are_any(self) -> bool:
+    def has_handlers(self) -> bool:
         """Whether any handler is registered."""
         return bool(self._by_topic)
 
@@ -195,7 +195,7 @@ class Handlers:
         release = True
         try:
             if due is not None and due <= now:
-                await self._tell(held, held.record.untold[0], entries)
+                await self._run_topic(held, held.record.untold[0], entries)
         except Exception:  # a bug of ours, and no failure was counted: only the claim prevents an immediate retry
             release = False
             raise
@@ -209,7 +209,7 @@ class Handlers:
                 self.journal.append_later(held, entries)
         self.claims.wake()  # the next topic of this job may be due now
 
-    async def _tell(self, held: HeldJob, topic: str, entries: list[Entry]) -> None:
+    async def _run_topic(self, held: HeldJob, topic: str, entries: list[Entry]) -> None:
         """Call the handlers of *topic* that are not done with it, and add an entry for each outcome to *entries*."""
         is_over = True
         for name, call in self._by_topic.get(topic, []):
@@ -219,7 +219,7 @@ class Handlers:
             if again_at(run, now := self.journal.clock.now()) > now:  # the topic is due for other handlers only
                 is_over = False
                 continue
-            handled = self._judge(held.record, topic, name, run, await self._call(held, topic, name, call))
+            handled = self._outcome(held.record, topic, name, run, await self._call(held, topic, name, call))
             is_over = is_over and handled.is_over
             entries.append(self._entry(handled))
             end: HandlerEnd = "retried" if not handled.is_over else "given_up" if handled.failure else "done"
@@ -229,7 +229,7 @@ class Handlers:
             entries[:] = [entry for entry in entries if b'"failure":0' not in entry.body]
             entries.append(self._entry(Handled(topic)))
 
-    def _judge(self, record: Record, topic: str, name: str, run: Run, error: BaseException | None) -> Handled:
+    def _outcome(self, record: Record, topic: str, name: str, run: Run, error: BaseException | None) -> Handled:
         """Log the outcome of a call that raised *error*, if any, and return it."""
         if error is None:
             return Handled(topic, name)

@@ -73,7 +73,7 @@ class HeldJob:
             readings.setdefault(reading.entry.id, reading)
         return fold(self.ref, readings.values())
 
-    def go_on(self, news: Iterable[Reading], record: Record, *, count: int) -> None:
+    def commit(self, news: Iterable[Reading], record: Record, *, count: int) -> None:
         """Add *news* after an append that met no other entries: *record* holds, and *count* entries are stored."""
         for reading in news:
             self.readings[reading.entry.id] = reading
@@ -81,7 +81,7 @@ class HeldJob:
         if news:
             self.wake()
 
-    def learn(self, news: Iterable[Reading], *, count: int) -> None:
+    def merge(self, news: Iterable[Reading], *, count: int) -> None:
         """Add *news* and fold again; the store has at least *count* entries."""
         changed = False
         for reading in news:
@@ -96,7 +96,7 @@ class HeldJob:
                 self.record, self.is_known = found, True
             self.wake()
 
-    def as_stored(self, done: Appended, news: Sequence[Reading]) -> list[Reading]:
+    def stored_readings(self, done: Appended, news: Sequence[Reading]) -> list[Reading]:
         """Return the entries that an append missed, and the *news* that were stored. Repeats keep their stored time."""
         missed = self.read(done.missed)
         if done.is_full:
@@ -104,7 +104,7 @@ class HeldJob:
         known = {reading.entry.id for reading in missed}
         return [*missed, *(reading for reading in news if reading.entry.id not in known)]
 
-    def last_words(self, now: float) -> str:
+    def describe(self, now: float) -> str:
         """Describe the job's last known state, for the error of a wait that timed out at *now* (Unix seconds)."""
         record = self.record
         said = ["nothing is known of it yet" if record.stage is None else f"it is at {record.stage.name.lower()}"]

@@ -231,7 +231,7 @@ class Job(JobFacts):
     def _given_up(self, stage: Stage, deadline: float) -> Exception:
         if deadline > self._context.clock.monotonic():
             return SubmitUnknownError(_unknown_text(self), job=self)
-        last_words = self._held.last_words(self._context.clock.now())
+        last_words = self._held.describe(self._context.clock.now())
         what = stage.name.lower()
         message = f"job {self.ref} did not reach {what} in time ({last_words}); it lives on, await it again"
         return StageTimeoutError(message, job=self)

@@ -84,7 +84,7 @@ class Journal:
             self._recent.popitem(last=False)
         return held
 
-    def take_in(self, stored: Stored) -> HeldJob:
+    def load(self, stored: Stored) -> HeldJob:
         """Load a stored job into memory, or update the copy that is there.
 
         Raises:
@@ -95,7 +95,7 @@ class Journal:
         if held is None:
             held = HeldJob(stored.index.ref, self.provider(stored.index.provider, stored.index.ref))
         old = held.record if held.is_known else None
-        held.learn(held.read(stored.entries), count=stored.count)
+        held.merge(held.read(stored.entries), count=stored.count)
         if not held.is_known:
             raise UnreadableError(f"job {held.ref}: the store holds its index, but not its request")
         self.held[held.ref] = held
@@ -135,13 +135,13 @@ class Journal:
         if held is not None:
             if stored is None or stored.count < known or not seen.issubset(entry.id for entry in stored.entries):
                 if not held.record.is_final and not held.posts:
-                    await self._give_back(held)
+                    await self._restore(held)
             else:
-                self.take_in(stored)
+                self.load(stored)
             return held
         if stored is None or not holds_request(stored.entries):
             return None
-        return self.take_in(stored)
+        return self.load(stored)
 
     async def hold_key(self, key: str) -> HeldJob | None:
         """Like `hold`, by *key*. Store pending entries of that key first: a refusal among them frees it."""
@@ -207,9 +207,9 @@ class Journal:
             release = False  # our claim has ended; the next round must not end another process's claim
             last = held.record
             if done.is_taken and not done.missed and (known, understood) == (held.count, len(held.readings)):
-                held.go_on(news, record, count=done.count)
+                held.commit(news, record, count=done.count)
             else:
-                held.learn(held.as_stored(done, news), count=done.count)
+                held.merge(held.stored_readings(done, news), count=done.count)
             announce(self.counts, old, held.record, news, last=last)
             if done.is_taken:
                 if index.poll_at is not None:
@@ -262,7 +262,7 @@ class Journal:
         held = held or HeldJob(ref, self.provider(provider_name, ref))
         old = held.record if held.is_known else None
         with suppress(UnreadableError):  # the webhook is durable, so its sender gets a success all the same
-            held.learn(held.as_stored(done, [reading]), count=done.count)
+            held.merge(held.stored_readings(done, [reading]), count=done.count)
         if held.is_known:
             announce(self.counts, old, held.record, [reading])
             self.keep(held)
@@ -288,7 +288,7 @@ class Journal:
 
     # --- when the store is down, or has lost entries -----------------------------------------------------
 
-    async def append_sometime(self, held: HeldJob, entries: Sequence[Entry]) -> None:
+    async def append_or_queue(self, held: HeldJob, entries: Sequence[Entry]) -> None:
         """Append *entries* now, or once the store is back: the task may be paid for already."""
         try:
             await self.append(held, entries)
@@ -302,21 +302,21 @@ class Journal:
     def append_later(self, held: HeldJob, entries: Sequence[Entry]) -> None:
         """Apply *entries* that could not be stored in memory now, and append them once the store is back."""
         old, news = held.record, held.read(entries)
-        held.learn(news, count=held.count)
+        held.merge(news, count=held.count)
         announce(self.counts, old, held.record, news)
         self.unstored.add(held, entries)
 
-    def disown(self, held: HeldJob, entry: Entry) -> None:
+    def abandon_later(self, held: HeldJob, entry: Entry) -> None:
         """Append *entry* once the store is back, to a new job whose `create` failed but may have been stored."""
         held.count = 0
         self.unstored.add(held, [entry])
 
     async def _append_late(self, held: HeldJob, entries: Sequence[Entry]) -> None:
         was_sent = any(entry.kind != "abandoned" for entry in self.unstored.entries(held.ref))
-        if was_sent or await self.store.read(held.ref) is not None:  # else its `create` failed: see `disown`
+        if was_sent or await self.store.read(held.ref) is not None:  # else its `create` failed: see `abandon_later`
             await self.append(held, entries)
 
-    async def _give_back(self, held: HeldJob) -> None:
+    async def _restore(self, held: HeldJob) -> None:
         _log.error("job %s: the store lost entries of it; they are stored again", held.ref)
         held.count = 0
         await self.append_read(held, held.in_order())

@@ -14,7 +14,7 @@ from yarl import URL
 from audioext.clock import SteadyTime
 from audioext.errors import ConfigError, DecodeError, ProviderDownError, ProviderError, UnsupportedError
 from audioext.http.messages import HttpResponse
-from audioext.http.transport import BrokenError, NotSentError, Transport
+from audioext.http.transport import MaybeSentError, NotSentError, Transport
 from audioext.http.urls import without_password
 from audioext.models.entries import STILL, make_entry
 from audioext.models.record import Record
@@ -126,7 +126,7 @@ class Poller:
             raise ConfigError(f"no API key for {info.name}: set {info.key_variable}, or pass api_key=")
         try:
             response = await self.transport.send(provider.build_credits())
-        except (NotSentError, BrokenError) as error:
+        except (NotSentError, MaybeSentError) as error:
             raise ProviderDownError(str(error), provider=info.name, retryable=True, charged=False) from error
         return provider.parse_credits(response)
 
@@ -135,7 +135,7 @@ class Poller:
             # The wait for a permit, three tries to connect and the call must all end before the claim does.
             async with asyncio.timeout(self.timeout), self._limiter(provider).permit(timeout=self.timeout):
                 return await self.transport.send(provider.build_status(held.record), timeout=self.timeout)
-        except (TimeoutError, NotSentError, BrokenError) as error:
+        except (TimeoutError, NotSentError, MaybeSentError) as error:
             why = str(error) or f"the status call did not finish within {self.timeout:g} s"
             raise ProviderDownError(why, provider=provider.info.name, retryable=True, charged=False) from error
 

@@ -18,7 +18,7 @@ from attrs import define, field, frozen
 from audioext.errors import AudioextError, ConfigError, DownloadError, StoreError, UnsupportedError
 from audioext.files.downloads import Downloader, Links
 from audioext.http.messages import HttpRequest
-from audioext.http.transport import BrokenError, NotSentError
+from audioext.http.transport import MaybeSentError, NotSentError
 from audioext.models.entries import UNSENT, Entry, EntryKind, make_entry
 from audioext.models.record import Recovery, Verdict
 from audioext.models.results import SaveProgress, Song, Track
@@ -145,11 +145,11 @@ class Recoveries:
             return
         _log.info("job %s: its links have died; asking its vendor to restore the files", held.ref)
         request = provider.build_recovery(task_id, self.submitter.callback(held.record.provider, held.ref))
-        await self.submitter.see_through(self._post(held, request, note))
+        await self.submitter.run_to_end(self._post(held, request, note))
 
     async def _post(self, held: HeldJob, request: HttpRequest, note: str) -> None:
         said = await self._call(held, "recovery_answer", request, note=note, timeout=SUBMIT_TIMEOUT_SECONDS)
-        await self.journal.append_sometime(held, [said])
+        await self.journal.append_or_queue(held, [said])
 
     async def _wait(self, held: HeldJob, provider: Recovers) -> Recovery | None:
         """Wait until the running recovery has ended, and return it, or `None` if it is lost."""
@@ -158,7 +158,7 @@ class Recoveries:
         while True:
             waiter = held.waiter()
             try:
-                await self._bearing(held, self.journal.look(held.ref))
+                await self._tolerating_outage(held, self.journal.look(held.ref))
                 recovery = held.record.recovery
                 assert recovery is not None  # noqa: S101 - its entry is in the journal
                 if recovery.verdict is not Verdict.OPEN:
@@ -167,7 +167,7 @@ class Recoveries:
                 if self.journal.clock.monotonic() >= deadline:
                     raise DownloadError([f"the recovery of its files has not ended yet{why}; save it again later"])
                 if recovery.task_id is not None:
-                    await self._bearing(held, self._poll(held, provider, recovery.task_id))
+                    await self._tolerating_outage(held, self._poll(held, provider, recovery.task_id))
                 elif self._is_lost(recovery):
                     return None
                 elif recovery.problem and not self._is_reachable:
@@ -176,7 +176,7 @@ class Recoveries:
             finally:
                 held.leave(waiter)
 
-    async def _bearing(self, held: HeldJob, work: Awaitable[None]) -> None:
+    async def _tolerating_outage(self, held: HeldJob, work: Awaitable[None]) -> None:
         """Await *work*; while the store is down, log that and go on with what is known."""
         try:
             await work
@@ -205,7 +205,7 @@ class Recoveries:
         """Make a call, and return the entry of its answer, or of why there is none."""
         try:
             response = await self.poller.transport.send(request, timeout=timeout)
-        except (NotSentError, BrokenError) as error:
+        except (NotSentError, MaybeSentError) as error:
             unsent = f"{UNSENT}: " if isinstance(error, NotSentError) else ""
             return make_entry(kind, self.journal.clock.now(), note=f"{unsent}{error} ({note})")
         body = masked(
@@ -256,10 +256,10 @@ class JobFiles:
     async def _by_status(self, dead: Sequence[Track]) -> list[Track | str]:
         try:
             held = await self._recoveries.hold(self._ref)
-            found = _living(held, dead)
+            found = _fresh_links(held, dead)
             if not any(found):
                 await self._recoveries.poller.ask(held)
-                found = _living(held, dead)
+                found = _fresh_links(held, dead)
         except AudioextError as error:
             return [f"its status gives no fresh link: {error}"] * len(dead)
         return [track or "its status shows the same link" for track in found]
@@ -269,7 +269,7 @@ class JobFiles:
             held = await self._recoveries.recover(self._ref, by_hand=False)
         except AudioextError as error:
             return [str(error)] * len(dead)
-        return [track or "its recovery gave no other link" for track in _living(held, dead)]
+        return [track or "its recovery gave no other link" for track in _fresh_links(held, dead)]
 
     async def read(self, track: Track) -> bytes:
         """Return the file of *track*."""
@@ -304,7 +304,7 @@ class JobFiles:
         return song
 
 
-def _living(held: HeldJob, dead: Sequence[Track]) -> list[Track | None]:
+def _fresh_links(held: HeldJob, dead: Sequence[Track]) -> list[Track | None]:
     """Return, for each of the *dead* tracks, the job's current one if it has another link, else `None`."""
     found: list[Track | None] = []
     for track in dead:

@@ -14,7 +14,7 @@ from yarl import URL
 from audioext.clock import mint_id
 from audioext.errors import ConfigError, Problem, ProviderError, RateLimitError, StoreError
 from audioext.files.sources import Sources
-from audioext.http.transport import BrokenError, NotSentError, Transport
+from audioext.http.transport import MaybeSentError, NotSentError, Transport
 from audioext.http.urls import callback_url
 from audioext.models.entries import Entry, Index, make_entry
 from audioext.models.events import Refused
@@ -127,14 +127,14 @@ class Submitter:
         while self._under_way:  # a recovery may start its POST in the meantime
             await asyncio.wait([*filter(None, self._under_way)])
 
-    async def see_through(self, work: Coroutine[Any, Any, None]) -> None:
+    async def run_to_end(self, work: Coroutine[Any, Any, None]) -> None:
         """Run *work*, another POST, to its end even if the caller is cancelled; `aclose` waits for it too."""
         task: asyncio.Task[Any] = asyncio.create_task(work)
         self._under_way[task] = None
         task.add_done_callback(self._under_way.pop)
         await asyncio.shield(task)
 
-    def cut_off(self) -> None:
+    def cancel_posts(self) -> None:
         """Cancel running POSTs: the outcome of each stays unknown until its webhook arrives."""
         for task in filter(None, self._under_way):
             task.cancel()
@@ -149,7 +149,7 @@ class Submitter:
                 if span is not None:
                     tracing.note(outcome.record)
         except asyncio.CancelledError:
-            outcome = self._cut_off()
+            outcome = self._cancelled_outcome()
         except Exception as error:  # noqa: BLE001 - it is raised in the waiters
             outcome = error
         is_new = self._under_way.get(asyncio.current_task()) is outcome
@@ -229,7 +229,7 @@ class Submitter:
         held.posts += 1
         try:
             entry = await self._post(order.provider, request, held.ref)
-            await self.journal.append_sometime(held, [entry])
+            await self.journal.append_or_queue(held, [entry])
         finally:
             held.posts -= 1
             held.wake()
@@ -251,7 +251,7 @@ class Submitter:
             self._check_open()
             entry = make_entry("request", clock.now(), body=body, note=order.note)
             record = Record(ref=ref, asked=asked, created_at=entry.at)  # the fold of a request alone
-            fresh.go_on([Reading(entry, asked=asked)], record, count=1)
+            fresh.commit([Reading(entry, asked=asked)], record, count=1)
             return entry, self.journal.index(fresh, record)
 
         try:
@@ -259,7 +259,7 @@ class Submitter:
             created = await account.create(make, timeout=self.permit_timeout, waiting=self._waiting)
         except StoreError:  # it may be stored anyway, and would then hold its key as if it had been sent
             why = "the store did not confirm the job; nothing was sent"
-            self.journal.disown(fresh, make_entry("abandoned", clock.now(), note=why))
+            self.journal.abandon_later(fresh, make_entry("abandoned", clock.now(), note=why))
             raise
         if isinstance(created, Existing) and created.ref != ref:  # its own ref means that the engine retried the create
             return None
@@ -278,7 +278,7 @@ class Submitter:
             response = await self.transport.send(built, timeout=SUBMIT_TIMEOUT_SECONDS)
         except NotSentError as error:
             return make_entry("abandoned", clock.now(), status=1, note=str(error))
-        except BrokenError as error:
+        except MaybeSentError as error:
             return make_entry("answer", clock.now(), note=str(error))
         except Exception as error:  # noqa: BLE001 - any error, since bytes may have been sent
             _log.exception("job %s: the submit broke off", ref)
@@ -325,7 +325,7 @@ class Submitter:
         finally:
             self._idle.discard(task)
 
-    def _cut_off(self) -> HeldJob | Exception:
+    def _cancelled_outcome(self) -> HeldJob | Exception:
         sent = self._under_way.get(asyncio.current_task())
         if sent is None:
             return ConfigError(_UNSENT)

@@ -47,7 +47,7 @@ def tracks_of(
         return ()
     found = groups(sightings)
     if len(found) > asked.expected_tracks:
-        found = _credible(found, asked.expected_tracks, track_ids)
+        found = _limit_tracks(found, asked.expected_tracks, track_ids)
     tracks = _merged(found, complete_at)
     is_in_order = not track_ids
     for place, facts in enumerate(tracks, 1):
@@ -134,7 +134,7 @@ def _file_key(url: str) -> str:
     return path if path.lower().endswith(_AUDIO_SUFFIXES) else url
 
 
-def _credible(found: list[list[Sighting]], expected: int, track_ids: Sequence[str]) -> list[list[Sighting]]:
+def _limit_tracks(found: list[list[Sighting]], expected: int, track_ids: Sequence[str]) -> list[list[Sighting]]:
     """Return the tracks that the API itself showed, and the best from webhooks, up to *expected* playable tracks.
 
     Otherwise anyone who knows the callback URL could add tracks. What the API showed without audio does not count

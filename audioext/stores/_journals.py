@@ -62,7 +62,7 @@ class Journals(ABC):
         head = job.head
         if holder is not None or head.is_known:
             return Existing(holder or index.ref)
-        leaving = () if limits.submits is None else self._leaving(index.account, limits.per, now)
+        leaving = () if limits.submits is None else self._window_ends(index.account, limits.per, now)
         if limits.submits is not None and len(leaving) >= limits.submits:
             return Full(min(leaving, default=now + limits.per))
         if limits.parallel is not None and self._count_occupying(index.account, now) >= limits.parallel:
@@ -139,7 +139,7 @@ class Journals(ABC):
     def _entries(self, job: KnownJob) -> Iterable[Entry]: ...
 
     @abstractmethod
-    def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
+    def _window_ends(self, account: str, per: float, now: float) -> Sequence[float]:
         """Return when each submit in the account's window leaves it; see `Store.create`."""
 
     @abstractmethod

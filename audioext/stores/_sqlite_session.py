@@ -140,7 +140,7 @@ class Session(Journals):
     def _entries(self, job: KnownJob) -> Iterable[Entry]:
         return to_entries(self.rows(JOURNAL, (job.number, 0)))
 
-    def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
+    def _window_ends(self, account: str, per: float, now: float) -> Sequence[float]:
         bindings = {"account": account, "now": now, "per": per, "post": POST_SECONDS}
         return [at for (at,) in self.rows(_LEAVING, bindings)]
 
@@ -252,11 +252,11 @@ class Session(Journals):
         return int(most - kept)
 
     def orphans(self, bytes_kept: int) -> list[Row]:
-        """Return the orphans' journals to delete, in the form that `leaving` returns."""
+        """Return the orphans' journals to delete, in the form that `purgeable` returns."""
         sizes = f"SELECT id, {_ENTRIES}, CAST(size AS INTEGER) FROM jobs WHERE account IS NULL AND is_open = 0"  # noqa: S608 - see above
         return oldest_beyond(((row[:2], row[2]) for row in self.rows(f"{sizes} ORDER BY changed_at")), bytes_kept)
 
-    def leaving(self, before: float, deliveries_kept: int, untold_before: float) -> list[Row]:
+    def purgeable(self, before: float, deliveries_kept: int, untold_before: float) -> list[Row]:
         """Return (id, number of entries) of some jobs to delete, those with the oldest last entry first.
 
         It reads a single state, so that processes that purge at the same time choose the same jobs.

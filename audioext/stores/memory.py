@@ -68,7 +68,7 @@ class MemoryStore(Journals):
     _tasks: dict[tuple[str, str | None], tuple[str, ...]] = field(factory=dict, init=False)
     """The refs of the jobs with a task id, by provider and task id; `find` returns the last one."""
     _submits: defaultdict[str, dict[str, KnownJob]] = field(factory=lambda: defaultdict(dict), init=False)
-    """The jobs that may count for an account's submit window; `_leaving` drops those that no longer do."""
+    """The jobs that may count for an account's submit window; `_window_ends` drops those that no longer do."""
     _occupying: defaultdict[str, dict[str, KnownJob]] = field(factory=lambda: defaultdict(dict), init=False)
     _due: defaultdict[tuple[Work, str], list[tuple[float, int, KnownJob]]] = field(
         factory=lambda: defaultdict(list), init=False
@@ -251,7 +251,7 @@ class MemoryStore(Journals):
     def _entries(self, job: KnownJob) -> Iterable[Entry]:
         return job.ids.values()
 
-    def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
+    def _window_ends(self, account: str, per: float, now: float) -> Sequence[float]:
         leaving: list[float] = []
         submits = self._submits[account]
         for ref, job in tuple(submits.items()):

@@ -90,8 +90,8 @@ class SqliteStore(EngineStore[Writer]):
         forgotten = await self._forget(await self._opened().reader.run(Session.orphans, delivery_bytes_kept))
         went = leave = MOST_LEAVING
         while went and leave == MOST_LEAVING:  # otherwise those were all, or another process purges, too
-            leaving = await self._opened().reader.run(Session.leaving, before, deliveries_kept, untold_before)
-            leave, went = len(leaving), await self._forget(leaving)
+            purgeable = await self._opened().reader.run(Session.purgeable, before, deliveries_kept, untold_before)
+            leave, went = len(purgeable), await self._forget(purgeable)
             forgotten += went
         return forgotten
 

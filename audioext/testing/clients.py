@@ -70,7 +70,7 @@ class SandboxClient(Client):
                     await job.refresh()
                     if job.record != before:
                         return f"{job} makes progress"
-        if self._handlers.are_any:
+        if self._handlers.has_handlers:
             now = self.clock.now()
             for job in jobs:
                 due = handle_at(job.record, now)

@@ -19,7 +19,7 @@ from yarl import URL
 
 from audioext.errors import AudioextError, ConfigError, RequestError, lacks_extra, why_unbound
 from audioext.http.urls import mask
-from audioext.webhooks.server import BOUNDS, StrangersLog, ask_later
+from audioext.webhooks.server import BOUNDS, StrangersLog, defer_expect
 
 try:
     from aiohttp_sse import EventSourceResponse
@@ -89,10 +89,10 @@ class Page:
             ("GET", "/events", self._events),
             *self.routes,
         ):
-            app.router.add_route(method, self._prefix + path, self._guarded(handler), expect_handler=ask_later)
+            app.router.add_route(method, self._prefix + path, self._guarded(handler), expect_handler=defer_expect)
         if self._prefix:
             # Without the final slash the cookie is not sent.
-            app.router.add_get(self._prefix, self._to_index, expect_handler=ask_later)
+            app.router.add_get(self._prefix, self._to_index, expect_handler=defer_expect)
         app.on_shutdown.append(self._end)
         return f"{self._prefix}/?token={self.token}"
 
@@ -105,7 +105,7 @@ class Page:
         """
         app = web.Application()
         path = self.add_to(app)
-        app.router.add_route("*", "/{path:.*}", self._guarded(_nothing), expect_handler=ask_later)
+        app.router.add_route("*", "/{path:.*}", self._guarded(_nothing), expect_handler=defer_expect)
         runner = web.AppRunner(app, access_log=None, logger=StrangersLog(Counter()), **BOUNDS)
         await runner.setup()
         try:

@@ -27,7 +27,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-class HungUpError(Exception):
+class DisconnectedError(Exception):
     """The sender disconnected before it could be answered."""
 
 
@@ -43,16 +43,16 @@ class AsgiReceiver:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
         elif scope["type"] == "http":
             try:
                 await self._answer(scope, receive, send)
-            except HungUpError:
+            except DisconnectedError:
                 return
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Open the client on startup, unless it is open already, and close it on shutdown."""
         await receive()
         try:
@@ -97,7 +97,7 @@ async def _read_body(endpoint: Endpoint, receive: Receive, length: str) -> bytes
         while is_more and not piece:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise HungUpError
+                raise DisconnectedError
             is_more = message.get("more_body", False)
             piece = message.get("body", b"")
             if not piece:

@@ -68,11 +68,11 @@ class Endpoint:
     """Number of replies by status; requests that were not valid HTTP count as 400."""
     is_serving: bool = field(default=False, init=False)
     """Whether the routes are served, so that providers can fetch files from them."""
-    _looked_at: float = field(default=-math.inf, init=False)
+    _checked_at: float = field(default=-math.inf, init=False)
     _outage: str = field(default="", init=False)
-    _lack: Outage = field(factory=lambda: Outage(_log, "not ready"), init=False)
+    _outage_log: Outage = field(factory=lambda: Outage(_log, "not ready"), init=False)
     _warnings: int = field(default=0, init=False)
-    under_way: set[object] = field(factory=set, init=False)
+    in_progress: set[object] = field(factory=set, init=False)
     """Requests that are being answered. Remove one with `end`, which wakes `drain`."""
     _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
     _unfinished: int = field(default=0, init=False)
@@ -170,8 +170,8 @@ class Endpoint:
     async def readiness(self) -> tuple[int, dict[str, object]]:
         """Return the reply to `/readyz`: whether the store works, and no details, since strangers can read it."""
         now = self.inbox.clock.monotonic()
-        if not 0 <= now - self._looked_at < READY_SECONDS:
-            self._looked_at = now
+        if not 0 <= now - self._checked_at < READY_SECONDS:
+            self._checked_at = now
             self._outage = self.inbox.outage
             try:
                 async with asyncio.timeout(PROBE_SECONDS):
@@ -181,9 +181,9 @@ class Endpoint:
             else:
                 self._warnings = len(warnings)
             if self._outage:
-                self._lack.note(StoreError(self._outage))
+                self._outage_log.note(StoreError(self._outage))
             else:
-                self._lack.over()
+                self._outage_log.over()
         if self._outage:
             return 503, {"status": "store down"}
         return 200, {"status": "ok", "warnings": self._warnings}
@@ -191,21 +191,21 @@ class Endpoint:
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Return the result of *work*, which goes on if the caller is cancelled; `drain` waits for it."""
         task = asyncio.create_task(work, name="audioext delivery")
-        self.under_way.add(task)
+        self.in_progress.add(task)
         task.add_done_callback(self.end)
         return await asyncio.shield(task)
 
     def end(self, request: object) -> None:
-        """Remove an answered request from `under_way`."""
-        self.under_way.discard(request)
+        """Remove an answered request from `in_progress`."""
+        self.in_progress.discard(request)
         self._ended.set()
 
     async def drain(self) -> None:
         """Wait for the requests in progress now, not for later ones that kept-alive connections may bring."""
-        accepted = set(self.under_way)
+        accepted = set(self.in_progress)
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
-                while accepted & self.under_way:
+                while accepted & self.in_progress:
                     self._ended.clear()
                     await self._ended.wait()
 

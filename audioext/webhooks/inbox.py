@@ -69,7 +69,7 @@ class Inbox:
     """The client's event loop. Webhooks that arrive on another loop or thread are handed over to it."""
     outage: str = field(default="", init=False)
     """Why the latest webhook could not be stored; empty if it was."""
-    _lack: Outage = field(factory=lambda: Outage(_log, "deliveries are put off with 503"), init=False)
+    _outage_log: Outage = field(factory=lambda: Outage(_log, "deliveries are put off with 503"), init=False)
     _warned_at: float = field(default=-math.inf, init=False)
 
     def admit(self, path: str) -> Route:
@@ -141,12 +141,12 @@ class Inbox:
             return _refused(error, route)
         except StoreError as error:
             self.outage = str(error)
-            self._lack.note(error)
+            self._outage_log.note(error)
             self._note(route, began, "put_off")
             return 503
         if self.outage:
             self.outage = ""
-            self._lack.over()
+            self._outage_log.over()
         return 200
 
     def _note(self, route: Route, began: float, end: WebhookEnd) -> None:

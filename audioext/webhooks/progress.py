@@ -21,9 +21,9 @@ _NAME = "progress:"
 """The provider in the tag of a progress link. No provider can have this name, so no callback tag opens a link."""
 MAX_WATCHERS = 128
 """Watchers at a time: a quarter of our own server's connections, since webhooks need some as well."""
-MAX_OF_A_JOB = 32
+MAX_WATCHERS_PER_JOB = 32
 """Watchers of one job at a time, so that one link cannot use up all of `MAX_WATCHERS`."""
-STILL_SECONDS = 15.0
+KEEPALIVE_SECONDS = 15.0
 """Interval of keep-alive comments while nothing is new, so that no proxy drops the connection as idle."""
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -68,7 +68,7 @@ class Watching:
         return 503 if self._is_full(ref) else job
 
     def _is_full(self, ref: str) -> bool:
-        return self._watchers.total() >= MAX_WATCHERS or self._watchers[ref] >= MAX_OF_A_JOB
+        return self._watchers.total() >= MAX_WATCHERS or self._watchers[ref] >= MAX_WATCHERS_PER_JOB
 
     async def events(self, job: Job) -> AsyncGenerator[bytes]:
         """Yield a `stage` event for each stage of *job*, or `failed`; then `end`, after which nothing follows."""
@@ -79,7 +79,7 @@ class Watching:
         step = asyncio.ensure_future(anext(stages))
         try:
             while True:
-                await asyncio.wait([step], timeout=STILL_SECONDS)
+                await asyncio.wait([step], timeout=KEEPALIVE_SECONDS)
                 if not step.done():
                     yield b": nothing new\n\n"
                     continue

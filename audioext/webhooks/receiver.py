@@ -24,7 +24,7 @@ from audioext.webhooks import progress
 from audioext.webhooks.asgi import AsgiReceiver
 from audioext.webhooks.endpoint import ANSWER_HEADERS, Endpoint, answer_body
 from audioext.webhooks.inbox import too_big
-from audioext.webhooks.server import BoundedServer, StrangersLog, ask_later
+from audioext.webhooks.server import BoundedServer, StrangersLog, defer_expect
 
 _log = logging.getLogger("audioext.receiver")
 _access_log = logging.getLogger("audioext.access")
@@ -76,11 +76,11 @@ class Receiver:
         base = _as_route(prefix.rstrip("/"))
         files, watched = f"{urls.FILES_SEGMENT}/{{token}}/{{name}}", f"{progress.SEGMENT}/{{ref}}/{{token}}"
         routes = [(method, path) for path in ("healthz", "readyz", files, watched) for method in ("GET", "HEAD")]
-        # `ask_later`: a body is only asked for after its tag was checked.
+        # `defer_expect`: a body is only asked for after its tag was checked.
         for method, path in (*routes, ("*", "{provider}/{ref}/{tag}")):
-            app.router.add_route(method, f"{base}/{path}", self._mounted, expect_handler=ask_later)
+            app.router.add_route(method, f"{base}/{path}", self._mounted, expect_handler=defer_expect)
         if "{" not in prefix:  # it has variables of the user's
-            app.router.add_route("*", _as_spelt(prefix), self._mounted, expect_handler=ask_later)
+            app.router.add_route("*", _as_spelt(prefix), self._mounted, expect_handler=defer_expect)
 
     def add_ui(self, app: web.Application, prefix: str = "/audio/ui", *, is_local: bool = True) -> str:
         """Add the live page to your own *app*, and return the path that opens it, with its token.
@@ -140,7 +140,7 @@ class Receiver:
         assert self._server is not None  # noqa: S101 - it calls this handler
         self._server.work(request.protocol)
         delivery = object()
-        self.endpoint.under_way.add(delivery)
+        self.endpoint.in_progress.add(delivery)
         try:
             if request.method == "POST":
                 read = partial(_read_body, request, self.endpoint)
@@ -218,7 +218,7 @@ async def _write(request: web.BaseRequest, response: web.StreamResponse, data: b
         raise ConnectionResetError(f"the reader was blocked for {WRITE_SECONDS:g} s") from error
 
 
-def _go_on(request: web.BaseRequest) -> None:
+def _send_continue(request: web.BaseRequest) -> None:
     """Answer `Expect: 100-continue`, so that the sender sends the body; refuse any other expectation."""
     if request.headers["Expect"].lower() != "100-continue":
         raise WebhookError("Expect must be 100-continue", http_status=417)
@@ -229,7 +229,7 @@ def _go_on(request: web.BaseRequest) -> None:
 async def _read_body(request: web.BaseRequest, endpoint: Endpoint) -> bytes:
     """Return the body, or raise WebhookError as `Endpoint.gather` does."""
     if "Expect" in request.headers:
-        _go_on(request)
+        _send_continue(request)
     length = request.content_length
     if length is not None and length > MAX_BODY_BYTES:
         raise too_big()

@@ -141,7 +141,7 @@ class BoundedServer(web.Server):
             self._clock.call_later(linger, transport.abort)
 
 
-async def ask_later(request: web.Request) -> None:
+async def defer_expect(request: web.Request) -> None:
     """Leave `Expect: 100-continue` to be answered later, and refuse any other expectation."""
     if request.headers["Expect"].lower() != "100-continue":
         raise web.HTTPExpectationFailed

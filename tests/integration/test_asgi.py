@@ -211,7 +211,7 @@ async def test_a_request_that_is_cancelled_before_its_body_came_is_over(client: 
     await asyncio.wait([request])
 
     assert request.cancelled()
-    assert set() == client.receiver.endpoint.under_way
+    assert set() == client.receiver.endpoint.in_progress
 
 
 async def test_an_offered_file_is_served(client: ax.Client, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from yarl import URL
 import audioext as ax
 from audioext.files.downloads import Downloader, Links
 from audioext.files.fetching import wire_url
-from audioext.files.formats import FlawError
+from audioext.files.formats import BadFileError
 from audioext.files.hosts import LinkRules, is_public, read_open_host
 from audioext.http.transport import Transport
 from tests.support.clock import LoopTime
@@ -492,7 +492,7 @@ def test_any_link_is_judged(link: str) -> None:
     said = ""
     try:
         LinkRules().check(url)
-    except FlawError as error:
+    except BadFileError as error:
         said = str(error)
 
     assert said.isprintable()

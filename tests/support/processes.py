@@ -109,7 +109,7 @@ class Process:
 def begun(ref: str, request: Reading, provider: Provider) -> HeldJob:
     """Return a new job whose journal has only its request."""
     held = HeldJob(ref, provider)
-    held.learn([request], count=1)
+    held.merge([request], count=1)
     return held
 
 

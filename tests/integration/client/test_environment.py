@@ -13,8 +13,8 @@ import pytest
 from yarl import URL
 
 import audioext as ax
-from audioext.config import IN_CODE, ClientOptions, Settings, client_options, find_providers
-from audioext.settings import BEYOND_CLIENT, SECRETS, read_settings
+from audioext.config import CODE_ONLY, ClientOptions, Settings, client_options, find_providers
+from audioext.settings import NON_CLIENT_SETTINGS, SECRETS, read_settings
 
 README = Path(__file__).parents[3] / "README.md"
 KEY = "0123456789abcdef0123"
@@ -65,7 +65,7 @@ def test_every_setting_of_a_client_can_come_as_text() -> None:
     options = client_options(settings)
 
     assert kinds.keys() <= inspect.signature(Settings).parameters.keys()
-    assert kinds.keys() - IN_CODE == options.keys()
+    assert kinds.keys() - CODE_ONLY == options.keys()
     assert (True, 2.5, 7, ["none", "other"], ["none", "other"]) == (
         options["trust_env"],
         options["keep"],
@@ -227,7 +227,7 @@ def test_the_readme_lists_every_setting_once() -> None:
     """The README's table of settings has exactly one row for each setting."""
     rows = re.findall(r"^\| `([a-z_.]+)` \| `([A-Z_]+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
     names = [name for name, _ in rows]
-    expected = {*(get_type_hints(ClientOptions).keys() - IN_CODE), *BEYOND_CLIENT}
+    expected = {*(get_type_hints(ClientOptions).keys() - CODE_ONLY), *NON_CLIENT_SETTINGS}
     expected |= {"kie.api_key", "kie.base_url", "kie.webhook_key"}
 
     assert sorted(expected) == sorted(names)

@@ -19,7 +19,7 @@ import audioext as ax
 from audioext.errors import ConfigError
 from audioext.http.urls import callback_url, mask
 from audioext.sandbox import Sandbox
-from audioext.webhooks.progress import MAX_OF_A_JOB
+from audioext.webhooks.progress import MAX_WATCHERS_PER_JOB
 from tests.integration.client.conftest import BRIEF, MakeClient, MakeSandbox
 from tests.support.clock import PROMPT_SECONDS
 
@@ -163,7 +163,7 @@ async def test_one_link_leaves_room_for_others(make_sandbox: MakeSandbox, make_c
     url = client.progress_url(one)
 
     async with aiohttp.ClientSession() as session, AsyncExitStack() as open_links:
-        for _ in range(MAX_OF_A_JOB):
+        for _ in range(MAX_WATCHERS_PER_JOB):
             response = await open_links.enter_async_context(session.get(url))
             assert 200 == response.status
         async with session.get(url) as refused, session.get(client.progress_url(other)) as taken:
@@ -185,9 +185,9 @@ async def test_those_who_come_at_once_are_counted_as_well(
 
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
-        responses = await asyncio.gather(*(session.get(url) for _ in range(3 * MAX_OF_A_JOB)))
+        responses = await asyncio.gather(*(session.get(url) for _ in range(3 * MAX_WATCHERS_PER_JOB)))
         statuses = Counter(response.status for response in responses)
         for response in responses:
             response.close()
 
-    assert {200: MAX_OF_A_JOB, 503: 2 * MAX_OF_A_JOB} == statuses
+    assert {200: MAX_WATCHERS_PER_JOB, 503: 2 * MAX_WATCHERS_PER_JOB} == statuses

@@ -124,5 +124,5 @@ async def fold_stored(store: Store, ref: str, provider: str) -> HeldJob:
     stored = await store.read(ref)
     assert stored is not None
     held = HeldJob(ref, load(provider)("key"))
-    held.learn(held.read(stored.entries), count=stored.count)
+    held.merge(held.read(stored.entries), count=stored.count)
     return held

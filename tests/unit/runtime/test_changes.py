@@ -221,7 +221,7 @@ async def test_a_resync_tries_what_waits_for_the_store(here: Process, store: Mem
     """An answer that could not be stored is retried as soon as the stream of changes is back."""
     held = await here.submit()
     store.fail("away")
-    await here.journal.append_sometime(held, [tape.answer(NOW)])
+    await here.journal.append_or_queue(held, [tape.answer(NOW)])
     await asyncio.sleep(60)
     await store.open()
     store.fail(None)

@@ -89,7 +89,7 @@ async def test_the_end_of_a_job_that_is_seen_in_a_list_is_announced(here: Proces
     held = await there.hold()
     await there.journal.append(held, [tape.answer(NOW), tape.webhook(NOW + 1, tape.failed())])
     async for found in here.line.jobs():
-        here.journal.take_in(found)
+        here.journal.load(found)
 
     assert [tape.REF] == here.ended
 

@@ -99,7 +99,7 @@ class Running:
         if entry.kind == "webhook":
             await self.process.receive(entry)
         elif entry.kind == "answer":
-            await self.process.journal.append_sometime(await self.process.hold(), [FACTS[name]])
+            await self.process.journal.append_or_queue(await self.process.hold(), [FACTS[name]])
         else:
             await self.process.journal.append(await self.process.hold(), [entry])
 

@@ -495,7 +495,7 @@ async def test_a_post_under_way_is_not_given_back(here: Process) -> None:
     await here.hold()
     assert await empty.read(REF) is None
 
-    await here.journal.append_sometime(held, [tape.answer(NOW)])
+    await here.journal.append_or_queue(held, [tape.answer(NOW)])
     assert (2, TASK) == ((await stored(empty)).count, (await truth(empty)).task_id)
 
 
@@ -509,7 +509,7 @@ async def test_an_answer_is_stored_as_soon_as_the_store_is_back(
     held = await here.submit()
     waiter = held.waiter()
     store.fail("away")
-    await here.journal.append_sometime(held, [tape.answer(NOW)])
+    await here.journal.append_or_queue(held, [tape.answer(NOW)])
     assert (True, TASK, 1) == (waiter.done(), held.record.task_id, held.posts)
     await asyncio.sleep(FIRST_PAUSE_SECONDS * 20)
     store.fail(None)
@@ -524,7 +524,7 @@ async def test_an_answer_is_kept_where_closing_cuts_its_append_off(store: Memory
     """An answer whose append was cancelled by closing is stored by the last attempt of `aclose`."""
     held = await here.submit()
     here.line.on_call = die_at(0)
-    appending = asyncio.create_task(here.journal.append_sometime(held, [tape.answer(NOW)]))
+    appending = asyncio.create_task(here.journal.append_or_queue(held, [tape.answer(NOW)]))
     await asyncio.sleep(1.0)
     appending.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -543,7 +543,7 @@ async def test_an_answer_is_given_back_though_that_fails_at_first(here: Process)
     held.posts += 1
     here.line.store = empty = MemoryStore()
     here.line.on_call = fail_at(2, calls=["append"])  # the one that gives everything back
-    await here.journal.append_sometime(held, [tape.answer(NOW)])
+    await here.journal.append_or_queue(held, [tape.answer(NOW)])
     await asyncio.sleep(FIRST_PAUSE_SECONDS * 20)
 
     assert (2, TASK) == ((await stored(empty)).count, (await truth(empty)).task_id)
@@ -556,7 +556,7 @@ async def test_an_unstored_answer_is_tried_at_once_when_the_store_is_heard_of(
     """Waking the unstored entries ends the pause between two attempts."""
     held = await here.submit()
     store.fail("away")
-    await here.journal.append_sometime(held, [tape.answer(NOW)])
+    await here.journal.append_or_queue(held, [tape.answer(NOW)])
     await asyncio.sleep(100)
     store.fail(None)
     before = loop_time()
@@ -572,7 +572,7 @@ async def test_flush_stores_it_or_says_that_it_cannot(store: MemoryStore, here: 
     """`flush` stores all unstored entries, or raises `StoreError` if the store is still away."""
     held = await here.submit()
     store.fail("away")
-    await here.journal.append_sometime(held, [tape.answer(NOW)])
+    await here.journal.append_or_queue(held, [tape.answer(NOW)])
     with pytest.raises(StoreError, match="away"):
         await here.journal.unstored.flush()
     store.fail(None)
@@ -587,7 +587,7 @@ async def test_closing_tries_once_more(store: MemoryStore, here: Process) -> Non
     """`aclose` tries once more to store an answer, and ends even if the store is still away."""
     held = await here.submit()
     store.fail("away")
-    await here.journal.append_sometime(held, [tape.answer(NOW)])
+    await here.journal.append_or_queue(held, [tape.answer(NOW)])
     await asyncio.sleep(10)
     store.fail(None)
     await here.journal.aclose()
@@ -596,7 +596,7 @@ async def test_closing_tries_once_more(store: MemoryStore, here: Process) -> Non
     other = start(store)
     lost = await other.submit("lost")
     store.fail("away")
-    await other.journal.append_sometime(lost, [tape.answer(NOW, task_id="lost")])
+    await other.journal.append_or_queue(lost, [tape.answer(NOW, task_id="lost")])
     await asyncio.sleep(10)
     await other.journal.aclose()
     store.fail(None)
@@ -607,7 +607,7 @@ async def test_an_unstored_answer_goes_with_the_next_append(store: MemoryStore, 
     """An unstored answer is stored with the next append, so that the index row never says more than the journal."""
     held = await here.submit()
     store.fail("away")
-    await here.journal.append_sometime(held, [tape.answer(NOW)])
+    await here.journal.append_or_queue(held, [tape.answer(NOW)])
     store.fail(None)
     await here.journal.append(held, [tape.busy(NOW + 1)])
 
@@ -631,7 +631,7 @@ async def test_an_answer_that_fails_beside_a_delivery_is_not_forgotten(store: Me
     here.line.on_call = watch
     delivery = asyncio.create_task(here.journal.append(held, [tape.webhook(NOW, tape.shown(None, task_id=None))]))
     await asyncio.sleep(0)
-    await here.journal.append_sometime(held, [tape.answer(NOW)])
+    await here.journal.append_or_queue(held, [tape.answer(NOW)])
     assert TASK == held.record.task_id
     gate.set()
     await delivery

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.asyncio
 
 EXTEND = "/kie/api/v1/generate/extend"
 #: Nothing listens at this reserved port.
-NOBODY = "http://127.0.0.1:1/hook"
+UNREACHABLE_CALLBACK = "http://127.0.0.1:1/hook"
 
 
 def stages(world: World) -> list[str]:
@@ -90,7 +90,7 @@ async def test_a_webhook_is_sent_again_until_it_is_taken(world: World) -> None:
 
 async def test_an_undeliverable_end_does_not_change_the_status(world: World) -> None:
     """After three retries the final webhook is given up, and the task still succeeds."""
-    answer = await world.post(EXTEND, world.kie_extend(callBackUrl=NOBODY))
+    answer = await world.post(EXTEND, world.kie_extend(callBackUrl=UNREACHABLE_CALLBACK))
     await world.sandbox.settled()
     info = await world.info(answer["data"]["taskId"])
     assert ("SUCCESS", 2) == (info["status"], len(info["response"]["sunoData"]))

@@ -87,7 +87,7 @@ def learnt(arrivals: list[Entry], provider: Tape) -> Record:
     """Return the record of a process that receives *arrivals* one by one."""
     held = HeldJob(REF, provider)
     for count, entry in enumerate(arrivals, 1):
-        held.learn(held.read([entry]), count=count)
+        held.merge(held.read([entry]), count=count)
     return held.record
 
 
