@@ -68,9 +68,9 @@ def wire_url(link: str) -> URL:
 class Fetch:
     """The download of one file, which must be complete by the loop time *ends_at*.
 
-    *check* raises BadFileError for a link that must not be followed; it is called for each redirect as well. Failures are
-    retried for *patience* seconds, which start again when more bytes arrive. A link that is not *is_fresh* and looks
-    dead is tried `STALE_TRIES` times.
+    *check* raises BadFileError for a link that must not be followed; it is called for each redirect as well. Failures
+    are retried for *patience* seconds, which start again when more bytes arrive. A link that is not *is_fresh* and
+    looks dead is tried `STALE_TRIES` times.
     """
 
     session: aiohttp.ClientSession

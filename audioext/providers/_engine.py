@@ -44,9 +44,10 @@ class EngineVendor(Vendor):
     A submit is a POST to `submit_path` with the operation's entry in `calls` as `model` and the fields under `input`;
     without a `submit_path`, to the entry itself. `names` are the wire names of fields, `flag_key` that of custom mode,
     and `callback_key` that of the callback, which is required if `needs_callback`. `reasons` maps the documented
-    failure codes. `failed_codes` in a status answer mean that the task failed, not the call. `code_can_fail_task` says whether
-    an envelope's code can fail a task whose webhook has a status. `charged` says whether a failed task costs credits,
-    `None` if no page says. `credits_path` returns the balance. `upload_url` is the file host of an API at `hosts`.
+    failure codes. `failed_codes` in a status answer mean that the task failed, not the call. `code_can_fail_task` says
+    whether an envelope's code can fail a task whose webhook has a status. `charged` says whether a failed task costs
+    credits, `None` if no page says. `credits_path` returns the balance. `upload_url` is the file host of an API at
+    `hosts`.
     """
 
     credits_path: str
@@ -75,7 +76,7 @@ class EngineAccount(HostedAccount):
         return self.vendor.names
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
-        """Return the POST that creates the task; `UNREACHABLE_CALLBACK` is its callback if one is required and we have none."""
+        """Return the POST that creates the task; a required callback that we lack is `UNREACHABLE_CALLBACK`."""
         vendor, call = self.vendor, self.vendor.calls[request.operation]
         fields = wire_values(request, vendor.default_models, names=self.names(request), rules=vendor.rules)
         if vendor.flag_key and isinstance(request, Extend):
