@@ -55,9 +55,9 @@ class Client(Submitting):
     ended job is kept for `keep` (7 days).
     Providers call the receiver at `public_url`; without one the client only polls. The receiver listens at `listen`, by
     default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` is for one mounted in your app, or in another
-    process. `{port}` in `public_url` becomes the port that it listens on. `secrets` sign callback URLs, the first one
-    all new URLs; without them the store keeps one. `confirm="always"` lets webhooks only trigger status calls,
-    `"unsigned"` those without a checked signature, `"never"` (the default) none. For `store` see `open_store`.
+    process. With port 0 the system chooses one, which replaces `{port}` in `public_url`. `secrets` sign callback URLs,
+    the first one all new URLs; without them the store keeps one. `confirm="always"` lets webhooks only trigger status
+    calls, `"unsigned"` those without a checked signature, `"never"` (the default) none. For `store` see `open_store`.
     At most `handler_concurrency` (16) handlers run at a time. At most `deliveries_kept` (100,000) webhooks are kept,
     and of those without a submitted job `delivery_bytes_kept` (1 GiB).
     `serve_files=True` serves local files instead of uploading them. Files are downloaded over https from public
@@ -65,7 +65,7 @@ class Client(Submitting):
     `"http://a.lan"` for http as well. `trust_env=True` uses the environment's proxies. Your own `session` (with its
     proxy, connector or TLS context) makes all calls by this client's rules, and is yours to close; it, or a proxy,
     resolves hosts by itself, so their addresses are not checked.
-    `metrics=True` serves `/metrics` at 127.0.0.1:9464 only; another HOST:PORT is possible.
+    `metrics=True` serves `/metrics` at 127.0.0.1:9464, `metrics="HOST:PORT"` at that address; the receiver never does.
 
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.
@@ -106,7 +106,7 @@ class Client(Submitting):
         return f"<Client {', '.join(self._parts.settings.providers) or 'without providers'}, {state}>"
 
     def __del__(self) -> None:
-        """Warn of a client that was never closed: its tasks may go on, or be cut off."""
+        """Warn if the client was opened and never closed: its tasks may go on, or be cut off."""
         parts: Parts | None = getattr(self, "_parts", None)  # missing if a setting was refused
         if parts is not None and parts.is_open and self._closing is None:
             message = f"unclosed {self!r}: use `async with`, or `await client.aclose()` at the end"
@@ -117,7 +117,8 @@ class Client(Submitting):
     async def open(self) -> Self:
         """Open the store, start to listen, and resume the jobs that an earlier process left open.
 
-        For a notebook, where `async with` would end with its cell: `client = await ax.Client(ax.Kie()).open()`.
+        For a notebook, where `async with`, which calls it too, would end with its cell:
+        `client = await ax.Client(ax.Kie()).open()`, and `await client.aclose()` at the end.
 
         Raises:
             ConfigError: the client was opened before, or cannot listen on its address.
@@ -169,7 +170,7 @@ class Client(Submitting):
         return self._parts.settings.store
 
     def stats(self) -> Stats:
-        """Return the counters of this process; any thread may call it."""
+        """Return this client's counters; any thread may call it."""
         return self._parts.stats()
 
     # --- jobs and their webhooks -------------------------------------------------------------------------

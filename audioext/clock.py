@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 _T = TypeVar("_T")
 
 STEADY_SECONDS = 900.0
-"""How long a clock that was set ahead has to show its new time before that counts."""
+"""How long a forward jump of the clock has to last before it counts."""
 _REF_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letter looks like another
 _PAIRS = [first + second for first in _REF_ALPHABET for second in _REF_ALPHABET]
 _REF_RANDOM_LETTERS = 15
@@ -72,7 +72,7 @@ class Clock:
 
 @define
 class SteadyTime:
-    """A time for measuring age: a jump of the clock ahead counts only once the clock shows it again, later."""
+    """Unix time for measuring ages: a forward jump of the clock counts only after it has lasted `STEADY_SECONDS`."""
 
     clock: Clock
     _offsets: tuple[float, ...] = field(default=(math.inf,), init=False)

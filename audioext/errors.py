@@ -44,7 +44,7 @@ _BOUND = re.compile(
 
 
 def why_unbound(error: OSError) -> str:
-    """Return the system's words for why nobody can listen at an address: asyncio and Python add it, and a number."""
+    """Return the system's message for a failed bind, without the address and the errno that asyncio and Python add."""
     return _BOUND.sub("", error.strerror or str(error))
 
 
@@ -129,7 +129,7 @@ class RequestError(AudioextError):
 
 
 class KeyConflictError(RequestError):
-    """The key already has a job, with another request; `ref` is that job's."""
+    """The key already belongs to a job with another request; `ref` is that job's, empty while it is being submitted."""
 
     def __init__(self, problems: Iterable[Problem], *, ref: str) -> None:
         """Keep the *ref* of the job that has the key."""

@@ -49,7 +49,9 @@ class Submitting:
             KeyConflictError: *key* already has a job, with another request; nothing was sent.
             UnsupportedError: the provider has no such operation; nothing was sent.
             ConfigError: no such provider, no API key, or the client is not open; nothing was sent.
-            ProviderError: the provider, or the last one in *fallback*, refused the submit, which cost nothing.
+            ProviderError: the provider, or the last one in *fallback*, refused the submit or could not be reached,
+                which cost nothing; RateLimitError if the account's limits had no room in time.
+            SubmitUnknownError: the client was closed before the POST was answered; the job may still complete.
             StoreError: the job could not be stored; nothing was sent.
         """
         return await self._submitter().submit(

@@ -1,4 +1,4 @@
-"""A script: extend a local file, watch the stages arrive, save the takes, then extend the first one.
+"""A script: extend a local file, watch the stages arrive, save the tracks, then extend the first one.
 
     KIE_API_KEY=... python examples/script.py voice.mp3 out/
 
@@ -20,7 +20,7 @@ LEARNT = {"webhook": "from a webhook", "poll": "from a status poll", "implied": 
 
 
 async def main(source: Path, folder: Path, *, client: ax.Client) -> list[Path]:
-    """Extend *source*, then the first take, and return the paths of all takes."""
+    """Extend *source*, then the first track, and return the paths of all tracks."""
     async with client:
         job = await client.extend(file=source, model="V5", continue_at=1.5)
         async for event in job:

@@ -60,7 +60,7 @@ class Texts:
     first: str = "A first listen:\n{links}\nThe rest is being made, {clock}"
     complete: str = "Here it is:\n{links}"
     failed: str = "That did not work. {why}"
-    silent: str = "No word of it for too long. If it still arrives, it will be here."
+    silent: str = "Nothing has arrived for too long. If the music still comes, it will be shown here."
     again: str = "That one is being made already."
 
     def __attrs_post_init__(self) -> None:

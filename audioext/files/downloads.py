@@ -44,8 +44,9 @@ Renewal = Callable[[Sequence[Track]], Awaitable[Sequence[Track | str]]]
 class Links:
     """How to treat the links of one job.
 
-    Links that are not *is_fresh* get only two tries when they look dead. `renewals` are ways to get fresh links, tried
-    in order. `api` is the base URL that the job was submitted to: if it is a local sandbox, links may lead there.
+    Without *is_fresh*, a link that looks dead is tried only `STALE_TRIES` times. `renewals` are ways to get fresh
+    links, tried in order. `api` is the base URL that the job was submitted to: if it is a local sandbox, links may
+    lead there.
     """
 
     is_fresh: bool = True

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def free_number(folder: Path, parts: Mapping[str, Path]) -> int:
-    """Return the lowest number under which all names are free, so that all takes of a song get the same number.
+    """Return the lowest number under which all names are free, so that all tracks of a song get the same number.
 
     *parts* are the new files by their wanted names. A name is also free if the same content already has it.
     """

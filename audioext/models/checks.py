@@ -147,11 +147,11 @@ def progress(value: object) -> str | None:
     """Return a complaint unless *value* is `None` or a function that is not a coroutine function."""
     if value is None or (callable(value) and not inspect.iscoroutinefunction(value)):
         return None
-    return f"must be a function that is called and not awaited (def), not {shown(value)}"
+    return f"must be a plain function (def, not async def), not {shown(value)}"
 
 
 def refuse_wrong(**complaints: str | None) -> None:
-    """Raise RequestError if there is a complaint about an argument; they are passed by its name."""
+    """Raise RequestError for the *complaints*, passed by argument name, that are not `None`."""
     problems = [Problem(name, complaint) for name, complaint in complaints.items() if complaint is not None]
     if problems:
         raise RequestError(problems, is_submit=False)

@@ -123,7 +123,7 @@ class Record:
     """The state of one job. All times are Unix seconds.
 
     `seen_at` is when the provider last sent an answer or a webhook, `ended_at` when the entry that proves the verdict
-    was seen. `answer` is the submit's answer, or `None` if it was a refusal; then `refusal` is the vendor's message.
+    was seen. `answer` is the submit's answer, or `None` if it was a refusal; `refusal` is why it was refused or unsent.
     `tracks` are the tracks known now, in order, merged from `sightings`. `fault` is why the job failed, `None` if it
     did not, or has risen to complete since. `asks_at` is when a webhook last raised a question that only a status call
     can answer, `None` if no question is open. `doubted_at` is when an end was first reported that counts only once a

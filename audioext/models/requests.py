@@ -39,7 +39,7 @@ Meta = Mapping[str, object] | DataclassObject | attrs.AttrsInstance | msgspec.St
 """Your own JSON that is stored with a submit, as a dict or as an object whose fields are JSON."""
 
 CUSTOM_FIELDS = ("prompt", "style", "title", "continue_at")
-"""The fields of custom mode; giving one of them selects it."""
+"""The fields that custom mode needs; with `audio_id`, giving any of them selects it."""
 
 
 class Operation(enum.StrEnum):

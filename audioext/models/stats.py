@@ -15,7 +15,7 @@ from audioext.models.results import Stage
 
 SubmitEnd = Literal["accepted", "found", "refused", "rate_limited", "unknown", "failed"]
 """How a submit ended. `accepted`: with a task. `found`: with the job that has its key. `refused`: by the vendor, or not
-sent. `rate_limited`: by the vendor or by us. `unknown`: a task may exist. `failed`: before the POST, as by a store."""
+sent. `rate_limited`: by the vendor or by us. `unknown`: a task may exist. `failed`: before the POST, as in outages."""
 WebhookEnd = Literal["applied", "repeated", "orphan", "unreadable", "refused", "put_off"]
 """How a webhook ended. `repeated`: it was stored before, or its journal is full. `refused`: it is not authentic, names
 another task, or is too big. `put_off`: it was answered 503, so that the provider sends it again."""

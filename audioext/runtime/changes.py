@@ -30,7 +30,7 @@ class Changes:
     on_change: Callable[[], None]
     """Called after each change, since handlers may have work."""
     on_resync: Callable[[], Awaitable[None]]
-    """Called when the store may have lost data, and again until it does not raise."""
+    """Called when the store may have lost data; repeated until it succeeds."""
     _unread: dict[str, bool] = field(factory=dict, init=False)
     """The refs to read, each with whether to read the whole journal, since the store may have lost a part."""
     _looks: deque[str] = field(factory=deque, init=False)

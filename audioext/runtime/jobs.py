@@ -72,7 +72,7 @@ class JobExpiredError(StageTimeoutError):
 
 
 class ClientClosedError(JobError):
-    """The client was closed during the wait. The job goes on in the store: open a client there and await it again."""
+    """The client was closed during the wait. The job goes on: open a client on the same store and await it again."""
 
 
 class StageWait:
@@ -95,8 +95,8 @@ class StageWait:
 class Job(JobFacts):
     """The handle of a submitted task: `await job` returns its `Song`.
 
-    It can be awaited and iterated, also by `text`, `first` and `complete`, any number of times and by any number of
-    waiters. Each wait is its own: cancelling one affects neither the others nor the task. Two handles of one job are
+    The job, `text`, `first` and `complete` can be awaited, and the job iterated, any number of times and by any number
+    of waiters. Each wait is its own: cancelling one affects neither the others nor the task. Two handles of one job are
     equal. `is_new` is true if the call that returned this handle submitted the job, and did not find an existing one.
     """
 

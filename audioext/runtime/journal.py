@@ -1,4 +1,4 @@
-"""The single writer of job journals: it stores new entries first, and wakes waiters once they are durable."""
+"""The single writer of job journals: it wakes waiters once entries are durable (but see `append_later`)."""
 
 from __future__ import annotations
 
@@ -120,8 +120,8 @@ class Journal:
     async def hold(self, ref: str, *, whole: bool = False) -> HeldJob | None:
         """Return the job of *ref*, up to date with the store; `None` if the store has no such job.
 
-        Entries of an open job that the store lost, as a Redis server without persistence can, are appended again. If it
-        has got as many new ones since, only reading the *whole* journal shows the loss.
+        Entries of an open job that the store lost, as a Redis server without persistence can, are appended again. If
+        the store got as many new ones since, only reading the *whole* journal shows the loss.
 
         Raises:
             StoreError: the store cannot be read.

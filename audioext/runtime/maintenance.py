@@ -18,7 +18,7 @@ FIRST_PURGE_SECONDS = 600.0
 """The delay of the first purge: after a long downtime, handlers are called for old jobs before those are deleted."""
 PURGE_EVERY_SECONDS = 3_600.0
 UNTOLD_SECONDS = 3_600.0
-"""A job whose handlers came due within this is kept; if they are due for longer, no process may ever call them."""
+"""An ended job whose handlers are overdue for less than this is kept; after that, perhaps no process has them."""
 EARLY_SHARE = 8
 """Orphans are purged early once this process has received an eighth of `delivery_bytes_kept` of them."""
 

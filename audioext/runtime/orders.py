@@ -255,7 +255,8 @@ def refuse_other(order: Order, ref: str, held: Order) -> None:
             return
     if differing:
         names = f"{' and '.join(differing)} {'differs' if len(differing) == 1 else 'differ'}"
-        message = f"{shown(order.key)} has job {ref} already, which was for another request ({names}): use another key"
+        owner = f"job {ref} already" if ref else "a submit under way"
+        message = f"{shown(order.key)} has {owner}, which was for another request ({names}): use another key"
         raise KeyConflictError([Problem("key", message)], ref=ref)
 
 

@@ -117,7 +117,7 @@ class Recoveries:
         raise DownloadError([f"the recovery of its files {how}: {recovery.problem}"])
 
     def _begins(self, recovery: Recovery | None, *, by_hand: bool) -> bool:
-        """Return whether to begin a new recovery: never while one is running, and automatically only once."""
+        """Return whether to begin a new recovery: never while one is running, and after a failed one only *by_hand*."""
         if recovery is None or recovery.verdict is Verdict.REFUSED:
             return True
         if recovery.verdict is Verdict.OPEN:

@@ -83,15 +83,14 @@ class Submitter:
         """Submit *request* in a task that survives the caller's cancellation; concurrent calls with one key share it.
 
         The outcome of the POST may be unknown, but the job is never lost. *problems* are those found so far. Raises
-        what `Client.submit` does: RateLimitError if there was no room in time, and SubmitUnknownError if closing the
-        client cut off the POST.
+        what `Client.submit` does.
         """
         order = await draw_up(request, problems, self.providers, self.sources, **options)
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Job] = loop.create_future()
         if (sharing := self._by_key.get(order.key)) is not None:
             self.sources.release(order.request)  # the first call's file is sent
-            refuse_other(order, "under way", sharing[0])
+            refuse_other(order, "", sharing[0])
             sharing[1].append(waiter)
         elif self._closing.is_set():  # a task cancelled before its first step would never resolve the waiter
             self.sources.release(order.request)

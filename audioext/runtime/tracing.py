@@ -19,7 +19,7 @@ API = "opentelemetry.trace"
 """Spans are collected only if the program has loaded this module; we never load it first."""
 _NO_SPAN = nullcontext()
 Kind = Literal["CLIENT", "CONSUMER", "INTERNAL"]
-"""The names of OpenTelemetry's span kinds."""
+"""OpenTelemetry's names of the span kinds that we use."""
 
 
 def span(name: str, record: Record | None = None, *, kind: Kind = "INTERNAL") -> AbstractContextManager[object]:

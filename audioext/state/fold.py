@@ -43,7 +43,7 @@ MAX_WORDS = 20
 """How many unknown stage words a record keeps, for people to read."""
 LONGEST_WORD = 200
 
-_NO_TRACK = Failed(reason=FailureReason.GENERATION, message="it is said to be done, without a track", is_doubtful=True)
+_NO_TRACK = Failed(reason=FailureReason.GENERATION, message="it is reported as done, without a track", is_doubtful=True)
 _SUBMITTED, _TEXT, _FIRST, _COMPLETE = Stage  # looking up an enum member takes 0.1 µs on Python 3.11
 _SOURCE_OF: dict[Seen, Source] = {"answer": "poll", "webhook": "webhook", "poll": "poll"}
 _BY_TIME_AND_ID = attrgetter("entry.at", "entry.id")

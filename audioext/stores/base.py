@@ -212,8 +212,8 @@ class Store(Protocol):
         The most overdue come first; *providers* restricts them. A claim on polls moves `poll_at` to *until*. A claim on
         handlers leaves `handle_at` as it is and holds the job until *until*, unless it is released earlier: other
         appends neither end nor double it. If the claiming process dies or is cancelled, the job is due again at
-        *until*. Work due later than *latest* is claimed as well, since it was scheduled by a clock that was ahead; but
-        a hold counts until it ends more than `LONGEST_HOLD_SECONDS` after *latest*.
+        *until*. Work due later than *latest* is claimed as well, since it was scheduled by a clock that was ahead. A
+        hold is ignored for the same reason if it ends more than `LONGEST_HOLD_SECONDS` after *latest*.
         """
         ...
 
@@ -256,7 +256,7 @@ class Store(Protocol):
 
         It also deletes orphans until the bodies of the rest have at most *delivery_bytes_kept* bytes, and more closed
         jobs until at most *deliveries_kept* webhooks are left. The jobs whose last entry is oldest go first. A job
-        stays if its handlers can be claimed, or are held, at *untold_before* or later.
+        stays if its handlers become due, or a hold on them ends, at *untold_before* or later; orphans never stay.
         """
         ...
 

@@ -40,8 +40,8 @@ KEPT_BYTES = 4_096
 """Kept of a body whose signature was refused. Sixteen times as much is kept of an unreadable body, so that a later
 release may read it."""
 Confirm = Literal["never", "unsigned", "always"]
-"""Which webhooks are only trusted for their task id, and confirmed by a status call: none, those of APIs without a
-signature, or all."""
+"""Which webhooks are only trusted for their task id, and confirmed by a status call: none, those whose signature is not
+checked, or all."""
 
 _ENDS: Mapping[int, WebhookEnd] = {400: "unreadable", 503: "put_off"}
 """How a refused webhook is counted, by status. All others count as "refused": a stranger's, or another task's."""
@@ -103,7 +103,7 @@ class Inbox:
         """Take one webhook and return the HTTP status to answer; a bad webhook never raises.
 
         200 applied, repeated, already final or orphan; 400 malformed; 401 not authentic; 404 no such route;
-        413 too big; 503 the store is down or the client is not open, please retry.
+        413 too big; 415 unsupported compression; 503 the store is down or the client is not open, please retry.
 
         Raises:
             ConfigError: *hook* is not a `Webhook`, or its path, body or time has an unusable type. Text is encoded.

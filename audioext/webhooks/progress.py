@@ -37,7 +37,7 @@ _SHOWN = ("title", "audio_url", "stream_url", "image_url", "duration")
 
 @define(kw_only=True, eq=False, repr=False)
 class Watching:
-    """Streams the stages of a job to anyone with its link; requests, notes and provider ids are left out."""
+    """Streams the stages of a job to anyone with its link; the request, `meta` and the provider's ids are left out."""
 
     find: Callable[[str], Awaitable[HeldJob]]
     handle: Callable[[HeldJob], Job]
@@ -56,7 +56,7 @@ class Watching:
         return public_url.with_path(path, encoded=True)
 
     async def admit(self, ref: str, token: str) -> Job | int:
-        """Return the job of a link, or a status: 404 for a link that is not ours, 503 if the store is down or full."""
+        """Return the job of a link, or a status: 404 if it is not ours, 503 for a store outage or too many watchers."""
         if not signing.tag_matches(self.secrets(), _NAME, ref, token):
             return 404
         try:

@@ -30,10 +30,10 @@ MAX_CONNECTIONS = 512
 MAX_BACKLOG = 64
 """Connections waiting to be accepted: asyncio accepts a whole backlog at once, before the oldest can be closed."""
 LINGERING_SECONDS = 0.5
-"""How long the rest of a refused body is read, so that the sender can read the reply; how long a connection that is
-closed to make room may take to read its reply."""
+"""How long the rest of a refused body is read, so that the sender can read the reply; how long the peer of a
+connection that is closed to make room may take to read its reply."""
 TAIL_SECONDS = 30.0
-"""How long a connection that is closed for silence may take to read the end of its reply."""
+"""How long the peer of a connection that is closed for silence may take to read the end of its reply."""
 LONGEST_COMPLAINT = 200
 
 

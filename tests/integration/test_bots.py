@@ -229,7 +229,7 @@ async def test_a_job_that_never_ends_says_so(open_bot: Open) -> None:
     await bot.says("In the queue")
     for _ in range(5):
         await bot.clock.advance(30)
-    await bot.says("No word of it for too long")
+    await bot.says("Nothing has arrived for too long")
 
 
 # --- submits --------------------------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ async def test_a_result_is_a_value_that_can_be_copied_and_pickled(sandbox: Sandb
         await pickle.loads(pickle.dumps(song)).tracks[0].read()  # noqa: S301 - as above
     with pytest.raises(ax.ConfigError, match=r"or was pickled, so it has no job"):
         pickle.loads(pickle.dumps(event)).job  # noqa: S301, B018 - as above; it is asked for
-    with pytest.raises(TypeError, match=r"keep its ref, by which `client\.job\(ref\)` finds it"):
+    with pytest.raises(TypeError, match=r"pass on its ref, and call `client\.job\(ref\)` there"):
         pickle.dumps(job)
 
 

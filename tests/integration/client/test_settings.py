@@ -242,7 +242,7 @@ async def test_what_cannot_be_told_of_progress_is_refused(progress: Any) -> None
     song = ax.Song(ref="r", provider="kie", task_id=None, tracks=())
     async with ax.Client(ax.Kie("key")) as client:
         for call in (client.extend(audio_id="a", model="V5", progress=progress), song.save(progress=progress)):
-            with pytest.raises(ax.RequestError, match=r"progress: must be a function that is called and not awaited"):
+            with pytest.raises(ax.RequestError, match=r"progress: must be a plain function"):
                 await call
 
 
