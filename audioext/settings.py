@@ -1,4 +1,4 @@
-"""Settings from outside the code: the environment takes precedence over `audioext.toml`, and code over both."""
+"""Settings from outside the code: the environment takes precedence over `audioext.toml`, and code over both.
 
 A key of the file is the variable's name in lower case, with a table for each vendor: `[kie] api_key` is `KIE_API_KEY`.
 A secret may be in a file of its own, as Docker and Kubernetes mount it: `KIE_API_KEY_FILE`.
