@@ -16,7 +16,7 @@ def main() -> None:
     """Run the command in `sys.argv` and exit with its code; `audioext --help` lists the codes."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
-    gc.set_threshold(50_000)  # imports create long-lived objects: a sixth of their time went into collections
+    gc.set_threshold(50_000)  # by default, collections take a sixth of a short command's CPU time
     try:
         from audioext.cli.app import run  # noqa: PLC0415 - its packages are an extra
 

@@ -222,8 +222,7 @@ class Fetch:
 
     def _resume(self, response: aiohttp.ClientResponse) -> int:
         start, total = _range(response)
-        # Some hosts ignore If-Range, and would mix parts of two versions.
-        is_other = any(response.headers.get(name, known) != known for name, known in self._version.items())
+        is_other = _is_other_version(self._version, response.headers)  # some hosts ignore If-Range
         is_next = start == self.position and (total is None or self.total in {None, total})
         if response.status == _PARTIAL and is_next and not is_other:
             if total is not None:
@@ -244,6 +243,15 @@ class Fetch:
     def _check_size(self, size: int) -> None:
         if size > self.max_bytes:
             raise BadFileError(f"longer than {self.max_bytes} bytes")
+
+
+def _is_other_version(known: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Return whether two responses have parts of different files: by strong ETags if both have one, else by time."""
+    tags = known.get("ETag", ""), now.get("ETag", "")
+    if all(tag.startswith('"') for tag in tags):
+        return tags[0] != tags[1]
+    changed_at = known.get("Last-Modified")
+    return changed_at is not None and now.get("Last-Modified", changed_at) != changed_at
 
 
 def _target(url: URL, location: str) -> URL:

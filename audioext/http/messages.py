@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
 
 from attrs import field, frozen
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from audioext.errors import printable
+from audioext.errors import ConfigError, printable
 from audioext.http.signing import unix_seconds
 from audioext.http.urls import mask
 
@@ -40,11 +39,13 @@ def _as_given(value: Headers | Iterable[tuple[object, object]]) -> CIMultiDictPr
     """Like `_headers`, for the forms that frameworks use: bytes, pairs, lists of values, and values of other types."""
     if type(value) is CIMultiDictProxy:
         return value
-    found = CIMultiDict[str]()
-    pairs: Any = value or ()
-    for name, given in pairs.items() if hasattr(pairs, "items") else pairs:
-        for each in given if isinstance(given, (list, tuple)) else (given,):
-            found.add(_text(name), _text(each))
+    found, pairs = CIMultiDict[str](), value or ()
+    try:
+        for name, given in pairs.items() if isinstance(pairs, Mapping) else pairs:
+            for each in given if isinstance(given, (list, tuple)) else (given,):
+                found.add(_text(name), _text(each))
+    except (TypeError, ValueError) as error:
+        raise ConfigError("headers must be a mapping, or pairs of a name and a value") from error
     return CIMultiDictProxy(found)
 
 

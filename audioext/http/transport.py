@@ -35,6 +35,7 @@ CONNECT_ATTEMPTS = 3
 CONNECT_BACKOFF_SECONDS = 0.5
 
 _CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+_NO_PROXY = URL("http://direct.invalid")
 _UNQUOTED = frozenset('"\x7f').union(map(chr, range(32)))
 """Characters that would end or break a quoted file name."""
 
@@ -87,7 +88,7 @@ class Transport:
     def proxies(self) -> frozenset[tuple[str | None, int | None]]:
         """Return the hosts and ports of the environment's proxies, or none without `trust_env`."""
         found = _proxies_of_environment() if self.trust_env else {}
-        return frozenset((url.raw_host, url.port) for url in found.values() if url is not None)
+        return frozenset((url.raw_host, url.port) for url in found.values() if url is not None and url.host)
 
     def is_proxied(self, url: URL) -> bool:
         """Say whether the user's own session reaches *url* through a proxy of the environment."""
@@ -95,8 +96,15 @@ class Transport:
             return False
         return not proxy_bypass(url.raw_host or "")
 
-    def _has_lost_its_proxy(self) -> bool:
-        return (self.trust_env if self.given is None else self.given.trust_env) and lacks_proxy() is not None
+    def _check_proxy(self, url: URL) -> None:
+        """Raise NotSentError if *url* would be reached through an unusable proxy of the environment."""
+        if not (self.trust_env if self.given is None else self.given.trust_env):
+            return
+        proxies = _proxies_of_environment()
+        proxy = proxies.get(url.scheme, _NO_PROXY)
+        is_usable = proxy is not None and proxy.host and proxy.scheme in {"http", "https"}
+        if None in proxies.values() or not (is_usable or proxy_bypass(url.raw_host or "")):
+            raise NotSentError(f"no call can go to {url.host}: its proxy has no usable address; nothing was sent")
 
     def _make_session(self, resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -124,6 +132,7 @@ class Transport:
             NotSentError: there was no connection, the file cannot be read, or we are closed; nothing was sent.
             MaybeSentError: the request may have arrived, but no complete response came.
         """
+        self._check_proxy(request.url)
         for attempt in range(1, CONNECT_ATTEMPTS + 1):
             try:
                 if not request.parts:
@@ -137,17 +146,14 @@ class Transport:
                     message = f"no connection to {request.url.host}: {error}{offline(error)}; nothing was sent"
                     raise NotSentError(message) from error
                 await asyncio.sleep(CONNECT_BACKOFF_SECONDS * 2 ** (attempt - 1))
-            except ValueError as error:  # its text may contain a password
-                if isinstance(error, aiohttp.InvalidURL) or self._has_lost_its_proxy():
-                    why = f"no call can go to {request.url.host}: its proxy has no address"
-                elif aiohttp.hdrs.AUTHORIZATION.lower() in str(error).lower():
-                    why = f"a netrc file or session= has another password for {request.url.host}"
-                else:
-                    raise
-                raise NotSentError(f"{why}; nothing was sent") from error
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 message = f"no complete answer from {request.url.host}: {type(error).__name__} {error}".rstrip()
                 raise MaybeSentError(message) from error
+            except ValueError as error:  # its text may contain a password
+                if aiohttp.hdrs.AUTHORIZATION.lower() not in str(error).lower():
+                    raise
+                message = f"a netrc file or session= has another password for {request.url.host}; nothing was sent"
+                raise NotSentError(message) from error
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
 
     async def _call(
@@ -186,20 +192,19 @@ class Transport:
 
 
 def lacks_proxy() -> str | None:
-    """Return what is wrong with the environment's proxies, or `None`: with an unusable one every call would fail."""
+    """Return a complaint if an address of the environment's proxies cannot be parsed: then aiohttp makes no call."""
     wrong = sorted(f"{scheme}_proxy" for scheme, url in _proxies_of_environment().items() if url is None)
     return f"needs a proxy like http://127.0.0.1:3128 in {' and '.join(wrong)}" if wrong else None
 
 
 def _proxies_of_environment() -> dict[str, URL | None]:
-    """Return the environment's http and https proxies by scheme; `None` stands for an unusable address."""
+    """Return the environment's proxies by scheme, as aiohttp reads them; `None` for one that cannot be parsed."""
     found: dict[str, URL | None] = {}
-    for scheme in {"http", "https"} & getproxies().keys():
+    for scheme in {"http", "https", "ws", "wss"} & getproxies().keys():
         try:
-            url = URL(getproxies()[scheme])
+            found[scheme] = URL(getproxies()[scheme])
         except ValueError:
-            url = URL()
-        found[scheme] = url if url.host and url.scheme in {"http", "https"} else None
+            found[scheme] = None
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from attrs import frozen
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.webhooks.endpoint import Endpoint, Reply
@@ -74,7 +74,8 @@ class AsgiReceiver:
             await _send(await self.endpoint.get(scope["method"], path), receive, send)
             return
         given = scope.get("headers") or ()
-        headers = CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in given)
+        pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in given)
+        headers = CIMultiDictProxy(CIMultiDict(pairs))
         read = partial(_read_body, self.endpoint, receive, headers.get("Content-Length", ""))
         status = await self.endpoint.take(path, headers, read, is_packed=True, is_guarded=True)
         await _send(self.endpoint.answer(status), receive, send)

@@ -151,14 +151,33 @@ async def test_what_is_no_proxy_sends_nothing(text: str, api: Api, monkeypatch: 
     monkeypatch.setenv("FTP_PROXY", text)  # by which no call goes
     async with ax.Client(api.provider(), trust_env=True) as client:
         monkeypatch.setenv("HTTP_PROXY", text)
-        with pytest.raises(ax.ConfigError, match=r"trust_env needs a proxy like .* in http_proxy$"):
-            ax.Client(api.provider(), trust_env=True)
-        if "socks" not in text:
-            with pytest.raises(ax.ProviderDownError, match="its proxy has no address; nothing was sent") as refused:
-                await client.extend(audio_id="x", model="V5")
-            assert "secret" not in str(refused.value)
+        with pytest.raises(ax.ProviderDownError, match="its proxy has no usable address; nothing was sent") as refused:
+            await client.extend(audio_id="x", model="V5")
 
+    assert "secret" not in str(refused.value)
     assert [] == api.posts
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "HTTPS_PROXY", "WS_PROXY"])
+def test_a_proxy_that_cannot_be_parsed_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such an address would make every call fail, since aiohttp reads all proxies for each call."""
+    monkeypatch.setenv(name, "http://[")
+    with pytest.raises(ax.ConfigError, match=rf"trust_env needs a proxy like .* in {name.lower()}$"):
+        ax.Client(ax.Kie("key"), trust_env=True)
+
+
+async def test_only_the_proxy_of_the_calls_own_scheme_must_be_usable(
+    api: Api, open_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy for other schemes, or one that `NO_PROXY` excludes, keeps no call back."""
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://10.0.0.1")
+    client = await open_client(trust_env=True)
+    await client.extend(audio_id="x", model="V5")
+    monkeypatch.setenv("HTTP_PROXY", "127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    await client.extend(audio_id="x", model="V5")
+
+    assert 2 == len(api.posts)
 
 
 async def test_a_netrc_that_would_replace_the_key_is_told(
