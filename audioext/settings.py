@@ -85,7 +85,8 @@ def _read_file(path: Path) -> dict[str, str]:
     for key, value in _flat(document):
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            raise ConfigError(f"{path}: {shown(key)} is not a setting" + (f"; did you mean {near[0]!r}?" if near else ""))
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{path}: {shown(key)} is not a setting{hint}")
         text = _text(f"{path}: {key}", value)
         found[known[key]] = str(path.parent / text) if key.endswith("_file") else text
     is_secret = any(name in SECRETS and (name != "AUDIOEXT_STORE" or "@" in text) for name, text in found.items())

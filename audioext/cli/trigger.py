@@ -51,7 +51,7 @@ class TriggerCommand(LookOptions, Command):
         async with looking_client(self) as client:
             record = (await find_job(client, screen, self.job)).record
             if record.provider != api or URL(record.asked.base_url or "").host not in LOOPBACK_HOSTS:
-                message = f"job {record.ref} was not submitted to {api} at a sandbox: it would keep made-up tracks for ever"
+                message = f"job {record.ref} was not submitted to {api} at a sandbox: it would keep made-up tracks"
                 raise ConfigError(message)
             (callback,) = FORMS[api].callbacks(_made_up(record, STAGES[stage]))
             hook = Webhook(headers={"Content-Type": "application/json"}, body=msgspec.json.encode(callback.body))
