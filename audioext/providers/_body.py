@@ -72,7 +72,7 @@ def _role(key: str) -> str | None:
 
 
 class Body:
-    """A parsed body about a task. Raises DecodeError if it is not an object, or an id or status word has the wrong type.
+    """A parsed body about a task. Raises DecodeError if it is not an object, or an id or status word has a wrong type.
 
     `layers` are its nested objects with their JSON paths, the outermost first, `outer` is the first one by `plain`
     keys, and `problems` are the values that could not be read.
