@@ -1,4 +1,4 @@
-# The commands of a day; `.github/CONTRIBUTING.md` says when to use which. Each is what you would type yourself.
+# Development commands; `.github/CONTRIBUTING.md` says when to use which.
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
@@ -8,17 +8,17 @@ bin := ".venv/bin"
 default:
     @just --list --unsorted
 
-# Make .venv with all that development needs.
+# Create .venv with all development dependencies.
 setup:
     python3 -m venv .venv
     {{ bin }}/python -m pip install --quiet --editable '.[dev]'
 
-# Format, and mend what ruff can mend by itself.
+# Format, and apply ruff's automatic fixes.
 fix:
     {{ bin }}/ruff check --fix
     {{ bin }}/ruff format
 
-# Lint, types and import contracts.
+# Check lint, types and import contracts.
 check:
     {{ bin }}/ruff format --check
     {{ bin }}/ruff check
@@ -27,7 +27,7 @@ check:
     {{ bin }}/python -m pytest --quiet -m types tests/integration/test_guide.py
     {{ bin }}/lint-imports
 
-# Run all tests, or those that ARGS name: just test tests/unit/state -k fold
+# Run all tests, or those given in ARGS: just test tests/unit/state -k fold
 test *ARGS:
     {{ bin }}/python -m pytest --quiet --numprocesses auto {{ ARGS }}
 
@@ -35,22 +35,22 @@ test *ARGS:
 cover:
     {{ bin }}/python -m pytest --quiet --numprocesses auto --cov
 
-# Do all of it in a fresh clone, on every Python that is found.
+# Run all checks in a fresh clone, on every installed Python from 3.11 on.
 ci:
     bash .ci/run
 
-# Kill processes and servers at work, for many minutes.
+# Kill working processes and servers, and check that nothing is lost or paid twice (takes minutes).
 soak *ARGS="tests/processes":
     {{ bin }}/python -m pytest -m soak -s --numprocesses 0 {{ ARGS }}
 
-# Let Hypothesis try twenty times as many cases, for many minutes.
+# Let Hypothesis try fifty times as many cases (takes minutes).
 thorough *ARGS="tests/unit tests/integration tests/security":
     {{ bin }}/python -m pytest --quiet --numprocesses auto --hypothesis-profile=thorough --timeout 1800 -m hypothesis {{ ARGS }}
 
-# Live in simulated universes, in which all goes wrong that can: just simulate --seeds 0-9999 --processes 2
+# Simulate power cuts, partitions and clock steps: just simulate --seeds 0-9999 --processes 2
 simulate *ARGS:
     {{ bin }}/python -m tests.security.simulate {{ ARGS }}
 
-# Measure one thing against a bare peer: just bench webhooks
+# Run one benchmark against a bare peer: just bench webhooks
 bench NAME *ARGS:
     {{ bin }}/python -m tests.bench.{{ NAME }} {{ ARGS }}

@@ -70,7 +70,7 @@ def _warn_of_unknown(given: Iterable[str]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
-            _log.warning("%s is no setting%s", cut(f"{PREFIX}{name}"), hint)
+            _log.warning("%s is not a setting%s", cut(f"{PREFIX}{name}"), hint)
 
 
 def _read_file(path: Path) -> dict[str, str]:
@@ -85,7 +85,8 @@ def _read_file(path: Path) -> dict[str, str]:
     for key, value in _flat(document):
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            raise ConfigError(f"{path}: {shown(key)} is no setting" + (f"; did you mean {near[0]!r}?" if near else ""))
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{path}: {shown(key)} is not a setting{hint}")
         text = _text(f"{path}: {key}", value)
         found[known[key]] = str(path.parent / text) if key.endswith("_file") else text
     is_secret = any(name in SECRETS and (name != "AUDIOEXT_STORE" or "@" in text) for name, text in found.items())

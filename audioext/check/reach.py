@@ -264,6 +264,6 @@ def _broken(url: URL, error: Exception) -> CheckLine:
     if isinstance(error, _CONNECT_ERRORS):
         why = getattr(error, "strerror", None) or type(error).__name__
         advice = "start the receiver (`audioext listen`, or your application), and open the firewall and the tunnel"
-        return failed("webhook", f"nobody answers at {url.host}:{url.port}: {why}", advice)
+        return failed("webhook", f"no server answers at {url.host}:{url.port}: {why}", advice)
     seen = f"{url} closed the connection without an answer: {type(error).__name__}"
     return failed("webhook", seen, "see the log of the proxy, the tunnel or the receiver")

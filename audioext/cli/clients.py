@@ -38,7 +38,7 @@ def read_source(source: str, *, ids: bool) -> dict[str, object]:
     """Return the request field that SOURCE means: an existing file, else a URL of any scheme, else a track id.
 
     A text that looks like a path (a slash, a suffix, a folder's name) is a file even if none exists, so that a
-    misspelt name is reported and not sent as an id. Without *ids*, anything that is no URL is a file.
+    misspelt name is reported and not sent as an id. Without *ids*, anything that is not a URL is a file.
     """
     try:
         path = Path(source).expanduser()

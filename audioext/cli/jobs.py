@@ -203,7 +203,7 @@ async def _post(url: URL, delivery: Delivery) -> int:
         ):
             return response.status
     except (aiohttp.ClientError, TimeoutError) as error:
-        message = f"nobody answers at {url.origin()}: {type(error).__name__}"
+        message = f"no server answers at {url.origin()}: {type(error).__name__}"
         raise ConfigError(message) from None  # the cause may quote the URL, which has the tag
 
 

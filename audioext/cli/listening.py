@@ -272,7 +272,7 @@ async def open_forwarder(to: str, secret: str | None) -> AsyncGenerator[Forwarde
     """Yield a `Forwarder` that posts to the app at *to*, signing with *secret*.
 
     Raises:
-        ConfigError: *to* is no http(s) URL, or *secret* is missing or malformed.
+        ConfigError: *to* is not an http(s) URL, or *secret* is missing or malformed.
     """
     url = URL(to)
     if url.scheme not in {"http", "https"} or not url.host:

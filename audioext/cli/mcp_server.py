@@ -192,7 +192,7 @@ class AgentServer(MCPServer[object]):
             known = {tool.name: tool.input_schema["properties"] for tool in await self.list_tools()}
             unknown = [each for each in arguments if each not in known.get(name, arguments)]
             if unknown:  # the SDK would drop them and submit the rest
-                raise RequestError([Problem(each, f"is no argument of {name}") for each in unknown])
+                raise RequestError([Problem(each, f"is not an argument of {name}") for each in unknown])
             return await super().call_tool(name, arguments, context)
         except AudioextError as error:
             return error_result(error)

@@ -69,7 +69,7 @@ class SandboxCommand(PlayOptions, Command):
             raise ConfigError(message) from error
 
     def _described(self, sandbox: Sandbox) -> str:
-        # The default key is no secret; a given key may be used elsewhere, so it is not shown.
+        # The default key is not secret; a given key may be used elsewhere, so it is not shown.
         key = sandbox.api_key if self.api_key is None else "…"
         command = f"{program()} extend {sandbox.track_ids[0]} --base-url {sandbox.bases['kie']} --poll-every 1"
         fields = "--model V5 --continue-at 60 --prompt more --style Piano --title 'Part 2'"

@@ -47,11 +47,11 @@ class TriggerCommand(LookOptions, Command):
         api, _, stage = self.event.partition(".")
         if api not in FORMS or stage not in STAGES:
             known = f"one of {', '.join(FORMS)}, a dot, and one of {', '.join(STAGES)}"
-            raise ConfigError(f"{self.event!r:.80} is no event; write {known}")
+            raise ConfigError(f"{self.event!r:.80} is not an event; write {known}")
         async with looking_client(self) as client:
             record = (await find_job(client, screen, self.job)).record
             if record.provider != api or URL(record.asked.base_url or "").host not in LOOPBACK_HOSTS:
-                message = f"job {record.ref} is no job of {api} at a sandbox: made-up tracks would stay in it for ever"
+                message = f"job {record.ref} was not submitted to {api} at a sandbox: it would keep made-up tracks"
                 raise ConfigError(message)
             (callback,) = FORMS[api].callbacks(_made_up(record, STAGES[stage]))
             hook = Webhook(headers={"Content-Type": "application/json"}, body=msgspec.json.encode(callback.body))

@@ -54,7 +54,7 @@ def callback_url(public_url: URL, secret: bytes, provider: str, ref: str) -> URL
 
 
 def read_callback(path: str) -> Route:
-    """Return the route in the last three segments of *path*, or raise WebhookError (404) if it is no callback path."""
+    """Return the route in the last three segments of *path*; raise WebhookError (404) if there is none."""
     found = _CALLBACK.search(path.partition("?")[0])
     if found is None:
         raise WebhookError("no such route", http_status=404)

@@ -72,7 +72,7 @@ def _role(key: str) -> str | None:
 
 
 class Body:
-    """A parsed body about a task. Raises DecodeError if it is no object, or an id or status word has the wrong type.
+    """A parsed body about a task. Raises DecodeError if it is not an object, or an id or status word has a wrong type.
 
     `layers` are its nested objects with their JSON paths, the outermost first, `outer` is the first one by `plain`
     keys, and `problems` are the values that could not be read.
@@ -125,7 +125,7 @@ class Body:
         return speaks
 
     def _open(self, raw: object, path: str) -> object:
-        """Decode *raw* if it is JSON text, unwrap a list of one object that is no track, and make objects layers."""
+        """Decode *raw* if it is JSON text, unwrap a list of one object that is not a track, and make objects layers."""
         item = opened(raw)
         only = opened(item[0]) if isinstance(item, list) and len(item) == 1 else None
         if isinstance(only, dict) and not _names_a_track(only):

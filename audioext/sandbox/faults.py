@@ -88,15 +88,15 @@ class Fault:
         """Read one fault from its text.
 
         Raises:
-            FaultError: The text is no fault.
+            FaultError: The text is not a fault.
         """
         match = _FORM.fullmatch(text.strip())
         if match is None or match["kind"] not in set(FaultKind):
-            raise FaultError(f"{text!r} is no fault; the faults are {', '.join(FaultKind)}")
+            raise FaultError(f"{text!r} is not a fault; the faults are {', '.join(FaultKind)}")
         form, pattern = _ARGUMENTS.get(FaultKind(match["kind"]), ("", ""))
         argument = re.fullmatch(pattern, match["argument"] or "", re.ASCII)
         if argument is None or match["argument"] == "":
-            raise FaultError(f"{text!r} is no fault; write {match['kind']}{form}")
+            raise FaultError(f"{text!r} is not a fault; write {match['kind']}{form}")
         words = {**match.groupdict(), **argument.groupdict(), "argument": None}
         return cls(**{name: word for name, word in words.items() if word is not None})
 

@@ -120,7 +120,7 @@ class TaskStage(enum.IntEnum):
         """Return the stages of these words, without words all stages; raises ValueError for an unknown word."""
         by_word = {stage.word: stage for stage in cls}
         if unknown := [word for word in words if word not in by_word]:
-            raise ValueError(f"{unknown[0]!r} is no stage; the stages are {', '.join(by_word)}")
+            raise ValueError(f"{unknown[0]!r} is not a stage; the stages are {', '.join(by_word)}")
         return [by_word[word] for word in words or by_word]
 
 

@@ -98,7 +98,7 @@ class State(SandboxSettings):
         A submit with the fault `callback_before_response` is not answered until then either.
 
         Raises:
-            ValueError: One is no stage; then none is held.
+            ValueError: One of them is not a stage; then none is held.
         """
         for stage in TaskStage.named(*stages):
             self._gates[stage].clear()
@@ -108,7 +108,7 @@ class State(SandboxSettings):
         """Let the tasks go on that are held before these stages; without arguments, before any stage.
 
         Raises:
-            ValueError: One is no stage; then none is released.
+            ValueError: One of them is not a stage; then none is released.
         """
         for stage in TaskStage.named(*stages):
             self._gates[stage].set()
@@ -122,7 +122,7 @@ class State(SandboxSettings):
         A fault with its own title or times keeps them.
 
         Raises:
-            FaultError: A text is no fault; then none is added.
+            FaultError: A text is not a fault; then none is added.
         """
         self._script += [
             evolve(

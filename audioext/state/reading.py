@@ -31,7 +31,7 @@ class Handled:
     is_over: bool = True
     """Whether the handler is not called again for this topic."""
     wait: float = 0.0
-    """How long (seconds) the handler asked to wait, which is no failure."""
+    """How long (seconds) the handler asked to wait, which is not a failure."""
     waits: int = 0
     """The number of this wait of the handler, from 1; 0 if it did not ask for one."""
 

@@ -97,7 +97,7 @@ async def test_loop(audioext_client):
     result = project.test(code, *AUTO)
 
     result.assert_outcomes(passed=2, errors=4)
-    lines = ("*'duplicated' is no fault; the faults are duplicate,*", "*takes texts*", "*by name*", "*'fast'*Settings*")
+    lines = ("*'duplicated' is not a fault; the faults are *", "*takes texts*", "*by name*", "*'fast'*Settings*")
     result.stdout.fnmatch_lines(lines)
 
 

@@ -41,7 +41,7 @@ async def find_ok(url: URL) -> list[ax.CheckLine]:
     reach = Reach(url=url, secret=SECRET, clock=ax.Clock(), is_local=True, limit=10.0)
     lines = await reach.look()
     async with asyncio.timeout(START_SECONDS):
-        while "nobody answers" in str(lines):
+        while "no server answers" in str(lines):
             await asyncio.sleep(0.05)
             lines = await reach.look()
     return lines

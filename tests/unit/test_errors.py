@@ -1,4 +1,4 @@
-"""Errors: each can be handed from process to process, as pools of workers do, with all that it knows."""
+"""Errors can be copied and pickled, as process pools do, without losing anything."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from audioext.errors import AudioextError, KeyConflictError, Problem
 )
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])  # noqa: S301 - our own
 def test_an_error_is_the_same_elsewhere(error: Exception, again: Callable[[Exception], Exception]) -> None:
-    """Its kind, its text, its facts and its notes come along."""
+    """A copied or unpickled error has the same type, text, attributes and notes."""
     error.add_note("seen in a worker")
 
     same = again(error)

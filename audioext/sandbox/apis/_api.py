@@ -216,7 +216,7 @@ async def read_json_object(request: web.Request) -> Mapping[str, object]:
 async def read_form(request: web.Request, library: Library, file_name: str) -> Form:
     """Read a multipart form, in constant memory; parts come in any order, the first file of that name is kept.
 
-    Raises Refusal if the body is no form, or a file is too big.
+    Raises Refusal if the body is not a form, or a file is too big.
     """
     if request.content_type != "multipart/form-data":
         raise Refusal(Cause.INVALID, "Content-Type must be multipart/form-data")

@@ -1,10 +1,10 @@
 "use strict";
-// What strangers wrote (titles, messages, links) only ever becomes text, or a link that is http or https.
+// Untrusted values (titles, messages, links) are only inserted as text, or as http(s) links.
 
 const STAGES = ["submitted", "text", "first", "complete"];
 const byId = (id) => document.getElementById(id);
 const jobs = new Map(); // ref -> { row, item }
-const isSandbox = document.body.dataset.kind === "sandbox"; // then rows are its tasks, and deliveries what it sent
+const isSandbox = document.body.dataset.kind === "sandbox"; // rows are then its tasks, and deliveries the webhooks that it sent
 const body = make("pre", { hidden: true, tabindex: "0", role: "region", "aria-label": "The body of the delivery" });
 let chosen = "";
 
@@ -31,9 +31,9 @@ function ago(iso) {
 
 async function ask(path, options = {}) {
   const response = await fetch(path, { headers: { "X-Audioext": "page" }, ...options });
-  if (response.status === 401) throw new Error("this page has no token any more: open the printed link again");
+  if (response.status === 401) throw new Error("the token of this page is no longer accepted: open the printed link again");
   const answer = await response.json();
-  if (!response.ok) throw new Error(answer.problem || `it was answered with ${response.status}`);
+  if (!response.ok) throw new Error(answer.problem || `the server answered ${response.status}`);
   return answer;
 }
 
@@ -120,7 +120,7 @@ async function show() {
   }
   if (ref !== chosen) return;
   const playing = byId("job").dataset.ref === ref && [...byId("job").querySelectorAll("audio")].some((one) => !one.paused);
-  if (playing) { // nobody's music is cut off by news: the rest is brought up to date when it ends
+  if (playing) { // an update must not stop the audio: show it when the audio ends
     byId("job").querySelector("audio").addEventListener("ended", show, { once: true });
     return;
   }
@@ -173,7 +173,7 @@ function track(one, index) {
     make("div", {},
       make("strong", {}, title), make("small", {}, length),
       one.failure ? make("p", { class: "problem" }, one.failure) : null,
-      sound ? make("audio", { controls: true, preload: "none", src: sound, "aria-label": `${title}, track ${index + 1}` }) : make("p", { class: "hint" }, "nothing to play yet")));
+      sound ? make("audio", { controls: true, preload: "none", src: sound, "aria-label": `${title}, track ${index + 1}` }) : make("p", { class: "hint" }, "no audio yet")));
 }
 
 function table(title, heads, rows) {
@@ -200,7 +200,7 @@ function deliveries(list) {
     const when = new Date(one.received_at).toLocaleTimeString();
     return [when, one.verdict, `${one.bytes} B`, one.note, make("span", {}, look, " ", isSandbox ? "" : again)];
   });
-  const heads = isSandbox ? ["sent", "answer", "size", "webhook", "look"] : ["received", "verdict", "size", "note", "look"];
+  const heads = isSandbox ? ["sent", "answer", "size", "webhook", "actions"] : ["received", "verdict", "size", "note", "actions"];
   const found = table(isSandbox ? "Webhooks" : "Deliveries", heads, rows);
   return found.length ? [...found, body] : [];
 }
@@ -214,7 +214,7 @@ function pretty(text) {
 }
 
 async function run(button, work) {
-  if (button.getAttribute("aria-busy")) return; // disabled, it would lose the focus
+  if (button.getAttribute("aria-busy")) return; // a disabled button would lose the focus
   button.setAttribute("aria-busy", "true");
   try {
     await work();
@@ -241,7 +241,7 @@ function listen() {
   const events = new EventSource("events");
   events.addEventListener("open", () => {
     live("live", "on");
-    load().catch((error) => live(error.message, "off")); // something may have been missed
+    load().catch((error) => live(error.message, "off")); // events may have been missed while disconnected
   });
   events.addEventListener("error", () => live("the connection was lost; trying again", "off"));
   events.addEventListener("again", () => Promise.all([load(), health()]).catch((error) => live(error.message, "off")));
@@ -256,7 +256,7 @@ function listen() {
   });
 }
 
-// --- what a sandbox plays ------------------------------------------------------------------------------
+// --- sandbox controls ----------------------------------------------------------------------------------
 
 function control() {
   byId("jobs-title").firstElementChild.textContent = "Tasks";
@@ -283,12 +283,12 @@ function control() {
 
 function playing(now) {
   for (const box of byId("held").querySelectorAll("input")) box.checked = now.held.includes(box.value);
-  byId("playing").textContent = now.faults.length ? `in force: ${now.faults.join(", ")}` : "no faults";
+  byId("playing").textContent = now.faults.length ? `active: ${now.faults.join(", ")}` : "no faults";
 }
 
 async function health() {
   const found = await ask("health");
-  const words = [...(found.problem ? [`the store is away: ${found.problem}`] : []), ...found.warnings];
+  const words = [...(found.problem ? [`the store is down: ${found.problem}`] : []), ...found.warnings];
   byId("warnings").replaceChildren(...words.map((one) => make("li", {}, one)));
   byId("warnings").hidden = !words.length;
   if (isSandbox) playing(found);
@@ -307,7 +307,7 @@ byId("jobs").addEventListener("keydown", (event) => {
   const next = buttons[buttons.indexOf(document.activeElement) + step];
   if (next) next.focus();
 });
-byId("job").addEventListener("keydown", (event) => { // back to the list, where there may be 1,000 rows
+byId("job").addEventListener("keydown", (event) => { // return to the chosen row: the list may have 1,000
   if (event.key === "Escape") jobs.get(chosen)?.item.querySelector(".job").focus();
 });
 setInterval(() => {

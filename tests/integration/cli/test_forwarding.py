@@ -242,10 +242,10 @@ async def test_only_a_sandboxs_job_is_played_by_hand(invoke: Invoke, unused_tcp_
             await client.extend(audio_id=TRACK, model="V5")
         (job,) = [each async for each in client.jobs()]
     for event, words in (
-        ("kie.never", "'kie.never' is no event"),
-        ("vidgo.first", "is no event"),
-        ("sunoapi.first", "is no job of sunoapi at a sandbox"),
-        ("kie.first", "is no job of kie at a sandbox"),
+        ("kie.never", "'kie.never' is not an event"),
+        ("vidgo.first", "is not an event"),
+        ("sunoapi.first", "was not submitted to sunoapi at a sandbox"),
+        ("kie.first", "was not submitted to kie at a sandbox"),
     ):
         ended = await aside(invoke, "trigger", event, "--job", job.ref, *STORE)
         assert 2 == ended.code

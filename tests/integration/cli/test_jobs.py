@@ -366,7 +366,7 @@ async def test_replay_to_a_receiver_posts_it_there(invoke: Invoke) -> None:
 
     assert (0, 3, 2) == (posted.code, refused.code, lost.code)
     assert "was answered with 401" in refused.err
-    assert "nobody answers at http://127.0.0.1:9" in lost.err
+    assert "no server answers at http://127.0.0.1:9" in lost.err
     assert [] == re.findall(r"/[0-9a-z]{24}/[\w-]{43}", posted.out + refused.err + lost.err)
 
 

@@ -63,7 +63,7 @@ def test_a_broken_file_is_said_and_help_works_all_the_same(invoke: Invoke, folde
     in_json = invoke("jobs", "--json")
 
     assert (2, 2) == (refused.code, in_json.code)
-    assert "audioext.toml: 'publicurl' is no setting; did you mean 'public_url'?" in refused.err
+    assert "audioext.toml: 'publicurl' is not a setting; did you mean 'public_url'?" in refused.err
     assert "did you mean" in in_json.json["error"]["message"]
     assert 0 == invoke("--help").code
 

@@ -296,7 +296,7 @@ async def test_where_no_webhook_can_come_the_status_is_asked_for(capsys: pytest.
                 await watch(OpenClient(client=client, provider=provider, screen=screen), job, patience=0.05)
 
     assert Stage.COMPLETE is job.stage
-    assert "no webhook has come so far: nobody answers at 127.0.0.1:1: " in capsys.readouterr().err
+    assert "no webhook has come so far: no server answers at 127.0.0.1:1: " in capsys.readouterr().err
 
 
 async def test_a_wait_that_only_takes_long_says_so_and_waits(capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,7 +177,7 @@ async def test_nobody_there_is_found(sandbox: Sandbox) -> None:
             await ax.Client(kie(sandbox), public_url=f"http://127.0.0.1:{port}", listen=None).check(), "webhook"
         )
 
-    assert "nobody answers at 127.0.0.1:" in silent.seen
+    assert "no server answers at 127.0.0.1:" in silent.seen
     assert "closed the connection without an answer" in rude.seen
 
 

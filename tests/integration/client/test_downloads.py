@@ -110,7 +110,7 @@ async def test_all_redirects_are_followed_to_another_host(status: int, host: Hos
 
 
 async def test_a_cookie_of_a_redirect_goes_back_to_its_host_alone(host: Host, tmp_path: Path) -> None:
-    """Some hosts set one on the way to a file and refuse who does not bring it; the next call begins without."""
+    """A cookie set by a redirect is sent only to the host that set it, and is forgotten after the download."""
     named, rules = host.url.replace("127.0.0.1", "localhost"), LinkRules(opened=frozenset(hosts_of_api(URL(host.url))))
     link = host.put("/1.mp3", gives(b"", status=302, Location="/2.mp3", Set_Cookie="pass=1; Path=/"))
     host.put("/2.mp3", gives(b"", status=302, Location=f"{named}/3.mp3"))
@@ -152,7 +152,7 @@ async def test_a_fresh_link_is_tried_again(status: int, host: Host, loop_time: L
 
 
 async def test_a_fresh_file_may_be_empty_at_first(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
-    """It is made before its bytes come; one that stays empty is told, and an older one at once."""
+    """An empty file from a fresh link is retried, and raises an error if it stays empty; from a stale link at once."""
     (path,), _ = await loop_time.run(save(song_of(host.put(PATH, gives(b""), gives())), tmp_path))
     assert MP3 == path.read_bytes()
 
@@ -338,7 +338,7 @@ async def test_two_files_are_never_mixed(other: bytes, host: Host, loop_time: Lo
 async def test_a_part_of_another_version_is_not_taken(
     first: Answer, second: Answer, host: Host, loop_time: LoopTime, tmp_path: Path
 ) -> None:
-    """A host that gives the asked range of a file that changed has not heeded If-Range."""
+    """A range of a changed file, from a host that ignores If-Range, is discarded, and the whole file is requested."""
     (path,), _ = await loop_time.run(save(song_of(host.put(PATH, first, second, gives())), tmp_path))
 
     assert MP3 == path.read_bytes()

@@ -98,8 +98,8 @@ def test_a_misspelt_variable_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplo
         monkeypatch.setenv(f"AUDIOEXT_{name}", " " if name in {"STORE_FILE", "CONFIG"} else "60")
     ax.Client.from_env()
 
-    slip = "AUDIOEXT_WAITTIMEOUT is no setting; did you mean AUDIOEXT_WAIT_TIMEOUT?"
-    assert [slip, "AUDIOEXT_QQ is no setting"] == caplog.messages
+    slip = "AUDIOEXT_WAITTIMEOUT is not a setting; did you mean AUDIOEXT_WAIT_TIMEOUT?"
+    assert [slip, "AUDIOEXT_QQ is not a setting"] == caplog.messages
     caplog.clear()
     read_settings({"AUDIOEXT_MCP_TOKEN_FILE": str(write(Path("token"), "t"))})
     assert [] == caplog.messages
@@ -108,10 +108,10 @@ def test_a_misspelt_variable_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplo
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('stor = "x"', "'stor' is no setting; did you mean 'store'?"),
-        ('[kie]\napikey = "x"', r"'kie.apikey' is no setting; did you mean 'kie.api_key'\?"),
-        ("[nobody]\nx = 1", "'nobody.x' is no setting"),
-        ("session = 1", "'session' is no setting"),
+        ('stor = "x"', "'stor' is not a setting; did you mean 'store'?"),
+        ('[kie]\napikey = "x"', r"'kie.apikey' is not a setting; did you mean 'kie.api_key'\?"),
+        ("[nobody]\nx = 1", "'nobody.x' is not a setting"),
+        ("session = 1", "'session' is not a setting"),
         ("store = 2026-01-01", "must be text, a number"),
         ('secrets = ["with a blank"]', "without blanks"),
         ("store = ", "is not valid TOML"),

@@ -180,7 +180,7 @@ async def test_tracks_can_be_read_wherever_they_are_met(
 
 
 async def test_a_result_is_a_value_that_can_be_copied_and_pickled(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """A copy is fetched as well; what another process gets is equal, and says that it has no client."""
+    """A copy can download its file; an unpickled value is equal, but raises an error as it has no client."""
     client = await make_client(sandbox, "vidgo")
     job = await client.extend(url=sandbox.tune_url, model="V5", continue_at=3, meta={"chat": [42]})
     song, event = await job, await job.complete
@@ -195,7 +195,7 @@ async def test_a_result_is_a_value_that_can_be_copied_and_pickled(sandbox: Sandb
     with pytest.raises(ax.ConfigError, match=r"or was pickled, so it cannot download"):
         await pickle.loads(pickle.dumps(song)).tracks[0].read()  # noqa: S301 - as above
     with pytest.raises(ax.ConfigError, match=r"or was pickled, so it has no job"):
-        pickle.loads(pickle.dumps(event)).job  # noqa: S301, B018 - as above; it is asked for
+        pickle.loads(pickle.dumps(event)).job  # noqa: S301, B018 - as above; the property raises
     with pytest.raises(TypeError, match=r"pass on its ref, and call `client\.job\(ref\)` there"):
         pickle.dumps(job)
 

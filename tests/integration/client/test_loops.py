@@ -50,7 +50,7 @@ async def test_another_loop_is_told_at_once(call: str, api: Api, open_client: Ma
 async def test_a_song_is_saved_on_any_loop_and_recovered_on_its_own(
     api: Api, open_client: MakeClient, tmp_path: Path
 ) -> None:
-    """A file is only fetched; asking for another link needs the client, and says so where it cannot."""
+    """Saving works on any loop; requesting a fresh link needs the client's loop, and raises an error on another."""
     async with serve_host() as host:
         api.link = host.put("/song.mp3", gives(), gives(b"", status=410))
         client = await open_client(allow_hosts=["http://127.0.0.1"])

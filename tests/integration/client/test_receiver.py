@@ -57,7 +57,7 @@ async def test_a_stranger_is_answered_401(client: ax.Client) -> None:
 
 
 async def test_unknown_routes_are_404(client: ax.Client) -> None:
-    """A path that is no callback path, or names no provider, is answered 404."""
+    """A path that is not a callback path, or names no provider, is answered 404."""
     async with client:
         assert 404 == await accept(client, "/", complete())
         assert 404 == await accept(client, "/kie/short/tag", complete())
@@ -93,13 +93,13 @@ async def test_a_delivery_is_taken_as_frameworks_give_it(
     "headers",
     [
         [(b"User-Agent", b"kie")],  # ASGI
-        {"user-agent": ["kie", "x"], "length": 5},  # as some gateways list values
+        {"user-agent": ["kie", "x"], "length": 5},  # some gateways give lists of values
         {b"USER-AGENT": b"kie"},
         [("user-agent", "kie")],
     ],
 )
 async def test_headers_are_taken_as_frameworks_give_them(headers: Any, client: ax.Client) -> None:
-    """Bytes, pairs and lists of values are as good as a mapping of texts: none costs a webhook."""
+    """`accept` takes headers as bytes, pairs or lists of values as well as a mapping of strings."""
     async with client:
         assert 200 == await client.inbox.accept(ax.Webhook(path=path_of("r" * 24), headers=headers, body=complete()))
         (delivery,) = [delivery async for delivery in client.deliveries()]
@@ -111,7 +111,7 @@ async def test_headers_are_taken_as_frameworks_give_them(headers: Any, client: a
 async def test_a_packed_body_is_unpacked_where_the_framework_did_not(
     pack: Callable[[bytes], bytes], client: ax.Client
 ) -> None:
-    """WSGI servers hand it over as it came; others unpack it, and leave the header as it was."""
+    """A body may still be compressed, as under WSGI, or already unpacked although Content-Encoding is still there."""
     encoding = "deflate" if pack is zlib.compress else "gzip"
     packed = {"Content-Encoding": encoding}
     async with client:
@@ -126,7 +126,7 @@ async def test_a_packed_body_is_unpacked_where_the_framework_did_not(
 
 @pytest.mark.parametrize("received_at", ["now", float("nan"), float("inf"), -5.0, True, datetime.now(UTC)])
 async def test_a_time_that_is_none_is_told(received_at: Any, client: ax.Client) -> None:
-    """It is refused before anything is stored."""
+    """A `received_at` that is not a Unix time is refused before anything is stored."""
     async with client:
         with pytest.raises(ax.ConfigError, match=r"received_at=.*, which is not a Unix time"):
             await client.inbox.accept(ax.Webhook(path=path_of("r" * 24), body=complete(), received_at=received_at))
@@ -135,10 +135,10 @@ async def test_a_time_that_is_none_is_told(received_at: Any, client: ax.Client) 
 
 @pytest.mark.parametrize("path", [None, 5])
 async def test_what_is_no_path_is_told(path: Any, client: ax.Client) -> None:
-    """A view reads what to pass; the path's bytes, or a URL, are as good as its text."""
+    """The path may be text, bytes or a URL; the error for anything else says what to pass."""
     async with client:
         good = path_of("r" * 24)
-        assert "kie" == client.inbox.admit(good.encode()).provider == client.inbox.admit(URL(good)).provider  # type: ignore[arg-type]  # as some frameworks have them
+        assert "kie" == client.inbox.admit(good.encode()).provider == client.inbox.admit(URL(good)).provider  # type: ignore[arg-type]  # some frameworks give these types
         with pytest.raises(ax.ConfigError, match=r"path must be str, not"):
             client.inbox.admit(path)
         with pytest.raises(ax.ConfigError, match=r"path must be str, not"):

@@ -152,7 +152,7 @@ async def test_a_provider_that_hangs_up_loses_nothing(base: URL, store: GatedMem
 
 
 async def test_half_a_body_is_no_delivery(base: URL, store: GatedMemory) -> None:
-    """A body whose sender disconnects in the middle is no delivery, and the next one is accepted."""
+    """A body whose sender disconnects in the middle is not stored, and the next one is accepted."""
     async with connection(base) as (_, writer):
         writer.write(head(base, path_of(base), len(BODY)) + BODY[:20])
         await writer.drain()
@@ -396,7 +396,7 @@ async def test_a_body_that_a_middleware_read_is_taken_all_the_same(stack: AsyncE
 async def test_mounted_a_path_that_means_the_same_is_the_same(
     spoil: Callable[[str], str], prefix: str, is_inner: bool, stack: AsyncExitStack, unused_tcp_port: int
 ) -> None:
-    """What proxies do to a path is undone in a user's app too, whose router tells such paths apart."""
+    """Mounted in a user's app, the receiver also takes paths with the slashes and escapes that proxies add."""
     app = inner = web.Application()
     if is_inner:
         inner = web.Application()

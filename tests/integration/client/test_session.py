@@ -147,8 +147,8 @@ async def test_a_proxy_that_refuses_is_known_to_have_sent_nothing(
 
 @pytest.mark.parametrize("text", ["me:secret@10.0.0.1:3128", "socks5://10.0.0.1", "http://10.0.0.1:x", "http://[", "x"])
 async def test_what_is_no_proxy_sends_nothing(text: str, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client is refused, or else the call: no submit counts as perhaps sent, and no password shows."""
-    monkeypatch.setenv("FTP_PROXY", text)  # by which no call goes
+    """A malformed proxy setting raises an error before anything is sent, and the error hides the password."""
+    monkeypatch.setenv("FTP_PROXY", text)  # not used for http: ignored
     async with ax.Client(api.provider(), trust_env=True) as client:
         monkeypatch.setenv("HTTP_PROXY", text)
         with pytest.raises(ax.ProviderDownError, match="its proxy has no usable address; nothing was sent") as refused:
@@ -264,7 +264,7 @@ async def test_a_session_that_was_closed_sends_nothing(api: Api) -> None:
 async def test_a_session_that_was_closed_fetches_nothing(
     api: Api, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    """A song that is saved later says that too, in words of ours."""
+    """With a session that the user closed, saving or reading a song raises our error too."""
     async with ax.Client(far_kie(), session=session, allow_hosts=["http://files.test"]) as client:
         song = await client.run(ax.Extend(audio_id="x", model="V5"))
         await session.close()
@@ -276,7 +276,7 @@ async def test_a_session_that_was_closed_fetches_nothing(
 
 
 async def test_a_session_that_cannot_be_used_is_refused(api: Api) -> None:
-    """A session that is none, is closed or has its own credentials is refused when the client is made."""
+    """A closed session, one with its own credentials and any other object are refused when the client is made."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # newer versions of aiohttp deprecate it
         secretive = aiohttp.ClientSession(auth=aiohttp.BasicAuth("me", "secret"))

@@ -89,7 +89,7 @@ def test_settings_that_cannot_work_are_refused(arguments: dict[str, object], say
 
 
 def test_blanks_around_an_address_are_none_of_it() -> None:
-    """They come along when it is pasted; within it, it is no address."""
+    """Whitespace around an address, as from pasting, is stripped; whitespace inside it is refused."""
     client = ax.Client(public_url=" https://hooks.test/a ", listen=None)
     assert "https://hooks.test/a" == str(client.public_url)
     assert "https://api.test/kie" == str(ax.Kie("key", base_url=" https://api.test/kie/ \n").base_url)
@@ -211,7 +211,7 @@ async def test_a_client_is_opened_once() -> None:
     ("key", "meta", "field"), [("", None, "key"), ("k" * 513, None, "key"), (None, {"a": object()}, "meta")]
 )
 async def test_a_key_and_meta_are_checked(key: str | None, meta: dict[str, object] | None, field: str) -> None:
-    """An empty or overlong key and meta that is no JSON are problems of the request."""
+    """An empty or overlong key and meta that is not JSON are problems of the request."""
     async with ax.Client(ax.Kie("key")) as client:
         with pytest.raises(ax.RequestError) as caught:
             await client.extend(audio_id="a", model="V5", key=key, meta=meta)
@@ -233,12 +233,12 @@ async def test_a_look_for_what_cannot_be_there_is_told() -> None:
 
 
 async def awaited(*_: object) -> None:
-    """Be no function to call with the bytes so far."""
+    """Be a coroutine function, which cannot be a progress callback."""
 
 
 @pytest.mark.parametrize("progress", [5, awaited])
 async def test_what_cannot_be_told_of_progress_is_refused(progress: Any) -> None:
-    """Neither a file is sent nor one fetched while nobody can hear of it."""
+    """A `progress` that is not a plain function is refused before anything is uploaded or downloaded."""
     song = ax.Song(ref="r", provider="kie", task_id=None, tracks=())
     async with ax.Client(ax.Kie("key")) as client:
         for call in (client.extend(audio_id="a", model="V5", progress=progress), song.save(progress=progress)):
@@ -248,7 +248,7 @@ async def test_what_cannot_be_told_of_progress_is_refused(progress: Any) -> None
 
 @pytest.mark.parametrize("arguments", [{"folder": None}, {"folder": b"out"}, {"folder": 5}, {"overwrite": "no"}])
 async def test_a_song_is_saved_into_a_folder(arguments: dict[str, Any]) -> None:
-    """What names none is told, and a word that only seems to say no overwrites nothing."""
+    """A `folder` that is not a path, or an `overwrite` that is not a bool, such as "no", is refused."""
     song = ax.Song(ref="r", provider="kie", task_id=None, tracks=())
     with pytest.raises(ax.RequestError, match=f"{next(iter(arguments))}: must be"):
         await song.save(**arguments)

@@ -91,8 +91,8 @@ async def test_a_browser_steps_through_a_task(
         await window.get_by_text("live", exact=True).wait_for()
         await window.get_by_label("complete", exact=True).check()
         await window.get_by_label("Fault").fill("duplicate*1")
-        await window.get_by_role("button", name="Play it").click()
-        await window.get_by_text("in force: duplicate*1").wait_for()
+        await window.get_by_role("button", name="Add fault").click()
+        await window.get_by_text("active: duplicate*1").wait_for()
         job = await client.extend(audio_id=audioext_sandbox.track_ids[0], **EXTEND)  # type: ignore[arg-type]  # as named
         row = window.locator("#jobs .job")
         await row.get_by_text("first", exact=True).wait_for()

@@ -184,7 +184,7 @@ def test_a_webhook_key_must_be_usable(keys: object) -> None:
 
 
 def test_a_webhook_key_may_come_from_a_file() -> None:
-    """What is around it there would make every signature a wrong one."""
+    """Whitespace around a webhook key is stripped, since it would make every signature wrong."""
     assert ("one", "two") == Kie("k", webhook_key=["one\n", " two"]).webhook_key
 
 

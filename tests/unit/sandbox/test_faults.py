@@ -75,7 +75,7 @@ def test_what_is_no_fault_is_refused(text: str) -> None:
 
 def test_a_mistyped_stage_is_answered_with_those_that_there_are() -> None:
     """A misspelt stage is answered with a list of all stages."""
-    with pytest.raises(FaultError, match=r"'drop=firts' is no fault; write drop\[=text\|first\|complete\|error\|"):
+    with pytest.raises(FaultError, match=r"'drop=firts' is not a fault; write drop\[=text\|first\|complete\|error\|"):
         Fault.parse("drop=firts")
 
 
