@@ -139,7 +139,8 @@ def weight(value: object) -> str | None:
 
 def folder(value: object) -> str | None:
     """Return a complaint unless *value* is the path of a folder."""
-    path = value.__fspath__() if hasattr(value, "__fspath__") else value
+    as_path = getattr(value, "__fspath__", None)
+    path = value if as_path is None else as_path()
     return None if isinstance(path, str) else f"must be the path of a folder, not {shown(value)}"
 
 
