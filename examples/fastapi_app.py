@@ -16,7 +16,7 @@ from pydantic import BaseModel
 import audioext as ax
 
 
-class Wish(BaseModel):
+class SongRequest(BaseModel):
     """What to extend, and from which second on."""
 
     url: str
@@ -37,10 +37,10 @@ def make_app(client: ax.Client | None = None) -> FastAPI:
     app.mount("/audio", chosen.receiver.asgi)  # the path of public_url
 
     @app.post("/songs")
-    async def order_song(wish: Wish) -> dict[str, object]:
+    async def order_song(wanted: SongRequest) -> dict[str, object]:
         """Submit a task and answer with its links when it is complete."""
         try:
-            job = await chosen.extend(url=wish.url, model="V5", continue_at=wish.continue_at)
+            job = await chosen.extend(url=wanted.url, model="V5", continue_at=wanted.continue_at)
             song = await job
         except ax.RequestError as error:
             raise HTTPException(400, [str(problem) for problem in error.problems]) from error

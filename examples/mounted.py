@@ -36,8 +36,8 @@ async def run_client(app: web.Application) -> AsyncIterator[None]:
 async def order_song(request: web.Request) -> web.Response:
     """Submit a task and answer with its links when it is complete."""
     try:
-        wish = await request.json()
-        url, continue_at = wish["url"], wish["continue_at"]
+        wanted = await request.json()
+        url, continue_at = wanted["url"], wanted["continue_at"]
     except (ValueError, LookupError, TypeError) as error:
         raise web.HTTPBadRequest(text="send JSON with url and continue_at") from error
     try:

@@ -121,14 +121,14 @@ async def test_the_fastapi_app_answers_with_links(unused_tcp_port: int) -> None:
         )
         server = uvicorn.Server(uvicorn.Config(example("fastapi_app").make_app(client), port=unused_tcp_port))
         serving = asyncio.create_task(server.serve())
-        wish = {"url": sandbox.tune_url, "continue_at": 2}
+        wanted = {"url": sandbox.tune_url, "continue_at": 2}
         async with aiohttp.ClientSession() as session:
             while not server.started:  # noqa: ASYNC110 - it has no event for that
                 await asyncio.sleep(0)
-            async with session.post(f"http://127.0.0.1:{unused_tcp_port}/songs", json=wish) as response:
+            async with session.post(f"http://127.0.0.1:{unused_tcp_port}/songs", json=wanted) as response:
                 answer = await response.json()
-            wish["continue_at"] = -2
-            async with session.post(f"http://127.0.0.1:{unused_tcp_port}/songs", json=wish) as response:
+            wanted["continue_at"] = -2
+            async with session.post(f"http://127.0.0.1:{unused_tcp_port}/songs", json=wanted) as response:
                 refused = response.status
         await sandbox.settled()
         server.should_exit = True

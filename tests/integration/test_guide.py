@@ -48,13 +48,13 @@ async def line_with(stream: StreamReader | None, word: str) -> str:
 
 async def sung(url: str, sandbox: Sandbox) -> dict[str, object]:
     """Order a song from a new app, wait for its webhooks, and return what it shows."""
-    wish = {"url": sandbox.tune_url, "continue_at": 2, "key": "mine"}
+    wanted = {"url": sandbox.tune_url, "continue_at": 2, "key": "mine"}
     async with aiohttp.ClientSession(url) as session:
-        async with session.post("/songs", json={**wish, "url": "nowhere"}) as refused:
+        async with session.post("/songs", json={**wanted, "url": "nowhere"}) as refused:
             assert 400 == refused.status
         async with session.post("/songs", json={"continue_at": 2, "key": "mine"}) as unclear:
             assert unclear.status in {400, 422}  # FastAPI answers 422
-        async with session.post("/songs", json=wish) as accepted:
+        async with session.post("/songs", json=wanted) as accepted:
             ref = (await accepted.json())["ref"]
             assert 202 == accepted.status
         await sandbox.settled()

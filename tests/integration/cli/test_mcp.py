@@ -84,10 +84,10 @@ async def agent(sandbox: Sandbox, **settings: Any) -> AsyncIterator[Client]:
 
 async def test_an_agent_makes_a_song(folder: Path, voice: Path) -> None:
     """Over stdio an agent submits in a sandbox, waits with progress by stage, saves, reads resources and lists jobs."""
-    heard, wish = Heard(), {"key": "mine", "file": str(voice), "model": "V5", "continue_at": 2.5}
+    heard, wanted = Heard(), {"key": "mine", "file": str(voice), "model": "V5", "continue_at": 2.5}
     async with Client(over_stdio(*FAST, "--out", "out")) as mcp:
-        submitted = facts(await mcp.call_tool("extend", wish))
-        again = facts(await mcp.call_tool("extend", wish))
+        submitted = facts(await mcp.call_tool("extend", wanted))
+        again = facts(await mcp.call_tool("extend", wanted))
         done = facts(await mcp.call_tool("wait", {"ref": submitted["ref"]}, progress_callback=heard))
         saved = facts(await mcp.call_tool("save", {"ref": submitted["ref"], "folder": "below"}))
         left = facts(await mcp.call_tool("credits", {}))
@@ -229,19 +229,19 @@ async def killed_and_asked_again(sandbox: Sandbox, folder: Path, port: int, name
     """Kill the server after a submit reached the API and again during the wait, and check that there is one song."""
     hooks = ("--public-url", f"http://127.0.0.1:{port}/audio", "--listen", f"127.0.0.1:{port}")
     server = over_stdio("--base-url", sandbox.bases["kie"], *hooks, *STORE, KIE_API_KEY=sandbox.api_key)
-    before, heard, wish = len(sandbox.submissions), Heard(), {"key": name, **ASKED}
+    before, heard, wanted = len(sandbox.submissions), Heard(), {"key": name, **ASKED}
 
     sandbox.script("callback_before_response", times=1)
     sandbox.hold("text", "complete")  # so that the submit gets no answer
     async with Client(server) as mcp:
-        call = asyncio.create_task(mcp.call_tool("extend", wish))
+        call = asyncio.create_task(mcp.call_tool("extend", wanted))
         while len(sandbox.submissions) == before:  # noqa: ASYNC110 - it has no event for that
             await asyncio.sleep(0.01)
         kill(folder)
         with pytest.raises(MCPError):
             await call
     async with Client(server) as mcp:
-        ref = facts(await mcp.call_tool("extend", wish))["ref"]
+        ref = facts(await mcp.call_tool("extend", wanted))["ref"]
         sandbox.release("text")
         waiting = asyncio.create_task(mcp.call_tool("wait", {"ref": ref}, progress_callback=heard))
         await heard.first.wait()
@@ -250,7 +250,7 @@ async def killed_and_asked_again(sandbox: Sandbox, folder: Path, port: int, name
             await waiting
     sandbox.release()
     async with agent(sandbox, store=STORE[1]) as mcp:
-        found = facts(await mcp.call_tool("extend", wish))
+        found = facts(await mcp.call_tool("extend", wanted))
         done = facts(await mcp.call_tool("wait", {"ref": ref}))
 
     assert (ref, False) == (found["ref"], found["is_new"])
@@ -266,7 +266,7 @@ def kill(folder: Path) -> None:
 async def test_a_killed_server_loses_no_song_and_pays_once(folder: Path, unused_tcp_port: int) -> None:
     """A client that repeats its key or ref after the server was killed gets the song of its only submission."""
     async with short_sandbox() as sandbox:
-        await killed_and_asked_again(sandbox, folder, unused_tcp_port, "wish")
+        await killed_and_asked_again(sandbox, folder, unused_tcp_port, "wanted")
 
 
 @pytest.mark.soak
@@ -275,5 +275,5 @@ async def test_a_server_killed_a_hundred_times_loses_no_song(folder: Path, unuse
     """Fifty songs with two kills each are all found and paid once."""
     async with short_sandbox() as sandbox:
         for number in range(50):
-            await killed_and_asked_again(sandbox, folder, unused_tcp_port, f"wish-{number}")
+            await killed_and_asked_again(sandbox, folder, unused_tcp_port, f"wanted-{number}")
             print(f"{number + 1} of 50")  # noqa: T201 - a soak tells how far it is

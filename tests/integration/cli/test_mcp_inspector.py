@@ -49,8 +49,8 @@ def call(tool: str, **arguments: object) -> Any:
 def test_the_inspector_lists_and_calls_the_tools(folder: Path) -> None:
     """Calls on separate servers find the same job by its key, and an error says whether it was charged."""
     tools = {tool["name"]: tool for tool in inspect("--method", "tools/list")["tools"]}
-    wish = {"key": "mine", "audio_id": TRACK, "model": "V5"}
-    submitted, again = call("extend", **wish), call("extend", **wish)
+    wanted = {"key": "mine", "audio_id": TRACK, "model": "V5"}
+    submitted, again = call("extend", **wanted), call("extend", **wanted)
     refused = call("extend", key="other", model="V5")
 
     assert {"extend", "add_instrumental", "wait", "job", "jobs", "save", "credits"} == set(tools)
