@@ -45,6 +45,8 @@ _BOUND = re.compile(
 
 def why_unbound(error: OSError) -> str:
     """Return the system's message for a failed bind, without the address and the errno that asyncio and Python add."""
+    if error.errno is None:  # asyncio since Python 3.13, which skips addresses that are not there
+        return "this machine has no such address"
     return _BOUND.sub("", error.strerror or str(error))
 
 
