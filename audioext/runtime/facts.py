@@ -124,7 +124,7 @@ class JobFacts:
         return markup.table(f"job {self.ref} at {self.provider}", rows)
 
 
-class Told:
+class JobNotice:
     """An event or a failure of a job. A copy keeps its job; a pickled one has none in another process."""
 
     __slots__ = ()

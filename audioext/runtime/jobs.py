@@ -12,7 +12,7 @@ from audioext.errors import AudioextError, ConfigError, Problem, RequestError, S
 from audioext.models.checks import bounded
 from audioext.models.record import Verdict
 from audioext.models.results import FailureReason, Song, Source, Stage, Track, fetched_by
-from audioext.runtime.facts import JobFacts, Told
+from audioext.runtime.facts import JobFacts, JobNotice
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.waits import until
 from audioext.state.tracks import moment, song_of, stage_reached
@@ -264,7 +264,7 @@ class Job(JobFacts):
 
 
 @frozen(kw_only=True, repr=False)
-class StageEvent(Told):
+class StageEvent(JobNotice):
     """A stage was reached: the tracks known at that time, how it became known, and when (timezone-aware)."""
 
     stage: Stage
@@ -298,7 +298,7 @@ class StageEvent(Told):
 
 
 @frozen(kw_only=True)
-class Failure(Told):
+class Failure(JobNotice):
     """A task failed: `reason`, the provider's `code` and `message`, and whether it was `charged`."""
 
     reason: FailureReason
