@@ -25,7 +25,6 @@ from cyclopts import Parameter
 from rich.filesize import decimal
 from yarl import URL
 
-from audioext import config
 from audioext.cli.clients import find_job, listening_providers, looking_client, make_client, read_listen
 from audioext.cli.execution import ForwardError, stop_signals
 from audioext.cli.options import API, OUTPUT, PORT, SHOWN, Command, LookOptions, Ref, StoreOptions, WebhookOptions, env
@@ -98,11 +97,10 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
                 forwarder = await stack.enter_async_context(open_forwarder(self.forward_to, self.forward_secret))
                 forwarder.register(client)
             await stack.enter_async_context(client)
-            url = client.public_url
-            shown, where = without_password(str(url)), without_password(self.store_url)
+            shown, where = without_password(str(client.public_url)), without_password(self.store_url)
             ready, events = f"listening for {shown}", "no handlers run here: your bot's process has them"
-            address = config.read_listen(listen, url)  # as the client does
-            at = f" at {address[0]}:{address[1] or url.port}" if address and url else ""
+            address = client.receiver.address
+            at = f" at {address[0]}:{address[1]}" if address else ""
             if self.forward_to is not None:
                 events = f"events go to {without_password(self.forward_to)}"
             screen.note(

@@ -55,6 +55,8 @@ class Receiver:
     endpoint: Endpoint
     client: object = field(default=None, init=False)
     """The client whose jobs the live page shows."""
+    address: tuple[str, int] | None = field(default=None, init=False)
+    """The host and port that it listens on; `None` while it does not, or in your own app."""
     _server: BoundedServer | None = field(default=None, init=False)
     _runner: web.ServerRunner | None = field(default=None, init=False)
 
@@ -123,7 +125,8 @@ class Receiver:
             self._runner = None
             message = f"cannot listen on {host}:{port}: {why_unbound(error)}; choose another `listen=`"
             raise ConfigError(message) from error
-        return int(self._runner.addresses[0][1])
+        self.address = (host, int(self._runner.addresses[0][1]))
+        return self.address[1]
 
     async def aclose(self) -> None:
         """Stop listening, then store and answer the accepted requests before closing their connections."""
@@ -133,7 +136,7 @@ class Receiver:
         await self.endpoint.drain()
         if self._runner is not None:
             await self._runner.cleanup()
-            self._runner = None
+            self._runner = self.address = None
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request to our own server. By aiohttp's default, a client that disconnects does not cancel it."""

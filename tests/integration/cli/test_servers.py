@@ -174,6 +174,19 @@ async def test_a_listener_speaks_in_lines(start: Start, invoke: Invoke, monkeypa
     assert "  failed +0." in out
 
 
+def test_a_listener_behind_a_proxy_prints_the_port_that_it_listens_on(start: Start) -> None:
+    """With `--listen HOST:0` the printed port is the one the system chose, whatever the port in the public URL is."""
+    listener = start("listen", "--public-url", "https://hooks.example.org/audio", "--listen", "127.0.0.1:0", *MEMORY)
+    ready = read_until(listener, "listening for https://hooks.example.org/audio at 127.0.0.1:")
+    port = int(ready.partition(" at 127.0.0.1:")[2].partition(";")[0])
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        answer = connection.makefile().readline()
+
+    assert 0 == stop(listener)[0]
+    assert "200 OK" in answer
+
+
 @pytest.mark.parametrize("command", [("listen", *HOOKS, *STORE), ("sandbox",)], ids=["listen", "sandbox"])
 def test_a_server_shows_what_it_has_on_a_page(start: Start, command: tuple[str, ...]) -> None:
     """`--ui` prints the link of the live page, which is served to this machine as long as the server runs."""
