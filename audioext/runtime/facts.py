@@ -9,6 +9,7 @@ from typing import Any, Never, Self, SupportsIndex
 
 import attrs
 
+from audioext.errors import AudioextError
 from audioext.models import markup
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import Request
@@ -141,3 +142,26 @@ class JobNotice:
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         """Leave out the job, which belongs to its client."""
         return object.__reduce_ex__(attrs.evolve(self, job=None), protocol)  # type: ignore[misc]  # as above
+
+
+class JobBoundError(AudioextError):
+    """An error of a job, which is copied and pickled as a `JobNotice` is."""
+
+    def __copy__(self) -> Self:
+        """Return another error with the same job."""
+        return self._with(vars(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return another error with the same job and copies of the rest."""
+        return self._with(deepcopy(vars(self), memo))
+
+    def _with(self, facts: dict[str, Any]) -> Self:
+        same = type(self).__new__(type(self))
+        same.args = self.args
+        vars(same).update(facts)
+        return same
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out the job, which belongs to its client."""
+        rebuild, kept, facts = super().__reduce__()
+        return rebuild, kept, {**facts, "_job": None}

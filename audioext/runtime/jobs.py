@@ -8,11 +8,11 @@ from datetime import datetime
 
 from attrs import field, frozen
 
-from audioext.errors import AudioextError, ConfigError, Problem, RequestError, StoreError, shown
+from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.models.checks import bounded
 from audioext.models.record import Verdict
 from audioext.models.results import FailureReason, Song, Source, Stage, Track, fetched_by
-from audioext.runtime.facts import JobFacts, JobNotice
+from audioext.runtime.facts import JobBoundError, JobFacts, JobNotice
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.waits import until
 from audioext.state.tracks import moment, song_of, stage_reached
@@ -20,26 +20,33 @@ from audioext.state.tracks import moment, song_of, stage_reached
 TOLD_STAGES = (Stage.TEXT, Stage.FIRST, Stage.COMPLETE)
 
 
-class SubmitUnknownError(AudioextError):
+class _HasJobError(JobBoundError):
+    def __init__(self, message: str, *, job: Job) -> None:
+        """Keep the *job*; any process can find it again by its `ref`."""
+        self.ref = job.ref
+        self._job: Job | None = job
+        super().__init__(message)
+
+    @property
+    def job(self) -> Job:
+        """The job of the wait.
+
+        Raises:
+            ConfigError: this error was pickled; any client of the store has `await client.job(error.ref)`.
+        """
+        return _made(self, self._job)
+
+
+class SubmitUnknownError(_HasJobError):
     """Nothing was heard of the task within the grace period. The POST may have arrived, so nothing was resent.
 
     Look at the provider's own task list before you submit again. The job can still be adopted: a late
     callback completes it, and a later `await job` then returns the song.
     """
 
-    def __init__(self, message: str, *, job: Job) -> None:
-        """Keep the *job*; any process can find it again by its `ref`."""
-        self.job = job
-        super().__init__(message)
 
-
-class JobError(AudioextError):
-    """A wait for a job ended without its result; `job` can be awaited again."""
-
-    def __init__(self, message: str, *, job: Job) -> None:
-        """Keep the *job*; any process can find it again by its `ref`."""
-        self.job = job
-        super().__init__(message)
+class JobError(_HasJobError):
+    """A wait for a job ended without its result; `job` can be awaited again, `ref` names it in every process."""
 
 
 class JobFailedError(JobError):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from audioext.errors import StoreError
+from audioext.errors import ConfigError, StoreError
 from audioext.models.entries import Entry, make_entry
 from audioext.models.record import Verdict
 from audioext.models.results import FailureReason, Stage
@@ -177,6 +179,26 @@ async def test_a_failure_says_why_and_what_it_cost(here: Process) -> None:
     assert (job, FailureReason.CONTENT, "400", False) == (error.job, error.reason, error.code, error.charged)
     assert ["one"] == [track.id for track in error.tracks]
     assert Stage.FIRST is (await job.first).stage
+
+
+@pytest.mark.parametrize(
+    "kind", [SubmitUnknownError, JobError, StageTimeoutError, JobExpiredError, ClientClosedError, JobFailedError]
+)
+async def test_an_error_of_a_job_can_be_copied_and_pickled(here: Process, kind: type[JobError]) -> None:
+    """A copy of an error keeps its job; a pickled one, as from a process pool, has the job's ref and all the rest."""
+    job = await submitted(here, FIRST)
+    why = {"reason": FailureReason.CONTENT, "code": "400", "charged": False, "tracks": job.tracks}
+    error = kind("no swearing", job=job, **(why if kind is JobFailedError else {}))
+    error.add_note("seen in a worker")
+    copies = (copy.copy(error), copy.deepcopy(error))
+    elsewhere = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+
+    assert [vars(error)] * 2 == [vars(each) for each in copies]
+    assert (kind, "no swearing", REF) == (type(elsewhere), str(elsewhere), elsewhere.ref)
+    assert {**vars(error), "_job": None} == vars(elsewhere)
+    assert [(kind, "no swearing", job)] * 2 == [(type(each), str(each), each.job) for each in copies]
+    with pytest.raises(ConfigError, match=rf"this {kind.__name__} .* was pickled, so it has no job"):
+        _ = elsewhere.job
 
 
 async def test_a_refused_job_has_nothing_to_wait_for(here: Process) -> None:
