@@ -219,7 +219,7 @@ class Task:
     reached: dict[str, datetime] = field(default=Factory(lambda self: {"submitted": self.created}, takes_self=True))
     """When it reached each of its stages, or failed."""
     answered: asyncio.Event = field(factory=asyncio.Event)
-    life: asyncio.Task[None] | None = None
+    runner: asyncio.Task[None] | None = None
 
     @property
     def provider(self) -> str:

@@ -54,10 +54,10 @@ class State(SandboxSettings):
         self._watchers: set[Callable[[str], None]] = set()
         self._made_at = Counter[str]()
         self._submits = defaultdict[str, deque[float]](deque)
-        self._lives: dict[asyncio.Task[None], Task] = {}
+        self._runners: dict[asyncio.Task[None], Task] = {}
         self._idle = asyncio.Event()  # set while no webhook is outstanding, and all running tasks are held
         self._gates = {stage: asyncio.Event() for stage in TaskStage}
-        self._resting: dict[asyncio.Task[None], TaskStage] = {}
+        self._held: dict[asyncio.Task[None], TaskStage] = {}
         self.script(*self.faults)
         self.release()
 
@@ -76,10 +76,10 @@ class State(SandboxSettings):
 
     async def _stop(self, *_: object) -> None:
         """Cancel all running tasks."""
-        lives = tuple(self._lives)
-        for life in lives:
-            life.cancel()
-        await asyncio.gather(*lives, return_exceptions=True)
+        runners = tuple(self._runners)
+        for runner in runners:
+            runner.cancel()
+        await asyncio.gather(*runners, return_exceptions=True)
 
     # --- for tests ---
 
@@ -112,7 +112,7 @@ class State(SandboxSettings):
         """
         for stage in TaskStage.named(*stages):
             self._gates[stage].set()
-            self._resting = {life: at for life, at in self._resting.items() if at is not stage}
+            self._held = {runner: at for runner, at in self._held.items() if at is not stage}
         self._note_idleness()
         self._note_change()
 
@@ -268,28 +268,28 @@ class State(SandboxSettings):
         while len(self._tasks) > self.keep_tasks:
             del self._tasks[next(iter(self._tasks))]
         self._made_at[task.provider] += 1
-        task.life = asyncio.create_task(self._live(task))
-        self._lives[task.life] = task
+        task.runner = asyncio.create_task(self._run(task))
+        self._runners[task.runner] = task
         self._note_idleness()
-        task.life.add_done_callback(self._ended)
+        task.runner.add_done_callback(self._ended)
         return task
 
     def _needed(self) -> set[str | None]:
         """Return the source keys of running tasks."""
-        return {key for task in self._lives.values() for key in (task.source, task.input.file_key)}
+        return {key for task in self._runners.values() for key in (task.source, task.input.file_key)}
 
-    def _ended(self, life: asyncio.Task[None]) -> None:
-        self._lives.pop(life, None)
-        self._resting.pop(life, None)
+    def _ended(self, runner: asyncio.Task[None]) -> None:
+        self._runners.pop(runner, None)
+        self._held.pop(runner, None)
         self._note_idleness()
 
     def _note_idleness(self) -> None:
-        if self._lives.keys() == self._resting.keys():
+        if self._runners.keys() == self._held.keys():
             self._idle.set()
         else:
             self._idle.clear()
 
-    async def _live(self, task: Task) -> None:
+    async def _run(self, task: Task) -> None:
         """Move a task from stage to stage until it ends; its webhooks are sent meanwhile, one after the other."""
         loop, plan = asyncio.get_running_loop(), task.plan
         begun, spread = loop.time(), self.spread_seconds * (task.number * 7 % 31) / 30
@@ -301,7 +301,7 @@ class State(SandboxSettings):
                 left = 0.0 if plan.get(FaultKind.CALLBACK_BEFORE_RESPONSE) else begun + self.real(age) - loop.time()
                 await asyncio.sleep(max(left, 0.0))
                 if not self._gates[stage].is_set():
-                    await self._rest(task, stage, last)
+                    await self._wait_for_release(task, stage, last)
                 task.failure = await self._reach(task, stage)
                 task.reached[stage.word if task.failure is None else "failed"] = datetime.now(UTC)
                 if task.failure is None:
@@ -321,12 +321,12 @@ class State(SandboxSettings):
                 if task.failure is not None:
                     return
 
-    async def _rest(self, task: Task, stage: TaskStage, last: asyncio.Task[None] | None) -> None:
+    async def _wait_for_release(self, task: Task, stage: TaskStage, last: asyncio.Task[None] | None) -> None:
         """Wait until a held stage is released, after the earlier webhooks are sent."""
         if last is not None:
             await asyncio.wait([last])
-        if task.life is not None and not self._gates[stage].is_set():
-            self._resting[task.life] = stage
+        if task.runner is not None and not self._gates[stage].is_set():
+            self._held[task.runner] = stage
             self._note_idleness()
             await self._gates[stage].wait()
 

@@ -138,9 +138,9 @@ class Api(ABC):
         task = state.start(given, plan, source, facts=facts, callbacks=self.callbacks)
         submission.task_id = task.id
         try:
-            if plan.get(FaultKind.CALLBACK_BEFORE_RESPONSE) and task.life is not None:
+            if plan.get(FaultKind.CALLBACK_BEFORE_RESPONSE) and task.runner is not None:
                 task.answered.set()
-                await asyncio.wait([task.life])
+                await asyncio.wait([task.runner])
             answer = self.accepted(task) if page is None else _page(page)
             if lost is not None:
                 return await _cut(request, answer if lost.variant == "half" else None)
