@@ -29,7 +29,7 @@ from audioext.cli.options import request_fields
 from audioext.cli.screen import Screen
 from audioext.client import Client
 from audioext.errors import AudioextError, ConfigError, Problem, RequestError, why_unbound
-from audioext.files.formats import listen
+from audioext.files.formats import audio_info
 from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.models.results import Stage
@@ -228,7 +228,7 @@ class AgentServer(MCPServer[object]):
             raise ResourceNotFoundError(f"no finished song has the resource {uri}") from error
         except AudioextError as error:
             raise ResourceError(f"{error} {money(error)}") from error
-        kind = mimetypes.types_map.get((await asyncio.to_thread(listen, io.BytesIO(data))).suffix)
+        kind = mimetypes.types_map.get((await asyncio.to_thread(audio_info, io.BytesIO(data))).suffix)
         return [ReadResourceContents(data, kind or "audio/mpeg")]
 
 

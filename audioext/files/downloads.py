@@ -23,8 +23,8 @@ from audioext.files.formats import (
     MAX_FILE_BYTES,
     MAX_PICTURE_BYTES,
     BadFileError,
+    audio_info,
     check_head,
-    listen,
     picture_suffix,
     safe_name,
 )
@@ -121,7 +121,7 @@ class Downloader:
         async with aclosing(self.stream(track, links)) as stream:
             data = b"".join([chunk async for chunk in stream])
         try:
-            await asyncio.to_thread(listen, io.BytesIO(data), stated=track.duration)
+            await asyncio.to_thread(audio_info, io.BytesIO(data), stated=track.duration)
         except BadFileError as error:
             raise DownloadError([f"{_label(track)}: {error}"]) from error
         return data
@@ -278,7 +278,7 @@ def _append(part: Path, chunk: bytes) -> None:
 
 def _listen(part: Path, stated: float | None) -> str:
     with part.open("rb") as file:
-        return listen(file, stated=stated).suffix
+        return audio_info(file, stated=stated).suffix
 
 
 def _name_files(folder: Path, outcomes: Mapping[str, _Outcome], *, overwrite: bool) -> tuple[Path, ...]:

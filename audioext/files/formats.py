@@ -56,7 +56,7 @@ class AudioInfo:
     duration: float
 
 
-def listen(file: BinaryIO, *, stated: float | None = None) -> AudioInfo:
+def audio_info(file: BinaryIO, *, stated: float | None = None) -> AudioInfo:
     """Return the format and duration of the audio in *file*; *stated* is the vendor's duration (seconds). It blocks.
 
     Raises:

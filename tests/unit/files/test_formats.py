@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audioext.files.formats import AudioInfo, BadFileError, check_head, listen
+from audioext.files.formats import AudioInfo, BadFileError, audio_info, check_head
 from tests.support.sounds import FLAC, MP3, WAV, box, mp4, streamed_wav
 from tests.support.tables import each_row
 
@@ -17,9 +17,9 @@ FILES = {".mp3": MP3, ".wav": WAV, ".flac": FLAC, ".m4a": mp4(seconds=4)}
 
 
 def heard(data: bytes, *, stated: float | None = None) -> AudioInfo | str:
-    """Return what `listen` finds in *data*, or the text of its error."""
+    """Return what `audio_info` finds in *data*, or the text of its error."""
     try:
-        return listen(io.BytesIO(data), stated=stated)
+        return audio_info(io.BytesIO(data), stated=stated)
     except BadFileError as error:
         return str(error)
 
