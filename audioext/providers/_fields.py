@@ -77,7 +77,7 @@ LOCAL_FIELDS = frozenset({"provider", "source_duration", "rehost", "custom", "fi
 """Fields that are not sent, or are turned into another field before the submit."""
 
 
-def takers(name: str, operation: Operation) -> frozenset[str]:
+def formats_taking(name: str, operation: Operation) -> frozenset[str]:
     """Return the wire formats that take the field *name* in *operation*."""
     return FIELDS[name][[*_COLUMNS].index(operation)] if name in FIELDS else _NONE
 
@@ -119,7 +119,7 @@ class FieldRules:
     its models, genders and lengths. `listed`: the models that the vendor lists for each operation. `stated`: the models
     whose extend limits its own pages state; other limits are only advice. `lengths`: limits of texts for any model;
     those not in `stated_lengths` are only advice. `has_custom_mode`: a flag switches between given and inherited
-    parameters. `persona_needs_custom`: a persona needs custom mode. `uploads_sing_unasked`: custom mode may not need a
+    parameters. `persona_needs_custom`: a persona needs custom mode. `upload_may_lack_prompt`: custom mode may need no
     prompt for uploaded audio. `upload_needs_continue_at`: uploaded audio needs `continue_at` in any mode.
     `upload_needs_instrumental`: `instrumental` must be sent for uploaded audio; it is `False` by default.
     """
@@ -127,7 +127,7 @@ class FieldRules:
     wire_name: str
     operations: frozenset[Operation] = field(
         default=attrs.Factory(
-            lambda self: frozenset(each for each in Operation if self.wire_name in takers("provider", each)),
+            lambda self: frozenset(each for each in Operation if self.wire_name in formats_taking("provider", each)),
             takes_self=True,
         )
     )
@@ -139,7 +139,7 @@ class FieldRules:
     stated_lengths: frozenset[str] = frozenset()
     has_custom_mode: bool = False
     persona_needs_custom: bool = False
-    uploads_sing_unasked: bool = False
+    upload_may_lack_prompt: bool = False
     upload_needs_continue_at: bool = False
     upload_needs_instrumental: bool = False
 
@@ -148,7 +148,7 @@ class FieldRules:
         """The names of the accepted fields, by operation."""
         if self.takes:
             return dict.fromkeys(Operation, self.takes | {"provider", "source_duration"})
-        named = {each: [name for name in FIELDS if self.wire_name in takers(name, each)] for each in Operation}
+        named = {each: [name for name in FIELDS if self.wire_name in formats_taking(name, each)] for each in Operation}
         return {each: frozenset(names) for each, names in named.items()}
 
     @functools.cached_property
@@ -174,7 +174,7 @@ def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
     """Return the problems of *request*, which may be an unchecked draft, and advice, or raise UnsupportedError."""
     operation = request.operation
     if operation not in rules.operations:
-        words, names = _COLUMNS[operation], _listed(takers("provider", operation))
+        words, names = _COLUMNS[operation], _listed(formats_taking("provider", operation))
         message = f"{rules.wire_name} has no call for {words}; {names} have it"
         if operation is Operation.EXTEND:
             message += "; here use track.extend(), or url= with the track's audio URL"
@@ -198,7 +198,7 @@ def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
 
 
 def _unsupported(name: str, operation: Operation, rules: FieldRules) -> Problem:
-    names = takers(name, operation)
+    names = formats_taking(name, operation)
     rest = f"{_listed(names)} {'does' if len(names) == 1 else 'do'}"
     if not names:
         rest = f"no provider does when {_COLUMNS[operation]}"
@@ -267,7 +267,7 @@ def _extend(request: Extend, given: _Given, rules: FieldRules) -> Iterator[Probl
         cause = " and ".join(request.custom_fields) or "custom=True"
         message = f"is required in custom mode, which {cause} switched on (custom=False inherits from the source)"
         # For this case, kie.ai's page says both that the prompt is optional and that it is required.
-        yield Problem(name, message, advice=name == "prompt" and uploaded and rules.uploads_sing_unasked)
+        yield Problem(name, message, advice=name == "prompt" and uploaded and rules.upload_may_lack_prompt)
 
 
 def _instrumental_clashes(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[Problem]:

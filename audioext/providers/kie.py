@@ -159,7 +159,7 @@ class Kie(RecoveringAccount, KieAccount):
             },
             has_custom_mode=True,
             persona_needs_custom=True,
-            uploads_sing_unasked=True,
+            upload_may_lack_prompt=True,
             upload_needs_continue_at=True,
         ),
         retention=14 * DAY_SECONDS,  # docs.kie.ai/1973359m0, read 2026-11-21

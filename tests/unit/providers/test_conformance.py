@@ -24,7 +24,7 @@ from audioext.models.events import Event, Failed, Progress, Refused, Submitted, 
 from audioext.models.limits import Limits, Pace
 from audioext.models.requests import AddInstrumental, Extend, Operation
 from audioext.models.results import Stage
-from audioext.providers._fields import FIELDS, LOCAL_FIELDS, takers
+from audioext.providers._fields import FIELDS, LOCAL_FIELDS, formats_taking
 from audioext.providers.base import Credits, FileRoute, Provider, Uploads
 from audioext.providers.kie import KieAccount
 from tests.support.tables import each_row
@@ -262,7 +262,7 @@ def test_every_field_of_the_table_is_on_the_wire(provider_class: MakeProvider, k
     provider = provider_class(KEY)
     if operation not in provider.info.operations:
         pytest.skip("this wire format has no such operation")
-    taken = {name for name in FIELDS if provider.name in takers(name, operation)}
+    taken = {name for name in FIELDS if provider.name in formats_taking(name, operation)}
     values = {name: value for name, value in kit.field_values.items() if name in taken}
     full = sent(provider.build_submit(kit.make_request(operation, **values), CALLBACK))
     for name in taken - LOCAL_FIELDS - {"url", "audio_id"}:
@@ -283,7 +283,7 @@ def test_a_field_outside_the_table_is_refused(provider_class: MakeProvider, kit:
     own = {attribute.name for attribute in attrs_fields(kind)}
     least = kit.make_request(operation, **kit.least_fields[operation]).given()
     for name, value in kit.field_values.items():
-        names = takers(name, operation)
+        names = formats_taking(name, operation)
         if provider.name in names or name not in own:
             continue
         found = [problem for problem in provider.check(kind.draft(**{**least, name: value})) if not problem.advice]
@@ -295,7 +295,7 @@ def test_a_field_outside_the_table_is_refused(provider_class: MakeProvider, kit:
 def test_an_operation_that_is_missing_is_named(provider_class: MakeProvider, kit: Kit) -> None:
     """An operation that a provider lacks raises `UnsupportedError`, which names the providers that have it."""
     provider = provider_class(KEY)
-    assert provider.info.operations == {op for op in Operation if provider.name in takers("provider", op)}
+    assert provider.info.operations == {op for op in Operation if provider.name in formats_taking("provider", op)}
     for operation in set(Operation) - provider.info.operations:
         request = kit.make_request(operation, **kit.least_fields[operation])
         with pytest.raises(UnsupportedError, match="kie, kie-jobs, sunoapi and vidgo have it"):
@@ -331,7 +331,7 @@ def test_a_submit_is_one_whole_post(provider_class: MakeProvider, kit: Kit, call
     """Every operation is one POST under the base URL, with a key, a User-Agent and one body."""
     provider = provider_class(KEY, base_url="http://127.0.0.1:7007/prefix/")
     for operation in provider.info.operations:
-        least = {k: v for k, v in kit.least_fields[operation].items() if provider.name in takers(k, operation)}
+        least = {k: v for k, v in kit.least_fields[operation].items() if provider.name in formats_taking(k, operation)}
         request = provider.build_submit(kit.make_request(operation, **least), callback)
         assert ("POST", "127.0.0.1", 7007) == (request.method, request.url.host, request.url.port)
         assert request.url.path.startswith("/prefix/")
@@ -366,7 +366,7 @@ def test_the_key_never_shows(provider_class: MakeProvider, kit: Kit) -> None:
     """The API key is in no repr of a provider, its info or a request."""
     provider = provider_class(KEY)
     operation = max(provider.info.operations)
-    least = {k: v for k, v in kit.least_fields[operation].items() if provider.name in takers(k, operation)}
+    least = {k: v for k, v in kit.least_fields[operation].items() if provider.name in formats_taking(k, operation)}
     request = provider.build_submit(kit.make_request(operation, **least), CALLBACK)
     assert KEY not in f"{provider!r} {request!r} {provider.info!r} {provider}"
     assert str(CALLBACK) not in repr(request)
