@@ -129,7 +129,7 @@ class Record:
     can answer, `None` if no question is open. `doubted_at` is when an end was first reported that counts only once a
     status call repeats it. `complaint` is the error of the latest status call that failed or could not be decoded.
     `recovery` is the latest recovery of its files. `handled` names the topics (stages in lower case, and `failed`) that
-    all handlers are done with; `runs` has the calls of each handler, by topic and name. `untold` are the topics that
+    all handlers are done with; `runs` has the calls of each handler, by topic and name. `unhandled` are the topics
     handlers still have to be called for, in that order: `failed` after all earlier stages, and before a late COMPLETE.
     """
 
@@ -160,7 +160,7 @@ class Record:
     recovery: Recovery | None = None
     handled: frozenset[str] = frozenset()
     runs: Mapping[tuple[str, str], Run] = field(factory=dict)
-    untold: tuple[str, ...] = ()
+    unhandled: tuple[str, ...] = ()
 
     @property
     def provider(self) -> str:

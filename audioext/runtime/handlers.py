@@ -195,7 +195,7 @@ class Handlers:
         release = True
         try:
             if due is not None and due <= now:
-                await self._run_topic(held, held.record.untold[0], entries)
+                await self._run_topic(held, held.record.unhandled[0], entries)
         except Exception:  # a bug of ours, and no failure was counted: only the claim prevents an immediate retry
             release = False
             raise

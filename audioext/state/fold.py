@@ -270,7 +270,7 @@ class _Facts:
             recovery=self.recovery,
             handled=frozenset(self.told) if self.told else _NOTHING,
             runs=self.runs,
-            untold=tuple(topics),
+            unhandled=tuple(topics),
         )
 
 

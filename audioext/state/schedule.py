@@ -47,14 +47,14 @@ def index_of(record: Record, *, now: float, poll_at: float | None, expire_after:
 
 def handle_at(record: Record, now: float) -> float | None:
     """Return when handlers are due, or `None` if all are done. After a failure they wait."""
-    if not record.untold:
+    if not record.unhandled:
         return None
     if not record.runs:
         return now
     waits = [
         again_at(run, now)
         for (topic, _), run in record.runs.items()
-        if topic == record.untold[0] and (run.failures or run.waits) and not run.is_done
+        if topic == record.unhandled[0] and (run.failures or run.waits) and not run.is_done
     ]
     return min(waits, default=now)
 

@@ -115,7 +115,9 @@ async def test_what_a_handler_cannot_submit_any_more_is_submitted_by_the_next_cl
     assert [0] == [run.failures for run in job.record.runs.values()]  # closing the client is no failure of the handler
 
 
-async def test_two_workers_that_close_leave_nothing_untold(connect: Connect, api: Api, open_client: MakeClient) -> None:
+async def test_two_workers_that_close_leave_no_topic_unhandled(
+    connect: Connect, api: Api, open_client: MakeClient
+) -> None:
     """Each stage is handled exactly once when two clients with handlers close as soon as they have the song."""
     for number in range(1, ROUNDS // 5 + 1):
         told: list[ax.Stage] = []

@@ -280,7 +280,7 @@ class Universe:
             task = tasks.get(record.task_id)
             if task is not None and record.verdict not in self._verdicts(task):
                 found.append(f"{record.ref} is {record.verdict.name}, its task at {task.stage} ({task.failure})")
-            found += [f"{record.ref}: handlers were not told of {topic}" for topic in record.untold]
+            found += [f"{record.ref}: handlers were not told of {topic}" for topic in record.unhandled]
             topics = [TOPIC_OF[item.stage] for item in record.reached if item.stage in TOPIC_OF]
             found += [
                 f"{record.ref}: no handler ran for {topic}" for topic in topics if not self.told[record.ref, topic]

@@ -229,7 +229,7 @@ async def test_two_workers_share_the_work(store: MemoryStore) -> None:
 
 
 async def test_a_handler_can_come_after_the_start(here: Process, handlers: Handlers) -> None:
-    """A handler that is added to an open client is called for topics that are still untold."""
+    """A handler that is added to an open client is called for topics that are still unhandled."""
     await see(here, nameless(Stage.TEXT))
     handlers.claims.wake()
     handlers.start()

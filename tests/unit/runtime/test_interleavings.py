@@ -160,7 +160,7 @@ class Interleavings(RuleBasedStateMachine):
             due = schedule.handle_at(held.record, now)
             entries: list[Entry] = []
             if due is not None and due <= now:
-                topic = held.record.untold[0]
+                topic = held.record.unhandled[0]
                 self.told.append(topic)
                 failures = sum(run.failures for run in held.record.runs.values()) + 1
                 word = Handled(topic) if is_good else Handled(topic, "bot", failures, "no", is_over=False)

@@ -540,7 +540,7 @@ def test_what_handlers_were_told_is_pinned() -> None:
     assert [(Stage.SUBMITTED, 1.0, "poll"), (Stage.TEXT, 4.0, "implied"), (Stage.FIRST, 5.0, "implied")] == [
         (item.stage, item.at, item.source) for item in pinned.reached
     ]
-    assert () == pinned.untold
+    assert () == pinned.unhandled
 
 
 def test_a_pinned_stage_is_reached_even_where_nothing_else_is_known() -> None:
@@ -655,22 +655,22 @@ def test_the_provider_was_last_heard_of_by_what_it_said() -> None:
 
 
 def test_topics_are_due_in_order_until_they_are_handled() -> None:
-    """Each reached stage is an untold topic, in order, until its handlers are done."""
+    """Each reached stage is an unhandled topic, in order, until its handlers are done."""
     journal = [tape.request(), tape.webhook(4.0, tape.shown(Stage.COMPLETE, ONE))]
 
-    assert ("text", "first", "complete") == folded(*journal).untold
-    assert ("first", "complete") == folded(*journal, tape.handled(5.0, "text")).untold
-    assert ("text", "first") == folded(*journal, tape.handled(5.0, "complete")).untold
+    assert ("text", "first", "complete") == folded(*journal).unhandled
+    assert ("first", "complete") == folded(*journal, tape.handled(5.0, "text")).unhandled
+    assert ("text", "first") == folded(*journal, tape.handled(5.0, "complete")).unhandled
 
 
 def test_a_failure_is_a_topic_before_a_late_complete() -> None:
     """A failed job has the topic `failed`; if it completes first, handlers are called for the stages alone."""
     failed = [tape.request(), tape.webhook(2.0, tape.shown(Stage.TEXT)), NO]
 
-    assert ("text", "failed") == folded(*failed).untold
-    assert ("text", "first", "complete") == folded(*failed, DONE).untold
+    assert ("text", "failed") == folded(*failed).unhandled
+    assert ("text", "first", "complete") == folded(*failed, DONE).unhandled
     risen = folded(*failed, tape.handled(4.0, "text"), tape.handled(5.0, "failed"), DONE)
-    assert ("first", "complete") == risen.untold
+    assert ("first", "complete") == risen.unhandled
 
 
 def test_how_each_handler_fared_is_counted() -> None:
@@ -702,7 +702,7 @@ def test_a_damaged_word_of_a_handler_is_left_out(damaged: bytes) -> None:
     """A damaged outcome of a handler is ignored, so that the handler is called again."""
     record = folded(tape.request(), tape.webhook(2.0, tape.shown(Stage.TEXT)), make_entry("handled", 3.0, body=damaged))
 
-    assert (frozenset(), {}, ("text",)) == (record.handled, record.runs, record.untold)
+    assert (frozenset(), {}, ("text",)) == (record.handled, record.runs, record.unhandled)
 
 
 @pytest.mark.parametrize("kind", ["webhook", "status", "answer", "handled", "expired", "abandoned"])
