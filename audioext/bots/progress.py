@@ -19,7 +19,15 @@ from audioext.errors import AudioextError, ProviderError, RequestError, RetryLat
 from audioext.models.record import Verdict
 from audioext.models.requests import Extend, ExtendOptions, Request
 from audioext.models.results import Stage
-from audioext.runtime.jobs import Failure, Job, JobExpiredError, StageEvent, StageTimeoutError, SubmitUnknownError
+from audioext.runtime.jobs import (
+    TOLD_STAGES,
+    Failure,
+    Job,
+    JobExpiredError,
+    StageEvent,
+    StageTimeoutError,
+    SubmitUnknownError,
+)
 
 _log = logging.getLogger("audioext.bots")
 
@@ -154,7 +162,7 @@ class ProgressMessages:
         self._lines: dict[str, _ProgressMessage] = {}
         self._ended: deque[str] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        for stage in (Stage.TEXT, Stage.FIRST, Stage.COMPLETE):
+        for stage in TOLD_STAGES:
             client.on(stage)(self._tell)
         client.on_failure(self._tell)
 
