@@ -236,7 +236,7 @@ async def test_a_stage_can_be_played_by_hand(app: App, clock: JumpClock, invoke:
 
 async def test_only_a_sandboxs_job_is_played_by_hand(invoke: Invoke, unused_tcp_port: int) -> None:
     """An event that is none of the job's API, and a job of a real API, are refused."""
-    elsewhere = f"http://127.0.0.2:{unused_tcp_port}"
+    elsewhere = f"http://0.0.0.0:{unused_tcp_port}"  # nobody answers there, and it is no loopback address
     async with ax.Client(ax.Kie("key", base_url=elsewhere), store="sqlite:///jobs.db") as client:
         with pytest.raises(ax.ProviderDownError):
             await client.extend(audio_id=TRACK, model="V5")
