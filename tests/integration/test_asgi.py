@@ -188,7 +188,7 @@ async def test_a_body_is_read_under_its_limit(
     assert status == found
 
 
-async def test_who_hangs_up_is_not_answered(client: ax.Client) -> None:
+async def test_a_sender_that_disconnects_gets_no_answer(client: ax.Client) -> None:
     """A sender that disconnects within its body gets no answer, and nothing is stored."""
     assert (0, {}, b"") == await ask(client.receiver.asgi, "POST", path_of(client), GOOD[:9], ends=False)
     assert [] == [delivery async for delivery in client.store.deliveries()]
@@ -298,7 +298,7 @@ async def test_an_odd_scope_is_answered(client: ax.Client, odd: dict[str, Any], 
     assert time.process_time() - began < 0.5  # takes a hundredth on an idle machine
 
 
-async def test_a_body_of_nothing_holds_up_nobody(client: ax.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_empty_messages_do_not_block_the_loop(client: ax.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request of endless empty messages does not block the loop, and is answered 408 in time."""
     path, time_, count = path_of(client), LoopTime(monkeypatch), 0
     sent: list[MutableMapping[str, Any]] = []

@@ -194,7 +194,7 @@ async def test_the_last_word_is_shown_by_one_edit(open_bot: Open, stage: str, wo
     assert (1, word) == (bot.chat.edits - before, bot.chat.last[: len(word)])
 
 
-async def test_a_failure_is_told_in_words(open_bot: Open) -> None:
+async def test_a_failure_message_leaves_out_the_vendors_words(open_bot: Open) -> None:
     """A failure message leaves out the vendor's words and says if nothing was charged."""
     bot = await open_bot()
     await bot.ask()
@@ -204,7 +204,7 @@ async def test_a_failure_is_told_in_words(open_bot: Open) -> None:
     assert "the vendor" not in bot.chat.last
 
 
-async def test_the_texts_are_ones_own(open_bot: Open) -> None:
+async def test_each_text_can_be_replaced(open_bot: Open) -> None:
     """Each text can be replaced, and links are escaped for chats with markup."""
     bot = await open_bot(texts=Texts(complete="<b>fertig</b> {links}"), escape=html.escape)
     bot.api.link = "http://files.test/a.mp3?a=1&b=2"
@@ -247,7 +247,7 @@ async def test_an_update_that_comes_again_pays_nothing(open_bot: Open) -> None:
     assert 2 == len(bot.chat.said)
 
 
-async def test_what_is_wrong_is_said_in_the_chat(open_bot: Open) -> None:
+async def test_the_problems_of_a_request_are_sent_to_the_chat(open_bot: Open) -> None:
     """All problems of a request are sent as sentences, nothing is paid, and there is no job."""
     bot = await open_bot(escape=html.escape)
     assert None is await bot.ask(url="<nowhere>", continue_at=-1)
@@ -257,7 +257,7 @@ async def test_what_is_wrong_is_said_in_the_chat(open_bot: Open) -> None:
     assert "The continue at must be a finite number" in bot.chat.last
 
 
-async def test_a_refusal_is_said_in_the_chat(open_bot: Open) -> None:
+async def test_a_refusal_is_sent_to_the_chat(open_bot: Open) -> None:
     """The chat is told of a refusal, and the same message can be submitted again."""
     bot = await open_bot()
     bot.api.codes = [402]
@@ -282,12 +282,12 @@ async def test_a_refusal_is_said_in_the_chat(open_bot: Open) -> None:
         ),
     ],
 )
-def test_errors_are_said_in_words(error: ax.AudioextError, words: str) -> None:
+def test_errors_have_texts_for_the_chat(error: ax.AudioextError, words: str) -> None:
     """An error's text for the chat says what the user can do, without vendor messages or secrets."""
     assert words == in_words(error)
 
 
-async def test_our_own_trouble_is_said_and_raised(open_bot: Open) -> None:
+async def test_a_store_error_is_raised_and_the_chat_is_informed(open_bot: Open) -> None:
     """A StoreError is raised to the bot, and the chat is told that it did not work."""
     store = ax.MemoryStore()
     bot = await open_bot(store=store)
@@ -304,7 +304,7 @@ async def test_our_own_trouble_is_said_and_raised(open_bot: Open) -> None:
 
 
 @pytest.mark.parametrize("wait", [30, 30.0, timedelta(seconds=30)])
-async def test_a_chat_that_wants_a_pause_gets_it(open_bot: Open, wait: object) -> None:
+async def test_a_chats_retry_after_delays_the_next_edit(open_bot: Open, wait: object) -> None:
     """A chat's retry_after delays the next edit, which then shows the latest state."""
     bot = await open_bot()
     bot.chat.faults = [ChatError("too many requests", wait)]

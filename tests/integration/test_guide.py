@@ -101,7 +101,7 @@ async def test_a_program_without_its_file_says_how_it_is_called(folder: Path, na
 
 
 @pytest.mark.parametrize("name", ["web_app", "fastapi_app"])
-async def test_the_apps_sing(folder: Path, unused_tcp_port: int, name: str) -> None:
+async def test_the_apps_show_the_song(folder: Path, unused_tcp_port: int, name: str) -> None:
     """An app accepts an order at once, and shows the song after its webhooks."""
     url, port = f"http://127.0.0.1:{unused_tcp_port}", str(unused_tcp_port)
     run_app = f"from aiohttp import web; import web_app; web.run_app(web_app.make_app(), host='127.0.0.1', port={port})"
@@ -137,7 +137,7 @@ async def test_the_bot_answers(folder: Path, unused_tcp_port: int, faults: tuple
     assert said.startswith("42: ")
 
 
-async def test_a_worker_saves_what_a_listener_heard(folder: Path, unused_tcp_port: int) -> None:
+async def test_a_worker_saves_a_song_whose_webhooks_a_listener_accepted(folder: Path, unused_tcp_port: int) -> None:
     """A listener and a worker share a store: the worker submits, and saves after the listener's webhooks."""
     url = f"http://127.0.0.1:{unused_tcp_port}/audio"
     listen = ("-m", "audioext", "listen", "--store", "sqlite:///shared.db", "--public-url", url, "--json")

@@ -47,7 +47,7 @@ async def find_ok(url: URL) -> list[ax.CheckLine]:
     return lines
 
 
-def test_the_file_of_settings_is_one(tmp_path: Path) -> None:
+def test_the_example_settings_file_is_valid(tmp_path: Path) -> None:
     """Each key of the settings file is known, and its secret is read from the named file."""
     key = tmp_path / "kie"
     key.write_text("0123456789abcdef0123")

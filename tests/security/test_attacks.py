@@ -209,7 +209,9 @@ async def test_an_attack_is_answered_and_leaves_the_receiver_well(
     assert "x" * 43 not in caplog.text
 
 
-async def test_what_is_no_http_is_one_line_that_is_counted(client: ax.Client, caplog: pytest.LogCaptureFixture) -> None:
+async def test_invalid_http_is_counted_and_logged_in_one_line(
+    client: ax.Client, caplog: pytest.LogCaptureFixture
+) -> None:
     """Invalid HTTP, even with a valid tag in it, is logged in one counted line without the tag."""
     caplog.set_level(logging.INFO, logger="audioext.server")
     path = path_of(client)
@@ -259,7 +261,7 @@ async def test_an_access_log_blames_a_sender_that_hangs_up(
 # --- slow senders and many of them ---------------------------------------------------------------------------------
 
 
-async def test_who_sends_no_whole_head_is_cut_off(client: ax.Client, loop_time: LoopTime) -> None:
+async def test_a_connection_without_a_complete_head_is_closed(client: ax.Client, loop_time: LoopTime) -> None:
     """A connection without a complete request head is closed, both a new and a reused one."""
     async with connected(client, patience=10 * HEAD_SECONDS) as (reader, writer):
         writer.write(b"POST /audio/kie HT")
@@ -275,7 +277,7 @@ async def test_who_sends_no_whole_head_is_cut_off(client: ax.Client, loop_time: 
         assert (await reader.read()).endswith(b"}")
 
 
-async def test_who_asks_and_never_reads_is_cut_off(client: ax.Client, loop_time: LoopTime) -> None:
+async def test_a_client_that_never_reads_its_answers_is_cut_off(client: ax.Client, loop_time: LoopTime) -> None:
     """A client that never reads its answers is cut off; 512 of them once blocked all others for ever."""
     answered, opened = client.receiver.endpoint.answered, Path("/proc/self/fd")
 
@@ -366,7 +368,7 @@ def few_descriptors() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-async def test_connections_that_wait_are_no_more_than_the_process_can_bear(
+async def test_with_too_many_connections_the_oldest_is_closed(
     few_descriptors: int, client: ax.Client, api: Api
 ) -> None:
     """With too many connections the oldest is closed, so that webhooks, the store and our calls keep descriptors."""
@@ -406,7 +408,9 @@ async def test_a_journal_is_bounded(client: ax.Client, store: ax.MemoryStore) ->
     assert (MAX_ENTRIES // 2, MAX_ENTRIES // 2 + 50) == (stored.count, stored.repeats)
 
 
-async def test_what_is_not_authentic_is_kept_cut(stack: AsyncExitStack, api: Api, store: ax.MemoryStore) -> None:
+async def test_a_body_that_is_not_authentic_is_stored_truncated(
+    stack: AsyncExitStack, api: Api, store: ax.MemoryStore
+) -> None:
     """A body that is not authentic is stored with its first kilobytes only, so that it cannot fill the disk."""
     web = {"public_url": "http://127.0.0.1:{port}/", "listen": "127.0.0.1:0", "secrets": [SECRET], "store": store}
     client = await stack.enter_async_context(ax.Client(api.provider(webhook_key="key"), **web))  # type: ignore[arg-type]  # a test's own settings
@@ -441,7 +445,9 @@ async def test_deliveries_for_nobody_are_read_once(store: ax.MemoryStore) -> Non
     assert 10 == stored.count
 
 
-async def test_who_hangs_up_leaves_no_traceback(client: ax.Client, api: Api, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_sender_that_disconnects_logs_no_traceback(
+    client: ax.Client, api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
     """A sender that disconnects during its body, or before it is read, logs no traceback."""
     job = await client.extend(audio_id="a", model="V5")
     whole = post(path_of(client), GOOD)
@@ -491,7 +497,7 @@ async def test_a_song_that_comes_after_a_failure_counts(stack: AsyncExitStack, a
             await asyncio.sleep(0.01)
 
 
-async def test_a_stranger_is_not_told_what_the_store_is(client: ax.Client, store: ax.MemoryStore) -> None:
+async def test_readyz_does_not_show_the_stores_address(client: ax.Client, store: ax.MemoryStore) -> None:
     """/readyz tells a stranger that the store is down, but neither its path nor its host."""
     store.fail("the SQLite file /srv/customer/jobs.db was deleted")
     async with connected(client) as (reader, writer):
@@ -505,7 +511,7 @@ async def test_a_stranger_is_not_told_what_the_store_is(client: ax.Client, store
 
 @pytest.mark.parametrize("confirm", ["unsigned", "always"])
 @pytest.mark.parametrize("forged", ["complete", "first", "error"])
-async def test_a_webhook_that_is_confirmed_first_says_nothing_itself(
+async def test_with_confirm_a_forged_webhook_only_causes_a_status_call(
     stack: AsyncExitStack, api: Api, confirm: str, forged: str
 ) -> None:
     """With `confirm="always"` a forged song, track or failure only causes a status call, whose answer counts."""

@@ -37,7 +37,7 @@ async def test_the_largest_legal_body_is_answered_in_time(name: str) -> None:
     assert {} == {what: spent for what, spent in took.items() if spent > MOST_MILLISECONDS}
 
 
-def test_a_track_is_read_up_to_a_bound() -> None:
+def test_a_track_is_read_up_to_a_number_of_keys() -> None:
     """Keys of a track beyond a fixed number are ignored, whatever they are."""
     known = {"id": "a", "audio_url": "https://files.test/a.mp3", **dict.fromkeys(map(str, range(MAX_KEYS - 2)), 1)}
     problems: list[str] = []
@@ -115,7 +115,7 @@ def test_the_words_of_a_failure_are_read_once(name: str, what: str) -> None:
     assert time.process_time() - began < 1.0  # takes a tenth on an idle machine
 
 
-def test_numbers_that_are_no_numbers_cost_nothing() -> None:
+def test_huge_integers_beside_a_nan_are_ignored() -> None:
     """In a body with a NaN, integers of thousands of digits are ignored."""
     body = b'{"code": NaN, "few": -12, "many": [%s]}' % b",".join([b"7" * 4_200] * 200)
 

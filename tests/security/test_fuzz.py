@@ -36,7 +36,7 @@ async def test_raw_bytes_at_the_port_are_answered_or_cut_off() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_task_id_that_is_no_utf8_makes_no_task_of_its_own(name: str) -> None:
+def test_a_task_id_with_invalid_utf8_leaves_the_fast_path(name: str) -> None:
     """A submit's answer with invalid UTF-8 in its task id leaves the fast path without an error."""
     body = b'{"code":200,"msg":"success","data":{"taskId":"\xff"}}'
     outcome = load(name)("key").parse_submit(HttpResponse(status=200, body=body))
@@ -60,7 +60,7 @@ def test_a_body_of_too_many_values_is_not_taken_apart(body: bytes) -> None:
 
 @pytest.mark.parametrize("brackets", ["[]", "{}"])
 @pytest.mark.parametrize("beside", ['"]]]"', '"\\"[[["', '"\\\\"', "[{}, []]"])
-def test_depth_is_that_of_the_values(brackets: str, beside: str) -> None:
+def test_depth_ignores_brackets_in_texts(brackets: str, beside: str) -> None:
     """The depth check ignores brackets in texts and siblings, and refuses one level too many."""
     opening = "[" if brackets == "[]" else '{"k":'
     levels = MAX_DEPTH - 2

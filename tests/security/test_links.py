@@ -204,7 +204,7 @@ async def test_a_link_of_another_kind_is_not_followed(link: str, says: str, way:
     assert "/a.mp3" not in outside.paths
 
 
-async def test_a_name_that_changes_its_address_is_not_believed_twice(net: Net, inside: Host) -> None:
+async def test_a_connection_goes_to_the_address_that_was_checked(net: Net, inside: Host) -> None:
     """A connection goes to the checked address, and a later lookup of this machine is refused (DNS rebinding)."""
     port = URL(inside.url).port
     net.names["rebound.test"] = [[PUBLIC], [HOME]]
@@ -234,7 +234,7 @@ async def test_a_name_that_changes_its_address_is_not_believed_twice(net: Net, i
     ],
 )
 @pytest.mark.parametrize("way", ["at once", "redirected"])
-async def test_what_is_opened_is_opened_alone(  # noqa: PLR0913 - a table's columns, and the hosts
+async def test_allow_hosts_opens_one_host_only(  # noqa: PLR0913 - a table's columns, and the hosts
     opened: str, link: str, is_followed: bool, way: str, net: Net, outside: Host, inside: Host
 ) -> None:
     """`allow_hosts` opens a host by name, on its port if it has one, and for plain http only if it says so."""
@@ -265,7 +265,7 @@ async def test_a_name_that_is_opened_may_have_any_address(opened: str, net: Net)
 @each_row(
     "text", ["", "a b", "http://", "ftp://a.test", "https://a.test/b", "a.test/b", "me@a.test", "*.a.test", "a.test:x"]
 )
-def test_what_is_no_host_cannot_be_opened(text: str) -> None:
+def test_a_wrong_host_in_allow_hosts_is_refused(text: str) -> None:
     """A wrong host in `allow_hosts` is refused when the client is made, with an example."""
     with pytest.raises(ax.ConfigError, match=r'is not a host: give names, like allow_hosts=\["files'):
         ax.Client(allow_hosts=[text])
@@ -429,7 +429,7 @@ async def test_a_body_that_is_too_large_is_not_read_to_its_end(way: str, net: Ne
 
 
 @pytest.mark.parametrize("what", ["head", "body", "handshake", "redirects"])
-async def test_whoever_dawdles_keeps_nobody_for_ever(what: str, net: Net, outside: Host, loop_time: LoopTime) -> None:
+async def test_slow_and_endless_downloads_end_in_time(what: str, net: Net, outside: Host, loop_time: LoopTime) -> None:
     """Trickled bytes, an endless handshake and endless redirects all end in time."""
     over = asyncio.Event()
 

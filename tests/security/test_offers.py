@@ -102,7 +102,7 @@ SWAPS = (_another, _successor, _overwritten, _link, _pipe, _folder, Path.unlink)
     "swap", [_another, _successor, _overwritten, _link, _pipe, _folder, Path.unlink], ids=lambda swap: swap.__name__
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_what_was_put_in_its_place_is_not_served(
+async def test_a_replaced_file_is_not_served(
     swap: Callable[[Path], None], method: str, client: ax.Client, voice: Path
 ) -> None:
     """A replaced or changed file, a symlink to it, a pipe, a folder and a missing file are answered 404 at once."""
@@ -160,7 +160,7 @@ async def test_a_slow_provider_gets_all_of_a_file(
     writer.transport.abort()
 
 
-async def test_who_does_not_read_a_file_is_cut_off(
+async def test_a_reader_that_stops_reading_is_cut_off(
     client: ax.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that stops reading its file is closed."""

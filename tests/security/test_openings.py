@@ -42,7 +42,7 @@ async def test_an_opening_that_is_cancelled_at_any_step_leaves_its_port(unused_t
     assert 1 < step
 
 
-async def test_an_outage_is_one_line_for_each_who_is_kept_from_something(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_outage_is_one_line_for_each_kind_of_work(caplog: pytest.LogCaptureFixture) -> None:
     """An outage gives one log line for each kind of work that it stops, and one when it is over."""
     caplog.set_level(logging.INFO, "audioext")
     store = ax.MemoryStore()

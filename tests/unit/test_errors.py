@@ -41,7 +41,7 @@ ERRORS: tuple[Exception, ...] = (
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])  # noqa: S301 - our own
-def test_an_error_is_the_same_elsewhere(error: Exception, again: Callable[[Exception], Exception]) -> None:
+def test_a_copied_or_unpickled_error_is_the_same(error: Exception, again: Callable[[Exception], Exception]) -> None:
     """A copied or unpickled error has the same type, text, attributes and notes."""
     error.add_note("seen in a worker")
 

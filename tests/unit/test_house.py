@@ -125,7 +125,7 @@ def test_nothing_is_imported_for_type_checkers_alone() -> None:
     assert [] == found, listed(found)
 
 
-def test_no_import_leads_back() -> None:
+def test_no_import_is_cyclic() -> None:
     """No module imports itself through others, not even for type checkers or within a function."""
     graph = grimp.build_graph("audioext", cache_dir=None)
     upstream = {module: graph.find_upstream_modules(module) for module in sorted(graph.modules)}

@@ -30,7 +30,7 @@ async def make(
     return str(made.json["ref"])
 
 
-async def test_a_song_is_kept_with_all_that_is_known(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_archive_keeps_a_songs_tracks_covers_and_facts(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     """The song's folder holds its tracks, covers and a file of facts with a digest of each file."""
     async with short_sandbox() as sandbox:
         ref = await make(invoke, monkeypatch, sandbox, "--meta", "chat=42")
@@ -50,9 +50,7 @@ async def test_a_song_is_kept_with_all_that_is_known(invoke: Invoke, monkeypatch
     assert {*tracks, *covers, FACTS} == {path.name for path in (ARCHIVE / ref).iterdir()}
 
 
-async def test_what_is_there_is_left_alone_and_what_is_missing_comes(
-    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_archiving_again_saves_only_what_is_missing(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second call saves new songs and those with a missing file, and leaves the others alone."""
     async with short_sandbox() as sandbox:
         first, second = [await make(invoke, monkeypatch, sandbox) for _ in range(2)]
@@ -69,7 +67,9 @@ async def test_what_is_there_is_left_alone_and_what_is_missing_comes(
     assert (ARCHIVE / second / track).is_file()
 
 
-async def test_a_dead_link_is_said_and_keeps_no_other(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dead_link_is_reported_and_the_other_songs_are_saved(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If one song cannot be saved the others are, and the error has an exit code and a hint for getting fresh links."""
     async with short_sandbox(faults=("expire_links@gone",)) as sandbox:
         lost = await make(invoke, monkeypatch, sandbox, title="gone")
@@ -82,7 +82,7 @@ async def test_a_dead_link_is_said_and_keeps_no_other(invoke: Invoke, monkeypatc
     assert [kept] == [path.name for path in ARCHIVE.iterdir() if (path / FACTS).exists()]
 
 
-async def test_no_link_that_somebody_put_there_is_followed(
+async def test_archiving_follows_no_foreign_symlink(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     """In a folder that others can write, archiving does not follow their symlinks to files of ours."""
@@ -104,7 +104,7 @@ async def test_no_link_that_somebody_put_there_is_followed(
     assert {"song.part"} == {path.name for path in (ARCHIVE / first).iterdir() if path.is_symlink()}
 
 
-def test_timed_lyrics_are_written_as_players_read_them() -> None:
+def test_timed_lyrics_are_written_as_lrc_lines() -> None:
     """Each lyric line starts with minutes, seconds and hundredths; line breaks in the vendor's text add no lines."""
     lines = [TimedLine("a\nb", 0.5, 2.0), TimedLine("c", 61.25, 70.0)]
 
@@ -129,12 +129,12 @@ async def test_jobs_are_listed_with_what_they_cost(invoke: Invoke, monkeypatch: 
 @pytest.mark.parametrize(
     ("words", "seconds"), [("90s", 90), ("2m", 120), ("1.5h", 5_400), ("7d", 604_800), ("2w", 1_209_600)]
 )
-def test_a_time_may_be_how_long_ago(words: str, seconds: float) -> None:
+def test_since_may_be_a_duration(words: str, seconds: float) -> None:
     """A time like `7d` counts back from now."""
     assert 10_000_000 - seconds == read_since(words, 10_000_000)
 
 
-def test_a_time_may_be_a_date() -> None:
+def test_since_may_be_a_date() -> None:
     """A date begins at local midnight, a zone is kept, and anything else is refused with examples."""
     assert time.mktime((2026, 11, 26, 0, 0, 0, 0, 0, -1)) == read_since("2026-11-26", 0)
     assert 0 == read_since("1970-01-01T01:00:00+01:00", 99)

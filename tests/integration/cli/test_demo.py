@@ -74,7 +74,7 @@ def test_demo_runs_on_the_other_apis(invoke: Invoke, voice: Path, provider: str)
         ("one.wav", "one.wav is too short to be continued: 0.0001 s"),
     ],
 )
-def test_demo_refuses_what_is_no_recording(invoke: Invoke, folder: Path, name: str, words: str) -> None:
+def test_demo_refuses_sources_that_are_not_audio(invoke: Invoke, folder: Path, name: str, words: str) -> None:
     """A missing file, a text, a folder and a single sample are each refused in one sentence with exit code 2."""
     (folder / "text.mp3").write_bytes(b"not audio at all")
     soundfile.write(folder / "one.wav", np.zeros(1), 8_000)

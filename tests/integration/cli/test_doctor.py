@@ -40,7 +40,7 @@ async def test_all_is_well_on_a_sandbox(invoke: Invoke, monkeypatch: pytest.Monk
     assert sandbox.api_key not in new.out + new.err + old.out + old.err
 
 
-def test_without_a_key_or_an_address_it_says_so(invoke: Invoke) -> None:
+def test_a_missing_key_or_public_url_is_not_a_failure(invoke: Invoke) -> None:
     """A missing key or public URL is no failure, as a listener needs no key and a poller no URL."""
     ended = invoke("doctor", "--json")
 
@@ -49,7 +49,7 @@ def test_without_a_key_or_an_address_it_says_so(invoke: Invoke) -> None:
     assert "ok" == states(ended.json)["public_url"]
 
 
-def test_what_does_not_work_has_an_exit_code(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_line_gives_an_exit_code(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any failed line gives exit code 9, and a public URL that the provider would refuse is such a line."""
     monkeypatch.setenv("VIDGO_API_KEY", "0123456789abcdef")
     ended = invoke("doctor", "--public-url", "http://127.0.0.1:1/audio", "--listen", "none", "--json")

@@ -46,7 +46,7 @@ class Fails(LookOptions, Command):
         (REF, {"sandbox": True}, "the sandbox has ended"),
     ],
 )
-def test_an_interruption_says_what_becomes_of_the_task(
+def test_ctrl_c_prints_how_to_continue_with_the_job(
     capsys: pytest.CaptureFixture[str], ref: str | None, options: dict[str, Any], words: str
 ) -> None:
     """Ctrl-C prints the command that continues with the job, or says that there is none."""
@@ -58,7 +58,7 @@ def test_an_interruption_says_what_becomes_of_the_task(
     assert ref == error["ref"]
 
 
-def test_a_defect_is_called_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unexpected_error_is_reported_as_a_defect(capsys: pytest.CaptureFixture[str]) -> None:
     """An unexpected error exits with 1 and says how to see its traceback."""
     assert 1 == execute(Fails(error=LookupError("surprise")))
     expected = "audioext: LookupError: surprise (a defect in audioext; --debug shows where)\n"
@@ -83,7 +83,7 @@ def test_a_lost_file_says_how_to_fetch_it_again(
     assert f"audioext: track 1: gone\n  {words}\n" == capsys.readouterr().err
 
 
-def test_other_trouble_has_no_hint(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_settings_error_has_no_hint(capsys: pytest.CaptureFixture[str]) -> None:
     """A settings error prints no hint, as there is no job to continue with."""
     assert 2 == execute(Fails(error=ax.ConfigError("no such setting"), ref=REF))
     assert "audioext: no such setting\n" == capsys.readouterr().err
@@ -107,7 +107,7 @@ def test_other_trouble_has_no_hint(capsys: pytest.CaptureFixture[str]) -> None:
         (ax.SourceError("not read", provider="kie"), "If its `url=` is not public, pass --rehost."),
     ],
 )
-def test_what_the_library_calls_an_argument_is_called_an_option(
+def test_errors_name_options_instead_of_arguments(
     capsys: pytest.CaptureFixture[str], error: ax.AudioextError, words: str
 ) -> None:
     """Error advice names the command's options instead of the library's arguments."""
@@ -117,7 +117,7 @@ def test_what_the_library_calls_an_argument_is_called_an_option(
 
 
 @pytest.mark.parametrize("words", [["--help"], ["guide"], ["guide", "--json"]])
-def test_what_nobody_reads_ends_a_command_quietly(words: list[str], start: Start) -> None:
+def test_a_closed_stdout_ends_a_command_quietly(words: list[str], start: Start) -> None:
     """A closed stdout, as in `audioext … | head -0`, is no defect, for text, help and JSON."""
     process = start(*words)
     assert process.stdout is not None
@@ -130,7 +130,7 @@ def test_what_nobody_reads_ends_a_command_quietly(words: list[str], start: Start
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 @pytest.mark.parametrize("words", [["--help"], ["guide"], ["guide", "--json"]])
-def test_a_full_disk_is_told_in_one_line(words: list[str]) -> None:
+def test_a_full_disk_is_reported_in_one_line(words: list[str]) -> None:
     """A full disk is reported in one line without a traceback."""
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         command = [sys.executable, "-m", "audioext", *words]

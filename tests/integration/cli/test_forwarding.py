@@ -98,7 +98,7 @@ async def forwarding(app: App, sandbox: Sandbox, clock: JumpClock) -> AsyncItera
             yield client
 
 
-async def test_every_stage_is_told_in_order(app: App, clock: JumpClock) -> None:
+async def test_every_stage_is_forwarded_in_order(app: App, clock: JumpClock) -> None:
     """Each event has its own id, the submit's meta, and the tracks known at that time."""
     running = app.running()
     async with running, short_sandbox(faults=("duplicate",)) as sandbox, forwarding(app, sandbox, clock) as client:
@@ -113,7 +113,7 @@ async def test_every_stage_is_told_in_order(app: App, clock: JumpClock) -> None:
     assert 2 == len([track for track in app.events[-1]["data"]["tracks"] if track["audio_url"]])
 
 
-async def test_an_app_that_was_away_is_told_later(app: App, clock: JumpClock) -> None:
+async def test_an_app_that_was_down_gets_the_events_later(app: App, clock: JumpClock) -> None:
     """An app that is down for hours and then overloaded still gets all events, in order and with the same ids."""
     app.answers = [503, 429, 302]
     async with short_sandbox() as sandbox, forwarding(app, sandbox, clock) as client:
@@ -131,7 +131,9 @@ async def test_an_app_that_was_away_is_told_later(app: App, clock: JumpClock) ->
 
 
 @pytest.mark.parametrize(("code", "charged"), [(501, None), (531, False)])
-async def test_a_failure_is_told_with_what_it_cost(app: App, clock: JumpClock, code: int, charged: bool | None) -> None:
+async def test_a_forwarded_failure_says_whether_it_was_charged(
+    app: App, clock: JumpClock, code: int, charged: bool | None
+) -> None:
     """A failure event has the provider's code and message, and whether the task was charged."""
     running, faults = app.running(), (f"error=complete:{code}",)
     async with running, short_sandbox(faults=faults) as sandbox, forwarding(app, sandbox, clock) as client:
@@ -149,7 +151,7 @@ async def outcome_of(call: Awaitable[None]) -> BaseException | None:
     return outcome
 
 
-async def test_an_app_is_told_for_a_day_ever_more_seldom(app: App) -> None:
+async def test_an_event_is_retried_for_a_day_with_growing_pauses(app: App) -> None:
     """After each refusal the pause grows, and an event is given up about a day after it happened."""
     app.usual = 500
     event = ax.StageEvent(
@@ -167,7 +169,7 @@ async def test_an_app_is_told_for_a_day_ever_more_seldom(app: App) -> None:
     assert len(app.tries) < 200
 
 
-async def test_what_was_never_taken_is_listed_and_can_be_sent_again(app: App, clock: JumpClock, invoke: Invoke) -> None:
+async def test_an_undelivered_event_is_listed_and_can_be_sent_again(app: App, clock: JumpClock, invoke: Invoke) -> None:
     """An event that its app never accepts is given up; `jobs --undelivered` lists it, and `forward` sends it again."""
     app.usual = 500
     async with app.running(), short_sandbox() as sandbox:
@@ -196,7 +198,9 @@ async def truth(found: Sequence[str]) -> bool:
     return bool(found)
 
 
-async def test_a_listener_tells_an_app(app: App, start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_listener_forwards_events_to_an_app(
+    app: App, start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command forwards the events of another process's jobs to an app that verifies them."""
     async with app.running(), short_sandbox() as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
@@ -212,7 +216,7 @@ async def test_a_listener_tells_an_app(app: App, start: Start, invoke: Invoke, m
     assert (0, STAGES) == (song.code, [event["type"] for event in app.events])
 
 
-async def test_a_stage_can_be_played_by_hand(app: App, clock: JumpClock, invoke: Invoke) -> None:
+async def test_a_stage_can_be_triggered_by_hand(app: App, clock: JumpClock, invoke: Invoke) -> None:
     """While the sandbox holds a job, `trigger` plays its stages one by one, and the app gets each."""
     async with app.running(), short_sandbox() as sandbox, forwarding(app, sandbox, clock) as client:
         sandbox.hold()
@@ -234,7 +238,7 @@ async def test_a_stage_can_be_played_by_hand(app: App, clock: JumpClock, invoke:
     assert app.events[1]["data"]["tracks"][0]["id"] in {track["id"] for track in app.events[2]["data"]["tracks"]}
 
 
-async def test_only_a_sandboxs_job_is_played_by_hand(invoke: Invoke, unused_tcp_port: int) -> None:
+async def test_only_a_job_at_a_sandbox_can_be_triggered(invoke: Invoke, unused_tcp_port: int) -> None:
     """An event that is none of the job's API, and a job of a real API, are refused."""
     elsewhere = f"http://0.0.0.0:{unused_tcp_port}"  # nobody answers there, and it is no loopback address
     async with ax.Client(ax.Kie("key", base_url=elsewhere), store="sqlite:///jobs.db") as client:
@@ -252,7 +256,7 @@ async def test_only_a_sandboxs_job_is_played_by_hand(invoke: Invoke, unused_tcp_
         assert words in ended.err
 
 
-def test_the_secret_may_stand_in_a_file(invoke: Invoke, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_forward_secret_may_be_in_a_file(invoke: Invoke, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The secret is read from a mounted file, and a wrong one is refused before anything is sent."""
     (folder / "secret").write_text("whsec_\n")
     monkeypatch.setenv("AUDIOEXT_FORWARD_SECRET_FILE", "secret")
@@ -274,7 +278,9 @@ def test_the_secret_may_stand_in_a_file(invoke: Invoke, folder: Path, monkeypatc
         ("https://app.example.org", SECRET[:-4], "whsec_ and Base64 of 24 bytes or more"),
     ],
 )
-def test_what_cannot_be_forwarded_is_said_at_once(invoke: Invoke, to: str, secret: str | None, words: str) -> None:
+def test_forwarding_with_a_wrong_url_or_secret_does_not_start(
+    invoke: Invoke, to: str, secret: str | None, words: str
+) -> None:
     """A listener that forwards with a wrong URL, a wrong secret or none does not start."""
     given = () if secret is None else ("--forward-secret", secret)
     ended = invoke("listen", *HOOKS, "--store", "memory://", "--forward-to", to, *given)

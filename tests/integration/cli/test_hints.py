@@ -40,7 +40,7 @@ from tests.support.hosts import gives, serve_host
         ("lose_response", ("--poll-only",), (6, "show")),
     ],
 )
-async def test_what_we_say_to_type_next_works_as_printed(
+async def test_the_command_in_a_hint_works_as_printed(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, fault: str, options: tuple[str, ...], ending: tuple[int, str]
 ) -> None:
     """The hint after a job is left, times out, fails, cannot be saved or continues is a command that works."""
@@ -57,7 +57,7 @@ async def test_what_we_say_to_type_next_works_as_printed(
 
 
 @pytest.mark.parametrize("track", ["--sandbox", "-v", "--", "--poll-only", "-rf *", "a b;c"])
-async def test_an_id_that_looks_like_an_option_is_none(
+async def test_a_hint_works_for_an_id_that_looks_like_an_option(
     track: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hint with a track id that looks like an option still extends that track."""
@@ -73,7 +73,7 @@ async def test_an_id_that_looks_like_an_option_is_none(
 
 
 @pytest.mark.parametrize("track", ["https://evil.test/a", "voice.wav", "/etc/passwd"])
-async def test_an_id_that_would_mean_something_else_is_not_offered(
+async def test_no_hint_for_an_id_that_would_be_taken_for_a_url_or_file(
     track: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, voice: Path
 ) -> None:
     """No hint is printed for a track id that the command would take for a URL or a local file."""
@@ -86,9 +86,7 @@ async def test_an_id_that_would_mean_something_else_is_not_offered(
     assert (0, False) == (ended.code, "Go on" in ended.err)
 
 
-async def test_a_host_that_is_not_followed_is_opened_as_printed(
-    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_hint_for_a_refused_host_works_as_printed(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error for a refused host names the option that allows it, and the hinted `save` works with that option."""
     monkeypatch.setenv("KIE_API_KEY", "made-up")
     async with serve_api() as api, serve_host() as host:
@@ -102,7 +100,7 @@ async def test_a_host_that_is_not_followed_is_opened_as_printed(
     assert f"--allow-host {host.url}" == opens[1]
 
 
-def test_a_ref_that_looks_like_an_option_is_none(invoke: Invoke) -> None:
+def test_a_hint_works_for_a_ref_that_looks_like_an_option(invoke: Invoke) -> None:
     """A hint puts a ref that looks like an option behind `--`, so that it is looked up."""
     command = Screen(command=LookOptions(store="sqlite:///jobs.db")).hint("show", of="--json")
     Path("jobs.db").touch()
@@ -112,7 +110,7 @@ def test_a_ref_that_looks_like_an_option_is_none(invoke: Invoke) -> None:
     assert 8 == invoke(*words).code
 
 
-def test_what_is_known_of_a_sandboxs_job_is_shown_as_printed(invoke: Invoke) -> None:
+def test_the_hint_for_an_ended_sandboxs_job_works_as_printed(invoke: Invoke) -> None:
     """The hint for a job of a sandbox that has ended shows it from the sandbox's store."""
     ended = invoke("extend", TRACK, *FULL, "--sandbox", "--speed", "1", "--timeout", "0.1")
 
@@ -144,7 +142,7 @@ async def test_an_interrupted_wait_says_how_to_come_back(
     assert 2 == len(list(Path("out").iterdir()))
 
 
-def test_whoever_cannot_wait_for_an_answer_is_told_where_to_look(
+def test_ctrl_c_during_a_submit_says_where_to_look(
     start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the API does not answer, the first Ctrl-C says what is awaited, the second exits, and the job is listed."""
@@ -183,7 +181,9 @@ def test_the_demo_ends_with_commands_that_work(invoke: Invoke, voice: Path) -> N
     assert 4 == len(list(Path("audioext-demo").iterdir()))
 
 
-def test_the_sandbox_says_a_command_that_works(start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_that_the_sandbox_prints_works(
+    start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The printed command for another terminal submits to this sandbox, and does not show a key that was given."""
     process = start("sandbox", "--speed", "100000", "--api-key", "made-up")
     assert process.stdout is not None

@@ -94,7 +94,7 @@ def test_the_same_key_is_submitted_once(invoke: Invoke, ref: str) -> None:
     assert (0, ref) == (again.code, again.json["ref"])
 
 
-def test_waiting_for_a_job_without_a_key_says_that_nobody_can_be_asked(invoke: Invoke) -> None:
+def test_wait_without_an_api_key_waits_for_a_listener(invoke: Invoke) -> None:
     """`wait` without an API key waits for a listener on the same store until its timeout."""
     left = leave(invoke)
     ended = invoke("wait", left, *STORE, "--timeout", "0.1")
@@ -104,7 +104,7 @@ def test_waiting_for_a_job_without_a_key_says_that_nobody_can_be_asked(invoke: I
     assert f"audioext wait {left} --store sqlite:///jobs.db" in ended.err
 
 
-def test_waiting_goes_on_when_the_status_cannot_be_asked_for(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_goes_on_after_a_failed_status_call(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed status call is reported with its provider, and does not end the wait."""
     left = leave(invoke)
     monkeypatch.setenv("KIE_API_KEY", "made-up")
@@ -245,7 +245,7 @@ async def test_show_prints_refused_calls_given_up_handlers_and_the_deadline(invo
     assert "\x1b" not in ended.out
 
 
-async def test_a_webhook_that_named_the_task_first_is_known_by_it(invoke: Invoke) -> None:
+async def test_show_says_that_a_webhook_named_the_task(invoke: Invoke) -> None:
     """If the submit's answer was lost, the timeline says that a webhook named the task."""
     body = json.dumps({"code": 200, "msg": "ok", "data": {"callbackType": "text", "task_id": "t1", "data": []}})
     ref = await store_journal(
@@ -306,7 +306,7 @@ def test_a_sandboxs_jobs_are_kept_apart(invoke: Invoke, folder: Path) -> None:
     assert "--sandbox" not in invoke("show", made, "--store", "sqlite:///nope.db").err
 
 
-def test_nothing_to_list_is_said(invoke: Invoke) -> None:
+def test_an_empty_store_is_reported_as_such(invoke: Invoke) -> None:
     """An empty store is no error, and prints nothing on stdout."""
     for command in ("jobs", "inbox"):
         ended = invoke(command, "--store", "memory://")
@@ -328,7 +328,7 @@ def test_inbox_lists_the_deliveries_newest_first(invoke: Invoke, ref: str) -> No
     assert [] == re.findall(r"/[0-9a-z]{24}/[\w-]{43}", plain.out + in_json.out)
 
 
-def test_replay_feeds_a_delivery_in_again(invoke: Invoke, ref: str) -> None:
+def test_replaying_an_applied_delivery_changes_nothing(invoke: Invoke, ref: str) -> None:
     """Replaying an applied delivery is answered 200 and adds no entry."""
     delivery = json.loads(invoke("inbox", *STORE, "--json", "--limit", "1").out)["id"]
 
@@ -406,7 +406,7 @@ def test_saving_too_early_says_to_wait(invoke: Invoke) -> None:
     assert f"audioext wait {left} --store sqlite:///jobs.db" in ended.err
 
 
-def test_saving_too_late_says_so(invoke: Invoke, ref: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saving_dead_links_is_a_download_error(invoke: Invoke, ref: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`save` with dead links is a download error, and a setting bounds how long they are retried."""
     monkeypatch.setenv("AUDIOEXT_DOWNLOAD_PATIENCE", "0.1")
     ended = invoke("save", ref, *STORE)

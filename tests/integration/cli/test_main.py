@@ -67,7 +67,7 @@ def test_without_the_extra_the_command_says_what_to_install(package: str) -> Non
     assert [told, told] == run_without(package, ["--help"], ["jobs"])
 
 
-def test_the_extras_bring_what_they_are_named_for() -> None:
+def test_each_extra_has_the_package_that_it_is_named_for() -> None:
     """Each extra named for a missing package exists and has that package."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
@@ -97,7 +97,7 @@ def test_without_its_package_forwarding_says_what_to_install() -> None:
     assert [] == [refused for refused in ended if wanted not in refused.err]
 
 
-def test_without_its_package_no_server_begins_that_was_to_show_a_page() -> None:
+def test_without_its_package_a_server_with_ui_does_not_start() -> None:
     """A server with `--ui` and a missing package names the extra before it starts."""
     ended = run_without("aiohttp_sse", ["sandbox", "--ui"], ["listen", *HOOKS, *MEMORY, "--ui"])
 
@@ -181,7 +181,7 @@ def test_every_field_of_a_request_is_an_option(invoke: Invoke) -> None:
         assert [] == [name for name in fields if f"--{name.replace('_', '-')}" not in shown]
 
 
-def test_the_shell_can_be_taught_to_complete(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: object) -> None:
+def test_shell_completion_can_be_installed(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: object) -> None:
     """`--install-completion` writes a script with the commands, and says what to do next."""
     monkeypatch.setenv("SHELL", "/bin/bash")
     monkeypatch.setenv("HOME", str(folder))
@@ -213,7 +213,7 @@ def test_the_shell_can_be_taught_to_complete(invoke: Invoke, monkeypatch: pytest
         (["listen", "--ui-port", "80801"], "80801 for --ui-port. Must be <= 65535"),
     ],
 )
-def test_wrong_words_are_named(invoke: Invoke, arguments: list[str], words: str) -> None:
+def test_wrong_arguments_are_named(invoke: Invoke, arguments: list[str], words: str) -> None:
     """Too many or too few words are reported with the names of the usage line, and options without a position."""
     ended = invoke(*arguments)
 
@@ -233,7 +233,7 @@ def test_a_misspelt_command_is_one_sentence_and_exit_code_2(invoke: Invoke) -> N
 @pytest.mark.parametrize(
     "before", [["jobs"], ["show", "--"], ["wait", "--"], ["jobs", "--since"], ["extend", "--model"], []]
 )
-def test_an_argument_that_a_stranger_wrote_cannot_harm_a_terminal(invoke: Invoke, before: list[str]) -> None:
+def test_a_quoted_argument_has_no_control_characters(invoke: Invoke, before: list[str]) -> None:
     """An error repeats any argument on one line, without control characters."""
     ended = invoke(*before, "\x1b]0;a\x07\x1b[31mb\u202ec\x9b\r\nFORGED d")
 
@@ -242,7 +242,7 @@ def test_an_argument_that_a_stranger_wrote_cannot_harm_a_terminal(invoke: Invoke
     assert [] == [line for line in ended.err.splitlines() if line.startswith("FORGED")]
 
 
-def test_a_misspelt_command_is_json_where_that_was_asked_for(invoke: Invoke) -> None:
+def test_a_usage_error_is_json_with_json(invoke: Invoke) -> None:
     """With `--json` a usage error is an object too."""
     ended = invoke("extend", "--json")
 
@@ -255,7 +255,7 @@ def test_python_m_audioext_is_the_same_command(spawn: Invoke) -> None:
     assert __version__ == spawn("--version").out.strip()
 
 
-def test_ctrl_c_when_all_is_said_is_quiet() -> None:
+def test_ctrl_c_after_a_command_is_quiet() -> None:
     """Ctrl-C after a command is done exits with 130 and no traceback."""
     program = """
 import atexit, os, signal, sys

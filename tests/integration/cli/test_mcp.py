@@ -139,7 +139,7 @@ async def test_a_wait_is_bounded_and_says_how_to_go_on() -> None:
         (("error=complete:501",), {"key": "a", **ASKED}, "JobFailedError", "charged"),
     ],
 )
-async def test_an_error_says_what_happened_to_the_money(
+async def test_an_error_says_whether_the_task_was_charged(
     faults: tuple[str, ...], arguments: Mapping[str, object], kind: str, money: str
 ) -> None:
     """An error's text and its facts say whether the task was charged."""
@@ -153,7 +153,7 @@ async def test_an_error_says_what_happened_to_the_money(
     assert money in told["money"]
 
 
-async def test_a_key_is_for_one_wish_and_files_stay_below_their_folder(folder: Path) -> None:
+async def test_a_key_is_for_one_request_and_files_stay_in_their_folder(folder: Path) -> None:
     """Another request with the same key is refused, and so is a folder outside of the server's own."""
     async with short_sandbox() as sandbox, agent(sandbox) as mcp:
         ref = facts(await mcp.call_tool("extend", {"key": "a", **ASKED}))["ref"]
@@ -181,7 +181,7 @@ async def test_the_fields_of_a_request_are_the_arguments_of_its_tool() -> None:
         assert ["key"] == schemas[name]["required"]
 
 
-async def test_it_serves_http_to_those_who_bring_the_token(start: Start, folder: Path) -> None:
+async def test_http_needs_the_token(start: Start, folder: Path) -> None:
     """HTTP requests need the token, here from a file; a signal ends the server."""
     (folder / "token").touch(mode=0o600)
     (folder / "token").write_text("made-up\n")
@@ -202,7 +202,7 @@ async def test_it_serves_http_to_those_who_bring_the_token(start: Start, folder:
 
 
 @pytest.mark.parametrize(("address", "words"), [("0.0.0.0:8000", "AUDIOEXT_MCP_TOKEN"), ("nowhere", "127.0.0.1:8000")])
-def test_an_open_address_is_refused(invoke: Invoke, address: str, words: str) -> None:
+def test_listening_on_all_addresses_needs_a_token(invoke: Invoke, address: str, words: str) -> None:
     """Listening on all addresses without a token is refused, since the tools cost money."""
     ended = invoke("mcp", "--http", address, *MEMORY)
 

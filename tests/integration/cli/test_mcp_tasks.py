@@ -92,7 +92,7 @@ async def agent(sandbox: Sandbox, *extensions: ClientExtension, store: str | Non
         yield mcp
 
 
-async def test_a_submit_comes_to_its_song() -> None:
+async def test_a_submit_is_a_task_whose_result_is_the_song() -> None:
     """The call is answered by a task whose id is the job's ref and whose result is the song's job."""
     tasks = Tasks()
     async with short_sandbox() as sandbox, agent(sandbox, tasks) as mcp:
@@ -112,7 +112,7 @@ async def test_a_submit_comes_to_its_song() -> None:
     assert ("complete", False) == (again["state"], again["is_new"])
 
 
-async def test_a_task_that_fails_says_what_happened_to_the_money() -> None:
+async def test_a_failed_task_says_whether_it_was_charged() -> None:
     """A failed task's result is the error that `wait` would give; a refused submit fails at once without a task."""
     tasks = Tasks()
     async with short_sandbox(faults=("error=complete:501",)) as sandbox, agent(sandbox, tasks) as mcp:
@@ -123,7 +123,7 @@ async def test_a_task_that_fails_says_what_happened_to_the_money() -> None:
     assert 1 == tasks.seen.qsize()
 
 
-async def test_who_does_not_speak_it_has_no_tasks() -> None:
+async def test_a_client_without_the_extension_has_no_tasks() -> None:
     """A client without the extension gets the job at once and cannot poll tasks; an unknown task id is refused."""
     async with short_sandbox() as sandbox, agent(sandbox) as mcp, agent(sandbox, Tasks()) as speaker:
         submitted = facts(await mcp.call_tool("extend", {"key": "a", **ASKED}))

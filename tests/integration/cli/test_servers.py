@@ -88,7 +88,7 @@ def test_an_address_of_another_machine_is_named(invoke: Invoke) -> None:
     assert "choose another --host or --port" in ended.err
 
 
-def test_a_taken_port_may_be_a_listeners(start: Start, invoke: Invoke) -> None:
+def test_a_taken_port_hints_at_a_running_listener(start: Start, invoke: Invoke) -> None:
     """If the port of `--listen` is taken, the error says how to leave listening to a running `audioext listen`."""
     listener = start("listen", *HOOKS, *STORE, "--json")
     url = read_object(listener)["public_url"]
@@ -135,7 +135,7 @@ async def test_a_listener_accepts_the_webhooks_of_another_processs_job(
 
 
 @pytest.mark.parametrize("by_file", [False, True], ids=["option", "file"])
-async def test_a_listener_tells_prometheus_what_it_counted(
+async def test_a_listener_serves_its_counts_to_prometheus(
     start: Start, folder: Path, unused_tcp_port: int, by_file: bool
 ) -> None:
     """`--metrics` serves counts at its address, or the settings file's, on another port than the receiver's."""
@@ -154,7 +154,9 @@ async def test_a_listener_tells_prometheus_what_it_counted(
     assert 'audioext_webhooks_total{provider="kie",verdict="refused"} 1.0' in text.splitlines()
 
 
-async def test_a_listener_speaks_in_lines(start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_listener_prints_a_line_for_each_delivery_and_stage(
+    start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without `--json` each delivery and stage is a line with the time, the provider and the ref."""
     async with short_sandbox(faults=("error=first:531",)) as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
@@ -188,7 +190,7 @@ def test_a_listener_behind_a_proxy_prints_the_port_that_it_listens_on(start: Sta
 
 
 @pytest.mark.parametrize("command", [("listen", *HOOKS, *STORE), ("sandbox",)], ids=["listen", "sandbox"])
-def test_a_server_shows_what_it_has_on_a_page(start: Start, command: tuple[str, ...]) -> None:
+def test_a_server_with_ui_prints_the_link_of_its_page(start: Start, command: tuple[str, ...]) -> None:
     """`--ui` prints the link of the live page, which is served to this machine as long as the server runs."""
     listener = start(*command, "--ui", "--ui-port", "0", "--json")
     read_object(listener)

@@ -21,7 +21,7 @@ def write(folder: Path, text: str) -> None:
     path.chmod(0o600)
 
 
-async def test_a_file_stands_for_all_options(invoke: Invoke, folder: Path) -> None:
+async def test_the_settings_file_replaces_all_options(invoke: Invoke, folder: Path) -> None:
     """The key, base URL, public URL and store come from the file, and do not leak into the environment."""
     before = dict(os.environ)
     async with short_sandbox() as sandbox:
@@ -56,7 +56,7 @@ def test_an_option_beats_the_environment_which_beats_the_file(
     ]
 
 
-def test_a_broken_file_is_said_and_help_works_all_the_same(invoke: Invoke, folder: Path) -> None:
+def test_a_broken_settings_file_ends_every_command_but_help(invoke: Invoke, folder: Path) -> None:
     """A misspelt key in the file ends every command except help and version."""
     write(folder, 'publicurl = "https://a.test"')
     refused = invoke("jobs")

@@ -65,7 +65,7 @@ async def test_an_abstract_address_is_written_with_an_at_sign(monkeypatch: pytes
     assert [b"READY=1\nSTATUS=well", b"STOPPING=1"] == found
 
 
-def test_a_manager_that_is_gone_ends_nothing(
+def test_a_service_manager_that_is_gone_is_only_warned_of(
     monkeypatch: pytest.MonkeyPatch, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If the manager's socket rejects a message a warning is logged; without a socket nothing is sent."""

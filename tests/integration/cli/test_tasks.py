@@ -62,7 +62,7 @@ def test_extend_prints_one_json_object(invoke: Invoke, voice: Path) -> None:
 
 
 @pytest.mark.parametrize("provider", ["kie", "kie-jobs", "sunoapi", "vidgo"])
-def test_a_text_that_is_no_path_is_a_tracks_id(invoke: Invoke, provider: str) -> None:
+def test_a_source_that_is_not_a_path_is_a_track_id(invoke: Invoke, provider: str) -> None:
     """A source that is no path is a track id, which is extended at each API that has ids."""
     ended = invoke("extend", TRACK, *FULL, *FAST, *MEMORY, "--no-save", "--provider", provider)
 
@@ -153,7 +153,7 @@ def test_each_kind_of_trouble_has_its_exit_code(
     assert (code, kind, code) == (ended.code, error["type"], error["exit_code"])
 
 
-def test_an_error_object_holds_the_facts(invoke: Invoke, voice: Path) -> None:
+def test_the_json_of_a_failure_has_its_cost_and_job(invoke: Invoke, voice: Path) -> None:
     """The JSON of a failure has its cost and its job as fields."""
     failed = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--fault", "error=complete:531", "--json").json["error"]
     refused = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--fault", "code=402", "--json").json["error"]
@@ -176,7 +176,7 @@ def test_an_error_is_one_sentence_with_the_options_names(invoke: Invoke) -> None
     assert "Traceback" not in ended.err
 
 
-def test_a_file_without_a_suffix_that_is_not_there_is_doubted(invoke: Invoke) -> None:
+def test_a_refused_track_id_may_have_been_meant_as_a_file(invoke: Invoke) -> None:
     """A track id that lacks required fields gets a hint that it may have been meant as a file."""
     ended = invoke("extend", "song", *FAST, *MEMORY, "--title", "Rain")
 
@@ -184,7 +184,7 @@ def test_a_file_without_a_suffix_that_is_not_there_is_doubted(invoke: Invoke) ->
     assert "\n  SOURCE: there is no file 'song', so it was taken for a track's id" in ended.err
 
 
-def test_a_missing_key_says_how_to_do_without(invoke: Invoke, voice: Path) -> None:
+def test_a_missing_key_is_named_with_its_variable(invoke: Invoke, voice: Path) -> None:
     """A missing key is named with its variable, and with `--sandbox`, which needs none."""
     ended = invoke("extend", voice, *FULL, *MEMORY)
 
@@ -192,7 +192,7 @@ def test_a_missing_key_says_how_to_do_without(invoke: Invoke, voice: Path) -> No
     assert "set KIE_API_KEY in the environment; --sandbox needs none" in ended.err
 
 
-def test_a_missing_key_is_no_option(invoke: Invoke, folder: Path) -> None:
+def test_a_missing_key_is_not_called_an_option(invoke: Invoke, folder: Path) -> None:
     """A missing key among other problems has no option name, since there is none, and no store is created."""
     ended = invoke("extend", "nosuch.mp3")
 
@@ -220,7 +220,7 @@ def test_verbose_logs_and_hides_secrets(invoke: Invoke, voice: Path) -> None:
     assert [] == re.findall(r"/[0-9a-z]{24}/[\w-]{43}", ended.err)
 
 
-def test_a_warning_is_shown_in_plain_words(invoke: Invoke, voice: Path) -> None:
+def test_a_warning_is_printed_without_verbose(invoke: Invoke, voice: Path) -> None:
     """A library warning is printed on stderr with the time, without `-v`."""
     ended = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--fault", "lose_response", "--no-save")
 
@@ -229,7 +229,7 @@ def test_a_warning_is_shown_in_plain_words(invoke: Invoke, voice: Path) -> None:
     assert "no answer that names its task" in ended.err
 
 
-def test_a_reader_that_leaves_ends_the_command_quietly(start: Start, voice: Path) -> None:
+def test_a_closed_stdout_prints_no_traceback(start: Start, voice: Path) -> None:
     """A closed stdout, as in `audioext … | head -0`, prints no traceback."""
     process = start("extend", voice, *FULL, *FAST, *MEMORY, "--no-save", "--json")
     assert process.stdout is not None
@@ -261,7 +261,7 @@ def test_a_hint_goes_to_the_same_store_and_api(
     assert f"audioext {command}" == screen.hint("wait", of="x")
 
 
-async def test_the_environment_may_say_where_the_api_is(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_base_url_may_come_from_the_environment(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     """`AUDIOEXT_BASE_URL` stands for `--base-url` in all commands."""
     async with short_sandbox() as sandbox:
         monkeypatch.setenv("AUDIOEXT_BASE_URL", str(sandbox.bases["kie"]))
@@ -284,7 +284,7 @@ async def test_a_wait_that_no_webhook_can_reach_says_why(invoke: Invoke, monkeyp
     assert 1 == ended.err.count("no webhook did: the provider could not reach http://127.0.0.1:1/audio")
 
 
-async def test_where_no_webhook_can_come_the_status_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_wait_polls_when_no_webhook_can_reach_it(capsys: pytest.CaptureFixture[str]) -> None:
     """Once a wait knows that its public URL cannot be reached, it says so and polls without the quiet time."""
     async with short_sandbox() as sandbox:
         patient = ax.Pace(first=900, every=0.1, slowest=900, quiet=900)
@@ -342,7 +342,7 @@ def test_an_answer_that_was_lost_says_how_long_it_is_waited_for(invoke: Invoke) 
     assert re.search(r"no answer that names its task; waiting for its webhook until \d{4}-\d\d-\d\d ", ended.err)
 
 
-def test_a_file_whose_name_is_no_text_is_sent_and_listed(invoke: Invoke, voice: Path) -> None:
+def test_a_file_whose_name_is_not_utf8_is_sent_and_listed(invoke: Invoke, voice: Path) -> None:
     """A file name that is no valid UTF-8 is uploaded and listed."""
     odd = voice.rename(os.fsdecode(b"caf\xe9.wav"))
     ended = invoke("extend", odd, *FULL, *FAST, *STORE, "--no-save", "--json")

@@ -154,7 +154,7 @@ async def test_a_mounted_receiver_needs_its_prefix(sandbox: Sandbox, breakage: B
     assert ("ok" if is_ok else "failed") == line(report, "webhook").state
 
 
-async def test_a_slow_way_is_measured_against_the_providers_patience() -> None:
+async def test_a_slow_reply_is_compared_with_the_providers_limit() -> None:
     """A reply that takes a good part of the provider's time limit is a warning, one that exceeds it a failure."""
     async with ax.Client(public_url="http://127.0.0.1:{port}", listen=LISTEN, secrets=[SECRET]) as client:
         # The first case leaves a second for a busy machine.
@@ -166,7 +166,7 @@ async def test_a_slow_way_is_measured_against_the_providers_patience() -> None:
             assert [state] == [each.state for each in lines if each.name == name]
 
 
-async def test_nobody_there_is_found(sandbox: Sandbox) -> None:
+async def test_a_tunnel_that_is_down_is_reported(sandbox: Sandbox) -> None:
     """A tunnel that is down is reported, whether the connection is refused or breaks off."""
     client = ax.Client(kie(sandbox), public_url=f"http://127.0.0.1:{free_port()}", listen=None)
     silent = line(await client.check(), "webhook")
@@ -260,7 +260,7 @@ async def test_a_real_api_needs_a_public_address(url: str, words: str) -> None:
         (90, "IP:127.0.0.1", False, "failed", "the certificate of 127.0.0.1 is refused: self-signed certificate"),
     ],
 )
-async def test_tls_has_to_be_good(  # noqa: PLR0913 - a case has this many parts
+async def test_a_bad_certificate_is_a_failure(  # noqa: PLR0913 - a case has this many parts
     sandbox: Sandbox,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -285,7 +285,7 @@ async def test_tls_has_to_be_good(  # noqa: PLR0913 - a case has this many parts
     assert (state != "failed") is report.ok
 
 
-async def test_keys_are_tried_by_what_costs_nothing(sandbox: Sandbox) -> None:
+async def test_keys_are_tried_with_a_free_call(sandbox: Sandbox) -> None:
     """Keys are tried with a free call: a wrong, a missing and an untestable key are told apart, and none is shown."""
     wrong = ax.Vidgo("a-wrong-key-that-nobody-may-see", base_url=sandbox.bases["vidgo"])
     untried = ax.MusicGpt(sandbox.api_key, base_url=sandbox.bases["musicgpt"])
@@ -335,7 +335,7 @@ async def test_every_store_is_written_and_left_as_it_was(connect: Connect) -> No
     assert ([], []) == (jobs, deliveries)
 
 
-async def test_a_store_that_fails_is_a_line_as_well(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_a_store_that_cannot_be_written_is_a_failed_line(sandbox: Sandbox, tmp_path: Path) -> None:
     """A file that was deleted under an open client is reported as a store that cannot be written."""
     async with ax.Client(kie(sandbox), store=f"sqlite:///{tmp_path}/jobs.db") as client:
         for each in tmp_path.glob("jobs.db*"):
@@ -347,7 +347,7 @@ async def test_a_store_that_fails_is_a_line_as_well(sandbox: Sandbox, tmp_path: 
     assert "failed" == line(report, "store").state
 
 
-async def test_an_address_that_is_not_ours_cannot_be_listened_on(sandbox: Sandbox) -> None:
+async def test_an_address_that_cannot_be_listened_on_is_a_failed_line(sandbox: Sandbox) -> None:
     """An address that the receiver cannot listen on is one failed line."""
     report = await ax.Client(kie(sandbox), public_url="http://127.0.0.1:1", listen="203.0.113.9:8080").check()
 

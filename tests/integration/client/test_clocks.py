@@ -34,7 +34,7 @@ async def test_clocks_an_hour_apart_cost_few_status_calls(api: Api, clock: JumpC
     assert by_pace / 2 <= sum(calls) <= 2 * by_pace
 
 
-async def test_a_clock_that_is_set_right_gives_no_task_up(api: Api, clock: JumpClock) -> None:
+async def test_correcting_the_clock_gives_up_no_job(api: Api, clock: JumpClock) -> None:
     """A job that was submitted with last week's time is not given up when the machine's clock is corrected."""
     api.is_done, behind = False, [7 * 86_400.0]
     slow = evolve(clock.clock, now=lambda: clock.now() - behind[0])
@@ -50,7 +50,7 @@ async def test_a_clock_that_is_set_right_gives_no_task_up(api: Api, clock: JumpC
         assert 1 == len((await clock.run(job.result(), step=1.0)).tracks)
 
 
-async def test_a_clock_that_is_set_ahead_costs_no_more_looks(api: Api, clock: JumpClock) -> None:
+async def test_setting_the_clock_ahead_causes_no_busy_loop(api: Api, clock: JumpClock) -> None:
     """After the clock is set ahead, a job with an unknown outcome is read now and then, not in a busy loop."""
     api.codes, ahead = [0], [0.0]
     fast = evolve(clock.clock, now=lambda: clock.now() + ahead[0])
@@ -71,7 +71,7 @@ async def test_a_clock_that_is_set_ahead_costs_no_more_looks(api: Api, clock: Ju
         assert looks[0] <= 5
 
 
-async def test_all_jobs_of_a_clock_that_was_ahead_are_asked_about(api: Api, clock: JumpClock, tmp_path: Path) -> None:
+async def test_jobs_stored_by_a_clock_that_was_ahead_are_polled(api: Api, clock: JumpClock, tmp_path: Path) -> None:
     """After a restart with the right time, a client soon polls every job that was stored by a clock that was ahead."""
     api.is_done = False
     ahead = evolve(clock.clock, now=lambda: clock.now() + SKEW_SECONDS)

@@ -31,7 +31,9 @@ def begin(work: Awaitable[object], name: str, ended: list[str]) -> asyncio.Futur
 # --- handlers ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_close_right_after_the_await_tells_all(connect: Connect, api: Api, open_client: MakeClient) -> None:
+async def test_a_close_right_after_the_await_still_calls_all_handlers(
+    connect: Connect, api: Api, open_client: MakeClient
+) -> None:
     """Each handler, quick or slow, gets each stage although the client closes as soon as the song is there."""
     for number in range(1, ROUNDS + 1):
         client = await open_client(store=connect(), **WEB)
@@ -54,7 +56,7 @@ async def test_a_close_right_after_the_await_tells_all(connect: Connect, api: Ap
         assert [] == tasks_of_ours()
 
 
-async def test_a_delivery_that_was_accepted_is_stored_answered_and_told(api: Api, open_client: MakeClient) -> None:
+async def test_a_webhook_accepted_before_the_close_is_stored_and_handled(api: Api, open_client: MakeClient) -> None:
     """A close that begins while a webhook is being stored waits for the store, the reply and the handlers."""
     store = HangingStore()
     client = await open_client(store=store, **WEB)
@@ -80,7 +82,7 @@ async def test_a_delivery_that_was_accepted_is_stored_answered_and_told(api: Api
     assert ["applied"] == [delivery.verdict async for delivery in store.deliveries()]
 
 
-async def test_what_a_handler_cannot_submit_any_more_is_submitted_by_the_next_client(
+async def test_a_submit_refused_by_closing_is_retried_by_the_next_client(
     sandbox: Sandbox, make_client: MakeClient, clock: JumpClock
 ) -> None:
     """A task that a handler chains while its client closes is refused, retried after the restart, and paid once."""
@@ -355,7 +357,7 @@ async def test_closing_cancels_what_was_not_sent(api: Api) -> None:
     assert 1 == len(api.posts)
 
 
-async def test_a_refusal_that_comes_while_closing_is_told(api: Api, open_client: MakeClient) -> None:
+async def test_a_refusal_during_the_close_is_raised(api: Api, open_client: MakeClient) -> None:
     """A POST refused during the close raises the provider's refusal, not ClientClosedError, and frees its key."""
     store = ax.MemoryStore()
     client = await open_client(store=store)

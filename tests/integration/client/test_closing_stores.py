@@ -37,7 +37,7 @@ class LateMemory(ax.MemoryStore):
         return refs
 
 
-async def test_what_was_claimed_when_the_client_closes_is_due_at_once(
+async def test_a_claim_answered_during_the_close_is_given_back(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
     """A claim whose answer arrives during the close is given back, so the next client need not wait for its expiry."""

@@ -64,7 +64,7 @@ async def test_a_task_that_is_done_without_a_track_fails(api: Api, open_client: 
     assert 1 == len((await job).tracks)
 
 
-async def test_a_task_that_shows_its_track_late_is_no_failure(
+async def test_a_task_that_shows_its_track_late_does_not_fail(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
     """A job does not fail when its status says done shortly before it shows the files."""
@@ -110,7 +110,7 @@ async def test_a_second_track_that_is_under_way_is_awaited(stack: AsyncExitStack
     assert ["a", "b"] == [track.id for track in (await job).tracks]
 
 
-async def test_a_job_is_asked_about_where_it_was_submitted(api: Api, stack: AsyncExitStack) -> None:
+async def test_a_job_is_polled_where_it_was_submitted(api: Api, stack: AsyncExitStack) -> None:
     """A job is polled at the API in its journal if the client has the same key and no base URL of its own."""
     store, key = ax.MemoryStore(), "0123456789abcdef0123"
     client = await stack.enter_async_context(ax.Client(api.provider(), store=store))

@@ -130,7 +130,7 @@ async def test_a_cookie_of_a_redirect_goes_back_to_its_host_alone(host: Host, tm
         ("http://[", "redirects to .*, which cannot be requested"),
     ],
 )
-async def test_a_redirect_that_leads_nowhere_is_told(location: str, says: str, host: Host, tmp_path: Path) -> None:
+async def test_a_redirect_loop_is_an_error(location: str, says: str, host: Host, tmp_path: Path) -> None:
     """A redirect loop, or a redirect to a scheme other than http, raises an error."""
     with pytest.raises(ax.DownloadError, match=says):
         await save(song_of(host.put(PATH, gives(b"", status=302, Location=location))), tmp_path)
@@ -165,7 +165,7 @@ async def test_a_fresh_file_may_be_empty_at_first(host: Host, loop_time: LoopTim
         assert least <= seconds < least + 30
 
 
-async def test_retry_after_is_kept(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+async def test_a_download_waits_as_long_as_retry_after_says(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
     """A download waits as long as Retry-After says, even when our own pause is shorter (issue 8, S16)."""
     link = host.put(PATH, gives(b"slow", status=429, Retry_After="100"), gives())
 
@@ -174,7 +174,7 @@ async def test_retry_after_is_kept(host: Host, loop_time: LoopTime, tmp_path: Pa
     assert 100 <= seconds < 130
 
 
-async def test_a_host_that_asks_for_no_pause_gets_one(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+async def test_retry_after_0_does_not_remove_the_pause(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
     """`Retry-After: 0` does not remove the pause between retries."""
     link = host.put(PATH, gives(b"slow", status=429, Retry_After="0"))
 
@@ -185,7 +185,7 @@ async def test_a_host_that_asks_for_no_pause_gets_one(host: Host, loop_time: Loo
 
 
 @pytest.mark.parametrize(("status", "is_dead"), [(403, True), (404, True), (429, False), (503, False)])
-async def test_patience_ends(  # noqa: PLR0913 - each is a fixture or a case
+async def test_a_failing_download_is_retried_for_half_a_minute(  # noqa: PLR0913 - each is a fixture or a case
     status: int, is_dead: bool, host: Host, loop_time: LoopTime, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After half a minute without a byte the last answer is raised; that it is retried is logged at the first one."""
@@ -217,7 +217,7 @@ async def test_patience_ends(  # noqa: PLR0913 - each is a fixture or a case
         (gives(b"", status=429, Retry_After="900"), "asks to wait 900 s"),
     ],
 )
-async def test_what_waiting_does_not_mend_is_told_at_once(
+async def test_a_download_error_that_waiting_cannot_cure_is_raised_at_once(
     answer: Answer, says: str, host: Host, tmp_path: Path
 ) -> None:
     """A 410, a 401 or a Retry-After of a quarter of an hour raises an error at once."""
@@ -227,7 +227,7 @@ async def test_what_waiting_does_not_mend_is_told_at_once(
     assert 1 == len(host.seen)
 
 
-async def test_a_server_that_is_not_there_is_told(unused_tcp_port: int, loop_time: LoopTime, tmp_path: Path) -> None:
+async def test_an_unreachable_server_is_an_error(unused_tcp_port: int, loop_time: LoopTime, tmp_path: Path) -> None:
     """A link whose server cannot be reached raises an error with the cause."""
     with pytest.raises(ax.DownloadError, match="ClientConnectorError at 127"):
         await loop_time.run(save(song_of(f"http://127.0.0.1:{unused_tcp_port}/a.mp3"), tmp_path))
@@ -259,7 +259,7 @@ async def test_a_download_has_a_deadline(host: Host, loop_time: LoopTime, tmp_pa
     assert [] == list(tmp_path.iterdir())
 
 
-async def test_no_link_that_somebody_put_there_is_written_through(host: Host, tmp_path: Path) -> None:
+async def test_a_download_writes_through_no_foreign_symlink(host: Host, tmp_path: Path) -> None:
     """In a folder that others can write, a download never writes through a symlink put in place of its partial file."""
     mine, folder = tmp_path / "mine", tmp_path / "out"
     mine.write_bytes(b"mine")
@@ -279,7 +279,7 @@ async def test_no_link_that_somebody_put_there_is_written_through(host: Host, tm
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
-async def test_a_broken_transfer_goes_on(is_chunked: bool, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+async def test_a_broken_transfer_is_resumed(is_chunked: bool, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
     """A broken transfer resumes after the bytes received if the file's strong tag is the same, whatever its date."""
     first = breaks(after=6_000, is_chunked=is_chunked, ETag='"v1"', Last_Modified="Thu, 26 Nov 2026 10:00:00 GMT")
     second = breaks(after=3_000, ETag='"v1"', Last_Modified="Thu, 26 Nov 2026 11:00:00 GMT")
@@ -292,7 +292,9 @@ async def test_a_broken_transfer_goes_on(is_chunked: bool, host: Host, loop_time
     assert [None, '"v1"', '"v1"'] == host.header("If-Range")
 
 
-async def test_a_host_without_ranges_begins_anew(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+async def test_a_host_without_ranges_sends_the_file_from_its_start(
+    host: Host, loop_time: LoopTime, tmp_path: Path
+) -> None:
     """A host without ranges sends the file from its start, and the bytes already received are skipped."""
     link = host.put(PATH, breaks(after=6_000), gives())
 
@@ -302,7 +304,7 @@ async def test_a_host_without_ranges_begins_anew(host: Host, loop_time: LoopTime
 
 
 @pytest.mark.parametrize("content_range", ["bytes 5-9/10", "bytes */10", "", "lines 6000-"])
-async def test_a_range_that_was_not_asked_for_is_no_part(
+async def test_a_wrong_range_makes_the_whole_file_requested(
     content_range: str, host: Host, loop_time: LoopTime, tmp_path: Path
 ) -> None:
     """A host that returns a wrong range is asked for the whole file."""
@@ -335,7 +337,7 @@ async def test_two_files_are_never_mixed(other: bytes, host: Host, loop_time: Lo
         ),
     ],
 )
-async def test_a_part_of_another_version_is_not_taken(
+async def test_a_range_of_a_changed_file_is_discarded(
     first: Answer, second: Answer, host: Host, loop_time: LoopTime, tmp_path: Path
 ) -> None:
     """A range of a changed file, from a host that ignores If-Range, is discarded, and the whole file is requested."""
@@ -357,7 +359,9 @@ async def test_a_host_may_answer_in_parts_unasked(end: int, host: Host, loop_tim
 
 
 @pytest.mark.parametrize("status", [200, 203])
-async def test_a_file_may_be_packed_on_its_way(status: int, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+async def test_a_compressed_transfer_starts_again_when_it_breaks(
+    status: int, host: Host, loop_time: LoopTime, tmp_path: Path
+) -> None:
     """A compressed transfer has no known length, and starts again from the beginning when it breaks."""
     packed = gives(gzip.compress(MP3), status=status, Content_Encoding="gzip")
     link = host.put(PATH, breaks(gzip.compress(MP3), after=6_000, Content_Encoding="gzip"), packed)
@@ -417,7 +421,7 @@ def test_any_breaks_give_the_same_bytes(breaking: list[tuple[int, bool, bool]], 
         *("binary/octet-stream", "audio/wav", "nonsense"),
     ],
 )
-async def test_a_label_says_nothing(kind: str, host: Host, tmp_path: Path) -> None:
+async def test_the_content_type_of_a_file_is_ignored(kind: str, host: Host, tmp_path: Path) -> None:
     """The bytes of a file decide its format, not its Content-Type (issue 8, S04, S17-S19)."""
     (path,) = await save(song_of(host.put(PATH, gives(kind=kind))), tmp_path)
 
@@ -444,7 +448,7 @@ async def test_the_suffix_follows_the_bytes(data: bytes, suffix: str, host: Host
         (gives(status=410), "HTTP 410"),
     ],
 )
-async def test_a_bad_file_is_told_and_the_good_one_is_saved(
+async def test_a_bad_file_is_an_error_and_the_good_one_is_saved(
     answer: Answer, says: str, host: Host, tmp_path: Path
 ) -> None:
     """A bad file raises an error with the reason, the other track is saved, and no partial file is left."""
@@ -457,7 +461,7 @@ async def test_a_bad_file_is_told_and_the_good_one_is_saved(
     assert ["Rain - take 1.mp3"] == [path.name for path in tmp_path.iterdir()]
 
 
-async def test_a_file_shorter_than_its_track_is_told(host: Host, tmp_path: Path) -> None:
+async def test_a_file_shorter_than_its_track_is_an_error(host: Host, tmp_path: Path) -> None:
     """A file that is shorter than the duration the vendor gave for its track raises an error."""
     with pytest.raises(ax.DownloadError, match=r"only 4\.1 s of a track of 9\.0 s arrived"):
         await save(song_of(host.put(PATH, gives()), duration=9.0), tmp_path)
@@ -506,7 +510,7 @@ async def test_a_file_system_without_links_keeps_the_users_file(
     assert 2 == len([*tmp_path.iterdir()])
 
 
-async def test_a_folder_of_that_name_is_in_nobodys_way(host: Host, tmp_path: Path) -> None:
+async def test_a_folder_with_the_files_name_is_left_alone(host: Host, tmp_path: Path) -> None:
     """A folder that has the name of a file to save is left alone."""
     (tmp_path / "Rain.mp3").mkdir()
 
@@ -515,7 +519,7 @@ async def test_a_folder_of_that_name_is_in_nobodys_way(host: Host, tmp_path: Pat
     assert "Rain (2).mp3" == path.name
 
 
-async def test_a_folder_in_the_place_of_a_file_is_told(host: Host, tmp_path: Path) -> None:
+async def test_a_folder_in_place_of_a_file_is_an_error_with_overwrite(host: Host, tmp_path: Path) -> None:
     """With overwrite=True a folder that has the name stays, that track raises an error, and the other is saved."""
     (tmp_path / "Rain - take 1.mp3").mkdir()
     song = song_of(host.put("/1", gives()), host.put("/2", gives(OTHER_MP3)))
@@ -546,7 +550,7 @@ async def test_files_are_named_after_the_title_else_the_source(
     assert name == path.name
 
 
-async def test_a_folder_that_cannot_be_made_is_told(host: Host, tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_made_is_an_error(host: Host, tmp_path: Path) -> None:
     """A file where the folder should be raises a DownloadError that says what is needed."""
     (tmp_path / "taken").write_text("x")
 
@@ -577,7 +581,7 @@ async def test_a_track_can_be_read_and_streamed(host: Host, loop_time: LoopTime)
     assert MP3 == await downloader.read(ax.Track(audio_url=link))
 
 
-async def test_a_stream_comes_as_it_is_sent(host: Host) -> None:
+async def test_a_stream_yields_bytes_as_they_arrive(host: Host) -> None:
     """A stream yields its first bytes before the last are sent, and closes its connection when it is left early."""
     may_end = asyncio.Event()
 
@@ -598,7 +602,7 @@ async def test_a_stream_comes_as_it_is_sent(host: Host) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>", b"gone" * 99])
-async def test_a_stream_of_something_else_yields_nothing(data: bytes, host: Host) -> None:
+async def test_a_stream_that_is_not_audio_yields_nothing(data: bytes, host: Host) -> None:
     """A stream that does not begin like audio raises an error before its first chunk."""
     track = ax.Track(title="Rain", audio_url=host.put(PATH, gives(data)))
 

@@ -57,7 +57,7 @@ def test_the_order_is_arguments_environment_file_defaults(folder: Path, monkeypa
     assert URL("https://environment.test") == ax.Client.from_env().public_url
 
 
-def test_every_setting_of_a_client_can_come_as_text() -> None:
+def test_every_setting_can_be_given_as_a_variable() -> None:
     """Every setting of a client has a variable of its argument's name, and numbers, booleans and lists are parsed."""
     kinds = get_type_hints(ClientOptions)
     texts = {bool: "yes", float: "2.5", int: "7"}
@@ -177,7 +177,7 @@ def test_a_secret_that_everybody_can_read_is_warned_of(folder: Path, caplog: pyt
     assert KEY not in caplog.text
 
 
-def test_what_everybody_can_change_is_warned_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_everybody_can_write_is_warned_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A settings or secret file that everybody can write is a warning, as whoever sets a base URL receives the key."""
     caplog.set_level(logging.WARNING)
     key = write(folder / "key", KEY, 0o602)
@@ -191,7 +191,7 @@ def test_what_everybody_can_change_is_warned_of(folder: Path, caplog: pytest.Log
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="nobody else can give a file away")
-def test_what_another_user_left_in_the_folder_is_not_obeyed(folder: Path) -> None:
+def test_a_settings_file_of_another_user_is_refused(folder: Path) -> None:
     """A settings file that another user left in the working folder is refused unless AUDIOEXT_CONFIG names it."""
     left = write(folder / "audioext.toml", '[kie]\nbase_url = "https://attacker.test"\n')
     os.chown(left, 65_534, 65_534)

@@ -38,7 +38,7 @@ async def notes(client: ax.Client, ref: str) -> list[str]:
 
 
 @pytest.mark.parametrize("code", [401, 402, 429, 455])
-async def test_a_refusal_goes_on_to_the_next(client: ax.Client, api: Api, second: Api, code: int) -> None:
+async def test_after_a_refusal_the_next_provider_is_tried(client: ax.Client, api: Api, second: Api, code: int) -> None:
     """After a refusal the second provider gets the job and the key at once, and the first journal keeps the refusal."""
     api.codes = [code] * 9
     job = await client.submit(REQUEST, fallback=("second",), key="chat:1", meta={"chat": 1})
@@ -52,7 +52,7 @@ async def test_a_refusal_goes_on_to_the_next(client: ax.Client, api: Api, second
     assert [f"kie refused job {refused.ref}: the vendor's words"] == await notes(client, job.ref)
 
 
-async def test_no_connection_goes_on_to_the_next(second: Api, unused_tcp_port: int) -> None:
+async def test_without_a_connection_the_next_provider_is_tried(second: Api, unused_tcp_port: int) -> None:
     """A provider that refuses connections got nothing, so the next one is tried."""
     away = ax.Kie("0123456789abcdef", base_url=f"http://127.0.0.1:{unused_tcp_port}", name="away")
     async with ax.Client(away, second.provider(name="second"), wait_timeout=20.0) as client:
@@ -62,7 +62,9 @@ async def test_no_connection_goes_on_to_the_next(second: Api, unused_tcp_port: i
 
 
 @pytest.mark.parametrize("code", [0, 500])
-async def test_an_unknown_outcome_goes_nowhere(client: ax.Client, api: Api, second: Api, code: int) -> None:
+async def test_after_an_unknown_outcome_no_other_provider_is_tried(
+    client: ax.Client, api: Api, second: Api, code: int
+) -> None:
     """A lost or unclear answer may mean a paid task, so no other provider is tried."""
     api.codes = [code]
     job = await client.submit(REQUEST, fallback=("second",), key="chat:1")
@@ -72,7 +74,7 @@ async def test_an_unknown_outcome_goes_nowhere(client: ax.Client, api: Api, seco
     assert (1, 0) == (len(api.posts), len(second.posts))
 
 
-async def test_the_first_one_takes_it_where_it_can(client: ax.Client, api: Api, second: Api) -> None:
+async def test_if_the_first_provider_accepts_no_other_is_called(client: ax.Client, api: Api, second: Api) -> None:
     """If the first provider accepts, no other one is called and the journal has no note."""
     job = await client.extend(url=URL, model="V5", continue_at=2, fallback="second")
 
@@ -80,7 +82,7 @@ async def test_the_first_one_takes_it_where_it_can(client: ax.Client, api: Api, 
     assert [] == await notes(client, job.ref)
 
 
-async def test_the_last_refusal_is_raised_and_tells_of_the_others(client: ax.Client, api: Api, second: Api) -> None:
+async def test_the_last_refusal_is_raised_with_the_others_as_notes(client: ax.Client, api: Api, second: Api) -> None:
     """If all providers refuse, the last refusal is raised with the earlier ones as notes, and the key is free."""
     api.codes, second.codes = [402], [401]
     with pytest.raises(ax.AuthError) as refused:
@@ -108,7 +110,7 @@ async def test_the_same_call_again_gives_the_same_job(client: ax.Client, api: Ap
     assert (1, 1) == (len(api.posts), len(second.posts))
 
 
-def test_a_job_at_any_provider_of_the_chain_is_the_calls_own() -> None:
+def test_a_keys_job_at_any_provider_of_the_chain_is_accepted() -> None:
     """A call accepts its key's job at any provider of its chain, since another process may have got the key there."""
     first, second, other = ax.Kie(name="first"), ax.Kie(name="second"), ax.Kie(name="other")
     order = Order(request=REQUEST, provider=first, fallback=(second,), key="chat:1")
@@ -152,7 +154,7 @@ async def test_a_key_in_a_handler_is_found_at_the_second_provider(client: ax.Cli
         {"url": URL, "persona_id": "p", "title": "t", "style": "s", "prompt": "p", "continue_at": 2},
     ],
 )
-async def test_what_one_provider_alone_knows_does_not_travel(
+async def test_an_id_of_one_provider_is_refused_with_a_fallback(
     client: ax.Client, api: Api, second: Api, bound: dict[str, Any]
 ) -> None:
     """A track id or a persona id, which only one provider knows, is refused with a fallback before anything is sent."""
@@ -165,7 +167,7 @@ async def test_what_one_provider_alone_knows_does_not_travel(
     assert (1, 0) == (len(api.posts), len(second.posts))
 
 
-async def test_all_of_them_are_asked_what_is_wrong_before_anything_is_spent(
+async def test_the_problems_of_all_providers_are_raised_before_anything_is_sent(
     make_sandbox: MakeSandbox, providers: Providers
 ) -> None:
     """The problems of all providers in the chain are raised together before anything is sent."""
@@ -188,7 +190,9 @@ async def test_all_of_them_are_asked_what_is_wrong_before_anything_is_spent(
     assert [] == list(sandbox.submissions)
 
 
-async def test_a_missing_key_of_the_second_is_told_first(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_key_of_the_fallback_is_raised_before_anything_is_sent(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A missing key of the fallback provider is raised before anything is sent."""
     monkeypatch.delenv("SUNOAPI_API_KEY", raising=False)
     async with ax.Client(api.provider(), ax.SunoApi()) as client:
@@ -199,7 +203,7 @@ async def test_a_missing_key_of_the_second_is_told_first(api: Api, monkeypatch: 
 
 
 @pytest.mark.parametrize("kind", ["path", "bytes"])
-async def test_a_file_goes_along(
+async def test_a_file_reaches_the_fallback_provider_too(
     kind: str, make_sandbox: MakeSandbox, providers: Providers, voice_file: Path, connect: Connect
 ) -> None:
     """A file that was uploaded to the first provider also reaches the second one, served or in the body."""

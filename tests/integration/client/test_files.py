@@ -119,7 +119,7 @@ async def test_a_save_that_is_cancelled_leaves_nothing_behind(slow_song: ax.Song
     assert [] == list(tmp_path.iterdir())
 
 
-async def test_a_cancelled_save_waits_for_what_a_thread_is_doing(slow_song: ax.Song, tmp_path: Path) -> None:
+async def test_a_cancelled_save_waits_for_its_thread(slow_song: ax.Song, tmp_path: Path) -> None:
     """A cancelled save waits for its thread before it cleans up, since a thread on a slow disk cannot be cancelled."""
     begun, disk, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(1))
@@ -200,7 +200,7 @@ async def test_a_result_is_a_value_that_can_be_copied_and_pickled(sandbox: Sandb
         pickle.dumps(job)
 
 
-async def test_a_save_under_way_outlives_the_closing(slow_song: ax.Song, tap: Tap, tmp_path: Path) -> None:
+async def test_a_save_under_way_completes_while_the_client_closes(slow_song: ax.Song, tap: Tap, tmp_path: Path) -> None:
     """A save under way completes while the client closes, and its connections close afterwards."""
     connectors: list[aiohttp.BaseConnector] = []
     begun = asyncio.Event()
@@ -257,7 +257,7 @@ def test_a_name_that_a_system_or_a_command_would_obey_gets_an_underscore(title: 
     assert f"_{title}" == safe_name(title)
 
 
-def test_probe_tells_duration_and_trouble(voice_file: Path, tmp_path: Path) -> None:
+def test_probe_returns_the_duration_and_the_problems(voice_file: Path, tmp_path: Path) -> None:
     """`probe` reads a WAV's duration, accepts formats known only by their first bytes, and names what is wrong."""
     (tmp_path / "empty.wav").touch()
     (tmp_path / "song.py").write_text("print('la')" * 100)
@@ -295,7 +295,7 @@ def test_an_offered_file_has_an_unguessable_name_until_it_is_withdrawn(voice_fil
     assert offers.find(token) is None
 
 
-def test_the_very_file_that_was_offered_is_served_or_none(tmp_path: Path) -> None:
+def test_a_file_that_replaced_an_offered_one_is_not_served(tmp_path: Path) -> None:
     """A file or symlink that replaced an offered file is not served."""
     path = tmp_path / "voice.wav"
     path.write_bytes(b"RIFF")
@@ -329,7 +329,7 @@ async def test_a_file_can_be_served_by_our_own_receiver(
     assert 0 == len(client.receiver.endpoint.offers)
 
 
-async def test_a_file_that_nobody_could_ask_for_is_refused(sandbox: Sandbox, voice_file: Path) -> None:
+async def test_a_worker_that_does_not_listen_cannot_serve_a_file(sandbox: Sandbox, voice_file: Path) -> None:
     """A worker whose callbacks go to another process cannot serve a file: the submit is refused before it is paid."""
     provider = ax.Vidgo(sandbox.api_key, base_url=sandbox.bases["vidgo"])
     request = ax.AddInstrumental(file=voice_file, title="Rain", tags="piano", negative_tags="", model="V5")

@@ -93,7 +93,7 @@ async def test_several_handlers_of_a_stage_are_all_called(sandbox: Sandbox, make
     assert [("one", 42), ("two", 42)] == calls
 
 
-async def test_what_was_not_told_is_told_after_a_restart(sandbox: Sandbox, make_client: MakeClient) -> None:
+async def test_unhandled_stages_are_handled_after_a_restart(sandbox: Sandbox, make_client: MakeClient) -> None:
     """Stages that arrived while no client had a handler are handled by the next client that has one."""
     store = ax.MemoryStore()
     listener = await make_client(sandbox, store=store)
@@ -117,9 +117,7 @@ async def test_what_was_not_told_is_told_after_a_restart(sandbox: Sandbox, make_
     assert ["TEXT", "FIRST", "COMPLETE"] == told
 
 
-async def test_a_handler_that_comes_while_the_client_is_open_is_told_what_waits(
-    sandbox: Sandbox, make_client: MakeClient
-) -> None:
+async def test_a_handler_added_to_an_open_client_gets_earlier_stages(sandbox: Sandbox, make_client: MakeClient) -> None:
     """The first handler registered on an open client gets the stages that were reached before."""
     client = await make_client(sandbox)
     job = await extend(client, sandbox)
@@ -151,7 +149,7 @@ async def test_a_slow_handler_never_delays_a_reply(sandbox: Sandbox, make_client
 
 
 @pytest.mark.parametrize("poll", [False, True])
-async def test_a_failure_is_told(poll: bool, make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+async def test_a_failure_handler_is_called_once(poll: bool, make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
     """A failed job calls its failure handlers once, after the handlers of the stages that it reached."""
     sandbox = await make_sandbox(faults=["error=complete:501"])
     client = await make_client(sandbox, poll=poll)
@@ -173,7 +171,7 @@ async def test_a_failure_is_told(poll: bool, make_sandbox: MakeSandbox, make_cli
     assert (["first"] if job.stage is ax.Stage.FIRST else []) + [ax.FailureReason.GENERATION] == told
 
 
-def test_what_is_no_handler_is_refused() -> None:
+def test_a_wrong_handler_is_refused() -> None:
     """A handler for SUBMITTED, or one that is not async, is refused."""
     client = ax.Client(ax.Kie("key"))
 

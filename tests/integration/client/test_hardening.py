@@ -52,7 +52,7 @@ async def test_a_submit_that_could_not_be_stored_is_not_stored_later(api: Api, o
     assert 1 == len(api.posts)
 
 
-async def test_a_submit_that_waits_for_its_turn_is_no_job_yet(
+async def test_a_submit_that_waits_for_its_turn_is_not_restored(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
     """A client that restores all its jobs to the store leaves out a job whose POST still waits for its turn."""
@@ -94,7 +94,7 @@ async def test_a_refusal_that_is_not_stored_yet_does_not_stand_in_for_its_resend
 # --- journals ----------------------------------------------------------------------------------------------------
 
 
-async def test_an_answer_with_a_header_that_is_no_text_is_stored(stack: AsyncExitStack, connect: Connect) -> None:
+async def test_an_answer_with_an_undecodable_header_is_stored(stack: AsyncExitStack, connect: Connect) -> None:
     """A paid task is stored whatever bytes the answer's headers hold, and so is the next submit with a key."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -189,7 +189,7 @@ async def test_a_callback_exception_without_a_track_ends_within_minutes(
     assert 1 == len((await job).tracks)
 
 
-async def test_a_callback_exception_that_passes_is_no_failure(
+async def test_a_callback_exception_may_be_followed_by_the_song(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
     """A status that shows the song after a callback exception completes the job."""
@@ -206,7 +206,9 @@ async def test_a_callback_exception_that_passes_is_no_failure(
 # --- a clock that is set back ------------------------------------------------------------------------------------
 
 
-async def test_a_question_from_the_future_is_asked_once(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+async def test_a_clock_that_was_ahead_causes_one_status_call_only(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
     """A webhook that needs a status call causes only one, even if the clock was ahead for a moment."""
     api.is_done = False
     store = ax.MemoryStore()

@@ -53,7 +53,7 @@ class Breaks(OnlyReads):
         raise ConnectionResetError(message)
 
 
-async def test_a_source_goes_by_its_name(open_client: MakeClient, api: Api) -> None:
+async def test_a_source_must_be_a_keyword_argument(open_client: MakeClient, api: Api) -> None:
     """A source passed by position raises a TypeError that names the arguments to use."""
     client = await open_client()
 
@@ -120,7 +120,7 @@ async def test_a_served_file_stays_until_its_job_is_final(
 
 
 @pytest.mark.parametrize("fault", ["nothing given", "no key", "refused", "code=402"])
-async def test_what_is_not_submitted_leaves_no_file(
+async def test_a_failed_submit_leaves_no_temporary_file(
     fault: str, api: Api, open_client: MakeClient, voice_file: Path, spool_folder: Path
 ) -> None:
     """A submit that fails for any reason leaves no temporary file."""
@@ -151,7 +151,7 @@ async def test_what_is_not_submitted_leaves_no_file(
         (Path("deep/" * 200) / "such.wav", "such.wav"),
     ],
 )
-async def test_what_cannot_be_music_is_refused_before_anything_is_sent(
+async def test_input_that_is_not_audio_is_refused_before_anything_is_sent(
     file: AudioFile, says: str, api: Api, open_client: MakeClient, spool_folder: Path
 ) -> None:
     """Input that is no audio is refused with a short description of it, and leaves no temporary file."""
@@ -242,7 +242,7 @@ async def test_all_problems_come_at_once(api: Api) -> None:
     assert [] == api.posts
 
 
-async def test_what_no_journal_could_hold_is_refused(open_client: MakeClient, api: Api) -> None:
+async def test_a_request_too_large_for_a_journal_is_refused(open_client: MakeClient, api: Api) -> None:
     """A request so large that it would fill its job's journal is refused."""
     client = await open_client()
 
@@ -254,7 +254,7 @@ async def test_what_no_journal_could_hold_is_refused(open_client: MakeClient, ap
 
 
 @pytest.mark.parametrize("request_", [ax.Extend, {"audio_id": "x"}, None, "x" * 5_000])
-async def test_what_is_no_request_says_what_to_pass(request_: object, open_client: MakeClient, api: Api) -> None:
+async def test_a_wrong_request_object_says_what_to_pass(request_: object, open_client: MakeClient, api: Api) -> None:
     """A class, a dict or a text instead of a request raises an error that says what to pass."""
     client = await open_client()
 
@@ -307,7 +307,7 @@ async def test_the_field_that_switched_custom_mode_on_is_named(open_client: Make
 # --- what a timeout says -----------------------------------------------------------------------------------------
 
 
-async def test_a_timeout_tells_that_no_webhook_came(api: Api, open_client: MakeClient) -> None:
+async def test_a_timeout_says_that_no_webhook_came(api: Api, open_client: MakeClient) -> None:
     """If webhooks are expected and none came, the timeout names a likely cause; once one came, it does not."""
     job = await (await open_client(**WEB)).extend(audio_id="x", model="V5")
     with pytest.raises(ax.StageTimeoutError, match=r"it is at submitted; no webhook has come: can its public_url be"):
@@ -318,7 +318,7 @@ async def test_a_timeout_tells_that_no_webhook_came(api: Api, open_client: MakeC
         await job.result(timeout=0.01)
 
 
-async def test_a_timeout_tells_what_the_submit_was_answered(api: Api, open_client: MakeClient) -> None:
+async def test_a_timeout_quotes_an_unreadable_submit_answer(api: Api, open_client: MakeClient) -> None:
     """The timeout quotes a submit answer that could not be read, since that may explain the silence."""
     api.codes = [999]
     job = await (await open_client(**WEB)).extend(audio_id="x", model="V5")
@@ -327,7 +327,7 @@ async def test_a_timeout_tells_what_the_submit_was_answered(api: Api, open_clien
         await job.result(timeout=0.01)
 
 
-async def test_a_timeout_tells_a_word_that_nobody_knows(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+async def test_a_timeout_quotes_an_unknown_status_word(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
     """The timeout quotes an unknown status word, since it may be the vendor's new word for an end."""
     api.is_done, api.word = False, "ARCHIVED_FOR_LATER"
     job = await (await open_client(clock=clock.clock)).extend(audio_id="x", model="V5")
@@ -342,7 +342,7 @@ async def test_a_timeout_tells_a_word_that_nobody_knows(api: Api, open_client: M
         ([], r"its last status call, \d+ s ago, told nothing new"),
     ],
 )
-async def test_a_timeout_tells_what_the_last_poll_said(
+async def test_a_timeout_says_how_the_last_poll_ended(
     codes: list[int], says: str, api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
     """The timeout says whether the last poll was refused, in the provider's words, or answered."""
@@ -353,7 +353,7 @@ async def test_a_timeout_tells_what_the_last_poll_said(
         await clock.run(job.result(timeout=60.0))
 
 
-async def test_a_timeout_tells_that_a_status_call_never_left(
+async def test_a_timeout_says_that_a_status_call_was_never_sent(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
     """The timeout says that a status call was never sent, although the journal has no entry of it."""

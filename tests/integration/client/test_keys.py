@@ -103,7 +103,7 @@ async def test_a_key_that_is_taken_by_another_request_is_refused(sandbox: Sandbo
         ({}, {"provider": "kie", "rehost": False}),
     ],
 )
-async def test_what_a_provider_is_sent_in_any_case_is_no_difference(
+async def test_an_explicit_default_is_the_same_request(
     first: dict[str, Any], second: dict[str, Any], sandbox: Sandbox, make_client: MakeClient, voice_file: Path
 ) -> None:
     """A default passed explicitly, or another spelling of the same value, is the same request."""
@@ -116,7 +116,7 @@ async def test_what_a_provider_is_sent_in_any_case_is_no_difference(
     assert (job, False) == (again, again.is_new)
 
 
-async def test_a_file_is_what_is_in_it(
+async def test_files_are_compared_by_content(
     sandbox: Sandbox, make_client: MakeClient, voice_file: Path, tmp_path: Path
 ) -> None:
     """Files are compared by content: the same audio from elsewhere matches, other audio at the same path does not."""
@@ -295,9 +295,7 @@ class CutOffMemory(ax.MemoryStore):
 
 
 @pytest.mark.parametrize("takes", [True, False])
-async def test_a_job_that_the_store_took_without_saying_so_is_not_taken_for_sent(
-    takes: bool, api: Api, open_client: MakeClient
-) -> None:
+async def test_a_job_whose_create_got_no_answer_was_not_sent(takes: bool, api: Api, open_client: MakeClient) -> None:
     """A job whose create got no answer was never sent: its key can be resubmitted, and its own waiters get an error."""
     store = CutOffMemory(takes=takes)
     client = await open_client(store=store)
@@ -320,7 +318,7 @@ async def test_a_job_that_the_store_took_without_saying_so_is_not_taken_for_sent
 
 
 @pytest.mark.parametrize("reachable", [False, True])
-async def test_a_refusal_elsewhere_ends_the_wait(
+async def test_a_refusal_in_another_client_ends_the_wait(
     reachable: bool, api: Api, open_client: MakeClient, tmp_path: Path
 ) -> None:
     """A wait for a key's job in another client ends with the refusal when its POST is refused."""
@@ -348,7 +346,9 @@ async def test_a_refusal_elsewhere_ends_the_wait(
     assert 1 == len(api.posts)
 
 
-async def test_a_post_under_way_elsewhere_is_not_unknown(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
+async def test_a_post_under_way_in_another_client_is_not_unknown(
+    api: Api, open_client: MakeClient, tmp_path: Path
+) -> None:
     """A poll-only client waits on while another client's POST is under way, and gets the song."""
     api.gate.clear()
     sender = await open_client(store=SqliteStore(tmp_path / "jobs.db"))

@@ -224,7 +224,9 @@ async def test_a_slot_is_held_as_long_as_the_job_is_open(open_pair: OpenPair, ap
     assert ["task-1", "task-2"] == [first.task_id, second.task_id]
 
 
-async def test_the_end_of_a_job_is_heard_of_without_a_look(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+async def test_the_end_of_a_job_sends_the_waiting_submit_at_once(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
     """A submit that waits in the client that sees a job end is sent at once."""
     provider = api.provider(limits=ax.Limits(parallel=1))
     async with ax.Client(provider, clock=clock.clock, permit_timeout=1e5, **WEB) as client:  # type: ignore[arg-type]  # two texts
@@ -239,7 +241,7 @@ async def test_the_end_of_a_job_is_heard_of_without_a_look(api: Api, open_client
 
 
 @pytest.mark.parametrize("outcome", ["lost", "refused", "expired"])
-async def test_what_is_over_holds_no_slot(outcome: str, open_pair: OpenPair, api: Api, clock: JumpClock) -> None:
+async def test_a_job_that_is_over_frees_its_slot(outcome: str, open_pair: OpenPair, api: Api, clock: JumpClock) -> None:
     """A refused, an unknown and an expired job free their slot at once."""
     one, two = await open_pair(ax.Limits(parallel=1))
     api.codes = {"lost": [0], "refused": [402], "expired": []}[outcome]
@@ -295,7 +297,7 @@ async def test_no_room_in_time_sends_nothing(open_pair: OpenPair, api: Api, cloc
     assert 1 == len(api.posts)
 
 
-async def test_a_store_that_fails_while_a_submit_waits_is_told(api: Api, clock: JumpClock) -> None:
+async def test_a_failing_store_ends_a_waiting_submit(api: Api, clock: JumpClock) -> None:
     """A submit that waits for its turn raises a failing store's error and frees its place; the next one is sent."""
     store = ax.MemoryStore()
     provider = api.provider(limits=ax.Limits(submits=1, per=60.0))

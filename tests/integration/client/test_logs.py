@@ -103,7 +103,7 @@ async def test_a_handler_that_fails_is_a_line_with_fields(
     assert said.exc_info is not None
 
 
-async def test_each_call_and_each_decision_is_a_line_for_who_looks_closely(
+async def test_debug_logs_each_call_and_each_decision(
     make_client: MakeClient, make_sandbox: MakeSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     """DEBUG logs each request with its fields, why a poll is due, and the outcome of each webhook."""

@@ -30,7 +30,7 @@ CALLS: dict[str, Callable[[ax.Client, ax.Job], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_another_loop_is_told_at_once(call: str, api: Api, open_client: MakeClient) -> None:
+async def test_a_call_from_another_loop_is_an_error(call: str, api: Api, open_client: MakeClient) -> None:
     """A call in a thread with its own loop, like a Flask view, raises an error that names the right call."""
     api.is_done = False
     client = await open_client(**WEB)

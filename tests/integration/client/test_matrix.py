@@ -65,7 +65,7 @@ def comparable(song: ax.Song) -> list[dict[str, object]]:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("provider", PROVIDERS)
-async def test_every_cell_gives_the_same_song(  # noqa: PLR0913 - the three axes and the tools
+async def test_the_song_is_the_same_by_webhook_and_by_poll(  # noqa: PLR0913 - the three axes and the tools
     provider: str, source: str, way: str, make_sandbox: MakeSandbox, make_client: MakeClient, voice_file: Path
 ) -> None:
     """The song is the same by webhook and by poll, in any order, and each stage comes once and in order."""

@@ -38,7 +38,7 @@ def samples(text: str) -> dict[tuple[str, frozenset[str]], float]:
     }
 
 
-async def test_prometheus_reads_what_was_counted(api: Api, open_client: MakeClient, unused_tcp_port: int) -> None:
+async def test_prometheus_reads_the_counts(api: Api, open_client: MakeClient, unused_tcp_port: int) -> None:
     """Prometheus' own parsers accept the page in both formats, and read the numbers of `client.stats()`."""
     client = await open_client(metrics=unused_tcp_port, **WEB)
     job = await client.extend(audio_id="x", model="V5")
@@ -67,7 +67,7 @@ async def test_prometheus_reads_what_was_counted(api: Api, open_client: MakeClie
     }
 
 
-async def test_a_registry_of_ones_own_has_them(api: Api, open_client: MakeClient) -> None:
+async def test_a_users_registry_shows_the_counts(api: Api, open_client: MakeClient) -> None:
     """A user adds the collector to an existing registry, where a client that did nothing shows zeros."""
     registry = CollectorRegistry()
     client = await open_client()
@@ -76,7 +76,7 @@ async def test_a_registry_of_ones_own_has_them(api: Api, open_client: MakeClient
     assert 0 == samples(generate_latest(registry).decode())["audioext_store_append_seconds_count", frozenset()]
 
 
-async def test_the_receiver_does_not_tell_strangers(open_client: MakeClient, unused_tcp_port: int) -> None:
+async def test_the_receivers_port_has_no_metrics(open_client: MakeClient, unused_tcp_port: int) -> None:
     """The receiver's port has no metrics page, and the metrics port has no other page."""
     client = await open_client(metrics=f"127.0.0.1:{unused_tcp_port}", **WEB)
 
@@ -110,7 +110,7 @@ async def test_a_scraper_that_hangs_keeps_no_client_from_closing(open_client: Ma
     writer.close()
 
 
-def test_it_is_off_and_only_then_on_loopback() -> None:
+def test_metrics_are_off_by_default_and_then_on_loopback() -> None:
     """Metrics are off by default, and listen on loopback only unless an address is given."""
     assert [None, ("127.0.0.1", 9464), ("127.0.0.1", 9000), ("0.0.0.0", 9000)] == [  # noqa: S104 - as it was asked for
         config.read_metrics(value) for value in (False, True, 9000, ":9000")
@@ -118,7 +118,7 @@ def test_it_is_off_and_only_then_on_loopback() -> None:
 
 
 @pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:", "127.0.0.1:70000", -1])
-def test_an_address_that_is_none_is_refused(address: str | int) -> None:
+def test_a_wrong_metrics_address_is_refused(address: str | int) -> None:
     """A wrong metrics address is refused with an example before anything is opened."""
     with pytest.raises(ax.ConfigError, match=r"metrics must look like 127\.0\.0\.1:9464"):
         ax.Client(metrics=address)

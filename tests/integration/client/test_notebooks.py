@@ -57,7 +57,7 @@ async def test_a_client_can_be_opened_and_closed_by_hand(sandbox: Sandbox) -> No
     assert (2, "<Client kie, closed>") == (len(song.tracks), repr(client))
 
 
-def test_a_client_that_was_not_closed_is_missed() -> None:
+def test_an_unclosed_client_gives_a_resource_warning() -> None:
     """A client that is dropped while open gives a ResourceWarning with advice; a closed or unopened one gives none."""
     programs = {
         "client = ax.Client(); await client.open()": 1,
@@ -84,7 +84,7 @@ def test_a_client_that_was_not_closed_is_missed() -> None:
     assert "" == rest
 
 
-async def test_what_is_live_is_shown_on_one_line(sandbox: Sandbox, make_client: MakeClient) -> None:
+async def test_the_repr_of_a_live_object_is_one_line(sandbox: Sandbox, make_client: MakeClient) -> None:
     """The repr of client, job, wait, event, song and track is one line without lyrics or store."""
     client = await make_client(sandbox)
     job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
@@ -110,7 +110,7 @@ async def test_a_notebook_shows_players_and_stages(sandbox: Sandbox, make_client
 
 
 @pytest.mark.parametrize("link", [f"https://files.test/{HOSTILE}", "javascript:alert(1)", "data:text/html,x", None])
-def test_what_strangers_wrote_is_text(link: str | None) -> None:
+def test_hostile_text_is_escaped_in_html(link: str | None) -> None:
     """A hostile title is escaped, and a link that is no web address is not rendered as one."""
     track = ax.Track(id=HOSTILE, title=HOSTILE, audio_url=link, image_url=link, duration=125.4)
     song = ax.Song(ref="r", provider="kie", task_id=None, tracks=(track, ax.Track()))

@@ -78,7 +78,7 @@ async def test_no_connection_means_that_nothing_was_sent(
         assert [] == [job async for job in client.jobs(open=True)]
 
 
-async def test_where_no_name_is_found_the_error_speaks_of_being_offline(loop_time: LoopTime) -> None:
+async def test_a_failed_name_lookup_says_that_this_machine_may_be_offline(loop_time: LoopTime) -> None:
     """An error of name resolution says that this machine may be offline, as the provider may be fine (newcomer A)."""
     provider = ax.Kie("key", base_url="https://api.nowhere.invalid")
     async with ax.Client(provider) as client:
@@ -88,7 +88,7 @@ async def test_where_no_name_is_found_the_error_speaks_of_being_offline(loop_tim
 
 
 @pytest.mark.parametrize("code", [429, 402, 430])
-async def test_a_refusal_after_the_callback_is_no_refusal(code: int, api: Api, open_client: MakeClient) -> None:
+async def test_a_refusal_after_the_callback_is_ignored(code: int, api: Api, open_client: MakeClient) -> None:
     """A callback proves that the task exists: a later refusal is ignored, nothing is resent, and the song arrives."""
 
     async def done_first(api: Api) -> None:
@@ -136,7 +136,7 @@ async def test_a_callback_after_the_refusal_brings_the_song(api: Api, open_clien
     assert ax.Verdict.COMPLETE is job.verdict
 
 
-async def test_what_is_refused_for_now_is_sent_again(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+async def test_a_submit_refused_for_now_is_resent(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
     """A submit refused for now waits and is resent under a new ref; the caller gets the job that was accepted."""
     api.codes = [429, 429]
     client = await open_client(clock=clock.clock)
@@ -150,7 +150,7 @@ async def test_what_is_refused_for_now_is_sent_again(api: Api, open_client: Make
     assert [ax.Verdict.REFUSED, ax.Verdict.REFUSED] == verdicts[:2]
 
 
-async def test_what_stays_refused_is_told_at_last(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+async def test_after_five_refusals_the_refusal_is_raised(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
     """After five refused POSTs the caller gets the vendor's refusal."""
     api.codes = [429] * 100
     client = await open_client(clock=clock.clock)
@@ -237,7 +237,7 @@ async def test_a_lost_answer_is_unknown_after_the_grace(api: Api, open_client: M
     assert 1 == len(api.posts)
 
 
-async def test_an_unknown_outcome_is_a_job_though_the_store_is_away_too(api: Api, open_client: MakeClient) -> None:
+async def test_a_lost_answer_is_an_unknown_outcome_while_the_store_is_down(api: Api, open_client: MakeClient) -> None:
     """A lost answer is an unknown outcome also when the store is away: no error says that nothing was sent."""
     store = ax.MemoryStore()
     api.codes, api.on_post = [0], failing(store)
@@ -378,7 +378,7 @@ async def test_an_await_begun_when_the_store_is_back_finds_the_id(
     assert "task-1" == job.task_id
 
 
-async def test_a_refusal_while_the_store_fails_is_told_and_kept(
+async def test_a_refusal_while_the_store_fails_is_raised_and_stored_later(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
     """A submit raises its refusal although the store fails, and the key is resent as soon as the store can free it."""
@@ -397,7 +397,7 @@ async def test_a_refusal_while_the_store_fails_is_told_and_kept(
     assert [job.ref] == [open_job.ref async for open_job in client.jobs(open=True)]
 
 
-async def test_a_store_that_forgot_a_job_during_its_post_is_told_again(api: Api, open_client: MakeClient) -> None:
+async def test_a_store_emptied_during_a_post_gets_the_job_again(api: Api, open_client: MakeClient) -> None:
     """A store that restarts empty during a POST gets the task's id and its key again."""
     store = FaultyMemory()
 

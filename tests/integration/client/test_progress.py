@@ -51,7 +51,7 @@ def read(text: str) -> Told:
 
 
 @pytest.mark.parametrize("is_mounted", [False, True], ids=["its own server", "mounted"])
-async def test_the_stages_are_told_to_their_end(
+async def test_the_stream_has_each_stage_until_the_end(
     make_sandbox: MakeSandbox, make_client: MakeClient, stack: AsyncExitStack, *, is_mounted: bool
 ) -> None:
     """Each stage comes with its playable links, and without the request, the meta or the provider's ids."""
@@ -93,7 +93,7 @@ async def test_a_link_opens_its_own_job_alone(make_sandbox: MakeSandbox, make_cl
     assert token not in mask(str(client.progress_url(job)))
 
 
-async def test_a_failure_is_told(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+async def test_the_stream_ends_with_the_failure(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
     """A failure event has the provider's own words, and is the last one."""
     sandbox = await make_sandbox(**BRIEF, faults=["error=first:531"])
     client = await make_client(sandbox)
@@ -119,7 +119,7 @@ async def test_closing_ends_what_is_watched(make_sandbox: MakeSandbox, make_clie
         assert "end" not in [name for name, _ in read(await response.text())]
 
 
-async def test_the_asgi_face_tells_the_same(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+async def test_the_asgi_app_sends_the_same_events(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
     """The ASGI face sends one message for each event, until the end."""
     sandbox = await make_sandbox(**BRIEF)
     client = await make_client(sandbox)
@@ -145,7 +145,9 @@ async def test_the_asgi_face_tells_the_same(make_sandbox: MakeSandbox, make_clie
     assert ["stage", "stage", "stage", "end"] == [name for name, _ in told]
 
 
-async def test_who_cannot_be_reached_has_no_link(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+async def test_a_client_without_a_public_url_has_no_progress_link(
+    make_sandbox: MakeSandbox, make_client: MakeClient
+) -> None:
     """A client without a public URL raises an error that says what is missing."""
     sandbox = await make_sandbox(**BRIEF)
     client = await make_client(sandbox, poll=True)
@@ -170,7 +172,7 @@ async def test_one_link_leaves_room_for_others(make_sandbox: MakeSandbox, make_c
             assert (503, 200) == (refused.status, taken.status)
 
 
-async def test_those_who_come_at_once_are_counted_as_well(
+async def test_the_limit_of_streams_holds_for_simultaneous_ones(
     make_sandbox: MakeSandbox, make_client: MakeClient, tmp_path: Path
 ) -> None:
     """The limit of streams holds also while the store is asked for a job that this process does not hold."""

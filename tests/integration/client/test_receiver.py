@@ -108,7 +108,7 @@ async def test_headers_are_taken_as_frameworks_give_them(headers: Any, client: a
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, bytes])
-async def test_a_packed_body_is_unpacked_where_the_framework_did_not(
+async def test_a_compressed_body_is_decompressed_if_the_framework_did_not(
     pack: Callable[[bytes], bytes], client: ax.Client
 ) -> None:
     """A body may still be compressed, as under WSGI, or already unpacked although Content-Encoding is still there."""
@@ -125,7 +125,7 @@ async def test_a_packed_body_is_unpacked_where_the_framework_did_not(
 
 
 @pytest.mark.parametrize("received_at", ["now", float("nan"), float("inf"), -5.0, True, datetime.now(UTC)])
-async def test_a_time_that_is_none_is_told(received_at: Any, client: ax.Client) -> None:
+async def test_a_wrong_received_at_is_refused(received_at: Any, client: ax.Client) -> None:
     """A `received_at` that is not a Unix time is refused before anything is stored."""
     async with client:
         with pytest.raises(ax.ConfigError, match=r"received_at=.*, which is not a Unix time"):
@@ -134,7 +134,7 @@ async def test_a_time_that_is_none_is_told(received_at: Any, client: ax.Client) 
 
 
 @pytest.mark.parametrize("path", [None, 5])
-async def test_what_is_no_path_is_told(path: Any, client: ax.Client) -> None:
+async def test_a_wrong_path_is_refused(path: Any, client: ax.Client) -> None:
     """The path may be text, bytes or a URL; the error for anything else says what to pass."""
     async with client:
         good = path_of("r" * 24)
@@ -146,7 +146,7 @@ async def test_what_is_no_path_is_told(path: Any, client: ax.Client) -> None:
 
 
 @pytest.mark.parametrize("body", [None, {"code": 200}, 5])
-async def test_what_is_no_delivery_is_told(body: Any, client: ax.Client) -> None:
+async def test_a_wrong_delivery_is_refused(body: Any, client: ax.Client) -> None:
     """A body that was parsed already, or no Webhook at all, raises an error that names what is expected."""
     async with client:
         path = path_of("r" * 24)
@@ -183,7 +183,7 @@ async def test_another_tasks_webhook_is_refused(sandbox: Sandbox, make_client: M
     assert song == await job
 
 
-async def test_a_webhook_without_a_task_id_is_taken_on_its_tag(
+async def test_a_webhook_without_a_task_id_counts_for_its_paths_job(
     make_sandbox: MakeSandbox, make_client: MakeClient
 ) -> None:
     """A body that names no task counts for the job of its path."""
@@ -195,7 +195,7 @@ async def test_a_webhook_without_a_task_id_is_taken_on_its_tag(
     assert ["one"] == [track.id for track in (await job).tracks]
 
 
-async def test_repeats_and_late_words_are_200(api: Api, open_client: MakeClient) -> None:
+async def test_repeats_and_late_webhooks_are_answered_200(api: Api, open_client: MakeClient) -> None:
     """Exact repeats are answered 200 and only counted; webhooks after COMPLETE are stored and joined."""
     store = ax.MemoryStore()
     client = await open_client(store=store, **WEB)
@@ -228,7 +228,7 @@ async def test_a_delivery_can_be_replayed(api: Api, open_client: MakeClient) -> 
             await client.replay(unknown)
 
 
-async def test_a_timeline_tells_what_was_known_when(api: Api, open_client: MakeClient) -> None:
+async def test_a_timeline_has_the_record_after_each_entry(api: Api, open_client: MakeClient) -> None:
     """Each entry of a job's journal comes with the record that all entries up to it give."""
     client = await open_client(**WEB)
     job = await client.extend(audio_id="x", model="V5")
@@ -345,9 +345,7 @@ def test_mask_hides_callback_and_file_secrets() -> None:
     assert "/files/***/a.wav" == mask("/files/abc-DEF_123/a.wav")
 
 
-async def test_a_tag_that_is_not_ours_is_warned_of_now_and_then(
-    client: ax.Client, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_foreign_tag_is_warned_of_once(client: ax.Client, caplog: pytest.LogCaptureFixture) -> None:
     """A hundred deliveries with a foreign tag give one warning, as two secrets in one service lose callbacks."""
     async with client:
         path = callback_url(URL("https://hooks.test"), b"another secret than ours", "kie", "r" * 24).raw_path

@@ -114,7 +114,7 @@ async def test_a_stranger_is_answered_before_the_body(base: URL) -> None:
         await reader.read()
 
 
-async def test_what_is_too_big_is_refused_before_the_body(base: URL, store: GatedMemory) -> None:
+async def test_a_body_announced_as_too_big_is_refused_before_it_arrives(base: URL, store: GatedMemory) -> None:
     """A body announced as larger than a mebibyte is refused before it arrives."""
     async with connection(base) as (reader, writer):
         writer.write(head(base, path_of(base), 1_048_577))
@@ -125,7 +125,7 @@ async def test_what_is_too_big_is_refused_before_the_body(base: URL, store: Gate
     assert [] == await bodies(store)
 
 
-async def test_who_asks_before_sending_is_told_to_go_on(base: URL, store: GatedMemory) -> None:
+async def test_expect_100_continue_needs_our_tag(base: URL, store: GatedMemory) -> None:
     """`Expect: 100-continue` gets a 100 only with our tag."""
     async with connection(base) as (reader, writer):
         writer.write(head(base, path_of(base), len(BODY), "Expect: 100-continue"))
@@ -151,7 +151,7 @@ async def test_a_provider_that_hangs_up_loses_nothing(base: URL, store: GatedMem
     assert [BODY] == await soon(lambda: bodies(store))
 
 
-async def test_half_a_body_is_no_delivery(base: URL, store: GatedMemory) -> None:
+async def test_half_a_body_is_not_stored(base: URL, store: GatedMemory) -> None:
     """A body whose sender disconnects in the middle is not stored, and the next one is accepted."""
     async with connection(base) as (_, writer):
         writer.write(head(base, path_of(base), len(BODY)) + BODY[:20])
@@ -359,7 +359,7 @@ async def read_first(
     return await handler(request)
 
 
-async def test_a_body_that_a_middleware_read_is_taken_all_the_same(stack: AsyncExitStack, unused_tcp_port: int) -> None:
+async def test_a_body_that_a_middleware_read_is_accepted(stack: AsyncExitStack, unused_tcp_port: int) -> None:
     """A receiver mounted in an app whose middleware reads bodies still gets them."""
     url = f"http://127.0.0.1:{unused_tcp_port}/audio"
     store = ax.MemoryStore()
@@ -393,7 +393,7 @@ async def test_a_body_that_a_middleware_read_is_taken_all_the_same(stack: AsyncE
     ],
     ids=["slash", "doubled", "encoded slash", "encoded"],
 )
-async def test_mounted_a_path_that_means_the_same_is_the_same(
+async def test_a_mounted_receiver_accepts_paths_that_mean_the_same(
     spoil: Callable[[str], str], prefix: str, is_inner: bool, stack: AsyncExitStack, unused_tcp_port: int
 ) -> None:
     """Mounted in a user's app, the receiver also takes paths with the slashes and escapes that proxies add."""

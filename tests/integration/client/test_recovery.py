@@ -47,7 +47,7 @@ async def expired(make_sandbox: MakeSandbox) -> Sandbox:
 
 @pytest.mark.parametrize("way", ["webhook", "poll"])
 @pytest.mark.parametrize("provider", ["kie", "sunoapi"])
-async def test_dead_links_are_no_end(
+async def test_saving_dead_links_recovers_them(
     provider: str, way: str, expired: Sandbox, make_client: MakeClient, tmp_path: Path
 ) -> None:
     """Saving a finished job with dead links in another process makes one recovery, and its new links are kept."""
@@ -95,7 +95,9 @@ async def test_two_processes_ask_once(
     assert RECOVERED == operations(expired)
 
 
-async def test_a_lost_answer_is_told_by_the_callback(expired: Sandbox, make_client: MakeClient, tmp_path: Path) -> None:
+async def test_a_lost_answer_is_made_up_for_by_the_callback(
+    expired: Sandbox, make_client: MakeClient, tmp_path: Path
+) -> None:
     """After a lost answer the recovery's id comes from the first webhook with another task id; nothing is resent."""
     client = await make_client(expired, **QUICK)
     ref = await finished(client, expired)
@@ -110,7 +112,7 @@ async def test_a_lost_answer_is_told_by_the_callback(expired: Sandbox, make_clie
     assert expired.tasks[-1].id == recovery.task_id
 
 
-async def test_a_callback_that_counts_for_nothing_is_confirmed_by_the_status(
+async def test_an_unconfirmed_callback_is_checked_by_the_status(
     expired: Sandbox, make_client: MakeClient, tmp_path: Path
 ) -> None:
     """With `confirm="always"` the links come from the recovery's status call."""
@@ -122,7 +124,7 @@ async def test_a_callback_that_counts_for_nothing_is_confirmed_by_the_status(
     assert "recovery_status" in [entry.kind for entry, _ in await client.timeline(ref)]
 
 
-async def test_who_cannot_be_called_asks_anew_when_an_answer_was_lost(
+async def test_a_poll_only_client_recovers_again_after_a_lost_answer(
     expired: Sandbox, make_client: MakeClient, clock: JumpClock, tmp_path: Path
 ) -> None:
     """A poll-only client whose recovery's answer was lost starts another once the first can no longer be under way."""
@@ -147,7 +149,7 @@ async def test_who_cannot_be_called_asks_anew_when_an_answer_was_lost(
     assert await is_asked_anew()
 
 
-async def test_a_refusal_is_told_and_may_be_asked_again(
+async def test_a_refused_recovery_is_raised_and_tried_again_by_the_next_save(
     expired: Sandbox, make_client: MakeClient, tmp_path: Path
 ) -> None:
     """A refused recovery raises the vendor's words, and the next save tries again, since nothing was made."""
@@ -161,7 +163,7 @@ async def test_a_refusal_is_told_and_may_be_asked_again(
     assert 2 == len(await song.save(tmp_path))
 
 
-async def test_a_failed_recovery_is_repeated_by_hand_alone(
+async def test_a_failed_recovery_is_repeated_only_by_hand(
     expired: Sandbox, make_client: MakeClient, tmp_path: Path
 ) -> None:
     """A failed recovery may have cost credits: `save` does not repeat it, but `song.recover` does."""
@@ -210,7 +212,7 @@ async def test_links_that_came_back_and_died_again_are_recovered_again(
 
 
 @pytest.mark.parametrize("key", ["task_id", "taskId"])
-async def test_what_came_back_under_other_ids_counts_by_its_place(
+async def test_recovered_tracks_with_other_ids_are_matched_by_order(
     key: str, api: Api, open_client: MakeClient, tmp_path: Path
 ) -> None:
     """A recovery's tracks are matched by their order if their ids differ, as no page says whose ids they are."""
@@ -347,7 +349,7 @@ async def test_closing_waits_for_the_answer_to_a_recovery(api: Api, open_client:
         assert "recovery-1" == job.record.recovery.task_id
 
 
-async def test_a_status_may_know_a_fresh_link(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
+async def test_a_free_status_call_is_tried_before_a_recovery(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
     """Fresh links are looked for by a free status call before a recovery."""
     async with serve_host() as host:
         api.link = host.put("/old.mp3", gives(b"", status=410))

@@ -146,7 +146,7 @@ async def test_a_proxy_that_refuses_is_known_to_have_sent_nothing(
 
 
 @pytest.mark.parametrize("text", ["me:secret@10.0.0.1:3128", "socks5://10.0.0.1", "http://10.0.0.1:x", "http://[", "x"])
-async def test_what_is_no_proxy_sends_nothing(text: str, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_malformed_proxy_sends_nothing(text: str, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """A malformed proxy setting raises an error before anything is sent, and the error hides the password."""
     monkeypatch.setenv("FTP_PROXY", text)  # not used for http: ignored
     async with ax.Client(api.provider(), trust_env=True) as client:
@@ -180,7 +180,7 @@ async def test_only_the_proxy_of_the_calls_own_scheme_must_be_usable(
     assert 2 == len(api.posts)
 
 
-async def test_a_netrc_that_would_replace_the_key_is_told(
+async def test_a_netrc_that_would_replace_the_key_is_an_error(
     api: Api, open_client: MakeClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A netrc entry that would replace the API key, such as the default one, raises an error, and nothing is sent."""
@@ -197,7 +197,7 @@ async def test_a_netrc_that_would_replace_the_key_is_told(
 # --- a user's own session --------------------------------------------------------------------------------------------
 
 
-async def test_all_calls_go_by_the_users_session(
+async def test_all_calls_use_the_users_session(
     api: Api, session: aiohttp.ClientSession, asked: list[str], tmp_path: Path
 ) -> None:
     """Submits, polls and downloads use the user's session, which the client leaves open."""

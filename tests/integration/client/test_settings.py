@@ -23,7 +23,7 @@ def test_a_client_needs_no_loop_and_does_no_io() -> None:
     assert client.receiver is not None
 
 
-def test_a_client_tells_its_clock() -> None:
+def test_a_client_shows_its_clock() -> None:
     """`client.clock` is the clock that was given, else the system's; it dates the client's jobs."""
     clock = ax.Clock(now=lambda: 1.0)
 
@@ -88,7 +88,7 @@ def test_settings_that_cannot_work_are_refused(arguments: dict[str, object], say
         ax.Client(ax.Kie("key"), **arguments)  # type: ignore[arg-type]  # wrong on purpose
 
 
-def test_blanks_around_an_address_are_none_of_it() -> None:
+def test_whitespace_around_an_address_is_stripped() -> None:
     """Whitespace around an address, as from pasting, is stripped; whitespace inside it is refused."""
     client = ax.Client(public_url=" https://hooks.test/a ", listen=None)
     assert "https://hooks.test/a" == str(client.public_url)
@@ -102,7 +102,7 @@ NO_NUMBERS = (float("nan"), float("inf"), float("-inf"), -1, True, "5", [5])
 
 @pytest.mark.parametrize("value", NO_NUMBERS)
 @pytest.mark.parametrize("name", ["first", "every", "slowest", "backoff", "quiet"])
-def test_a_pace_is_made_of_times(name: str, value: object) -> None:
+def test_the_times_of_a_pace_must_be_finite(name: str, value: object) -> None:
     """Each time of a pace must be a finite number, so that polls come, but not without a pause."""
     with pytest.raises(ax.ConfigError, match=f"{name} must be a finite number from [01] on"):
         ax.Pace(**{name: value})  # type: ignore[arg-type]  # wrong on purpose
@@ -188,7 +188,7 @@ def test_listen_follows_public_url() -> None:
     assert settings.read_listen(settings.UNSET, None) is None
 
 
-async def test_a_taken_address_is_told(unused_tcp_port: int) -> None:
+async def test_a_taken_address_is_an_error(unused_tcp_port: int) -> None:
     """A second client on one address raises an error that says to choose another, and leaks nothing."""
     url, listen = "https://hooks.test", f"127.0.0.1:{unused_tcp_port}"
     async with ax.Client(ax.Kie("key"), public_url=url, listen=listen):
@@ -219,7 +219,7 @@ async def test_a_key_and_meta_are_checked(key: str | None, meta: dict[str, objec
     assert [field] == [problem.field for problem in caught.value.problems]
 
 
-async def test_a_look_for_what_cannot_be_there_is_told() -> None:
+async def test_a_wrong_argument_of_a_lookup_is_refused() -> None:
     """A wrong argument of a lookup raises its own error, not a StoreError."""
     async with ax.Client(ax.Kie("key")) as client:
         with pytest.raises(ax.RequestError, match="open: must be True or False, not 'yes'"):
@@ -237,7 +237,7 @@ async def awaited(*_: object) -> None:
 
 
 @pytest.mark.parametrize("progress", [5, awaited])
-async def test_what_cannot_be_told_of_progress_is_refused(progress: Any) -> None:
+async def test_a_progress_that_is_not_a_function_is_refused(progress: Any) -> None:
     """A `progress` that is not a plain function is refused before anything is uploaded or downloaded."""
     song = ax.Song(ref="r", provider="kie", task_id=None, tracks=())
     async with ax.Client(ax.Kie("key")) as client:
@@ -247,14 +247,14 @@ async def test_what_cannot_be_told_of_progress_is_refused(progress: Any) -> None
 
 
 @pytest.mark.parametrize("arguments", [{"folder": None}, {"folder": b"out"}, {"folder": 5}, {"overwrite": "no"}])
-async def test_a_song_is_saved_into_a_folder(arguments: dict[str, Any]) -> None:
+async def test_wrong_arguments_of_save_are_refused(arguments: dict[str, Any]) -> None:
     """A `folder` that is not a path, or an `overwrite` that is not a bool, such as "no", is refused."""
     song = ax.Song(ref="r", provider="kie", task_id=None, tracks=())
     with pytest.raises(ax.RequestError, match=f"{next(iter(arguments))}: must be"):
         await song.save(**arguments)
 
 
-async def test_an_unknown_provider_is_told() -> None:
+async def test_an_unknown_provider_is_an_error_that_names_the_known_ones() -> None:
     """The error for an unknown provider names the known ones."""
     async with ax.Client(ax.Kie("key")) as client:
         with pytest.raises(ax.ConfigError, match="it has kie"):

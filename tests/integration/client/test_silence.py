@@ -32,7 +32,7 @@ async def test_the_first_poll_that_brings_news_says_that_no_webhook_came(
     assert ["WARNING"] == [record.levelname for record in caplog.records if record.getMessage() == warning]
 
 
-async def test_a_client_that_only_polls_misses_nothing(
+async def test_a_client_that_only_polls_is_not_warned(
     open_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A client without a public URL gives no warning, as it only polls."""
@@ -42,7 +42,7 @@ async def test_a_client_that_only_polls_misses_nothing(
     assert [] == said(caplog)
 
 
-async def test_a_job_that_heard_a_webhook_is_not_silent(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_job_that_received_a_webhook_is_not_warned_of(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     """A job that received a webhook gives no warning when a poll finds its end."""
     api.is_done = False
     async with ax.Client(api.provider(**QUICK), wait_timeout=20.0, **WEB) as client:  # type: ignore[arg-type]  # strings

@@ -43,7 +43,7 @@ async def a_wait(
 # --- damage ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_job_that_lost_its_journal_keeps_no_other_from_being_listed(
+async def test_a_job_without_its_journal_is_skipped_in_a_listing(
     api: Api, open_client: MakeClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An index row without its request is skipped in a listing, with a warning that names the job."""
@@ -156,7 +156,7 @@ class MuteMemory(FaultyMemory):
 
 
 @pytest.mark.parametrize(("seconds", "woken_after"), [(30.0, 30.0), (300.0, 60.0)])
-async def test_a_wait_reads_the_truth_itself(
+async def test_a_wait_reads_the_store_if_no_change_is_announced(
     seconds: float, woken_after: float, api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
     """If no change is ever announced, a wait finds the song within a minute, and at its deadline at the latest."""

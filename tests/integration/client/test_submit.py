@@ -16,7 +16,7 @@ from tests.support.api import Api, tasks_of_ours
 from tests.support.clock import SOON_SECONDS
 
 
-async def test_all_problems_are_told_at_once_and_nothing_is_sent(sandbox: Sandbox, make_client: MakeClient) -> None:
+async def test_all_problems_are_raised_at_once_and_nothing_is_sent(sandbox: Sandbox, make_client: MakeClient) -> None:
     """General problems and the provider's own come in one error, in the user's field names."""
     client = await make_client(sandbox)
 
@@ -36,7 +36,7 @@ async def test_all_problems_are_told_at_once_and_nothing_is_sent(sandbox: Sandbo
     assert () == tuple(sandbox.submissions)
 
 
-async def test_a_missing_file_is_told_before_anything_is_sent(sandbox: Sandbox, make_client: MakeClient) -> None:
+async def test_a_missing_file_is_refused_before_anything_is_sent(sandbox: Sandbox, make_client: MakeClient) -> None:
     """A local file that does not exist is a problem of the request."""
     client = await make_client(sandbox)
 
@@ -69,7 +69,9 @@ async def test_a_chain_knows_its_provider_and_model(sandbox: Sandbox, make_clien
     assert {("kie", "V5")} == {(track.provider, track.model) for track in longer.tracks}
 
 
-async def test_a_missing_key_is_told_before_anything_is_sent(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_key_is_refused_before_anything_is_sent(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without an API key the error names the environment variable."""
     monkeypatch.delenv("KIE_API_KEY", raising=False)
     async with ax.Client(ax.Kie(base_url=sandbox.bases["kie"])) as client:
@@ -95,7 +97,9 @@ async def test_a_rehosted_url_goes_through_the_providers_upload(sandbox: Sandbox
     assert sandbox.voice_url not in str(submission)
 
 
-async def test_upload_progress_is_told_in_bytes(sandbox: Sandbox, make_client: MakeClient, voice_file: Path) -> None:
+async def test_upload_progress_is_reported_in_bytes(
+    sandbox: Sandbox, make_client: MakeClient, voice_file: Path
+) -> None:
     """The progress callback ends at the file's size."""
     client = await make_client(sandbox)
     told: list[tuple[int, int | None]] = []

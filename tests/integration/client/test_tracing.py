@@ -125,7 +125,9 @@ async def test_a_webhook_is_linked_to_the_servers_own_span(
     assert [request.get_span_context()] == [link.context for link in webhook.links]
 
 
-async def test_what_fails_says_so(api: Api, open_client: MakeClient, exporter: InMemorySpanExporter) -> None:
+async def test_a_failed_call_is_an_error_span(
+    api: Api, open_client: MakeClient, exporter: InMemorySpanExporter
+) -> None:
     """A refused submit, a failed poll and a handler that raised are error spans with the message."""
     client = await open_client(**WEB)
 
@@ -146,7 +148,7 @@ async def test_what_fails_says_so(api: Api, open_client: MakeClient, exporter: I
     assert ["handler text", "poll kie", "submit kie"] == sorted(span.name for span in failed)
 
 
-def test_where_nobody_traces_nothing_is_loaded() -> None:
+def test_without_tracing_opentelemetry_is_not_imported() -> None:
     """A program without OpenTelemetry does not import it, even if it is installed."""
     program = """
 import asyncio, sys

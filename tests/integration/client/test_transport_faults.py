@@ -165,7 +165,7 @@ async def test_a_file_may_take_long_as_long_as_it_moves(
     assert (200, b"{}") == (answer.status, answer.body)
 
 
-async def test_the_answer_to_a_file_that_is_out_is_bounded(
+async def test_the_wait_for_an_answer_after_an_upload_is_bounded(
     serve: Serve, transport: Transport, voice_file: Path, loop_time: LoopTime
 ) -> None:
     """After the upload the server's answer is bounded in time."""
@@ -209,7 +209,7 @@ async def test_an_answer_before_the_end_of_a_file_counts(serve: Serve, transport
     assert 413 == answer.status
 
 
-async def test_progress_is_told_to_the_end(serve: Serve, transport: Transport, voice_file: Path) -> None:
+async def test_progress_is_reported_up_to_the_files_size(serve: Serve, transport: Transport, voice_file: Path) -> None:
     """Progress reports the bytes sent so far up to the file's size."""
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

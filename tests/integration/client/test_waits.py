@@ -137,7 +137,7 @@ async def test_wait_timeout_bounds_every_await(api: Api, open_client: MakeClient
 
 
 @pytest.mark.parametrize("seconds", ["5", float("nan"), 0, -1.0, float("inf"), True, 10**400, None.__class__])
-async def test_a_timeout_that_is_no_time_is_refused(seconds: Any, api: Api, open_client: MakeClient) -> None:
+async def test_a_wrong_timeout_is_refused(seconds: Any, api: Api, open_client: MakeClient) -> None:
     """A wrong timeout is refused with a description of valid ones before anything is sent or awaited."""
     client = await open_client(**WEB)
 
@@ -152,7 +152,7 @@ async def test_a_timeout_that_is_no_time_is_refused(seconds: Any, api: Api, open
             await wait(timeout=seconds)
 
 
-async def test_a_stage_that_is_none_is_refused(api: Api, open_client: MakeClient) -> None:
+async def test_a_stages_name_is_not_a_stage(api: Api, open_client: MakeClient) -> None:
     """The name of a stage is not accepted in its place."""
     job = await extend(await open_client(**WEB))
 
@@ -245,7 +245,9 @@ async def test_refresh_asks_now(api: Api, open_client: MakeClient, clock: JumpCl
     assert "poll" == (await job.complete).source
 
 
-async def test_silence_is_made_up_for_by_the_poll(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+async def test_without_a_webhook_a_poll_completes_the_await(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
     """If no webhook comes for the provider's quiet time, a status call completes the same await."""
     client = await open_client(clock=clock.clock, wait_timeout=HOUR_SECONDS, **WEB)
     job = await extend(client)
@@ -259,7 +261,7 @@ async def test_silence_is_made_up_for_by_the_poll(api: Api, open_client: MakeCli
     assert 30.0 <= clock.time - job.record.created_at < 60.0
 
 
-async def test_an_unknown_ref_is_told(open_client: MakeClient) -> None:
+async def test_an_unknown_ref_is_an_error(open_client: MakeClient) -> None:
     """An unknown ref is a problem of the call, whose message says nothing of sending (newcomer A)."""
     client = await open_client()
 

@@ -166,7 +166,9 @@ async def test_what_was_opened_is_closed(audioext_sandbox: Sandbox) -> None:
     assert ["closed", "closed"] == [repr(each)[:-1].split()[-1] for each in (client, own)]
 
 
-async def test_who_is_not_done_is_named(audioext_client: ClientFactory, audioext_sandbox: Sandbox) -> None:
+async def test_settled_names_the_handler_that_still_runs(
+    audioext_client: ClientFactory, audioext_sandbox: Sandbox
+) -> None:
     """`settled` names the handler that is still running."""
     client, done = await audioext_client(), asyncio.Event()
 

@@ -67,7 +67,7 @@ async def extend(client: ax.Client, sandbox: Sandbox, **options: str) -> ax.Job:
     return await client.extend(audio_id=sandbox.track_ids[0], model="V5", continue_at=1, **fields)  # type: ignore[arg-type]  # texts
 
 
-async def test_only_who_has_the_token_sees_anything(audioext_client: ClientFactory) -> None:
+async def test_without_the_token_every_path_is_401(audioext_client: ClientFactory) -> None:
     """Without the token every path is 401; the link sets a cookie that scripts and other sites cannot use."""
     async with shown(await audioext_client()) as page:
         for path in ("", "page.js", "jobs", "jobs/x", "events", "health"):
@@ -87,7 +87,7 @@ async def test_only_who_has_the_token_sees_anything(audioext_client: ClientFacto
     [{"Host": "attacker.example"}, {"X-Forwarded-For": "203.0.113.9"}, {"Forwarded": "for=203.0.113.9"}],
     ids=["another name", "a proxy", "a newer proxy"],
 )
-async def test_it_is_for_this_machine_alone(audioext_client: ClientFactory, headers: dict[str, str]) -> None:
+async def test_other_hosts_and_proxies_are_refused(audioext_client: ClientFactory, headers: dict[str, str]) -> None:
     """A rebound DNS name, and a request through a proxy, are refused even with the cookie."""
     async with shown(await audioext_client()) as page:
         await page.let_in()
@@ -116,7 +116,7 @@ async def test_the_page_may_load_nothing_from_elsewhere(audioext_client: ClientF
                 assert "http://" not in (await response.text()).replace("http://www.w3.org", "")
 
 
-async def test_a_job_is_told_with_all_that_is_known(audioext_client: ClientFactory, audioext_sandbox: Sandbox) -> None:
+async def test_a_jobs_view_shows_all_that_is_known(audioext_client: ClientFactory, audioext_sandbox: Sandbox) -> None:
     """A job has a row in the list, and its view has stages, journal, tracks, deliveries and their bodies."""
     client = await audioext_client()
     job = await extend(client, audioext_sandbox)
@@ -167,7 +167,7 @@ async def test_a_delivery_can_be_replayed_and_the_provider_asked(
         assert 404 == (await page.ask("deliveries/none/replay", "POST", headers=WRITES))[0]
 
 
-async def test_news_come_by_themselves(audioext_client: ClientFactory, audioext_sandbox: Sandbox) -> None:
+async def test_an_open_page_gets_each_change(audioext_client: ClientFactory, audioext_sandbox: Sandbox) -> None:
     """An open page gets each change of a job until its end, and a closed page leaves no watcher."""
     client = await audioext_client()
     async with shown(client) as page:
@@ -184,7 +184,7 @@ async def test_news_come_by_themselves(audioext_client: ClientFactory, audioext_
                         states.append(row["state"])
 
 
-async def test_a_store_that_is_away_is_said(audioext_client: ClientFactory) -> None:
+async def test_the_page_says_that_the_store_is_down(audioext_client: ClientFactory) -> None:
     """While the store is down the page is still served, and says so."""
     store = ax.MemoryStore()
     async with shown(await audioext_client(store=store)) as page:
@@ -211,7 +211,7 @@ async def test_it_can_be_mounted_into_an_app(audioext_client: ClientFactory) -> 
         client.receiver.add_ui(web.Application(), "ui")
 
 
-async def test_a_port_that_is_taken_is_said(audioext_client: ClientFactory) -> None:
+async def test_a_taken_port_is_named(audioext_client: ClientFactory) -> None:
     """The error for a taken port names the address and what to do."""
     client = await audioext_client()
     async with shown(client) as page:

@@ -219,7 +219,7 @@ async def test_a_client_closes_while_its_store_is_away(scene: Scene, mode: Mode)
         await waiting
 
 
-async def test_an_engine_that_forgot_is_told_again(valkey: Valkey) -> None:
+async def test_a_server_with_older_data_gets_the_journal_again(valkey: Valkey) -> None:
     """If a server returns with older data, the process that awaits a job restores its journal and gets the song."""
     url = f"http://{LOOPBACK}:9/hooks"
     listener = ax.Client(public_url=url, listen=None, store=valkey.url, secrets=[SECRET])
@@ -268,7 +268,7 @@ async def entries(store: Store, ref: str) -> Sequence[Entry]:
         return () if stored is None else stored.entries
 
 
-async def test_an_engine_that_lost_everything_costs_no_later_callback(scene: Scene, valkey: Valkey) -> None:
+async def test_callbacks_are_accepted_after_a_server_returned_empty(scene: Scene, valkey: Valkey) -> None:
     """If a server returns empty and another process creates a secret, the listener accepts that secret too."""
     old = scene.listener.inbox.secrets
     await valkey.stop(signal.SIGKILL)

@@ -25,7 +25,7 @@ def heard(data: bytes, *, stated: float | None = None) -> AudioInfo | str:
 
 
 @each_row("suffix", FILES)
-def test_the_bytes_tell_the_kind_and_the_duration(suffix: str) -> None:
+def test_format_and_duration_are_read_from_the_bytes(suffix: str) -> None:
     """Each format that vendors send is recognised and measured from its bytes alone."""
     found = heard(FILES[suffix])
 
@@ -49,7 +49,7 @@ def test_the_bytes_tell_the_kind_and_the_duration(suffix: str) -> None:
         (b"ID3\x04\0\0\0\0\0\0" + bytes(500), "no known audio format"),
     ],
 )
-def test_what_is_no_audio_is_told_as_what_it_is(data: bytes, says: str) -> None:
+def test_bytes_that_are_not_audio_are_named(data: bytes, says: str) -> None:
     """Bytes that are not audio raise an error that says what they are; version 0.1 saved some of these as .mp3."""
     found = heard(data)
 
@@ -79,7 +79,7 @@ def test_a_length_that_is_about_right_passes(stated: float | None) -> None:
     assert isinstance(heard(MP3, stated=stated), AudioInfo)
 
 
-def test_a_length_in_milliseconds_is_one_all_the_same() -> None:
+def test_a_stated_length_in_milliseconds_is_checked_too() -> None:
     """A file that is too short for a duration in milliseconds is refused, too."""
     assert "only 4.1 s of a track of 9.0 s arrived" == heard(MP3, stated=9_000.0)
 
@@ -104,6 +104,6 @@ def test_a_box_may_go_on_to_the_end_of_the_file() -> None:
 
 
 @given(st.binary(max_size=400), st.sampled_from([b"", b"ID3\x04\0\0\0\0\0\0", *(data[:60] for data in FILES.values())]))
-def test_any_bytes_are_heard_or_refused(data: bytes, begin: bytes) -> None:
+def test_any_bytes_are_audio_or_refused(data: bytes, begin: bytes) -> None:
     """Any bytes are audio or raise a `BadFileError`, never another error."""
     assert isinstance(heard(begin + data, stated=3.0), AudioInfo | str)

@@ -40,14 +40,14 @@ def test_entries_that_say_different_things_have_different_ids(
     assert (one == two) == (first.id == second.id)
 
 
-def test_what_moves_from_note_to_body_is_another_entry() -> None:
+def test_bytes_moved_from_note_to_body_make_another_id() -> None:
     """Bytes that move from the note to the body make another id."""
     cuts = [make_entry("webhook", 1.0, note="a 1 b"[:n], body=b"a 1 b"[n:]) for n in range(6)]
 
     assert len({entry.id for entry in cuts}) == len(cuts)
 
 
-def test_ids_stay_what_they_are() -> None:
+def test_ids_are_stable_over_releases() -> None:
     """Ids are stable over releases, since stores keep them."""
     entry = make_entry("webhook", 1.0, body=b"{}", note="unreadable: λ")
 
@@ -55,12 +55,12 @@ def test_ids_stay_what_they_are() -> None:
 
 
 @pytest.mark.parametrize("kind", ["request", "answer", "webhook", "status", "handled", "expired", "abandoned"])
-def test_only_strangers_words_are_bounded(kind: EntryKind) -> None:
+def test_a_full_journal_still_takes_our_own_entries(kind: EntryKind) -> None:
     """A full journal refuses webhooks and statuses, but never entries that we write ourselves."""
     assert (kind in {"webhook", "status"}) == (make_entry(kind, 1.0).room < math.inf)
 
 
-def test_what_counts_has_more_room_than_what_does_not() -> None:
+def test_refused_webhooks_fill_at_most_half_of_a_journal() -> None:
     """Refused and unreadable webhooks may fill half of a journal, and no webhook keeps out a status."""
     faulty = {make_entry("webhook", 1.0, note=f"{verdict}: x").room for verdict in (REFUSED, UNREADABLE, OTHER_TASK)}
     good = {make_entry("webhook", 1.0, note=note).room for note in ("", UNCONFIRMED)}

@@ -49,7 +49,7 @@ def test_every_verdict_but_open_is_final(verdict: Verdict) -> None:
     assert (verdict is not Verdict.OPEN) == make(verdict=verdict).is_final
 
 
-def test_verdicts_rise() -> None:
+def test_verdicts_are_ordered() -> None:
     """Verdicts are ordered: a higher one outranks a lower one."""
     assert [Verdict.OPEN, Verdict.REFUSED, Verdict.EXPIRED, Verdict.FAILED, Verdict.COMPLETE] == sorted(Verdict)
 

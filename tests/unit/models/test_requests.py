@@ -33,7 +33,7 @@ anything = st.one_of(
 
 @pytest.mark.parametrize("kind", [ax.Extend, ax.AddInstrumental])
 @given(data=st.data())
-def test_problems_are_told_for_any_values(kind: type[ax.Extend | ax.AddInstrumental], data: st.DataObject) -> None:
+def test_problems_never_raises(kind: type[ax.Extend | ax.AddInstrumental], data: st.DataObject) -> None:
     """`draft` and `problems` never raise, whatever the values, and a constructed request has no problem."""
     fields = {a.name: data.draw(anything) for a in attrs.fields(kind) if data.draw(st.booleans())}
 
@@ -142,7 +142,7 @@ def test_a_field_that_does_not_exist_is_named_with_the_one_that_was_meant() -> N
         ax.Extend.draft(**{"q" * 5_000: 1})
 
 
-def test_a_source_goes_by_its_name() -> None:
+def test_a_positional_source_is_refused() -> None:
     """A positional argument is refused, since a text may be a path, a URL or an id."""
     says = r"Extend takes its arguments by name: give the source as audio_id= or url= or file=, not 'voice\.mp3' alone"
     with pytest.raises(TypeError, match=says):
@@ -171,13 +171,13 @@ class Upload:
         (Upload(), "give the bytes"),
     ],
 )
-def test_what_is_no_file_says_what_to_give(file: Any, says: str) -> None:
+def test_a_wrong_file_says_what_to_give(file: Any, says: str) -> None:
     """A `file` that is a URL, text or an asynchronous upload is a problem that says what to give instead."""
     (problem,) = ax.Extend.draft(file=file).problems()
     assert ("file", True) == (problem.field, says in problem.message)
 
 
-def test_an_address_is_no_audio_id() -> None:
+def test_a_url_is_not_an_audio_id() -> None:
     """A URL as `audio_id` is a problem that names the right field."""
     (problem,) = ax.Extend.draft(audio_id="https://x.test/a.mp3").problems()
     assert ("audio_id", "is a URL: give it as url=, not 'https://x.test/a.mp3'") == (

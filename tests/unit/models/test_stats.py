@@ -30,7 +30,7 @@ def test_each_duration_counts_once_where_it_belongs(taken: list[float]) -> None:
     assert found.mean == pytest.approx(sum(taken) / len(taken) if taken else 0.0)
 
 
-def test_what_was_counted_is_a_value_of_its_moment() -> None:
+def test_statistics_are_a_snapshot() -> None:
     """Statistics are a snapshot, which later counts do not change, and a counter that was never used reads 0."""
     counts = Counts()
     counts.webhooks["kie", "applied"] += 1

@@ -241,7 +241,7 @@ hostile = st.one_of(
 
 
 @given(data=st.data(), kind=st.sampled_from([Extend, AddInstrumental]))
-def test_check_is_total(
+def test_check_raises_no_foreign_error(
     provider_class: MakeProvider, data: st.DataObject, kind: type[Extend | AddInstrumental]
 ) -> None:
     """`check` raises no foreign error for any draft, however wrong its values."""
@@ -425,7 +425,7 @@ def test_a_request_is_validated_once(provider_class: MakeProvider) -> None:
     assert "POST" == provider.build_submit(draft, CALLBACK).method
 
 
-def test_an_account_tells_its_facts(provider_class: MakeProvider) -> None:
+def test_an_accounts_settings_can_be_read(provider_class: MakeProvider) -> None:
     """The settings can be read from the account, and its `info` is a value that is made once."""
     provider = provider_class(
         KEY, name="mine", grace=60.0, retention=5.0, limits=Limits(parallel=3), pace=Pace(first=1)
@@ -470,7 +470,7 @@ def test_an_account_tells_its_facts(provider_class: MakeProvider) -> None:
         "\u00a0k1\u200b",
     ],
 )
-def test_a_key_is_cleaned_of_what_comes_along(provider_class: MakeProvider, pasted: str) -> None:
+def test_whitespace_and_quotes_around_a_key_are_removed(provider_class: MakeProvider, pasted: str) -> None:
     """White space, quotes and prefixes around a pasted key are removed."""
     assert "k1" == provider_class(pasted).api_key
 
@@ -490,7 +490,7 @@ def test_an_api_key_must_fit_a_header(provider_class: MakeProvider, key: object,
     assert "sk" not in str(caught.value)
 
 
-def test_an_answer_that_is_no_json_is_quoted(provider_class: MakeProvider) -> None:
+def test_an_answer_that_is_not_json_is_quoted(provider_class: MakeProvider) -> None:
     """The error for an answer that is not JSON says where it redirects to, or quotes the page."""
     provider = provider_class(KEY)
     moved = HttpResponse(status=301, headers={"Location": "https://elsewhere.example/\x1b[31m"})
@@ -512,7 +512,7 @@ def test_an_answer_that_is_no_json_is_quoted(provider_class: MakeProvider) -> No
         {"success": False, "message": "Internal error"},
     ],
 )
-def test_a_broken_server_is_believed_in_nothing(provider_class: MakeProvider, status: int, body: object) -> None:
+def test_after_a_5xx_the_outcome_is_unknown(provider_class: MakeProvider, status: int, body: object) -> None:
     """After an HTTP 5xx the outcome is unknown whatever its body says, so that nothing is resent."""
     answer = HttpResponse(status=status, body=msgspec.json.encode(body))
     assert isinstance(provider_class(KEY).parse_submit(answer), Unknown)
@@ -531,7 +531,7 @@ def test_a_readable_refusal_ends_the_submit(provider_class: MakeProvider, key: s
 
 
 @each_row("code", [408, 499, 520])
-def test_a_code_that_may_follow_a_task_is_unknown_and_told(provider_class: MakeProvider, code: int) -> None:
+def test_a_code_that_may_follow_a_task_makes_the_outcome_unknown(provider_class: MakeProvider, code: int) -> None:
     """A code like a time-out makes the outcome unknown, with a reason that quotes the answer."""
     body = msgspec.json.encode({"code": code, "msg": "took too long", "message": "took too long"})
     outcome = provider_class(KEY).parse_submit(HttpResponse(status=200, body=body))

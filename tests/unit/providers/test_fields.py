@@ -147,7 +147,7 @@ def test_whether_an_upload_needs_a_prompt_is_said_in_two_ways_at_kie() -> None:
     assert {"prompt"} == refused(provider_named("vidgo"), sung)
 
 
-def test_custom_mode_tells_what_switched_it_on() -> None:
+def test_the_message_names_what_switched_custom_mode_on() -> None:
     """The message says which field selected custom mode, and how to leave it."""
     found = {problem.field: problem.message for problem in provider_named("kie").check(by_id(title="t"))}
     assert "which title switched on (custom=False inherits from the source)" in found["prompt"]
@@ -191,7 +191,7 @@ def test_only_kie_needs_continue_at_for_any_upload(name: str, needed: set[str]) 
 
 
 @pytest.mark.parametrize("made", VENDORS, ids=lambda made: made().name)
-def test_a_persona_needs_custom_mode_and_never_asks_for_it(made: MakeProvider) -> None:
+def test_a_persona_needs_custom_mode_but_does_not_select_it(made: MakeProvider) -> None:
     """A persona needs custom mode, but does not select it."""
     assert not by_id(persona_id="p1").is_custom
     assert {"persona_id"} == refused(made(), by_id(persona_id="p1"))
@@ -310,7 +310,7 @@ def test_a_weight_goes_out_with_two_decimals(made: MakeProvider, name: str) -> N
 
 
 @each_row("made", MUSIC)
-def test_neutral_and_s3_exist_elsewhere(made: MakeProvider) -> None:
+def test_neutral_and_s3_are_refused_with_a_hint_at_musicgpt(made: MakeProvider) -> None:
     """A value that only MusicGPT takes is refused elsewhere, with a message that names MusicGPT."""
     request = uploaded(continue_at=5.0, vocal_gender="neutral")
     assert ["musicgpt" in problem.message for problem in made().check(request)] == [True]
@@ -318,7 +318,7 @@ def test_neutral_and_s3_exist_elsewhere(made: MakeProvider) -> None:
     assert {"url"} == refused(made(), bucket)
 
 
-def test_a_field_names_who_takes_it() -> None:
+def test_a_refused_field_names_the_providers_that_take_it() -> None:
     """The message for a field that is not taken names the providers that take it."""
     kie = provider_named("kie")
     found = [str(problem) for problem in kie.check(by_id(lyrics="la", num_outputs=2))]
@@ -328,7 +328,7 @@ def test_a_field_names_who_takes_it() -> None:
     ] == sorted(found)
 
 
-def test_an_operation_that_is_missing_names_who_has_it() -> None:
+def test_a_missing_operation_names_the_providers_that_have_it() -> None:
     """The error for an operation or id that MusicGPT does not take names the four providers that do."""
     for request in (instrumental(), by_id()):
         with pytest.raises(UnsupportedError, match="kie, kie-jobs, sunoapi and vidgo have it"):

@@ -103,7 +103,7 @@ def test_an_instrumental_names_its_model() -> None:
     } == body(sent)
 
 
-def test_nobody_is_a_name_that_never_resolves() -> None:
+def test_without_a_callback_url_one_under_invalid_is_sent() -> None:
     """If no callback URL is reachable, one under `.invalid` is sent, since the API requires one."""
     sent = Kie("k").build_submit(Extend(audio_id="a", model="V5"), None)
     assert (URL(body(sent)["callBackUrl"]).host or "").endswith(".invalid")
@@ -252,7 +252,7 @@ def test_a_long_text_of_the_vendor_is_cut() -> None:
     assert "\n" not in outcome.error.message
 
 
-def test_the_firewalls_page_is_told_as_such_everywhere() -> None:
+def test_a_firewalls_page_is_reported_as_such() -> None:
     """Cloudflare's refusal is reported as a firewall's, for submits and status calls."""
     page = HttpResponse(status=403, body=b"<h1>Error 1010</h1>")
     outcome = Kie("k").parse_submit(page)

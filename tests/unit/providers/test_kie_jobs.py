@@ -86,7 +86,7 @@ def test_the_status_is_a_get_by_query(kit: Kit) -> None:
     assert "https://api.kie.ai/api/v1/jobs/recordInfo?taskId=task-1" == str(jobs.build_status(kit.make_record()).url)
 
 
-def test_results_live_for_a_day() -> None:
+def test_results_are_kept_for_a_day() -> None:
     """Results are kept for 24 h, as the jobs page says."""
     assert 86_400.0 == KieJobs().retention
 
@@ -98,7 +98,7 @@ def test_results_live_for_a_day() -> None:
         {"resultUrls": ["https://f.example/1.mp3"]},
     ],
 )
-def test_addresses_that_are_no_links_are_left_out(result: dict[str, object]) -> None:
+def test_results_that_are_not_links_are_left_out(result: dict[str, object]) -> None:
     """A result that is not an http(s) URL with a path is left out."""
     detail = {"taskId": "t", "state": "success", "resultJson": msgspec.json.encode(result).decode()}
     (event,) = KieJobs("k").parse_status(

@@ -140,13 +140,13 @@ def test_any_word_for_failed_ends_the_wait(provider_class: Make, word: str) -> N
 
 
 @each_row("word", RUNNING)
-def test_any_word_for_running_goes_on(provider_class: Make, word: str) -> None:
+def test_any_word_for_running_claims_nothing(provider_class: Make, word: str) -> None:
     """A status word for running claims nothing, and is not kept as unknown."""
     assert Progress(task_id="t1") == only(asked(provider_class, status(provider_class().info.name, word)))
 
 
 @each_row(("flag", "means"), [(0, "runs"), (1, "song"), ("1", "song"), (2, "fails"), (3, "fails"), ("9", "unknown")])
-def test_a_flag_of_success_is_a_word(provider_class: Make, flag: object, means: str) -> None:
+def test_a_success_flag_counts_like_a_status_word(provider_class: Make, flag: object, means: str) -> None:
     """A `successFlag`, as kie.ai's other models have, counts like a status word."""
     task: Body = {"taskId": "t1", "successFlag": flag}
     if means == "song":
@@ -169,7 +169,7 @@ def test_an_unknown_word_is_kept(provider_class: Make, word: str) -> None:
 
 @each_row("word", ["CALLBACK_EXCEPTION", "callback_exception", "CallbackException", "WEBHOOK_FAILED"])
 @each_row("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
-def test_a_complaint_about_our_endpoint_is_no_failure(name: str, word: str) -> None:
+def test_a_complaint_about_our_endpoint_does_not_fail_the_task(name: str, word: str) -> None:
     """A callback complaint is a song if files are there, else doubtful; in a webhook it makes a status call due."""
     provider = load(name)
     assert is_song(asked(provider, status(name, word, **songs(name))))
@@ -273,7 +273,7 @@ def test_two_files_under_one_id_are_two_tracks(provider_class: Make, id_: object
 
 
 @each_row("key", ["param", "input", "requestParams", "source_audio", "uploaded", "originalFile"])
-def test_what_was_asked_for_is_no_result(provider_class: Make, key: str) -> None:
+def test_the_repeated_source_is_not_a_track(provider_class: Make, key: str) -> None:
     """The source of a task that an answer repeats is not taken for a track."""
     for value in (LISTED, json.dumps(LISTED), {"audio_url": AUDIO}):
         seen = only(asked(provider_class, status(provider_class().info.name, "generating", **{key: value})))
@@ -342,14 +342,14 @@ def test_a_delivery_of_bare_tracks_shows_them(provider_class: Make) -> None:
 
 @each_row("link", ["https://files.example/NULL.mp3", "https://files.example/nan.mp3", "https://undefined/a.mp3", "N/A"])
 @each_row("key", ["audio_url", "audioUrl"])
-def test_nothing_has_many_names(provider_class: Make, key: str, link: str) -> None:
+def test_a_link_of_a_word_for_nothing_is_left_out(provider_class: Make, key: str, link: str) -> None:
     """A link made of a word for nothing, such as NULL, in any case or as a host, is left out."""
     seen = only(asked(provider_class, status(provider_class().info.name, data=[{"id": "a", key: link}])))
     assert [] == [track for track in seen.tracks if track.audio_url]
 
 
 @each_row("link", ["https://files.example/None.mp3", "https://files.example", "", None, "null", "undefined", False, 0])
-def test_a_word_for_nothing_is_no_file(provider_class: Make, link: object) -> None:
+def test_a_word_for_nothing_in_place_of_a_link_gives_no_audio(provider_class: Make, link: object) -> None:
     """A word for nothing, such as undefined, in place of a link leaves its track without audio."""
     seen = only(asked(provider_class, status(provider_class().info.name, data=[{"id": "a", "audio_url": link}])))
     assert [] == [track for track in seen.tracks if track.audio_url]
@@ -377,7 +377,7 @@ def test_a_callbacks_type_is_known_under_other_names(provider: str, key: str) ->
         {"code": 1010, "msg": "the queue is busy, your task was queued"},
     ],
 )
-def test_the_answer_to_a_submit_is_no_callback(provider: str, said: dict[str, object]) -> None:
+def test_a_callback_word_in_a_submit_answer_is_an_unknown_outcome(provider: str, said: dict[str, object]) -> None:
     """An error word of callbacks in a submit's answer leaves the outcome unknown, so that nothing is paid twice."""
     answer = HttpResponse(status=200, body=json.dumps(said).encode())
 
@@ -699,7 +699,7 @@ NO = "This audio matches copyrighted material"
         (200, {"isSuccess": False, "message": NO}),
     ],
 )
-def test_a_readable_refusal_is_one(provider_class: Make, http: int, body: object) -> None:
+def test_a_readable_refusal_is_final(provider_class: Make, http: int, body: object) -> None:
     """A refusal without a task is final, has the vendor's words, and is not charged."""
     outcome = submitted(provider_class, body, http)
     assert isinstance(outcome, Refused)
@@ -803,7 +803,7 @@ def test_the_data_of_an_answer_may_be_the_id(provider_class: Make, data: str, *,
 
 
 @given(body=st.dictionaries(st.sampled_from(["code", "data", "msg", "success", "error", "status"]), ODD, max_size=4))
-def test_what_names_no_task_never_makes_one(provider_class: Make, body: dict[str, object]) -> None:
+def test_an_answer_without_an_id_makes_no_task(provider_class: Make, body: dict[str, object]) -> None:
     """An answer without an id makes no task, and its refusal has a message."""
     text = json.dumps(body).lower().replace("_", "")
     outcome = submitted(provider_class, body)
@@ -837,7 +837,7 @@ SONGS = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
 @given(stage=st.sampled_from(["text", "first", "complete"]), songs=st.lists(SONGS, max_size=3))
-def test_a_documented_webhook_means_the_same_to_the_careful_reader(
+def test_the_general_reader_decodes_a_documented_webhook_the_same(
     name: str, stage: str, songs: list[dict[str, object]]
 ) -> None:
     """A documented webhook decodes the same when an extra id makes the general reader take it."""
@@ -851,7 +851,7 @@ def test_a_documented_webhook_means_the_same_to_the_careful_reader(
 
 @each_row("name", ["kie", "kie-jobs", "sunoapi"])
 @each_row("stage", ["text", "first", "complete"])
-def test_an_image_is_no_audio_to_the_quick_reader(name: str, stage: str) -> None:
+def test_an_image_in_place_of_audio_is_left_out(name: str, stage: str) -> None:
     """A link to an image in place of audio is left out, in a webhook that is otherwise as documented."""
     songs = [{"id": "a1", "audio_url": "https://f.example/1.jpeg?size=9", "stream_audio_url": "https://f.example/1"}]
     body = {"code": 200, "msg": "ok", "data": {"callbackType": stage, "task_id": "t1", "data": songs}}

@@ -152,13 +152,13 @@ def test_continue_at_is_always_needed() -> None:
     assert ("continue_at", False) == (problem.field, problem.advice)
 
 
-def test_an_id_cannot_be_continued_here() -> None:
+def test_extending_by_id_is_unsupported() -> None:
     """Extending by id is unsupported, and the message says who has it and what to do instead."""
     with pytest.raises(UnsupportedError, match=r"kie, kie-jobs, sunoapi and vidgo have it; .*track\.extend\(\).*url="):
         MusicGpt(KEY).check(Extend(audio_id="a", continue_at=6))
 
 
-def test_instrumentals_are_made_elsewhere() -> None:
+def test_adding_an_instrumental_is_unsupported() -> None:
     """Adding an instrumental is unsupported, and the message names the providers that have it."""
     request = AddInstrumental(url=SOURCE, title="Rain", tags="piano", negative_tags="")
     with pytest.raises(UnsupportedError, match=r"kie, kie-jobs, sunoapi and vidgo have it$"):
@@ -189,7 +189,7 @@ def test_a_long_prompt_is_advised_against_and_sent() -> None:
     assert "x" * 281 == form(provider.build_submit(request, None))["prompt"]
 
 
-def test_a_model_is_not_trackn() -> None:
+def test_a_model_is_a_problem_as_there_is_no_choice() -> None:
     """MusicGPT has no choice of models, so a given one is a problem that names the providers that take it."""
     provider = MusicGpt(KEY)
     request = Extend(url=SOURCE, continue_at=6, model="V5")
@@ -198,7 +198,7 @@ def test_a_model_is_not_trackn() -> None:
     assert None is provider.info.sent_model(Extend(url=SOURCE, continue_at=6))
 
 
-def test_its_facts_are_the_pages() -> None:
+def test_the_defaults_are_those_of_the_pages() -> None:
     """The defaults are those of MusicGPT's pages: the free plan's limit, the retention of MP3 files, and so on."""
     provider = MusicGpt()
     assert Limits(parallel=1) == provider.limits
@@ -254,7 +254,7 @@ def test_error_texts_are_bounded(body: bytes) -> None:
 
 
 @each_row("second", [SENTINEL, "", None, 7.5, ["x"], {}])
-def test_what_is_no_id_names_no_track(second: object) -> None:
+def test_a_second_id_that_is_not_an_id_is_left_out(second: object) -> None:
     """A second id that is the sentinel text, empty or not text is left out, and the task is kept."""
     outcome = submit(success=True, task_id="t1", conversion_id_1="a", conversion_id_2=second)
     assert Submitted(task_id="t1", track_ids=("a",)) == outcome
@@ -279,13 +279,13 @@ def test_without_a_key_answers_are_read_too() -> None:
     assert "no" == outcome.error.message
 
 
-def test_only_a_rate_is_resent() -> None:
+def test_only_a_429_is_resent() -> None:
     """Only a 429 may be sent again automatically."""
     outcomes = {status: submit(status, detail="no") for status in (401, 402, 403, 404, 409, 422, 429)}
     assert {429} == {status for status, outcome in outcomes.items() if isinstance(outcome, Refused) and outcome.resend}
 
 
-def test_a_refused_status_call_is_no_failure() -> None:
+def test_a_refused_status_call_does_not_fail_the_task() -> None:
     """`success` false without a conversion raises `ProviderError`, and does not fail the task."""
     body = msgspec.json.encode({"success": False, "message": f"not found for {KEY}"})
     with pytest.raises(ProviderError) as caught:
@@ -319,13 +319,13 @@ def test_five_parts_make_one_song() -> None:
     assert {None} == {part.claimed_stage for part in seen_parts}
 
 
-def test_a_failure_with_an_id_is_that_tracks_alone() -> None:
+def test_a_failure_with_a_conversion_id_fails_only_that_track() -> None:
     """A failure with a conversion id fails that track and not the job."""
     failed = shown(deliver(success=False, task_id="t1", conversion_id="b", reason="Version 2 failed"))
     assert [("b", "Version 2 failed")] == [(track.id, track.failure) for track in failed.tracks]
 
 
-def test_a_status_that_failed_with_one_track_tells_both() -> None:
+def test_a_failed_conversion_keeps_its_playable_track() -> None:
     """A failed conversion with one playable track keeps that track and marks the other as failed."""
     body = {
         "success": True,
@@ -346,7 +346,7 @@ def test_a_status_that_failed_with_one_track_tells_both() -> None:
     assert [("a", None), ("b", "half")] == [(track.id, track.failure) for track in seen.tracks]
 
 
-def test_a_failed_cover_or_lyrics_is_no_failure_of_the_music() -> None:
+def test_a_failed_cover_or_lyrics_part_does_not_fail_the_job() -> None:
     """A failed cover or lyrics part asks for a status call, and fails neither track nor job."""
     kinds = ("album_cover_generation", "lyrics_timestamped", "lyrics", "Artwork", "album art", "thumbnail", "timestamp")
     for key, kind in itertools.product(("subtype", "conversion_type", "type"), kinds):
@@ -373,7 +373,7 @@ def test_failure_texts_are_found_wherever_they_stand(body: dict[str, object], me
 
 
 @each_row(("flagged", "reason"), [(True, FailureReason.CONTENT), (False, FailureReason.UNKNOWN)])
-def test_a_flag_means_content(flagged: bool, reason: FailureReason) -> None:
+def test_a_flagged_failure_has_the_content_as_its_reason(flagged: bool, reason: FailureReason) -> None:
     """A failure with `is_flagged` has the content as its reason."""
     assert (Failed(task_id="t1", reason=reason, message="no"),) == deliver(
         success=False, task_id="t1", reason="no", is_flagged=flagged
@@ -381,12 +381,12 @@ def test_a_flag_means_content(flagged: bool, reason: FailureReason) -> None:
 
 
 @each_row("status", ["FAILED", "ERROR", "conversion_failed", "INTERNAL_ERROR"])
-def test_a_failure_is_told_by_its_word_too(status: str) -> None:
+def test_a_status_containing_fail_or_error_is_a_failure(status: str) -> None:
     """A status that contains FAIL or ERROR, in any case, is a failure."""
     assert (Failed(task_id="t1", code=status, message=status),) == deliver(task_id="t1", status=status)
 
 
-def test_completed_with_a_conversion_id_speaks_of_one_track() -> None:
+def test_completed_with_a_conversion_id_claims_one_track() -> None:
     """COMPLETED claims the whole job only in a body without a track's id."""
     body = {"task_id": "t1", "status": "COMPLETED", "audio_url": "https://files.example/a.mp3"}
     assert Stage.COMPLETE == shown(deliver(**body)).claimed_stage
@@ -395,14 +395,14 @@ def test_completed_with_a_conversion_id_speaks_of_one_track() -> None:
 
 
 @each_row("body", [{}, {"hello": 1}, {"success": True}, {"conversion_path": None}, {"task_id": ""}, {"audio_url": 7}])
-def test_a_body_that_says_nothing_is_refused(body: dict[str, object]) -> None:
+def test_a_body_without_any_known_field_is_refused(body: dict[str, object]) -> None:
     """A body without a task or any known field, or with a wrong type, raises `DecodeError`."""
     with pytest.raises(DecodeError):
         deliver(**body)
 
 
 @each_row("subtype", [[], {}, None, 7, ""])
-def test_an_odd_subtype_loses_nothing(subtype: object) -> None:
+def test_a_part_with_an_unknown_subtype_is_recognised(subtype: object) -> None:
     """A part with an unknown subtype is recognised by what it contains."""
     audio = "https://files.example/a.mp3"
     assert shown(deliver(task_id="t1", conversion_id="a", conversion_path=audio, subtype=subtype)).tracks
@@ -424,7 +424,7 @@ def test_the_missing_track_is_asked_for_by_its_id(kit: Kit) -> None:
         assert {"conversionType": "EXTEND", **query} == dict(sent.url.query)
 
 
-def test_a_status_of_one_track_hardly_claims_more() -> None:
+def test_a_status_of_one_track_claims_complete_only_doubtfully() -> None:
     """A status of one track claims COMPLETE only doubtfully, and its failure is that of the track."""
     found = {}
     for word in ("COMPLETED", "FAILED"):

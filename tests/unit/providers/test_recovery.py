@@ -107,7 +107,7 @@ def test_a_status_call_that_failed_says_nothing_of_the_recovery(provider: Recove
 @pytest.mark.parametrize(
     "provider", [ax.KieJobs(KEY), ax.Vidgo(KEY), ax.MusicGpt(KEY)], ids=lambda provider: str(provider.info.name)
 )
-def test_the_others_have_none(provider: Provider) -> None:
+def test_jobs_route_vidgo_and_musicgpt_have_no_recovery(provider: Provider) -> None:
     """kie.ai's jobs route, vidgo.ai and MusicGPT have no recovery."""
     assert not isinstance(provider, Recovers)
 

@@ -38,7 +38,7 @@ def test_an_upload_sends_only_what_was_given() -> None:
     } == body(sent)
 
 
-def test_a_persona_says_what_it_is() -> None:
+def test_a_voice_persona_is_sent_with_its_kind() -> None:
     """A voice persona is sent with its kind, in custom mode."""
     request = Extend(
         audio_id="a",
@@ -91,7 +91,7 @@ def test_the_status_is_record_info(kit: Kit) -> None:
     assert expected == str(suno.build_status(kit.make_record()).url)
 
 
-def test_a_task_that_could_not_be_made_is_no_word_on_its_content() -> None:
+def test_code_400_is_a_content_failure_only_if_its_text_says_so() -> None:
     """Code 400 counts as a content failure only if its text says so, since it also stands for unsupported audio."""
     task = {"taskId": "t1", "status": "CREATE_TASK_FAILED", "errorCode": 400}
     reasons = {}

@@ -162,7 +162,7 @@ def test_uploads_have_a_longest_duration(model: str, longest: float) -> None:
     assert ["source_duration"] == [problem.field for problem in Vidgo().check(over)]
 
 
-def test_what_no_page_of_vidgos_states_is_advice() -> None:
+def test_limits_of_other_vendors_pages_are_advice() -> None:
     """A version or length that only other vendors' pages limit is advice."""
     found = [
         *Vidgo().check(Extend(audio_id="a", model="V5_5")),
@@ -246,7 +246,7 @@ def test_a_refusal_needs_a_readable_body() -> None:
 
 
 @each_row("code", [200, "200", 200.0, 500, None, True, {}])
-def test_a_webhooks_code_is_not_judged(code: object) -> None:
+def test_a_webhooks_code_is_ignored(code: object) -> None:
     """The code of a webhook does not count, whatever its type."""
     raw = msgspec.json.encode({"code": code, "data": {"task_id": "t1", "status": "finished"}})
     assert (Progress(task_id="t1", claimed_stage=Stage.COMPLETE),) == Vidgo().parse_webhook(raw)
@@ -266,7 +266,7 @@ def test_an_echoed_key_stays_secret_in_status_errors() -> None:
     assert "charged" not in str(caught.value)  # the call is free, and its error says nothing of the task's charge
 
 
-def test_the_firewalls_page_is_told_for_what_it_is() -> None:
+def test_a_firewalls_page_is_reported_as_such() -> None:
     """Cloudflare's error 1010 is reported as a firewall's refusal, before the call reached the API."""
     with pytest.raises(ProviderError, match="firewall") as caught:
         Vidgo("k").parse_status(HttpResponse(status=403, body=b"error code: 1010"))

@@ -68,7 +68,7 @@ async def test_a_second_request_that_is_damaged_does_no_harm(store: MemoryStore,
 # --- claims -------------------------------------------------------------------------------------------------
 
 
-async def test_an_unreadable_job_is_said_once_and_keeps_no_other(
+async def test_an_unreadable_job_is_logged_once_and_delays_no_other(
     store: MemoryStore, here: Process, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An unreadable job is retried as its claims expire, delays no other job, and is logged once."""
@@ -94,7 +94,7 @@ def _nothing_due(job: Stored) -> Index:
     return msgspec.structs.replace(job.index, poll_at=None, handle_at=None)
 
 
-async def test_a_store_that_fails_in_the_middle_is_said_once(
+async def test_an_outage_in_the_middle_of_work_is_logged_once(
     store: MemoryStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One outage that fails the work of many jobs is logged in one line, which names the first of them."""
@@ -188,7 +188,7 @@ class NoWordsError(Exception):
     ],
     ids=["no words", "no text", "another line", "no end"],
 )
-async def test_an_error_that_cannot_be_kept_is_counted_all_the_same(
+async def test_a_handler_error_without_usable_text_is_counted(
     here: Process, caplog: pytest.LogCaptureFixture, error: Exception, says: str
 ) -> None:
     """A handler whose error has no text, or too much, is retried with pauses and given up after five attempts."""
@@ -288,7 +288,7 @@ class SelectiveLine(Line):
 # --- unstored entries ---------------------------------------------------------------------------------------
 
 
-async def test_an_entry_that_is_refused_keeps_no_other_from_being_stored(here: Process) -> None:
+async def test_a_flush_tries_every_entry_though_one_fails(here: Process) -> None:
     """A flush tries every unstored entry even if the first fails, and the one that failed is retried."""
     stored_refs: list[str] = []
     is_bad = True
@@ -318,7 +318,7 @@ async def test_an_entry_that_is_refused_keeps_no_other_from_being_stored(here: P
     await unstored.aclose()
 
 
-async def test_an_entry_that_is_refused_keeps_no_key_of_others(here: Process) -> None:
+async def test_a_flush_for_a_key_waits_for_that_keys_entries_only(here: Process) -> None:
     """A flush for a key waits only for entries of jobs with that key."""
 
     async def append(held: HeldJob, entries: Sequence[Entry]) -> None:
@@ -351,7 +351,7 @@ async def test_a_delivery_of_a_job_that_cannot_be_read_is_kept(
 # --- clocks -------------------------------------------------------------------------------------------------
 
 
-async def test_work_that_a_clock_ahead_put_down_is_done(store: MemoryStore) -> None:
+async def test_work_scheduled_by_a_clock_ahead_is_done(store: MemoryStore) -> None:
     """Work scheduled by a clock an hour ahead is done once the clock is set back, and work due soon at its time."""
     steps = [3_600.0]
     clock = attrs.evolve(LOOP_CLOCK, now=lambda: loop_time() + steps[-1])

@@ -79,7 +79,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_what_another_process_appends_wakes_who_waits_here(
+async def test_an_append_of_another_process_wakes_waiters_here(
     here: Process, there: Process, follower: Follower
 ) -> None:
     """A wait ends as soon as another process appends its stage, without any time passing."""
@@ -104,7 +104,7 @@ async def test_workers_hear_of_every_change(there: Process, follower: Follower) 
     assert before + 2 <= follower.news
 
 
-async def test_nobody_reads_what_is_known_already(here: Process, follower: Follower) -> None:
+async def test_a_process_does_not_read_its_own_changes(here: Process, follower: Follower) -> None:
     """A process does not read the store for its own changes."""
     held = await here.submit()
     await here.journal.append(held, [TEXT])
@@ -113,7 +113,7 @@ async def test_nobody_reads_what_is_known_already(here: Process, follower: Follo
     assert "read" not in here.line.calls
 
 
-async def test_what_was_missed_before_is_read_at_the_start(here: Process, there: Process, store: MemoryStore) -> None:
+async def test_following_starts_with_a_read_of_all_held_jobs(here: Process, there: Process, store: MemoryStore) -> None:
     """Following starts with a read of all held jobs."""
     held = await here.submit()
     await there.receive(DONE)
@@ -127,7 +127,7 @@ async def test_what_was_missed_before_is_read_at_the_start(here: Process, there:
     assert (Verdict.COMPLETE, 1) == (held.record.verdict, follower.resyncs)
 
 
-async def test_what_could_not_be_read_is_read_again(
+async def test_a_change_whose_read_failed_is_read_again(
     here: Process, there: Process, follower: Follower, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A change whose read failed is read again as soon as the store is back."""
@@ -174,7 +174,7 @@ async def test_a_stream_that_breaks_begins_again(here: Process, there: Process, 
     assert Stage.COMPLETE is held.record.stage
 
 
-async def test_after_a_gap_all_that_is_held_is_read(here: Process, there: Process, store: MemoryStore) -> None:
+async def test_after_a_gap_every_held_job_is_read(here: Process, there: Process, store: MemoryStore) -> None:
     """A listener that fell behind reads every held job again, and resyncs once more."""
     await store.open()
     follower = follow(here)
@@ -217,7 +217,7 @@ async def test_a_resync_that_fails_is_tried_again(here: Process, store: MemorySt
     assert 3 == follower.resyncs
 
 
-async def test_a_resync_tries_what_waits_for_the_store(here: Process, store: MemoryStore) -> None:
+async def test_a_resync_retries_unstored_answers(here: Process, store: MemoryStore) -> None:
     """An answer that could not be stored is retried as soon as the stream of changes is back."""
     held = await here.submit()
     store.fail("away")

@@ -134,7 +134,7 @@ async def test_a_look_that_finds_nothing_due_asks_once(store: MemoryStore, line:
     assert 60 <= calls["next_due"] <= 62
 
 
-async def test_what_a_clock_put_down_that_was_ahead_hides_behind_no_other_work(
+async def test_work_scheduled_by_a_clock_ahead_is_done_beside_other_work(
     store: MemoryStore, line: Line, worker: Worker
 ) -> None:
     """After a clock that was ahead is set back, work that it scheduled is done even if other work is due sooner."""
@@ -246,7 +246,7 @@ async def test_only_work_of_its_providers_is_claimed(store: MemoryStore, line: L
 # --- closing ------------------------------------------------------------------------------------------------
 
 
-async def test_closing_what_never_began_is_harmless(line: Line, worker: Worker) -> None:
+async def test_closing_an_idle_loop_is_harmless(line: Line, worker: Worker) -> None:
     """A loop that never had work closes at once."""
     await claims(line, worker.do).aclose(drain=10.0)
     assert NOW == loop_time()
@@ -279,7 +279,7 @@ async def test_a_claim_in_flight_counts_as_running(store: MemoryStore, line: Lin
     assert ["a"] == worker.refs
 
 
-async def test_draining_looks_again_after_what_ended_during_its_look(store: MemoryStore, line: Line) -> None:
+async def test_draining_finishes_work_that_became_due_meanwhile(store: MemoryStore, line: Line) -> None:
     """A job whose next work is due right after the last is finished while draining, however slow the store."""
     await due(store, "a")
     times: list[float] = []

@@ -111,7 +111,7 @@ async def test_a_failure_is_later_than_any_stage(here: Process, handlers: Handle
     assert [False, REF] == seen
 
 
-def test_an_event_of_ones_own_has_no_job() -> None:
+def test_an_event_that_a_test_makes_has_no_job() -> None:
     """An event that a user's own test makes has no job, and asking for it raises an error that says why."""
     event = StageEvent(stage=Stage.TEXT, tracks=(), source="poll", at=datetime.now(UTC), ref=REF, provider="tape")
 
@@ -131,7 +131,9 @@ def test_an_event_of_ones_own_has_no_job() -> None:
         RateLimitError("full", provider="tape", retry_after=40.0),
     ],
 )
-async def test_a_wait_that_was_asked_for_is_no_failure(here: Process, handlers: Handlers, error: Exception) -> None:
+async def test_a_wait_that_a_handler_asks_for_is_not_a_failure(
+    here: Process, handlers: Handlers, error: Exception
+) -> None:
     """A handler that asks for a wait is called again then, its neighbours are not, and no failure is counted."""
     times: list[float] = []
     neighbours: list[float] = []
@@ -243,7 +245,7 @@ def test_a_wait_is_a_number_of_seconds(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("wait", [None, True, "5", -1, float("nan"), float("inf"), timedelta(seconds=-1)])
-async def test_what_asks_for_no_wait_is_a_failure(here: Process, handlers: Handlers, wait: object) -> None:
+async def test_an_invalid_retry_after_is_a_failure(here: Process, handlers: Handlers, wait: object) -> None:
     """An invalid `retry_after` attribute of an error is ignored, and the error counts as a failure."""
     calls: list[float] = []
 
@@ -279,7 +281,7 @@ async def test_giving_up_ends_the_tries_and_is_noted(here: Process, handlers: Ha
     assert ("text: GiveUp: the chat is gone",) == held.record.handler_faults
 
 
-def test_wishes_are_no_errors_of_ours() -> None:
+def test_retry_later_and_give_up_are_not_audioext_errors() -> None:
     """`RetryLater` and `GiveUp` are not subclasses of `AudioextError`, so `except AudioextError` lets them pass."""
     assert not issubclass(RetryLater, AudioextError)
     assert not issubclass(GiveUp, AudioextError)
@@ -359,7 +361,7 @@ async def test_meta_that_does_not_fit_is_given_up_with_a_reason(
 
 
 @pytest.mark.parametrize("kind", [asyncio.Event, int, "Chat", object()])
-async def test_a_class_that_no_json_makes_is_refused_at_once(handlers: Handlers, kind: type) -> None:
+async def test_a_meta_class_that_json_cannot_make_is_refused(handlers: Handlers, kind: type) -> None:
     """A class for `meta=` that cannot be made from JSON is refused when the handler is registered."""
 
     async def note(event: StageEvent, chat: object) -> None:

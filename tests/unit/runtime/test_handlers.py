@@ -85,7 +85,7 @@ def nameless(stage: Stage | None, *, audio: bool = False) -> Entry:
 # --- topics and their order ---------------------------------------------------------------------------------
 
 
-async def test_every_stage_is_told_once_and_in_order(here: Process, handlers: Handlers) -> None:
+async def test_handlers_are_called_once_for_each_stage_in_order(here: Process, handlers: Handlers) -> None:
     """A job that completes at once calls handlers for text, first and complete, in this order."""
     events: list[StageEvent] = []
 
@@ -120,7 +120,7 @@ async def test_handlers_run_at_once(here: Process, handlers: Handlers) -> None:
     assert [NOW + 0.25] == times
 
 
-async def test_a_failure_is_told(here: Process, handlers: Handlers) -> None:
+async def test_a_failure_handler_is_called_after_the_stages(here: Process, handlers: Handlers) -> None:
     """A failed job calls its failure handler after its stages, and its COMPLETE handler if it still completes later."""
     calls: list[str] = []
 
@@ -143,7 +143,7 @@ async def test_a_failure_is_told(here: Process, handlers: Handlers) -> None:
     assert ["TEXT", "no", "COMPLETE"] == calls
 
 
-async def test_a_failure_that_was_undone_before_is_not_told(here: Process, handlers: Handlers) -> None:
+async def test_a_failure_that_was_undone_calls_no_handler(here: Process, handlers: Handlers) -> None:
     """A job that became complete before its failure was handled calls no failure handler."""
     failures: list[Failure] = []
 
@@ -170,9 +170,7 @@ async def test_a_stage_without_handlers_is_done_at_once(here: Process, handlers:
     assert ["bot.tell:complete"] == calls
 
 
-async def test_all_handlers_of_a_stage_are_told_and_one_entry_says_so(
-    store: MemoryStore, here: Process, handlers: Handlers
-) -> None:
+async def test_handlers_that_all_succeed_add_one_entry(store: MemoryStore, here: Process, handlers: Handlers) -> None:
     """If all handlers of a stage succeed at once, the journal grows by one entry."""
     calls = Calls()
     for name in ("a", "b", "c"):
@@ -185,7 +183,7 @@ async def test_all_handlers_of_a_stage_are_told_and_one_entry_says_so(
     assert (["handled"], {}) == ([entry.kind for entry in (await stored(store)).entries[3:]], held.record.runs)
 
 
-async def test_handlers_that_come_later_are_told_what_is_left(here: Process) -> None:
+async def test_a_restarted_process_handles_only_what_is_left(here: Process) -> None:
     """A process that starts again calls handlers only for topics that the last one had not finished."""
     await see(here, nameless(Stage.COMPLETE, audio=True))
     first, second = make(here), make(here)
@@ -522,7 +520,7 @@ async def test_closing_drains_what_an_index_does_not_show_yet(store: MemoryStore
     assert (["tell:text", "tell:first", "tell:complete"], BEGIN_SECONDS + 0.5) == (calls, loop_time())
 
 
-async def test_a_store_that_hangs_keeps_nobody_from_closing(here: Process) -> None:
+async def test_closing_is_bounded_though_the_store_hangs(here: Process) -> None:
     """Closing is bounded even if the store does not answer."""
     handlers = make(here)
     handlers.on(Stage.TEXT)(never)
@@ -696,7 +694,7 @@ class Meta(TypedDict):
 
 
 @pytest.mark.parametrize("stage", [Stage.SUBMITTED, "complete", 4, None])
-def test_handlers_are_told_of_three_stages(here: Process, stage: object) -> None:
+def test_handlers_are_for_three_stages(here: Process, stage: object) -> None:
     """Registering a handler for SUBMITTED, or for an unknown stage, is refused."""
     with pytest.raises(ConfigError, match="handlers are for TEXT, FIRST and COMPLETE"):
         make(here).on(stage)(never)  # type: ignore[arg-type]  # that is what is tested

@@ -146,7 +146,7 @@ async def test_cancelling_a_wait_disturbs_nobody(here: Process) -> None:
     assert (True, 0) == (cancelled.cancelled(), here.waits)
 
 
-async def test_a_wait_says_that_somebody_waits(here: Process) -> None:
+async def test_waits_under_way_are_counted(here: Process) -> None:
     """The number of waits under way is counted, and returns to zero when they end."""
     job = await submitted(here)
     waits = [await begin(job.wait(timeout=5.0)) for _ in range(2)]
@@ -240,7 +240,7 @@ async def test_a_wait_without_a_time_has_the_clients(here: Process) -> None:
         assert began + 30.0 == loop_time()
 
 
-async def test_a_wait_with_hardly_any_time_looks_all_the_same(here: Process, there: Process) -> None:
+async def test_a_wait_with_hardly_any_time_still_reads_the_store(here: Process, there: Process) -> None:
     """A wait with hardly any time left reads the store once, then returns what it found or times out."""
     job = await submitted(here)
     with pytest.raises(StageTimeoutError):
@@ -266,7 +266,7 @@ async def test_closing_ends_every_wait(here: Process) -> None:
 # --- an outcome that is unknown -----------------------------------------------------------------------------
 
 
-async def test_no_word_within_the_grace_period_is_unknown(here: Process) -> None:
+async def test_silence_in_the_grace_period_is_an_unknown_outcome(here: Process) -> None:
     """A job without a task id ends its waits after the grace period, with the reason, and its verdict stays open."""
     held = await here.submit(grace=GRACE)
     await here.journal.append(held, [make_entry("answer", NOW, note="the connection broke")])
@@ -298,7 +298,7 @@ async def test_while_the_post_is_under_way_nothing_is_unknown(here: Process) -> 
     assert isinstance(await wait, StageEvent)
 
 
-async def test_an_outcome_that_nobody_can_tell_is_unknown_at_once(here: Process) -> None:
+async def test_without_a_callback_url_a_lost_answer_is_unknown_at_once(here: Process) -> None:
     """Without a callback URL, a job whose POST got no readable answer is unknown at once."""
     held = await here.submit(webhooks=False)
     await here.journal.append(held, [make_entry("answer", NOW, note="HTTP 502")])
@@ -322,7 +322,7 @@ async def test_a_task_that_is_learnt_late_ends_the_doubt(here: Process) -> None:
 # --- waits and the store ------------------------------------------------------------------------------------
 
 
-async def test_a_wait_reads_the_truth_before_it_gives_up(here: Process, there: Process) -> None:
+async def test_a_wait_reads_the_store_before_it_gives_up(here: Process, there: Process) -> None:
     """A wait that never heard of another process's append still returns its result when its time is up."""
     job = await submitted(here)
     wait = await begin(job.wait(timeout=20.0))
@@ -332,7 +332,7 @@ async def test_a_wait_reads_the_truth_before_it_gives_up(here: Process, there: P
     assert NOW + 20.0 == loop_time()
 
 
-async def test_a_long_wait_reads_the_truth_now_and_then(here: Process, there: Process) -> None:
+async def test_a_long_wait_reads_the_store_every_minute(here: Process, there: Process) -> None:
     """A long wait reads the store every minute, whether or not it was woken."""
     job = await submitted(here)
     wait = await begin(job.wait())
@@ -370,7 +370,7 @@ async def test_a_wait_goes_on_while_the_store_is_away(store: MemoryStore, here: 
     assert NOW + 10.0 == loop_time()
 
 
-async def test_a_store_that_hangs_keeps_no_wait_for_ever(here: Process) -> None:
+async def test_a_wait_ends_though_the_store_hangs(here: Process) -> None:
     """A wait whose read of the store hangs still ends soon after its timeout."""
     job = await submitted(here, TEXT)
     here.line.on_call = die_at(0)
@@ -406,7 +406,7 @@ async def test_refresh_asks_for_the_job_as_the_store_has_it(here: Process, there
     assert [job.task_id] == [held.record.task_id for held in here.refreshed]
 
 
-def test_errors_of_the_store_are_no_errors_of_a_job() -> None:
+def test_a_store_error_is_not_a_job_error() -> None:
     """`StoreError` is not a `JobError`, and `JobExpiredError` is a `StageTimeoutError`."""
     assert not issubclass(StoreError, JobError)
     assert issubclass(JobExpiredError, StageTimeoutError)

@@ -57,7 +57,7 @@ async def test_what_is_appended_is_durable_with_its_index(store: MemoryStore, he
     assert await truth(store) == held.record
 
 
-async def test_who_waits_wakes_after_the_entry_is_durable(store: MemoryStore, here: Process) -> None:
+async def test_a_waiter_wakes_after_the_entry_is_stored(store: MemoryStore, here: Process) -> None:
     """A waiter wakes only after the entry is stored."""
     held = await here.submit()
     waiter = held.waiter()
@@ -94,7 +94,7 @@ async def test_the_end_of_a_job_is_announced_once(here: Process) -> None:
     assert [REF] == here.ended
 
 
-async def test_a_stage_that_two_appends_learn_of_is_said_once(here: Process, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_stage_that_two_appends_reach_is_logged_once(here: Process, caplog: pytest.LogCaptureFixture) -> None:
     """A stage that two concurrent appends learn of is logged and counted once."""
     caplog.set_level(logging.INFO, logger="audioext.jobs")
     held = await here.submit()
@@ -142,12 +142,12 @@ async def test_a_provider_that_this_client_lacks_is_named(here: Process, store: 
         await here.journal.hold(REF)
 
 
-async def test_a_job_that_nobody_has_is_none(here: Process) -> None:
+async def test_an_unknown_ref_has_no_job(here: Process) -> None:
     """A ref that is not in the store has no job."""
     assert (None, None, []) == (await here.journal.hold(REF), here.journal.held.get(REF), here.journal.held_jobs())
 
 
-async def test_a_job_is_held_while_it_is_recent_or_somebody_wants_it(here: Process) -> None:
+async def test_a_job_is_held_while_it_is_recent_or_referenced(here: Process) -> None:
     """A job stays held while it is recent or referenced, and every read of it returns the same object."""
     held = await here.submit()
     assert held is await here.hold()
@@ -273,7 +273,7 @@ async def test_a_delivery_of_a_job_that_nobody_here_holds_takes_one_round_trip(
     assert [await truth(store)] == [held.record for held in here.journal.held_jobs()]
 
 
-async def test_a_delivery_beside_a_look_reaches_who_looked(here: Process, there: Process) -> None:
+async def test_a_handle_made_beside_a_webhook_sees_it(here: Process, there: Process) -> None:
     """A handle that is made while a webhook is being stored sees that webhook, and all later ones."""
     await there.submit()
     gate = asyncio.Event()
@@ -322,7 +322,7 @@ async def test_the_second_look_stays_due_where_the_index_did_not_follow(
     assert await index_is_right(store)
 
 
-async def test_a_delivery_of_a_held_job_wakes_who_waits(here: Process) -> None:
+async def test_a_webhook_for_a_held_job_wakes_its_waiters(here: Process) -> None:
     """A webhook for a held job wakes its waiters as soon as it is stored."""
     held = await here.submit()
     waiter = held.waiter()
@@ -366,7 +366,9 @@ async def test_a_delivery_adopts_a_job_whose_answer_has_not_come(store: MemorySt
     assert await index_is_right(store)
 
 
-async def test_a_stale_copy_refuses_nobody(store: MemoryStore, here: Process, there: Process) -> None:
+async def test_a_stale_copy_accepts_the_task_that_the_answer_named(
+    store: MemoryStore, here: Process, there: Process
+) -> None:
     """A process that learnt a task from a webhook switches to the one that the answer named at another process."""
     held = await here.submit()
     await here.receive(tape.webhook(NOW + 1, tape.shown(Stage.TEXT, task_id="called")))
@@ -462,7 +464,7 @@ async def test_a_delivery_that_came_between_the_loss_and_the_return_is_kept(here
     assert await index_is_right(empty)
 
 
-async def test_the_time_that_the_store_holds_is_the_truth(here: Process) -> None:
+async def test_the_stores_time_of_an_entry_counts(here: Process) -> None:
     """If a store that lost its data has an entry with a later time, the held job adopts that time."""
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW), TEXT])
@@ -473,7 +475,7 @@ async def test_the_time_that_the_store_holds_is_the_truth(here: Process) -> None
     assert await truth(empty) == held.record
 
 
-async def test_a_process_behind_is_given_what_the_others_gave_back(here: Process, there: Process) -> None:
+async def test_two_processes_that_give_back_a_job_keep_all_entries(here: Process, there: Process) -> None:
     """Two processes that give back a lost job at the same time leave the store with everything that either knew."""
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW), TEXT])
@@ -685,7 +687,7 @@ async def test_closing_finishes_the_indexes_that_follow_behind(store: MemoryStor
     assert await index_is_right(store)
 
 
-def test_a_line_is_a_store() -> None:
+def test_the_tests_line_has_every_method_of_a_store() -> None:
     """The tests' `Line` between a journal and its store has every method of a store."""
     assert [] == [
         name for name in dir(MemoryStore) if not name.startswith("_") and name != "fail" and not hasattr(Line, name)

@@ -69,7 +69,7 @@ async def test_without_a_limit_nobody_waits() -> None:
     assert [NOW] * 100 == times
 
 
-async def test_the_first_to_come_is_the_first_to_go() -> None:
+async def test_calls_go_in_the_order_of_arrival() -> None:
     """A later caller never overtakes one that waits."""
     order: list[int] = []
     async with closing(Limiter(1, 1.0, LOOP_CLOCK)) as limiter:
@@ -84,7 +84,7 @@ async def test_the_first_to_come_is_the_first_to_go() -> None:
     assert list(range(8)) == order
 
 
-async def test_a_permit_that_does_not_come_in_time_is_none() -> None:
+async def test_a_permit_that_does_not_come_in_time_raises() -> None:
     """A permit that does not come in time raises `TimeoutError`, and the other waiters lose nothing."""
     times: list[float] = []
     async with closing(Limiter(1, 10.0, LOOP_CLOCK)) as limiter:
@@ -251,7 +251,7 @@ async def test_submits_go_in_the_order_in_which_they_came(account: Make) -> None
     assert [f"{number}" for number in range(5)] == submits.order
 
 
-async def test_nobody_overtakes_one_that_waits(account: Make) -> None:
+async def test_a_new_submit_does_not_overtake_a_waiting_one(account: Make) -> None:
     """A submit that arrives when the turn passes on goes to the end of the queue."""
     submits = account(submits=None, parallel=1)
     await submits.create("a")

@@ -58,7 +58,7 @@ async def test_ended_jobs_are_forgotten_after_a_while(store: MemoryStore, here: 
 
 
 @pytest.mark.parametrize(("keep", "deliveries_kept"), [(60.0, 1_000), (KEEP_SECONDS, 0)])
-async def test_what_no_handler_was_told_yet_is_kept(
+async def test_an_ended_job_is_kept_for_its_handlers(
     store: MemoryStore, here: Process, keep: float, deliveries_kept: int
 ) -> None:
     """A job that just ended is kept for its handlers for an hour, even if the settings would purge it."""

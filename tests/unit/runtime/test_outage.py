@@ -11,7 +11,7 @@ from audioext.outage import REPEAT_SECONDS, Outage
 LOG = logging.getLogger("audioext.test")
 
 
-def test_an_absence_is_said_when_it_begins_now_and_then_and_when_it_ends(
+def test_an_outage_is_logged_at_its_begin_now_and_then_and_at_its_end(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An outage with a hundred attempts in a minute and a half is logged in four lines, and its end in one."""
@@ -31,7 +31,7 @@ def test_an_absence_is_said_when_it_begins_now_and_then_and_when_it_ends(
     assert "the store is not there: recovered after 93.0 s" == lines[-1]
 
 
-def test_each_absence_is_said_anew(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_outage_is_logged_like_the_first(caplog: pytest.LogCaptureFixture) -> None:
     """A second outage is logged like the first."""
     away = Outage(LOG, "the store is not there")
 

@@ -180,7 +180,7 @@ def test_a_streamed_wav_without_a_size_is_read() -> None:
         pytest.param(written(np.zeros((9, 12), np.float32), RATE, "WAV"), "claims 12 channels", id="channels"),
     ],
 )
-def test_what_cannot_be_used_is_told_in_a_sentence(data: bytes, told: str) -> None:
+def test_an_unusable_file_is_refused_with_the_reason(data: bytes, told: str) -> None:
     """A file that is not a whole audio file is refused with what is wrong and which formats can be read."""
     with pytest.raises(AudioError, match=told) as caught:
         load(data)
@@ -241,7 +241,7 @@ def test_a_tune_is_music() -> None:
     assert not np.array_equal(piece.samples[:, 0], piece.samples[:, 1])
 
 
-def test_a_voice_sings_and_breathes() -> None:
+def test_a_voice_is_tonal_and_pauses() -> None:
     """A voice is mono and tonal, and pauses between its phrases."""
     line = voice(seed=1, seconds=10, rate=RATE)
     loudness = levels(to_mono(line.samples), RATE // 10)

@@ -67,7 +67,7 @@ def test_a_fault_is_written_as_it_was_read(text: str) -> None:
         "duplicate%often",
     ],
 )
-def test_what_is_no_fault_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_fault_is_refused(text: str) -> None:
     """A text that is not a fault raises `FaultError`, which is a `ValueError`."""
     with pytest.raises(FaultError):
         Fault.parse(text)

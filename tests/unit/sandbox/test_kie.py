@@ -268,7 +268,7 @@ async def test_a_body_that_is_no_json_object_is_refused(world: World) -> None:
         assert 422 == answer["code"]
 
 
-async def test_json_has_to_say_so(world: World) -> None:
+async def test_json_needs_its_content_type(world: World) -> None:
     """JSON without its content type is refused."""
     _, answer = await world.call("POST", EXTEND, data=msgspec.json.encode(world.kie_extend()))
     assert (422, "Content-Type must be application/json") == (answer["code"], answer["msg"])
@@ -348,7 +348,9 @@ async def test_more_than_the_limit_gets_http_429(open_world: OpenWorld) -> None:
         ("error=first:413", 413, "SENSITIVE_WORD_ERROR", 2),
     ],
 )
-async def test_a_failed_task_tells_so(open_world: OpenWorld, fault: str, code: int, status: str, count: int) -> None:
+async def test_a_failed_task_shows_in_callback_and_status(
+    open_world: OpenWorld, fault: str, code: int, status: str, count: int
+) -> None:
     """A failure ends the callbacks with an error, and shows in the status without a response."""
     world = await open_world(faults=[fault])
     info = await world.info(await world.settled_task())

@@ -97,7 +97,7 @@ async def test_the_state_follows_the_clock(
     assert (data["completeTime"] is None) == (state != "success")
 
 
-async def test_a_failure_is_told_twice(open_world: OpenWorld) -> None:
+async def test_a_failure_is_in_callback_and_status(open_world: OpenWorld) -> None:
     """A failed job has its code in the callback and in the status."""
     world = await open_world(faults=["error=first:500"])
     task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]

@@ -96,7 +96,7 @@ async def test_timed_lyrics_are_json_in_a_string(world: World) -> None:
     assert line["end"] > line["start"] > 500
 
 
-async def test_one_output_has_a_word_for_a_second_id(world: World) -> None:
+async def test_one_output_has_a_sentinel_as_second_id(world: World) -> None:
     """With `num_outputs=1` the second id is a sentinel text, and there are three parts."""
     answer = await extend(world, num_outputs="1")
     assert "single_song_generation_request" == answer["conversion_id_2"]
@@ -180,7 +180,7 @@ async def test_the_conversion_type_is_required_by_the_page(open_world: OpenWorld
 
 
 @pytest.mark.parametrize(("fault", "flagged"), [("error=first", False), ("error=complete:400", True)])
-async def test_a_failure_is_told_once(open_world: OpenWorld, fault: str, *, flagged: bool) -> None:
+async def test_a_failed_task_sends_one_webhook(open_world: OpenWorld, fault: str, *, flagged: bool) -> None:
     """A failed task sends one webhook with `success` false, and its status says the same."""
     world = await open_world(faults=[fault, "drop=audio", "drop=text"])
     answer = await extend(world)

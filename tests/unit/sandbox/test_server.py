@@ -155,7 +155,7 @@ async def test_importing_it_loads_no_audio() -> None:
     assert (0, b"") == (process.returncode, errors)
 
 
-async def test_another_address_can_be_told(open_world: OpenWorld) -> None:
+async def test_a_public_url_replaces_the_address(open_world: OpenWorld) -> None:
     """With a public URL all URLs have the address that clients reach, as behind a tunnel."""
     world = await open_world(public_url="http://sandbox.example.invalid:99")
     assert "http://sandbox.example.invalid:99/kie" == world.sandbox.bases["kie"]

@@ -92,7 +92,7 @@ everything = st.builds(
 
 
 @given(value=everything)
-def test_what_is_stored_is_what_was_asked_for(value: Asked) -> None:
+def test_a_request_survives_a_round_trip(value: Asked) -> None:
     """Storing and reading a request gives an equal value of the same types, whatever its kind and source."""
     loaded = load_asked(dump_asked(value))
 
@@ -104,7 +104,7 @@ def test_what_is_stored_is_what_was_asked_for(value: Asked) -> None:
 
 
 @given(value=everything)
-def test_the_stored_form_is_one(value: Asked) -> None:
+def test_equal_requests_have_equal_bytes(value: Asked) -> None:
     """Equal values have equal bytes, so that a request that is stored again is the same entry."""
     assert dump_asked(value) == dump_asked(load_asked(dump_asked(value)))
 
@@ -145,7 +145,7 @@ def test_a_job_that_nobody_traces_is_kept_as_before() -> None:
     assert load_asked(msgspec.json.encode(stored)).traceparent is None
 
 
-def test_a_request_that_is_refused_today_is_read_all_the_same() -> None:
+def test_a_stored_request_that_new_rules_refuse_can_be_read() -> None:
     """A stored request that today's stricter rules would refuse can still be read."""
     stored = msgspec.json.decode(dump_asked(asked()))
     stored["request"]["continue_at"] = -1.0
@@ -180,7 +180,7 @@ def change(name: str, value: object) -> Callable[[], bytes]:
         (change("grace", None)(), "damaged"),
     ],
 )
-def test_what_is_no_request_is_told(data: bytes, says: str) -> None:
+def test_data_that_is_not_a_request_raises_store_error(data: bytes, says: str) -> None:
     """Data that is not a request raises `StoreError`, which says what is wrong and what to do."""
     with pytest.raises(StoreError, match=says):
         load_asked(data)

@@ -169,7 +169,7 @@ def test_a_song_that_is_complete_is_never_empty(*, journal: list[Entry], counts:
 
 
 @given(journal=journals, release=st.integers(1, 3))
-def test_what_handlers_were_told_is_reached_in_every_reading(journal: list[Entry], release: int) -> None:
+def test_a_handled_stage_stays_reached_in_every_reading(journal: list[Entry], release: int) -> None:
     """A stage whose handlers are done stays reached, whichever release of the codec reads the journal."""
     record = folded(tape.request(), *journal, provider=Tape(release=release))
 
@@ -192,7 +192,7 @@ def test_a_job_begins_without_a_stage() -> None:
     assert (None, Verdict.OPEN, None, ()) == (record.stage, record.verdict, record.task_id, record.reached)
 
 
-def test_the_answer_submits() -> None:
+def test_the_answer_to_the_post_proves_submitted() -> None:
     """A POST's answer that names a task proves SUBMITTED, and its time is when the job was answered."""
     record = folded(tape.request(), tape.answer(1.0, eta=60.0, credit_estimate=12.0, track_ids=("b", "a")))
 
@@ -376,7 +376,7 @@ def test_a_failed_job_may_rise_to_complete() -> None:
         assert (Verdict.COMPLETE, None) == (record.verdict, record.fault)
 
 
-def test_a_failure_is_told_in_the_vendors_words() -> None:
+def test_a_failure_has_the_vendors_words() -> None:
     """A failure has the vendor's reason, code, message and charge."""
     failure = folded(tape.request(), NO).fault
 
@@ -518,7 +518,7 @@ def test_an_unreadable_webhook_makes_a_status_call_due() -> None:
     assert (Stage.SUBMITTED, 3.0) == (record.stage, record.asks_at)
 
 
-def test_a_mended_codec_heals_the_journal() -> None:
+def test_a_webhook_counts_once_a_later_codec_can_read_it() -> None:
     """A webhook that this release cannot decode counts in full once a later release can."""
     journal = [
         tape.request(),
@@ -531,7 +531,7 @@ def test_a_mended_codec_heals_the_journal() -> None:
     assert (Stage.COMPLETE, None, ["one"]) == (healed.stage, healed.asks_at, [each.id for each in healed.tracks])
 
 
-def test_what_handlers_were_told_is_pinned() -> None:
+def test_a_handled_stage_stays_reached_if_a_codec_reads_less() -> None:
     """A stage whose handlers are done stays reached, even if a later codec reads less from the same bytes."""
     seen = tape.webhook(3.0, tape.shown(Stage.FIRST, ONE), until=1)
     journal = [tape.request(), tape.answer(1.0), seen, tape.handled(4.0, "text"), tape.handled(5.0, "first")]
@@ -607,7 +607,7 @@ def test_a_readable_status_answer_closes_a_question(question: Entry) -> None:
     assert folded(*journal, tape.status(4.0, tape.shown(None))).asks_at is None
 
 
-def test_a_status_answer_asks_nothing() -> None:
+def test_a_status_answer_opens_no_question() -> None:
     """A status answer that claims COMPLETE without audio opens no question, and polls go on at the normal pace."""
     assert (
         folded(tape.request(), tape.answer(1.0), tape.status(2.0, tape.shown(Stage.COMPLETE, NO_AUDIO))).asks_at is None
@@ -707,12 +707,12 @@ def test_a_damaged_word_of_a_handler_is_left_out(damaged: bytes) -> None:
 
 @pytest.mark.parametrize("kind", ["webhook", "status", "answer", "handled", "expired", "abandoned"])
 @given(data=st.binary(), code=st.sampled_from([0, 200, 400, 503]))
-def test_any_bytes_mean_something(kind: EntryKind, data: bytes, code: int) -> None:
+def test_an_entry_with_any_bytes_can_be_read(kind: EntryKind, data: bytes, code: int) -> None:
     """An entry with any bytes can be read, and the job keeps its task."""
     assert TASK == folded(tape.request(), tape.answer(1.0), make_entry(kind, 2.0, status=code, body=data)).task_id
 
 
-def test_a_damaged_request_is_told() -> None:
+def test_a_damaged_request_raises_store_error() -> None:
     """A damaged request raises `StoreError`."""
     with pytest.raises(StoreError, match="damaged"):
         tape.readings(make_entry("request", 0.0, body=b"{}"))

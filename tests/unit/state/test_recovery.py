@@ -99,7 +99,7 @@ def test_the_first_callback_names_a_recovery_whose_answer_is_lost(count: int) ->
 
 
 @pytest.mark.parametrize("note", [f"{OTHER_TASK} than it", f"{REFUSED}: forged"])
-def test_a_webhook_that_was_refused_says_nothing(note: str) -> None:
+def test_a_refused_webhook_does_not_complete_a_recovery(note: str) -> None:
     """A webhook that is forged or names a third task does not complete a recovery."""
     assert Verdict.OPEN is recovery(BEGUN, said("webhook", 12.0, back(NEW, "rec"), status=0, note=note)).verdict
 
@@ -132,7 +132,7 @@ def test_a_webhook_of_a_third_task_changes_nothing() -> None:
         ([ANSWER, said("recovery_status", 12.0, {"code": 201, "data": None}, note="of rec")], Verdict.OPEN, None),
     ],
 )
-def test_an_end_without_files_is_told(entries: list[Entry], verdict: Verdict, problem: str | None) -> None:
+def test_a_recovery_without_files_has_its_problem(entries: list[Entry], verdict: Verdict, problem: str | None) -> None:
     """A recovery without files may be refused, failed or still open, with its problem, and the song stays complete."""
     found = record(BEGUN, *entries)
 
@@ -142,7 +142,7 @@ def test_an_end_without_files_is_told(entries: list[Entry], verdict: Verdict, pr
     assert (Verdict.COMPLETE, None, [OLD]) == (found.verdict, found.fault, links(found))
 
 
-def test_what_came_back_is_not_taken_back() -> None:
+def test_a_failure_loses_no_recovered_file() -> None:
     """A failure before or after a success loses no recovered file."""
     failed = said("webhook", 11.5, back("", "rec", code=500), status=0)
 
@@ -160,7 +160,7 @@ def test_the_last_recovery_counts() -> None:
     assert [LATER] == links(done)
 
 
-def test_clocks_that_differ_confuse_no_two_recoveries() -> None:
+def test_entries_belong_to_their_recovery_whatever_the_clocks_say() -> None:
     """Entries belong to the attempt in their notes, even if the times of several clocks are out of order."""
     second = make_entry("recovery", 5.0, note="attempt 2")  # after the first one, by a clock that is behind
     answer = said("recovery_answer", 4.0, {"code": 200, "data": {"taskId": "rec-2"}}, note="attempt 2")

@@ -47,14 +47,14 @@ def row(*entries: Entry, now: float = 50.0, **asked: object) -> Index:
 # --- status calls -------------------------------------------------------------------------------------------
 
 
-def test_an_ended_job_is_never_asked_about() -> None:
+def test_an_ended_job_has_no_next_status_call() -> None:
     """Complete, failed, expired and refused jobs have no next status call."""
     ends = [DONE, tape.webhook(30.0, tape.failed()), make_entry("expired", 30.0), tape.refusal(30.0)]
 
     assert [None] * 4 == [due(folded(tape.request(), end), now=40.0) for end in ends]
 
 
-def test_a_doubtful_webhook_of_a_job_that_may_rise_is_asked_about_once() -> None:
+def test_a_doubtful_webhook_of_an_ended_job_causes_one_status_call() -> None:
     """A doubtful webhook of a failed or expired job makes one more status call due, and only one."""
     for end in (tape.webhook(30.0, tape.failed()), make_entry("expired", 30.0)):
         record = folded(
@@ -99,7 +99,7 @@ def test_calls_grow_slower_and_have_a_slowest_pace() -> None:
     assert [10.0, 10.0, 20.0, 29.75, 30.0] == waits
 
 
-def test_news_after_a_call_begin_another_silence() -> None:
+def test_a_webhook_after_a_call_begins_a_new_silence() -> None:
     """A webhook after the last status call begins a new silence."""
     record = folded(tape.request(), ANSWER, TEXT)
 
@@ -234,7 +234,7 @@ def test_a_task_that_a_webhook_named_after_a_refusal_has_its_key_back() -> None:
 # --- clocks that were ahead ---------------------------------------------------------------------------------
 
 
-def test_a_failure_that_is_still_to_come_is_no_reason_to_wait() -> None:
+def test_a_handler_failure_in_the_future_is_due_now() -> None:
     """A handler that failed while the clock was an hour ahead is due now, not in an hour."""
     failed = tape.handled(3_650.0, "text", "one", failure=1, is_over=False)
     record = folded(tape.request(), ANSWER, TEXT, failed)
@@ -250,7 +250,7 @@ def test_a_job_of_a_clock_that_was_ahead_occupies_no_longer_than_others() -> Non
     assert (3_600.0, 50.0 + POST_SECONDS) == (index.created_at, index.occupies_until)
 
 
-def test_what_is_put_down_is_never_further_than_it_can_be() -> None:
+def test_no_stored_time_is_further_ahead_than_possible() -> None:
     """No time in an index row is further ahead than the slowest pace, or a quarter of an hour, plus a little slack."""
     assert FARTHEST_SECONDS + SLACK_SECONDS == farthest([])
     assert FARTHEST_SECONDS + SLACK_SECONDS == farthest([PACE])

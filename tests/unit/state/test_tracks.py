@@ -35,7 +35,7 @@ def merged(*sightings: Sighting) -> Track:
 # --- which sightings belong together ------------------------------------------------------------------------
 
 
-def test_nothing_seen_is_no_track() -> None:
+def test_a_task_without_shown_tracks_has_none() -> None:
     """A task of which no track was shown has none."""
     assert () == tracks_of(ASKED, ())
 
@@ -106,7 +106,7 @@ def test_a_status_answer_outranks_a_webhook_of_the_same_stage() -> None:
     assert B == merged(poll, webhook).audio_url
 
 
-def test_of_equal_words_the_later_counts() -> None:
+def test_of_two_webhooks_of_one_stage_the_later_counts() -> None:
     """Of two webhooks with the same stage the later one counts."""
     early, late = (seen(Track(id="one", title=title), Stage.TEXT, at=at) for title, at in (("a", 1.0), ("b", 2.0)))
 

@@ -37,7 +37,7 @@ async def test_a_created_job_is_read_from_any_connection(store: Store, other: St
     assert ["ref"] * 2 == [await other.find(key="k"), await other.find(provider="kie", task_id="t")]
 
 
-async def test_what_is_not_there_is_none(store: Store) -> None:
+async def test_an_unknown_ref_key_or_task_id_gives_none(store: Store) -> None:
     """A ref, key or task id that is not stored gives `None`."""
     await create(store, key="k", task_id="t")
 
@@ -49,7 +49,7 @@ async def test_what_is_not_there_is_none(store: Store) -> None:
     ]
 
 
-async def test_a_key_is_given_once(store: Store, other: Store) -> None:
+async def test_a_key_belongs_to_one_job(store: Store, other: Store) -> None:
     """A second `create` with the same key returns the job that has it, and stores nothing."""
     await create(store, "first", key="k")
 
@@ -122,7 +122,7 @@ async def test_jobs_come_in_the_order_of_their_creation(store: Store, other: Sto
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
-async def test_a_listing_lives_with_writers(store: Store, other: Store, newest_first: bool) -> None:
+async def test_a_listing_beside_writers_has_no_duplicates(store: Store, other: Store, newest_first: bool) -> None:
     """Jobs that are added or changed during `jobs` cause no duplicates and hide none of the others."""
     for number in range(300):
         await create(store, f"ref{number}", now=100.0 + number)
@@ -179,7 +179,7 @@ async def test_an_append_without_an_index_makes_the_job_due(store: Store) -> Non
     assert make_index(poll_at=LOOK_AT - 1.0, handle_at=LOOK_AT) == (await held(store)).index
 
 
-async def test_what_appends_nothing_moves_nothing(store: Store) -> None:
+async def test_an_append_that_stores_nothing_moves_no_due_time(store: Store) -> None:
     """An append that stores nothing, like a repeat or a refused index, leaves the due times as they are."""
     await create(store)
     await store.append("ref", [make_webhook(1)], provider="kie", index=make_index(handle_at=5.0), known=1)
@@ -206,7 +206,7 @@ async def test_a_repeat_is_counted_and_not_appended(store: Store, other: Store) 
     assert (make_request(), *first, make_webhook(2)) == (await held(store)).entries
 
 
-async def test_what_was_missed_and_repeated_is_handed_back_once(store: Store) -> None:
+async def test_missed_and_repeated_entries_come_back_once(store: Store) -> None:
     """A writer whose append is sent again gets missed and repeated entries as stored, each once and in order."""
     await create(store)
     hooks = [make_webhook(n) for n in range(4)]
@@ -306,7 +306,7 @@ async def test_a_journal_takes_only_so_many_entries(store: Store) -> None:
     assert (more[0], handled) == found.entries[-2:]
 
 
-async def test_what_cannot_count_keeps_nothing_out_that_can(store: Store) -> None:
+async def test_refused_webhooks_leave_room_for_the_others(store: Store) -> None:
     """Refused webhooks may fill half of a journal, other webhooks all of it, and statuses twice as much."""
     await create(store)
     half = MAX_ENTRIES // 2

@@ -46,7 +46,7 @@ async def test_a_change_says_how_long_the_journal_is(store: Store, other: Store,
     await listener.until(lambda listener: RESYNC in listener.heard or listener.counts.get("ref") == 5)
 
 
-async def test_what_appends_nothing_is_no_change(store: Store, listen: Listen) -> None:
+async def test_an_append_without_an_entry_is_not_a_change(store: Store, listen: Listen) -> None:
     """An index alone, a repeat, a claim and a reschedule are not yielded as changes."""
     listener = await listen(store)
     await create(store, "quiet", poll_at=1.0)
@@ -138,7 +138,7 @@ async def test_a_store_can_be_opened_again(store: Store, listen: Listen) -> None
     await listener.until_heard("after")
 
 
-async def test_what_was_accepted_is_finished(connect: Connect) -> None:
+async def test_closing_waits_for_earlier_appends(connect: Connect) -> None:
     """`aclose` waits for the appends that were made before it."""
     store, other = await connect(), await connect()
     appends = [asyncio.create_task(create(store, f"ref{n}")) for n in range(50)]
@@ -150,7 +150,7 @@ async def test_what_was_accepted_is_finished(connect: Connect) -> None:
     assert 50 == len(await listed(other))
 
 
-async def test_a_closed_store_says_that_it_is(store: Store) -> None:
+async def test_a_closed_store_raises_store_error(store: Store) -> None:
     """A closed store raises `StoreError`, except for the memory store."""
     await store.aclose()
     if isinstance(store, MemoryStore):

@@ -165,7 +165,7 @@ async def test_purge_bounds_the_deliveries(store: Store) -> None:
     assert 3 == len(await delivered(store))
 
 
-async def test_purge_leaves_what_handlers_have_to_be_told(store: Store, other: Store) -> None:
+async def test_purge_keeps_jobs_whose_handlers_are_due(store: Store, other: Store) -> None:
     """No purge drops a closed job whose handlers are due, or claimed, from `untold_before` on."""
     for number in range(600):
         await create(store, f"ref{number}", now=50.0)
@@ -216,7 +216,7 @@ async def test_purge_bounds_the_bytes_of_deliveries_for_no_job(store: Store, oth
     assert 3 == len(await delivered(store))
 
 
-async def test_an_adopted_delivery_is_no_stray_one(store: Store) -> None:
+async def test_an_orphan_that_got_its_request_no_longer_counts_as_one(store: Store) -> None:
     """An orphan that got its request no longer counts as one."""
     await store.append("ref", [make_webhook(1, size=1_000)], provider="kie")
     await create(store, "ref", now=50.0)
@@ -261,6 +261,6 @@ async def test_two_first_starts_agree_on_one_secret(connect: Connect) -> None:
     assert b"" == await stores[1].secret("another", b"") == await stores[2].secret("another", b"x")
 
 
-async def test_an_engine_says_what_it_risks(store: Store) -> None:
+async def test_warnings_are_sentences_for_the_operator(store: Store) -> None:
     """Warnings are sentences for the operator of the store."""
     assert all(isinstance(warning, str) and " " in warning for warning in await store.warnings())

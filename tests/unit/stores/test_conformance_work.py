@@ -76,7 +76,7 @@ async def test_of_many_claimers_one_gets_each_job(connect: Connect, work: Work) 
     assert sorted(f"ref{n}" for n in range(60)) == sorted(ref for claim in claims for ref in claim)
 
 
-async def test_what_is_never_due_is_never_claimed(store: Store, work: Work) -> None:
+async def test_a_job_without_a_due_time_is_not_claimed(store: Store, work: Work) -> None:
     """A job whose index has no due time is not claimed."""
     await create(store)
 
@@ -189,7 +189,7 @@ async def test_what_was_claimed_can_be_given_back(store: Store, other: Store, wo
     assert ("ref",) == await other.claim(work, now=100.0, until=200.0, limit=5)
 
 
-async def test_giving_back_makes_nothing_later(store: Store, work: Work) -> None:
+async def test_reschedule_makes_no_work_due_later(store: Store, work: Work) -> None:
     """`reschedule` never makes work due later, nor due again once it is done."""
     await create(store, **due(work, 90.0))
     await store.claim(work, now=100.0, until=200.0, limit=5)
@@ -213,7 +213,7 @@ async def test_a_status_call_can_be_put_off_within_its_claim(store: Store) -> No
     assert 75.0 == await store.next_due("polls")
 
 
-async def test_giving_back_what_is_not_there_is_harmless(store: Store, work: Work) -> None:
+async def test_rescheduling_an_unknown_job_is_harmless(store: Store, work: Work) -> None:
     """Rescheduling a job that does not exist or has no request does nothing."""
     await store.append("orphan", [make_webhook(1)], provider="kie", look_at=1.0)
 
@@ -249,7 +249,7 @@ async def test_a_connection_knows_what_others_claimed(store: Store, other: Store
 # --- clocks that were ahead ---------------------------------------------------------------------------------
 
 
-async def test_what_a_clock_ahead_put_down_is_due(store: Store, other: Store, work: Work) -> None:
+async def test_work_scheduled_by_a_clock_ahead_is_due(store: Store, other: Store, work: Work) -> None:
     """Work due further ahead than *latest* is due now, since a clock was ahead; work due soon is not."""
     await create(store, "far", poll_at=4_600.0, handle_at=4_600.0)
     await create(store, "soon", poll_at=1_010.0, handle_at=1_010.0)
@@ -263,7 +263,7 @@ async def test_what_a_clock_ahead_put_down_is_due(store: Store, other: Store, wo
     assert {"far", "soon"} == {*await claim_all(store, work, now=1_070.0, until=1_130.0)}
 
 
-async def test_a_hold_that_a_clock_ahead_put_down_ends(store: Store) -> None:
+async def test_a_hold_made_by_a_clock_ahead_ends(store: Store) -> None:
     """A claim that seems to last over a day was made by a clock that was ahead, and ends; a shorter one stays."""
     await create(store, "works", handle_at=999.0)
     await create(store, "died", handle_at=1_000.0)

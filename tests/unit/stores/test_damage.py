@@ -105,7 +105,7 @@ async def store(damaged: tuple[Store, Damage]) -> AsyncIterator[Store]:
     await store.aclose()
 
 
-async def test_a_damaged_job_keeps_no_other_from_being_listed(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_damaged_job_is_skipped_in_listings(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """Listings skip a damaged job with a warning that names it, and reading it raises `UnreadableError`."""
     caplog.set_level(logging.WARNING)
     found = await listed(store)
@@ -119,7 +119,7 @@ async def test_a_damaged_job_keeps_no_other_from_being_listed(store: Store, capl
     assert ["00000002", "00000000"] == [body for body in bodies if body != "00000001"]
 
 
-async def test_a_damaged_job_keeps_no_other_from_its_work(store: Store) -> None:
+async def test_a_damaged_job_does_not_disturb_other_claims(store: Store) -> None:
     """Claims and due times of other jobs are right beside a damaged job, which is not claimed again and again."""
     for work in ("polls", "handlers"):
         assert 1_000.0 == await store.next_due(work, providers=["kie"])
@@ -130,7 +130,7 @@ async def test_a_damaged_job_keeps_no_other_from_its_work(store: Store) -> None:
         assert 1_200.0 == await store.next_due(work)
 
 
-async def test_a_damaged_job_keeps_no_other_from_its_limits(store: Store) -> None:
+async def test_a_damaged_job_does_not_disturb_the_limits(store: Store) -> None:
     """Beside a damaged job the limits of its account still free up as others end, and purges go on."""
     limits = Limits(submits=4, parallel=3)
     outcome = await create(store, "new", limits=limits, now=200.0, is_open=False)
@@ -145,7 +145,7 @@ async def test_a_damaged_job_keeps_no_other_from_its_limits(store: Store) -> Non
 
 
 @pytest.mark.parametrize("driver", ["sqlite3", "apsw"])
-async def test_a_damaged_stray_journal_ends_no_purge(tmp_path: Path, driver: Driver) -> None:
+async def test_a_damaged_orphan_ends_no_purge(tmp_path: Path, driver: Driver) -> None:
     """A damaged orphan is purged with the others, and the purge goes on after it."""
     path = tmp_path / "jobs.db"
     store = SqliteStore(path, driver=driver)
@@ -161,7 +161,7 @@ async def test_a_damaged_stray_journal_ends_no_purge(tmp_path: Path, driver: Dri
 
 
 @pytest.mark.parametrize("driver", ["sqlite3", "apsw"])
-async def test_an_index_that_denies_its_request_is_mended(tmp_path: Path, driver: Driver) -> None:
+async def test_a_damaged_index_row_is_repaired(tmp_path: Path, driver: Driver) -> None:
     """A damaged index row is repaired by a writer that appends the request again."""
     path = tmp_path / "jobs.db"
     store = SqliteStore(path, driver=driver)
@@ -179,7 +179,7 @@ async def test_an_index_that_denies_its_request_is_mended(tmp_path: Path, driver
     await store.aclose()
 
 
-async def test_a_delivery_of_a_damaged_job_meets_no_foreign_error(store: Store) -> None:
+async def test_a_webhook_for_a_damaged_job_raises_no_foreign_error(store: Store) -> None:
     """A webhook for a damaged job is stored or raises `StoreError`, which answers its sender with 503."""
     for known in (0, 1, 2):
         with suppress(StoreError):

@@ -35,7 +35,7 @@ def test_an_unknown_url_lists_the_forms(url: str) -> None:
 
 
 @pytest.mark.parametrize("value", [3, [], Path("jobs.db")])
-def test_what_is_no_store_is_refused(value: object) -> None:
+def test_an_object_that_is_not_a_store_is_refused(value: object) -> None:
     """An object without the store protocol is refused."""
     with pytest.raises(ConfigError, match="is not a store; use"):
         open_store(value)  # type: ignore[arg-type]  # what a user may do

@@ -74,7 +74,7 @@ def closing(ref: str = "ref", **fields: object) -> Index:
         ("unix:///run/valkey.sock?db=3&prefix=p", {"path": "/run/valkey.sock", "db": 3}, "/run/valkey.sock"),
     ],
 )
-def test_a_url_is_the_drivers_but_for_what_is_ours(url: str, driver: dict[str, object], shown: str) -> None:
+def test_our_own_options_are_removed_from_the_url(url: str, driver: dict[str, object], shown: str) -> None:
     """Our own options are removed from the URL, the driver gets the rest, and no repr shows the password."""
     address = read_url(url)
 
@@ -181,7 +181,7 @@ async def test_a_damaged_key_leads_nowhere(local: Local, plain: redis.asyncio.Re
 # --- expiry on the server -----------------------------------------------------------------------------------
 
 
-async def test_what_is_not_open_expires_by_itself(local: Local, plain: redis.asyncio.Redis) -> None:
+async def test_closed_jobs_and_orphans_expire(local: Local, plain: redis.asyncio.Redis) -> None:
     """Closed jobs, orphans and their keys have a time to live; open jobs have none."""
     store = await local("ttl", ttl=1000)
     names = ["{ttl}:job:ref", "{ttl}:key:key", "{ttl}:task:3:kie:task"]
@@ -204,7 +204,7 @@ async def test_what_is_not_open_expires_by_itself(local: Local, plain: redis.asy
     assert 0 < await plain.ttl("{ttl}:task:3:kie:other") <= 1000
 
 
-async def test_what_expired_is_in_nobodys_way(local: Local, plain: redis.asyncio.Redis) -> None:
+async def test_an_expired_job_does_not_disturb_others(local: Local, plain: redis.asyncio.Redis) -> None:
     """A job that the server expired does not disturb reads and claims, and a purge removes its remains."""
     store = await local("left")
     await store.create(
@@ -223,7 +223,7 @@ async def test_what_expired_is_in_nobodys_way(local: Local, plain: redis.asyncio
     assert ["other"] == await listed(store)
 
 
-async def test_who_opens_a_store_clears_what_expired(local: Local, plain: redis.asyncio.Redis) -> None:
+async def test_opening_a_store_removes_expired_jobs(local: Local, plain: redis.asyncio.Redis) -> None:
     """Opening a store removes what is left of expired jobs, even if no client ever purges."""
     store = await local("swept", ttl=1000)
     await append(store, make_webhook(1), ref="orphan")
@@ -256,7 +256,7 @@ async def test_a_weak_persistence_is_warned_of(tmp_path: Path, settings: dict[st
     assert ([] if word is None else [True]) == [str(word) in text for text in found]
 
 
-async def test_a_user_who_may_not_ask_is_told_so(tmp_path: Path) -> None:
+async def test_a_user_without_info_rights_gets_a_warning(tmp_path: Path) -> None:
     """A user without the right to INFO and CONFIG gets a warning, and jobs are stored all the same."""
     path = tmp_path / "s"
     user = "audioext on >word ~* &* +@all -@dangerous"

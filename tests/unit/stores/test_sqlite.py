@@ -110,7 +110,7 @@ async def test_an_append_that_cannot_be_stored_fails_alone(driver: Driver, path:
     await store.aclose()
 
 
-async def test_a_group_with_a_fault_is_heard_as_it_is_stored(store: SqliteStore, listen: Listen) -> None:
+async def test_appends_beside_one_that_fails_are_announced(store: SqliteStore, listen: Listen) -> None:
     """Appends beside one that fails are announced, with the last count of each journal."""
     await create(store)
     listener = await listen(store)
@@ -169,7 +169,7 @@ async def test_an_id_is_never_given_twice(store: SqliteStore, path: Path, listen
     await other.aclose()
 
 
-async def test_a_long_burst_of_another_connection_is_heard(store: SqliteStore, path: Path, listen: Listen) -> None:
+async def test_a_long_burst_of_another_connection_is_announced(store: SqliteStore, path: Path, listen: Listen) -> None:
     """A burst longer than one read of the changes is read by the following ones."""
     other = SqliteStore(path, driver="sqlite3")
     await other.open()
@@ -364,6 +364,6 @@ async def test_an_sqlite_with_a_known_fault_is_named(path: Path, driver: Driver)
         ("4.0", False),
     ],
 )
-def test_the_fault_is_in_so_many_versions(version: str, expected: bool) -> None:
+def test_the_wal_reset_bug_is_known_by_version(version: str, expected: bool) -> None:
     """The WAL-reset bug came with the write-ahead log, and was fixed in three releases."""
     assert expected == has_reset_bug(version)

@@ -132,7 +132,7 @@ async def test_a_read_only_file(driver: Driver) -> None:
         await store.aclose()
 
 
-async def test_a_file_that_is_no_database(path: Path, driver: Driver) -> None:
+async def test_a_file_that_is_not_a_database(path: Path, driver: Driver) -> None:
     """A file that is not a database is refused and left as it is."""
     path.write_bytes(b"these are not the jobs you are looking for" * 100)
     before = path.read_bytes()
@@ -174,7 +174,7 @@ async def test_a_damaged_entry(store: SqliteStore, path: Path, driver: Driver) -
     assert not isinstance(good, BaseException | None)
 
 
-async def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, driver: Driver) -> None:
+async def test_a_path_that_no_file_can_have_raises_store_error(tmp_path: Path, driver: Driver) -> None:
     """A path that the system cannot look up, such as one that is too long, raises `StoreError`."""
     with pytest.raises(StoreError, match="cannot be looked at: File name too long"):
         await SqliteStore(tmp_path / ("x" * 300), driver=driver).open()
@@ -192,7 +192,7 @@ async def test_a_missing_folder(tmp_path: Path, driver: Driver) -> None:
     await store.aclose()
 
 
-async def test_a_folder_is_no_file(tmp_path: Path, driver: Driver) -> None:
+async def test_a_folder_is_refused(tmp_path: Path, driver: Driver) -> None:
     """A path that is a folder is refused."""
     with pytest.raises(StoreError, match="is a folder"):
         await SqliteStore(tmp_path, driver=driver).open()
@@ -376,7 +376,7 @@ async def test_a_log_that_may_not_be_written_follows_its_file(driver: Driver) ->
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-async def test_a_pipe_is_no_file(path: Path, driver: Driver) -> None:
+async def test_a_pipe_is_refused(path: Path, driver: Driver) -> None:
     """A named pipe is refused at once, since opening it would wait for ever."""
     os.mkfifo(path)
     with pytest.raises(StoreError, match="a device or a pipe"):

@@ -122,7 +122,7 @@ async def test_limits_and_keys_hold_over_processes(path: Path) -> None:
     await store.aclose()
 
 
-async def test_every_append_of_another_process_is_heard(path: Path, listen: Listen) -> None:
+async def test_every_append_of_another_process_is_announced(path: Path, listen: Listen) -> None:
     """Every append of another process is announced here, while both also claim, reschedule and append."""
     store = SqliteStore(path)
     await store.open()

@@ -56,7 +56,7 @@ def test_sleepers_wake_in_order(waits: list[float]) -> None:
     assert sorted(waits) == asyncio.run(sleep_all())
 
 
-async def test_time_flies_while_something_is_awaited() -> None:
+async def test_run_passes_the_time_while_something_is_awaited() -> None:
     """`run` passes a day of one-second sleeps in a moment, and overshoots by a twentieth at most."""
     clock = JumpClock(0.0)
 

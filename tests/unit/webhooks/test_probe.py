@@ -29,7 +29,7 @@ def test_a_body_is_json_of_its_size(size: int) -> None:
 
 
 @given(st.binary(max_size=300), st.integers(min_value=0, max_value=300), st.integers(min_value=0, max_value=300))
-def test_any_change_shows(filling: bytes, start: int, end: int) -> None:
+def test_a_changed_body_is_refused(filling: bytes, start: int, end: int) -> None:
     """A body with any change is refused."""
     whole = probe_body(SECRET, REF, 300)
     changed = whole[:start] + filling + whole[end:]
@@ -37,7 +37,7 @@ def test_any_change_shows(filling: bytes, start: int, end: int) -> None:
     assert (200 if changed == whole else 400) == status_of_probe([SECRET], REF, changed)
 
 
-def test_nobody_else_can_make_a_body() -> None:
+def test_a_body_with_another_secret_or_nonce_is_refused() -> None:
     """A body with another secret or nonce, or over the size limit, is refused."""
     assert 400 == status_of_probe([OLD], REF, probe_body(SECRET, REF, 300))
     assert 400 == status_of_probe([SECRET], mint_id(NOW), probe_body(SECRET, REF, 300))

@@ -67,7 +67,7 @@ async def test_a_server_that_forgot_everything_is_noticed(
     assert b"5" == await raw.hget(f"{{{PREFIX}}}:meta", "layout")
 
 
-async def test_a_job_whose_request_is_lost_is_lost(reach: Reach, raw: redis.asyncio.Redis) -> None:
+async def test_a_job_without_its_request_counts_as_lost(reach: Reach, raw: redis.asyncio.Redis) -> None:
     """A job whose request was lost counts as lost, even if later webhooks make its count match the caller's."""
     store = await reach()
     await create(store)
@@ -83,7 +83,7 @@ async def test_a_job_whose_request_is_lost_is_lost(reach: Reach, raw: redis.asyn
     assert "ref" == await store.find(key="key")
 
 
-async def test_a_silence_is_no_change(reach: Reach, raw: redis.asyncio.Redis, listen: Listen) -> None:
+async def test_a_quiet_stream_causes_no_resync(reach: Reach, raw: redis.asyncio.Redis, listen: Listen) -> None:
     """A quiet stream is polled on and causes no resync."""
     store = await reach(patience=1.0)
     listener = await listen(store)
@@ -97,7 +97,7 @@ async def test_a_silence_is_no_change(reach: Reach, raw: redis.asyncio.Redis, li
     assert [] == listener.heard
 
 
-async def test_a_strangers_word_in_the_stream_is_nothing(
+async def test_foreign_messages_in_the_stream_are_ignored(
     reach: Reach, beside: RedisStore, raw: redis.asyncio.Redis, listen: Listen
 ) -> None:
     """Foreign messages in the stream are ignored, and the changes after them are read."""

@@ -47,7 +47,7 @@ async def replicate(master: redis.asyncio.Redis, port: int, replica: redis.async
     await master.wait(1, 10_000)
 
 
-async def test_a_master_that_is_none_any_more_is_left(  # noqa: PLR0913 - fixtures
+async def test_the_store_leaves_a_demoted_master(  # noqa: PLR0913 - fixtures
     reach: Reach,
     relay: Relay,
     server: Valkey,
@@ -72,7 +72,7 @@ async def test_a_master_that_is_none_any_more_is_left(  # noqa: PLR0913 - fixtur
     await store.aclose()
 
 
-async def test_a_replica_that_was_behind_is_a_gap(  # noqa: PLR0913 - fixtures
+async def test_a_replica_that_was_behind_causes_a_resync(  # noqa: PLR0913 - fixtures
     reach: Reach,
     relay: Relay,
     server: Valkey,

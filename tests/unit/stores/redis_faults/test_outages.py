@@ -39,7 +39,9 @@ async def test_a_create_whose_answer_is_lost_is_made_once(
 
 
 @pytest.mark.parametrize("kind", ["append", "claim"])
-async def test_what_was_done_may_be_done_again(reach: Reach, relay: Relay, beside: RedisStore, kind: str) -> None:
+async def test_a_call_whose_answer_is_lost_is_applied_once(
+    reach: Reach, relay: Relay, beside: RedisStore, kind: str
+) -> None:
     """An append or a claim whose answer is lost is sent again, and is applied once."""
     store = await reach()
     await create(store, poll_at=1.0)
@@ -100,7 +102,7 @@ async def test_a_server_that_is_away_for_a_moment_is_waited_for(reach: Reach, re
 
 
 @pytest.mark.parametrize("mode", [Mode.CUT, Mode.SWALLOW])
-async def test_a_server_that_is_not_there_is_an_error(reach: Reach, relay: Relay, mode: Mode) -> None:
+async def test_a_server_that_stays_away_is_an_error(reach: Reach, relay: Relay, mode: Mode) -> None:
     """A call fails with a clear error after the store's patience, and works again once the server is back."""
     store = await reach(patience=1.0)
     relay.turn(mode)
@@ -128,7 +130,7 @@ async def test_a_server_that_died_and_came_back_has_all(reach: Reach, server: Va
     await listener.until_heard("ref")
 
 
-async def test_a_server_that_forgot_the_scripts_is_told_them(reach: Reach, raw: redis.asyncio.Redis) -> None:
+async def test_lost_scripts_are_sent_again(reach: Reach, raw: redis.asyncio.Redis) -> None:
     """A server that lost the scripts, as after a restart or SCRIPT FLUSH, gets them again."""
     store = await reach()
     await create(store)
@@ -139,7 +141,7 @@ async def test_a_server_that_forgot_the_scripts_is_told_them(reach: Reach, raw: 
     assert [2, 3, 4, 5, 6] == sorted(one.count for one in appended)
 
 
-async def test_a_wrong_password_is_said_at_once(tmp_path: Path) -> None:
+async def test_a_wrong_password_is_reported_at_once(tmp_path: Path) -> None:
     """A wrong password is reported at once, and not repeated in the error."""
     path = tmp_path / "s"
     with ValkeyServer(port=0, unix_socket_path=path, save=""):
