@@ -19,9 +19,6 @@ from audioext.stores.sqlite import Driver, SqliteStore
 from tests.support.ports import free_port
 from tests.unit.stores.journals import Connect, Listener
 
-WITH_REDIS = True
-"""Whether the Redis store has this protocol yet."""
-
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -79,10 +76,10 @@ ENGINES: dict[str, Engine] = {
     "memory": memory_engine,
     "sqlite": sqlite_engine("sqlite3"),
     "apsw": sqlite_engine("apsw"),
+    "redis": redis_engine,
+    "cluster": cluster_engine,
 }
 """One line here runs the whole suite against a new store."""
-if WITH_REDIS:
-    ENGINES |= {"redis": redis_engine, "cluster": cluster_engine}
 
 
 @pytest.fixture
