@@ -317,7 +317,7 @@ async def test_a_chats_retry_after_delays_the_next_edit(open_bot: Open, wait: ob
 
 
 async def test_the_last_word_waits_for_the_pause_and_comes(open_bot: Open) -> None:
-    """A flood wait in the handler is no failure: the handler is retried at the time that the chat asks for."""
+    """A flood wait in the handler is not a failure: the handler is retried at the time that the chat asks for."""
     bot = await open_bot()
     job = await bot.ask()
     assert job is not None

@@ -55,18 +55,18 @@ class Attack:
 
 
 ATTACKS = (
-    Attack("a Host that is none", 200, 403, headers=(b"Host: [",)),
-    Attack("a Host with a port that is none", 200, 403, headers=(b"Host: localhost:999999999",)),
-    Attack("a Host that is no text", 200, 403, headers=(b"Host: \xff",)),
+    Attack("an invalid Host", 200, 403, headers=(b"Host: [",)),
+    Attack("a Host with an invalid port", 200, 403, headers=(b"Host: localhost:999999999",)),
+    Attack("a Host that is not text", 200, 403, headers=(b"Host: \xff",)),
     Attack("a name of this machine that is somebody's", 200, 403, headers=(b"Host: evil.test",)),
-    Attack("an Expect that is no text", 200, 417, headers=(b"Host: localhost", b"Expect: \xf4")),
+    Attack("an Expect that is not text", 200, 417, headers=(b"Host: localhost", b"Expect: \xf4")),
     Attack(
-        "a version that is none",
+        "an invalid version",
         *(200, 401),
         headers=(b"Host: localhost", b"Accept: application/openmetrics-text;version=zzz"),
     ),
     Attack("a version of the future", 400, 400, line=b"GET /?token=" + b"t" * 43 + b" HTTP/9.9"),
-    Attack("a token that is no text", 404, 401, line=b"GET /?token=%ff HTTP/1.1"),
+    Attack("a token that is not text", 404, 401, line=b"GET /?token=%ff HTTP/1.1"),
     Attack(
         "a bomb",
         *(405, 401),

@@ -41,7 +41,7 @@ async def test_all_is_well_on_a_sandbox(invoke: Invoke, monkeypatch: pytest.Monk
 
 
 def test_a_missing_key_or_public_url_is_not_a_failure(invoke: Invoke) -> None:
-    """A missing key or public URL is no failure, as a listener needs no key and a poller no URL."""
+    """A missing key or public URL is not a failure, as a listener needs no key and a poller no URL."""
     ended = invoke("doctor", "--json")
 
     assert 0 == ended.code

@@ -118,7 +118,7 @@ def test_errors_name_options_instead_of_arguments(
 
 @pytest.mark.parametrize("words", [["--help"], ["guide"], ["guide", "--json"]])
 def test_a_closed_stdout_ends_a_command_quietly(words: list[str], start: Start) -> None:
-    """A closed stdout, as in `audioext … | head -0`, is no defect, for text, help and JSON."""
+    """A closed stdout, as in `audioext … | head -0`, is not a defect, for text, help and JSON."""
     process = start(*words)
     assert process.stdout is not None
     process.stdout.close()

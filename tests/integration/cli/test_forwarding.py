@@ -239,8 +239,8 @@ async def test_a_stage_can_be_triggered_by_hand(app: App, clock: JumpClock, invo
 
 
 async def test_only_a_job_at_a_sandbox_can_be_triggered(invoke: Invoke, unused_tcp_port: int) -> None:
-    """An event that is none of the job's API, and a job of a real API, are refused."""
-    elsewhere = f"http://0.0.0.0:{unused_tcp_port}"  # nobody answers there, and it is no loopback address
+    """An event of another API than the job's, and a job of a real API, are refused."""
+    elsewhere = f"http://0.0.0.0:{unused_tcp_port}"  # nobody answers there, and it is not a loopback address
     async with ax.Client(ax.Kie("key", base_url=elsewhere), store="sqlite:///jobs.db") as client:
         with pytest.raises(ax.ProviderDownError):
             await client.extend(audio_id=TRACK, model="V5")

@@ -307,7 +307,7 @@ def test_a_sandboxs_jobs_are_kept_apart(invoke: Invoke, folder: Path) -> None:
 
 
 def test_an_empty_store_is_reported_as_such(invoke: Invoke) -> None:
-    """An empty store is no error, and prints nothing on stdout."""
+    """An empty store is not an error, and prints nothing on stdout."""
     for command in ("jobs", "inbox"):
         ended = invoke(command, "--store", "memory://")
         assert (0, "") == (ended.code, ended.out)
@@ -388,7 +388,7 @@ def test_what_the_store_does_not_hold_is_exit_code_8(invoke: Invoke, ref: str, c
 
 
 def test_a_store_that_cannot_be_read_is_exit_code_8(invoke: Invoke) -> None:
-    """A file that is no store gives a clear error."""
+    """A file that is not a store gives a clear error."""
     Path("jobs.db").write_bytes(b"this is not a database, and long enough to be seen as such" * 20)
 
     ended = invoke("jobs", *STORE, "--json")

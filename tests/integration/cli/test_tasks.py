@@ -63,7 +63,7 @@ def test_extend_prints_one_json_object(invoke: Invoke, voice: Path) -> None:
 
 @pytest.mark.parametrize("provider", ["kie", "kie-jobs", "sunoapi", "vidgo"])
 def test_a_source_that_is_not_a_path_is_a_track_id(invoke: Invoke, provider: str) -> None:
-    """A source that is no path is a track id, which is extended at each API that has ids."""
+    """A source that is not a path is a track id, which is extended at each API that has ids."""
     ended = invoke("extend", TRACK, *FULL, *FAST, *MEMORY, "--no-save", "--provider", provider)
 
     assert 0 == ended.code
@@ -343,7 +343,7 @@ def test_an_answer_that_was_lost_says_how_long_it_is_waited_for(invoke: Invoke) 
 
 
 def test_a_file_whose_name_is_not_utf8_is_sent_and_listed(invoke: Invoke, voice: Path) -> None:
-    """A file name that is no valid UTF-8 is uploaded and listed."""
+    """A file name that is not valid UTF-8 is uploaded and listed."""
     odd = voice.rename(os.fsdecode(b"caf\xe9.wav"))
     ended = invoke("extend", odd, *FULL, *FAST, *STORE, "--no-save", "--json")
     listed = invoke("jobs", *STORE, "--json")

@@ -114,7 +114,9 @@ async def test_a_submit_refused_by_closing_is_retried_by_the_next_client(
     await successor.aclose()
 
     assert 2 == len(sandbox.submissions)
-    assert [0] == [run.failures for run in job.record.runs.values()]  # closing the client is no failure of the handler
+    assert [0] == [
+        run.failures for run in job.record.runs.values()
+    ]  # closing the client is not a failure of the handler
 
 
 async def test_two_workers_that_close_leave_no_topic_unhandled(

@@ -37,7 +37,7 @@ async def raise_error() -> None:
 
 
 async def raise_odd_end() -> None:
-    """Raise a BaseException that is no Exception."""
+    """Raise a BaseException that is not an Exception."""
     raise OddEndError
 
 

@@ -154,7 +154,7 @@ async def test_a_failed_submit_leaves_no_temporary_file(
 async def test_input_that_is_not_audio_is_refused_before_anything_is_sent(
     file: AudioFile, says: str, api: Api, open_client: MakeClient, spool_folder: Path
 ) -> None:
-    """Input that is no audio is refused with a short description of it, and leaves no temporary file."""
+    """Input that is not audio is refused with a short description of it, and leaves no temporary file."""
     client = await open_client()
 
     with pytest.raises(ax.RequestError) as refused:

@@ -40,7 +40,7 @@ class Skipper(selectors.DefaultSelector):
     """A selector that does not wait: its clock skips to the time when the wait would end."""
 
     def __init__(self) -> None:
-        """Start at a time that is no round number."""
+        """Start at a time that is not a round number."""
         super().__init__()
         self.now = 1_000.1
 

@@ -111,7 +111,7 @@ async def test_a_notebook_shows_players_and_stages(sandbox: Sandbox, make_client
 
 @pytest.mark.parametrize("link", [f"https://files.test/{HOSTILE}", "javascript:alert(1)", "data:text/html,x", None])
 def test_hostile_text_is_escaped_in_html(link: str | None) -> None:
-    """A hostile title is escaped, and a link that is no web address is not rendered as one."""
+    """A hostile title is escaped, and a link that is not a web address is not rendered as one."""
     track = ax.Track(id=HOSTILE, title=HOSTILE, audio_url=link, image_url=link, duration=125.4)
     song = ax.Song(ref="r", provider="kie", task_id=None, tracks=(track, ax.Track()))
     shown = in_html(song)

@@ -77,7 +77,7 @@ async def test_the_stream_has_each_stage_until_the_end(
 
 @pytest.mark.parametrize("path", ["progress/{ref}/wrong", "progress/{other}/{token}", "progress/{ref}/{tag}"])
 async def test_a_link_opens_its_own_job_alone(make_sandbox: MakeSandbox, make_client: MakeClient, path: str) -> None:
-    """A guess, another job's token and a callback's tag open no link; a link's token is no tag either."""
+    """A guess, another job's token and a callback's tag open no link; nor is a link's token a tag."""
     sandbox = await make_sandbox(**BRIEF)
     client = await make_client(sandbox)
     assert client.public_url is not None

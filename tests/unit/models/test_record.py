@@ -55,7 +55,7 @@ def test_verdicts_are_ordered() -> None:
 
 
 def test_faults_are_those_of_handlers_that_were_given_up() -> None:
-    """Only handlers that were given up are faults; one that is still retried or has succeeded is none."""
+    """Only handlers that were given up are faults; one that is still retried or has succeeded is not."""
     runs = {
         ("text", "bot.b"): Run(failures=5, error="ValueError: b", is_done=True),
         ("text", "bot.a"): Run(failures=5, error="ValueError: a", is_done=True),

@@ -188,7 +188,7 @@ def json_values() -> st.SearchStrategy[object]:
 class Kit:
     """The helpers above and every sample, for tests to use as one fixture.
 
-    It is no attrs class, since Hypothesis would print all of its samples under a failing test.
+    It is not an attrs class, since Hypothesis would print all of its samples under a failing test.
     """
 
     summary = staticmethod(summary)

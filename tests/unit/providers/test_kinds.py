@@ -300,7 +300,7 @@ def test_a_file_is_found_under_any_name(provider_class: Make, key: str, link: ob
 
 
 def test_a_link_may_be_a_list_in_a_text(provider_class: Make) -> None:
-    """A JSON text with a list of links is its first audio file, and any other text in its place is none."""
+    """A JSON text with a list of links is its first audio file, and any other text in its place gives no link."""
     name, image = provider_class().info.name, "https://files.example/a.png"
     body = status(name, data=[{"id": "a", "audio_url": json.dumps([image, AUDIO])}])
     assert AUDIO == only(asked(provider_class, body)).tracks[0].audio_url

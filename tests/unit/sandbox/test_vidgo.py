@@ -80,7 +80,7 @@ async def test_a_failure_keeps_code_200(open_world: OpenWorld) -> None:
 
 
 async def test_without_a_callback_url_nothing_is_sent(world: World) -> None:
-    """The callback URL is optional, and null is none."""
+    """The callback URL is optional, and may be null."""
     await world.post(SUBMIT, submit(world, callback=None))
     await world.post(SUBMIT, submit(world) | {"callback_url": None})
     await world.sandbox.settled()
