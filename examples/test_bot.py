@@ -87,7 +87,7 @@ async def test_a_message_that_comes_twice_is_paid_for_once(
 
 
 @pytest.mark.audioext_faults("error=complete:501")
-async def test_a_failure_is_told(audioext_client: ClientFactory, voice: bytes) -> None:
+async def test_a_failure_is_shown_in_the_chat(audioext_client: ClientFactory, voice: bytes) -> None:
     """The chat is told that there is no song."""
     client, chat = await audioext_client("kie"), Chat()
     await chat.bot(client)(42, 7, voice)

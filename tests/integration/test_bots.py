@@ -222,7 +222,7 @@ def test_a_text_that_cannot_be_filled_in_is_refused_at_once(text: str) -> None:
         Texts(complete=text)
 
 
-async def test_a_job_that_never_ends_says_so(open_bot: Open) -> None:
+async def test_the_message_of_an_expired_job_says_that_nothing_came(open_bot: Open) -> None:
     """The message of an expired job, for which no handler runs, says that nothing came."""
     bot = await open_bot(expire_after=60.0)
     await bot.ask()
@@ -316,7 +316,7 @@ async def test_a_chats_retry_after_delays_the_next_edit(open_bot: Open, wait: ob
     await bot.says("In the queue, 0:3")
 
 
-async def test_the_last_word_waits_for_the_pause_and_comes(open_bot: Open) -> None:
+async def test_the_last_word_is_retried_after_a_flood_wait(open_bot: Open) -> None:
     """A flood wait in the handler is not a failure: the handler is retried at the time that the chat asks for."""
     bot = await open_bot()
     job = await bot.ask()

@@ -68,7 +68,7 @@ async def test_the_script_saves_four_takes(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("name", ["script", "bot_plain"])
-async def test_what_cannot_work_is_one_line(tmp_path: Path, name: str) -> None:
+async def test_a_missing_file_is_reported_in_one_line(tmp_path: Path, name: str) -> None:
     """A missing file is reported in one line without a traceback."""
     more = ["out"] if name == "script" else []
     process = await asyncio.create_subprocess_exec(

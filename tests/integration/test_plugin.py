@@ -123,7 +123,7 @@ def test_without_pytest_asyncio_the_fixtures_say_so(project: Project) -> None:
     assert "need pytest-asyncio, which is not active: pip install pytest-asyncio" in result.stdout.str()
 
 
-def test_it_costs_nothing_where_nobody_asks_for_it(project: Project) -> None:
+def test_a_project_without_the_fixtures_imports_nothing_heavy(project: Project) -> None:
     """A project that uses none of the fixtures imports no HTTP library, client or sandbox."""
     code = """import sys
 def test_it():

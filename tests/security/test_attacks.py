@@ -432,7 +432,7 @@ class CountingTape(Tape):
         return super().parse_webhook(body)
 
 
-async def test_deliveries_for_nobody_are_read_once(store: ax.MemoryStore) -> None:
+async def test_deliveries_for_a_deleted_job_are_parsed_once(store: ax.MemoryStore) -> None:
     """Deliveries for a job that was deleted are parsed once each, however many have come."""
     tape = CountingTape()
     process = start(store, provider=tape)

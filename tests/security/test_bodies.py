@@ -48,7 +48,7 @@ def test_a_track_is_read_up_to_a_number_of_keys() -> None:
 
 
 @pytest.mark.parametrize("case", ["as_documented", "otherwise"])
-def test_the_words_of_a_track_are_cut(case: str) -> None:
+def test_overlong_texts_of_a_track_are_cut(case: str) -> None:
     """Overlong texts of a track are truncated, in any spelling of the webhook, and the song is kept."""
     long = "x" * 90_000
     song: dict[str, object] = {
@@ -102,7 +102,7 @@ WORDS = {
 
 @pytest.mark.parametrize("what", WORDS)
 @pytest.mark.parametrize("name", NAMES)
-def test_the_words_of_a_failure_are_read_once(name: str, what: str) -> None:
+def test_nested_texts_of_a_failure_are_parsed_once(name: str, what: str) -> None:
     """Deeply nested texts of a failure are each parsed once, in less than a second of CPU."""
     provider = load(name)("key")
     body = json.dumps({"code": 500, "msg": WORDS[what], "data": {"task_id": "t"}}).encode()

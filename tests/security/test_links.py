@@ -471,7 +471,7 @@ async def test_slow_and_endless_downloads_end_in_time(what: str, net: Net, outsi
 
 
 @given(st.ip_addresses(v=4))
-def test_an_address_is_as_public_as_the_one_within_it(address: ipaddress.IPv4Address) -> None:
+def test_an_ipv6_address_is_as_public_as_the_ipv4_within_it(address: ipaddress.IPv4Address) -> None:
     """An IPv6 address is as public as the IPv4 address that it contains."""
     number = int(address)
     spelled = [f"::ffff:{address}", f"64:ff9b::{address}", str(ipaddress.IPv6Address((0x2002 << 112) + (number << 80)))]

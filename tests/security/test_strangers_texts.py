@@ -55,7 +55,7 @@ def is_clean(text: str) -> bool:
     return "\n" not in text and _COMMANDS.search(text) is None
 
 
-async def test_a_failure_in_hostile_words(client: ax.Client, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_hostile_failure_message_is_cleaned(client: ax.Client, caplog: pytest.LogCaptureFixture) -> None:
     """A hostile failure message puts no control character or tag into the error, the record, handlers or the log."""
     caplog.set_level(logging.DEBUG, "audioext")
     job = await client.extend(audio_id="x", model="V5")
@@ -88,7 +88,9 @@ async def test_a_failure_in_hostile_words(client: ax.Client, caplog: pytest.LogC
         HOSTILE,
     ],
 )
-async def test_a_webhook_in_hostile_words(client: ax.Client, caplog: pytest.LogCaptureFixture, body: object) -> None:
+async def test_a_hostile_webhook_is_logged_in_one_clean_line(
+    client: ax.Client, caplog: pytest.LogCaptureFixture, body: object
+) -> None:
     """Whatever is wrong with a webhook, its log line and stored reason are one clean line."""
     caplog.set_level(logging.DEBUG, "audioext")
     job = await client.extend(audio_id="x", model="V5")
@@ -102,7 +104,7 @@ async def test_a_webhook_in_hostile_words(client: ax.Client, caplog: pytest.LogC
 
 
 @pytest.mark.parametrize("code", ["\x1b[31m", "a\nb"])
-def test_a_code_or_a_word_in_hostile_letters(code: str) -> None:
+def test_hostile_codes_and_messages_are_plain_text(code: str) -> None:
     """Events keep hostile codes and messages as plain text."""
     assert is_clean(Failed(code=code, message=code).code or "")
     assert is_clean(Failed(code=code, message=code).message)
@@ -110,7 +112,7 @@ def test_a_code_or_a_word_in_hostile_letters(code: str) -> None:
     assert is_clean(Unknown(reason=code).reason)
 
 
-def test_a_codec_that_raises_hostile_words() -> None:
+def test_a_hostile_codec_error_becomes_a_clean_problem() -> None:
     """An error that a user's codec raises becomes a short, clean problem."""
 
     class Raising(Tape):
@@ -144,7 +146,7 @@ def test_every_error_is_one_clean_line(text: str) -> None:
 
 @pytest.mark.parametrize("provider", [ax.Kie, ax.KieJobs, ax.SunoApi, ax.Vidgo, ax.MusicGpt])
 @pytest.mark.parametrize("status", [200, 400, 500, 503])
-def test_a_status_answer_that_quotes_our_url_and_key(provider: Callable[[str], ax.Provider], status: int) -> None:
+def test_a_status_answer_does_not_show_our_url_and_key(provider: Callable[[str], ax.Provider], status: int) -> None:
     """A status answer that quotes our callback URL and API key shows neither to anybody."""
     key, url = "sk-0123456789abcdef", callback_url(URL("https://hooks.test/a"), SECRET, "kie", "r" * 24)
     says = f"we could not reach {url} for {key}{HOSTILE}"

@@ -278,7 +278,7 @@ def test_the_forward_secret_may_be_in_a_file(invoke: Invoke, folder: Path, monke
         ("https://app.example.org", SECRET[:-4], "whsec_ and Base64 of 24 bytes or more"),
     ],
 )
-def test_forwarding_with_a_wrong_url_or_secret_does_not_start(
+def test_a_listener_with_a_wrong_url_or_secret_does_not_start(
     invoke: Invoke, to: str, secret: str | None, words: str
 ) -> None:
     """A listener that forwards with a wrong URL, a wrong secret or none does not start."""

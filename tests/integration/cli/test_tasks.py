@@ -299,7 +299,7 @@ async def test_a_wait_polls_when_no_webhook_can_reach_it(capsys: pytest.CaptureF
     assert "no webhook has come so far: no server answers at 127.0.0.1:1: " in capsys.readouterr().err
 
 
-async def test_a_wait_that_only_takes_long_says_so_and_waits(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_long_wait_prints_one_hint(capsys: pytest.CaptureFixture[str]) -> None:
     """A long wait whose receiver can be reached prints one hint at possible causes."""
     hint, said = "/audio answers from here; is the task slow, or does a firewall", ""
 

@@ -317,7 +317,9 @@ async def test_a_wrong_range_makes_the_whole_file_requested(
 
 
 @pytest.mark.parametrize("other", [OTHER_MP3, OTHER_MP3[: len(MP3)].ljust(len(MP3), b"\0")])
-async def test_two_files_are_never_mixed(other: bytes, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+async def test_a_file_that_changed_between_tries_is_an_error(
+    other: bytes, host: Host, loop_time: LoopTime, tmp_path: Path
+) -> None:
     """A file that changed between two tries raises an error, whatever its length."""
     link = host.put(PATH, breaks(after=6_000, ETag='"v1"'), gives(other, ETag='"v2"'))
 
@@ -372,7 +374,9 @@ async def test_a_compressed_transfer_starts_again_when_it_breaks(
     assert [None, None] == host.header("Range")
 
 
-async def test_a_transfer_that_broke_at_its_very_end_is_whole(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+async def test_a_transfer_that_broke_after_its_last_byte_is_whole(
+    host: Host, loop_time: LoopTime, tmp_path: Path
+) -> None:
     """A transfer without a length that broke at its end is whole when the host says that no bytes are left."""
     end = gives(b"", status=416, Content_Range=f"bytes */{len(MP3)}")
 

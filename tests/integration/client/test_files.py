@@ -241,7 +241,7 @@ async def test_a_saved_file_has_the_permissions_of_any_other(
 
 
 @given(st.text())
-def test_names_are_safe_whatever_the_title(title: str) -> None:
+def test_a_file_name_is_safe_whatever_the_title(title: str) -> None:
     """Any title gives a file name without separators, control characters, dots at its ends or too many bytes."""
     name = safe_name(title)
 
@@ -252,7 +252,7 @@ def test_names_are_safe_whatever_the_title(title: str) -> None:
 
 
 @pytest.mark.parametrize("title", ["con", "NUL .a", "COM\u00b9", "lpt0.x", "CONIN$", "-rf"])
-def test_a_name_that_a_system_or_a_command_would_obey_gets_an_underscore(title: str) -> None:
+def test_a_device_name_or_a_leading_hyphen_gets_an_underscore(title: str) -> None:
     """A Windows device name, with any suffix, or a name that begins with a hyphen gets an underscore."""
     assert f"_{title}" == safe_name(title)
 

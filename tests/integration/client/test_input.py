@@ -185,7 +185,7 @@ def test_a_file_object_is_read_from_where_it_stands(spool_folder: Path, voice_fi
     assert [] == list(spool_folder.iterdir())
 
 
-def test_a_text_file_object_is_told_from_a_binary_one(spool_folder: Path) -> None:
+def test_a_text_file_object_is_refused(spool_folder: Path) -> None:
     """A text file object raises an error that says how to open the file, also when only reading shows it."""
 
     class Text:
@@ -218,7 +218,7 @@ def test_a_text_file_object_is_told_from_a_binary_one(spool_folder: Path) -> Non
         (b"", None),
     ],
 )
-def test_the_first_bytes_tell_a_format(head: bytes, suffix: str | None) -> None:
+def test_utf_16_text_is_not_taken_for_an_mp3(head: bytes, suffix: str | None) -> None:
     """UTF-16 text is not taken for an MP3, although its first bytes look like an MP3 frame."""
     assert suffix == suffix_of(head)
 

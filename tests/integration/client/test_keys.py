@@ -179,7 +179,7 @@ async def test_exactly_one_of_many_calls_with_a_key_is_new(sandbox: Sandbox, mak
 @pytest.mark.parametrize(
     "look", [{"key": "never"}, {}, {"ref": "a", "key": "b"}, {"key": "\ud800"}, {"key": "x" * 999}]
 )
-async def test_a_key_that_nobody_used_is_a_problem(look: dict[str, str], open_client: MakeClient, api: Api) -> None:
+async def test_an_unknown_key_is_a_problem(look: dict[str, str], open_client: MakeClient, api: Api) -> None:
     """An unknown key, neither ref nor key, and both together are problems; the message shortens a long key."""
     client = await open_client()
 

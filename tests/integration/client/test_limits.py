@@ -151,7 +151,7 @@ def test_no_window_ever_holds_more_calls_than_allowed(callers: list[Caller], all
 
 
 @pytest.mark.parametrize("resolution", [FINE_SECONDS, COARSE_SECONDS])
-def test_a_timer_that_fires_early_stalls_nobody(resolution: float) -> None:
+def test_a_timer_that_fires_early_stalls_no_waiter(resolution: float) -> None:
     """Timers that fire up to 15.6 ms early stall no waiter: two calls go out in each window."""
     calls = run_calls(Limiter(2, WINDOW_SECONDS, LOOP_CLOCK), [Caller(patience=6.0)] * 6, resolution)
 

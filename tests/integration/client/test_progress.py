@@ -76,7 +76,7 @@ async def test_the_stream_has_each_stage_until_the_end(
 
 
 @pytest.mark.parametrize("path", ["progress/{ref}/wrong", "progress/{other}/{token}", "progress/{ref}/{tag}"])
-async def test_a_link_opens_its_own_job_alone(make_sandbox: MakeSandbox, make_client: MakeClient, path: str) -> None:
+async def test_a_link_opens_only_its_own_job(make_sandbox: MakeSandbox, make_client: MakeClient, path: str) -> None:
     """A guess, another job's token and a callback's tag open no link; nor is a link's token a tag."""
     sandbox = await make_sandbox(**BRIEF)
     client = await make_client(sandbox)
@@ -106,7 +106,7 @@ async def test_the_stream_ends_with_the_failure(make_sandbox: MakeSandbox, make_
     assert job.failure.message == told[1][1]["message"]
 
 
-async def test_closing_ends_what_is_watched(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+async def test_closing_ends_open_streams(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
     """Closing the client ends an open stream without an `end` event, so that the browser connects again."""
     sandbox = await make_sandbox(**BRIEF)
     sandbox.hold("complete")

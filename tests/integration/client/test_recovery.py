@@ -81,7 +81,7 @@ async def test_reading_and_streaming_recover_too(expired: Sandbox, make_client: 
     assert RECOVERED == operations(expired)
 
 
-async def test_two_processes_ask_once(
+async def test_only_one_process_starts_a_recovery(
     expired: Sandbox, make_client: MakeClient, connect: Connect, tmp_path: Path
 ) -> None:
     """Of several processes on one store only one starts a recovery; the others find it in the journal and wait."""
@@ -363,7 +363,7 @@ async def test_a_free_status_call_is_tried_before_a_recovery(api: Api, open_clie
         assert 1 == len(api.posts)
 
 
-async def test_a_stranger_task_is_refused_but_while_a_recovery_waits_for_its_id(
+async def test_a_third_tasks_webhook_is_refused_once_the_recovery_has_its_id(
     expired: Sandbox, make_client: MakeClient, store: str
 ) -> None:
     """Once a recovery has its id, a webhook of a third task is refused."""

@@ -61,7 +61,7 @@ async def test_a_submit_that_waits_in_vain_is_rate_limited(api: Api) -> None:
         assert 1 == client.stats().submits["kie", "rate_limited"]
 
 
-async def test_webhooks_count_by_what_became_of_them(api: Api, open_client: MakeClient) -> None:
+async def test_webhooks_count_by_outcome(api: Api, open_client: MakeClient) -> None:
     """Each webhook of a known provider counts once by outcome, and strangers count only among the answers."""
     store = ax.MemoryStore()
     client = await open_client(store=store, **WEB)
@@ -102,7 +102,7 @@ async def test_stages_and_ends_count_with_their_seconds(api: Api, open_client: M
 
 
 @pytest.mark.parametrize("first", ["text", "complete"])
-async def test_processes_of_one_store_count_each_thing_once(
+async def test_an_entry_is_counted_by_the_process_that_appended_it(
     api: Api, open_client: MakeClient, tmp_path: Path, first: str
 ) -> None:
     """Entries are counted by the process that appended them, so that the sums over processes are right."""
@@ -120,7 +120,7 @@ async def test_processes_of_one_store_count_each_thing_once(
     assert ({ax.Verdict.COMPLETE: 1}, {}) == (of_kie(here.ended), of_kie(there.ended))
 
 
-async def test_polls_count_by_what_they_brought(api: Api) -> None:
+async def test_polls_count_by_outcome(api: Api) -> None:
     """Polls are counted as with news, without news, or failed."""
     api.is_done = False
     async with ax.Client(api.provider(pace=NEVER)) as client:

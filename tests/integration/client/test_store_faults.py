@@ -124,7 +124,7 @@ async def test_a_store_that_fails_right_after_the_last_commit_delays_the_wait(
 
 
 @pytest.mark.parametrize("broken_at", ["first", "complete"])
-async def test_a_stream_of_changes_that_breaks_is_begun_anew(
+async def test_a_broken_stream_of_changes_is_reopened(
     broken_at: str, api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
     """A broken stream of changes is reopened, and no commit at or after the break is missed."""
@@ -249,7 +249,9 @@ async def test_an_orphan_is_adopted_by_the_job_that_is_given_back(api: Api, open
         assert 1 == len((await wait).tracks)
 
 
-async def test_a_secret_is_given_back_for_as_long_as_it_takes(open_client: MakeClient, clock: JumpClock) -> None:
+async def test_a_lost_secret_is_given_back_until_the_store_accepts_it(
+    open_client: MakeClient, clock: JumpClock
+) -> None:
     """A client gives a lost secret back until the store accepts it, so that the URLs in use stay valid."""
     store = FaultyMemory()
     client = await open_client(store=store, clock=clock.clock, **WEB)
@@ -264,7 +266,7 @@ async def test_a_secret_is_given_back_for_as_long_as_it_takes(open_client: MakeC
     assert (secret,) == client.inbox.secrets
 
 
-async def test_a_secret_that_another_process_made_meanwhile_is_taken_up(api: Api, open_client: MakeClient) -> None:
+async def test_a_secret_that_another_process_made_is_accepted_too(api: Api, open_client: MakeClient) -> None:
     """If another process made a new secret after a loss, callbacks to old and new URLs are accepted."""
     store = FaultyMemory()
     client = await open_client(store=store, **WEB)

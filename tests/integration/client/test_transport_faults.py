@@ -123,7 +123,7 @@ async def test_a_server_that_takes_no_more_of_a_file_ends_the_call(
         await dropped.wait()
 
 
-async def test_a_submit_to_such_a_server_ends_and_so_does_closing(
+async def test_a_stalled_submit_has_an_unknown_outcome_and_closing_ends(
     serve: Serve, big_file: Path, loop_time: LoopTime
 ) -> None:
     """A submit whose inline file stalls gives a job with an unknown outcome, and the client can be closed."""
@@ -145,7 +145,7 @@ async def test_a_submit_to_such_a_server_ends_and_so_does_closing(
         over.set()
 
 
-async def test_a_file_may_take_long_as_long_as_it_moves(
+async def test_a_slow_upload_is_not_timed_out(
     serve: Serve, transport: Transport, big_file: Path, loop_time: LoopTime
 ) -> None:
     """A slow upload is not timed out, since the time starts anew with each piece of the file."""

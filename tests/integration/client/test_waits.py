@@ -101,7 +101,7 @@ async def test_a_wait_that_times_out_leaves_the_job_alone(api: Api, open_client:
     assert await other == await job
 
 
-async def test_a_cancelled_wait_disturbs_nobody(api: Api, open_client: MakeClient) -> None:
+async def test_a_cancelled_wait_affects_no_other(api: Api, open_client: MakeClient) -> None:
     """Cancelling one waiter does not affect the others or the task."""
     client = await open_client(**WEB)
     job = await extend(client)
@@ -230,7 +230,7 @@ async def test_a_failed_job_that_rises_gives_its_song(api: Api, open_client: Mak
     assert (ax.Verdict.COMPLETE, None) == (job.verdict, job.failure)
 
 
-async def test_refresh_asks_now(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+async def test_refresh_polls_at_once(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
     """`refresh` polls at once, with no webhook and no poll due; a failed call raises the provider's error."""
     client = await open_client(clock=clock.clock, **WEB)
     job = await extend(client)
@@ -271,7 +271,7 @@ async def test_an_unknown_ref_is_an_error(open_client: MakeClient) -> None:
     assert "1 problem with this call:\n  ref: this store holds no job 'typo'" == str(refused.value)
 
 
-async def test_a_job_that_nobody_holds_is_forgotten(api: Api, open_client: MakeClient, sandbox: Sandbox) -> None:
+async def test_an_unreferenced_job_is_dropped_from_memory(api: Api, open_client: MakeClient, sandbox: Sandbox) -> None:
     """A finished job that nobody references is dropped from memory, and can be looked up again."""
     client = await open_client(**WEB)
     job = await extend(client)
@@ -326,7 +326,7 @@ async def test_a_job_expires_after_a_last_status_call(api: Api, open_client: Mak
 
 
 @pytest.mark.parametrize(("failures", "is_given_up"), [(3, False), (10_000, True)])
-async def test_a_job_is_given_up_on_its_providers_word(
+async def test_a_job_does_not_expire_while_its_provider_is_briefly_down(
     failures: int, is_given_up: bool, api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
     """A job whose provider is briefly down does not expire; after twice its time without an answer it does."""

@@ -49,7 +49,7 @@ def conversion(id_: str, **more: object) -> dict[str, object]:
     return {"success": True, "conversion": shown}
 
 
-async def test_a_status_of_one_track_is_asked_for_the_other() -> None:
+async def test_the_second_track_is_polled_by_its_own_id() -> None:
     """MusicGPT's status shows one track at a time: the second is polled by its own id, and both are in the song."""
     asked: list[tuple[str | None, str | None]] = []
 
@@ -63,7 +63,7 @@ async def test_a_status_of_one_track_is_asked_for_the_other() -> None:
     assert [("t1", None), (None, "b")] == asked[:2]
 
 
-async def test_a_track_that_failed_does_not_cost_the_other() -> None:
+async def test_a_failed_track_leaves_a_song_with_the_other() -> None:
     """A track that failed leaves a song with the other track."""
 
     def status(request: web.Request) -> object:
@@ -87,7 +87,7 @@ async def test_a_code_of_failure_ends_a_job_at_kie(code: object, reason: str) ->
     assert reason == caught.value.reason
 
 
-async def test_a_byte_order_mark_costs_nothing() -> None:
+async def test_a_byte_order_mark_is_skipped() -> None:
     """A submit's answer and a status that begin with a byte order mark are read."""
     song = {"taskId": "t1", "status": "SUCCESS", "response": {"sunoData": [{"id": "a", "audioUrl": f"{FILES}/a.mp3"}]}}
     status = b"\xef\xbb\xbf" + json.dumps({"code": 200, "data": song}).encode()

@@ -46,7 +46,7 @@ async def test_every_provider_answers_by_webhook_and_by_poll(
 
 
 @pytest.mark.parametrize("by", ["webhook", "poll"])
-async def test_a_held_stage_is_seen_by_nobody_until_it_is_released(
+async def test_a_held_stage_is_not_shown_until_it_is_released(
     audioext_client: ClientFactory, audioext_sandbox: Sandbox, by: By
 ) -> None:
     """Neither webhooks nor polls show a held stage, and `settled` waits for all that comes before it."""

@@ -88,9 +88,7 @@ def test_the_token_of_an_offered_file_is_hidden_behind_any_prefix(prefix: str, t
     tag=st.text("abcXYZ019-_.~%", min_size=1, max_size=128),
     slash=st.sampled_from(["", "/"]),
 )
-def test_whatever_passes_for_a_callback_path_has_its_last_segment_hidden(
-    prefix: str, ref: str, tag: str, slash: str
-) -> None:
+def test_the_last_segment_of_any_callback_path_is_hidden(prefix: str, ref: str, tag: str, slash: str) -> None:
     """The last segment of anything that parses as a callback path is hidden, whatever its shape."""
     path = f"{prefix}/kie/{ref}/{tag}{slash}"
     with suppress(WebhookError):
@@ -102,7 +100,7 @@ def test_whatever_passes_for_a_callback_path_has_its_last_segment_hidden(
 @pytest.mark.parametrize(
     "text", ["/healthz", "/audio/kie", "/audio/kie/" + REF, "no path at all", "", "/", "https://cdn.test/a/b.mp3"]
 )
-def test_what_holds_no_secret_is_left_as_it_is(text: str) -> None:
+def test_a_path_without_a_secret_is_left_as_it_is(text: str) -> None:
     """A ref, and any other path than a callback path, is left as it is."""
     assert text == mask(text)
 

@@ -15,7 +15,7 @@ sayings = st.tuples(kinds, st.integers(0, 599), st.text(max_size=5), st.binary(m
 
 
 @given(said=sayings, times=st.tuples(st.floats(0, 1e10), st.floats(0, 1e10)))
-def test_the_same_thing_seen_again_is_the_same_entry(
+def test_time_and_headers_are_not_part_of_an_entrys_id(
     said: tuple[EntryKind, int, str, bytes], times: tuple[float, float]
 ) -> None:
     """The time and the headers are not part of an entry's id."""

@@ -139,7 +139,7 @@ def test_an_upload_is_custom_by_style_or_title_alone(made: MakeProvider) -> None
     assert "continue_at" in refused(made(), uploaded(title="t", style="s", prompt="p"))
 
 
-def test_whether_an_upload_needs_a_prompt_is_said_in_two_ways_at_kie() -> None:
+def test_a_missing_prompt_of_an_upload_is_only_advice_at_kie() -> None:
     """A missing prompt of an upload is only advice at kie.ai, whose page contradicts itself, and refused elsewhere."""
     sung = uploaded(style="s", title="t", continue_at=5.0)
     assert (set(), {"prompt"}) == (refused(provider_named("kie"), sung), advised(provider_named("kie"), sung))
@@ -336,7 +336,7 @@ def test_a_missing_operation_names_the_providers_that_have_it() -> None:
     assert {"continue_at"} == refused(provider_named("musicgpt"), uploaded(model=None))
 
 
-def test_a_field_that_nobody_takes_says_so() -> None:
+def test_a_field_that_no_provider_takes_says_so() -> None:
     """The message for a field that no provider takes in this case says so."""
     found = provider_named("kie").check(by_id(rehost=True))
     assert [("rehost", "kie does not take it; no provider does when extending by audio_id")] == [

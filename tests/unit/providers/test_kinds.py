@@ -581,7 +581,7 @@ SAYS = "The lyrics were flagged for moderation"
         json.dumps({"message": SAYS}),
     ],
 )
-def test_a_failures_words_are_never_lost(provider_class: Make, key: str, value: object) -> None:
+def test_a_failures_message_is_found_under_any_name(provider_class: Make, key: str, value: object) -> None:
     """A failure's message and reason are found under any name and in any wrapping."""
     name = provider_class().info.name
     inside = status(name, "failed", **{key: value})
@@ -596,7 +596,7 @@ def test_a_failures_words_are_never_lost(provider_class: Make, key: str, value: 
 
 @each_row("key", ["response", "result", "output", "data", "files", "sunoData"])
 @each_row("value", [SAYS, [{"id": "a", "audio_url": None, "error_message": SAYS}, {"id": "b"}]])
-def test_a_failure_may_speak_where_its_result_would_be(provider_class: Make, key: str, value: object) -> None:
+def test_a_message_in_place_of_the_tracks_is_the_failures(provider_class: Make, key: str, value: object) -> None:
     """A message in place of the tracks, or in one of them, is the failure's if there is no other."""
     failed = asked(provider_class, status(provider_class().info.name, "failed", **{key: value}))[-1]
     assert isinstance(failed, Failed)
@@ -637,7 +637,7 @@ def test_an_interim_callback_with_a_bad_code_is_asked_about(word: str, data: obj
 
 
 @each_row("says", ["Your prompt violates our content policy", "Detected as NSFW."])
-def test_words_about_the_content_say_what_failed(provider_class: Make, says: str) -> None:
+def test_words_about_the_content_give_the_reason(provider_class: Make, says: str) -> None:
     """A refusal or failure whose words are about the content has the content as its reason."""
     refused = submitted(provider_class, {"message": says}, 422)
     assert isinstance(refused, Refused)
@@ -648,7 +648,7 @@ def test_words_about_the_content_say_what_failed(provider_class: Make, says: str
 
 
 @each_row("value", [False, "false", "False", 0, "0", "no"])
-def test_success_that_is_false_is_a_failure(provider_class: Make, value: object) -> None:
+def test_success_false_is_a_failure(provider_class: Make, value: object) -> None:
     """A webhook with `success` false and nothing else fails its task with the given reason."""
     (failed,) = hooked(provider_class, {"success": value, "task_id": "t1", "reason": "no vocals"})
     assert isinstance(failed, Failed)
@@ -722,7 +722,7 @@ SHORT = "Insufficient credits"
         (403, {"error": "The current credits are insufficient."}),
     ],
 )
-def test_words_of_insufficient_credits_say_so_under_any_code(provider_class: Make, http: int, body: object) -> None:
+def test_insufficient_credits_are_recognised_under_any_code(provider_class: Make, http: int, body: object) -> None:
     """A refusal for insufficient credits is recognised by its words, whatever its code."""
     outcome = submitted(provider_class, body, http)
     assert isinstance(outcome, Refused)

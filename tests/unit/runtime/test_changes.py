@@ -94,7 +94,7 @@ async def test_an_append_of_another_process_wakes_waiters_here(
     assert [REF] == here.ended
 
 
-async def test_workers_hear_of_every_change(there: Process, follower: Follower) -> None:
+async def test_every_change_is_announced_to_the_workers(there: Process, follower: Follower) -> None:
     """Every change is announced to the workers, since handlers may have work for jobs not held here."""
     before = follower.news
     await there.submit()

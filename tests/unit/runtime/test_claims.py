@@ -121,7 +121,7 @@ async def test_another_processes_work_is_seen_within_a_second(store: MemoryStore
     assert worker.done[0][1] <= NOW + 10.5 + IDLE_SECONDS + worker.seconds
 
 
-async def test_a_look_that_finds_nothing_due_asks_once(store: MemoryStore, line: Line, worker: Worker) -> None:
+async def test_while_nothing_is_due_the_loop_only_asks_when(store: MemoryStore, line: Line, worker: Worker) -> None:
     """While nothing is due, the loop asks `next_due` each second and calls `claim` only now and then."""
     await due(store, "a", at=NOW + 1_000.0)
     loop = claims(line, worker.do)

@@ -493,7 +493,7 @@ async def test_a_process_that_dies_while_a_handler_runs_leaves_it_to_another(sto
     await here.journal.aclose()
 
 
-async def test_closing_drains_what_is_due(here: Process) -> None:
+async def test_closing_first_runs_due_handlers(here: Process) -> None:
     """A client that closes first tells all stages of a job that has just completed."""
     handlers, calls = make(here), Calls()
     for stage in (Stage.TEXT, Stage.FIRST, Stage.COMPLETE):
@@ -505,7 +505,7 @@ async def test_closing_drains_what_is_due(here: Process) -> None:
     assert ["tell:text", "tell:first", "tell:complete"] == calls
 
 
-async def test_closing_drains_what_an_index_does_not_show_yet(store: MemoryStore, here: Process) -> None:
+async def test_closing_first_runs_handlers_that_the_index_lacks(store: MemoryStore, here: Process) -> None:
     """A closing process tells a COMPLETE that it knows of, even if the stored index does not show it yet."""
     handlers, calls = make(here), Calls()
     for stage in (Stage.TEXT, Stage.FIRST, Stage.COMPLETE):
@@ -550,7 +550,7 @@ async def test_a_handler_that_is_cancelled_by_closing_runs_again(store: MemorySt
     assert due <= loop_time()
 
 
-async def test_closing_cuts_off_one_handler_alone(here: Process) -> None:
+async def test_closing_cancels_only_the_running_handler(here: Process) -> None:
     """A handler that finished before closing is not called again after the restart; only the cancelled one is."""
     first, second = make(here), make(here)
     calls = Calls()

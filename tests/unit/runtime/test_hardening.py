@@ -64,7 +64,7 @@ async def test_a_claim_outlasts_handlers_that_all_run_out_of_time(here: Process,
     assert tuple(names) == called
 
 
-async def test_a_store_that_lost_a_job_and_heard_of_it_since_gets_it_back(here: Process, there: Process) -> None:
+async def test_a_lost_job_is_given_back_beside_its_new_webhooks(here: Process, there: Process) -> None:
     """A store that lost a job gets its request back, even if as many webhooks as it had entries came since."""
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW)])

@@ -134,7 +134,7 @@ async def test_an_iteration_ends_with_the_failure(here: Process) -> None:
     assert [Stage.TEXT] == stages
 
 
-async def test_cancelling_a_wait_disturbs_nobody(here: Process) -> None:
+async def test_cancelling_a_wait_affects_no_other(here: Process) -> None:
     """Cancelling one of two waits for a stage does not disturb the other."""
     job = await submitted(here)
     cancelled, kept = await begin(job.wait()), await begin(job.wait())
@@ -308,7 +308,7 @@ async def test_without_a_callback_url_a_lost_answer_is_unknown_at_once(here: Pro
     assert NOW == loop_time()
 
 
-async def test_a_task_that_is_learnt_late_ends_the_doubt(here: Process) -> None:
+async def test_a_webhook_within_the_grace_period_continues_the_wait(here: Process) -> None:
     """A webhook within the grace period lets the wait go on to its own end."""
     held = await here.submit(grace=10.0)
     wait = await begin(here.handle(held).result(timeout=100.0))

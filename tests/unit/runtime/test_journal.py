@@ -45,7 +45,7 @@ async def index_is_right(store: MemoryStore, ref: str = REF) -> bool:
 # --- one process --------------------------------------------------------------------------------------------
 
 
-async def test_what_is_appended_is_durable_with_its_index(store: MemoryStore, here: Process) -> None:
+async def test_an_append_stores_entries_and_index_row(store: MemoryStore, here: Process) -> None:
     """After an append the store holds the entries and the index row that follows, and the job is up to date."""
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW), TEXT])
@@ -115,7 +115,7 @@ async def test_a_stage_that_two_appends_reach_is_logged_once(here: Process, capl
     assert [1, 1] == [stage.histogram().count for stage in here.journal.counts.stages.values()]
 
 
-async def test_the_poller_hears_when_a_status_call_is_due(here: Process) -> None:
+async def test_an_accepted_index_row_tells_the_poller_when_to_poll(here: Process) -> None:
     """Each accepted index row tells the poller when the next status call is due."""
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW)])
@@ -218,9 +218,7 @@ async def test_appends_whose_answers_come_in_any_order_converge(
     assert await index_is_right(store)
 
 
-async def test_what_two_processes_saw_at_different_times_has_one_time(
-    store: MemoryStore, here: Process, there: Process
-) -> None:
+async def test_one_webhook_at_two_processes_has_one_time(store: MemoryStore, here: Process, there: Process) -> None:
     """The same webhook at two processes is one entry, and both keep the time of the first."""
     held, other = await here.submit(), await there.hold()
     await here.journal.append(held, [TEXT])
@@ -552,9 +550,7 @@ async def test_an_answer_is_given_back_though_that_fails_at_first(here: Process)
     await here.journal.aclose()
 
 
-async def test_an_unstored_answer_is_tried_at_once_when_the_store_is_heard_of(
-    store: MemoryStore, here: Process
-) -> None:
+async def test_waking_the_unstored_entries_ends_the_pause(store: MemoryStore, here: Process) -> None:
     """Waking the unstored entries ends the pause between two attempts."""
     held = await here.submit()
     store.fail("away")

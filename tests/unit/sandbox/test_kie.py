@@ -261,7 +261,7 @@ async def test_a_bad_key_gets_the_code_in_http_200(world: World) -> None:
         assert (200, {"code": 401, "msg": "You do not have access permissions", "data": None}) == (status, answer)
 
 
-async def test_a_body_that_is_no_json_object_is_refused(world: World) -> None:
+async def test_a_body_that_is_not_a_json_object_is_refused(world: World) -> None:
     """Anything but a JSON object is a validation error."""
     for body in (b"", b"{", b"[]", b'{"a": NaN}', b"\xff", b"[" * 100_000):
         _, answer = await world.call("POST", EXTEND, data=body, headers={"Content-Type": "application/json"})

@@ -208,7 +208,7 @@ async def test_a_bad_source_fails_the_task(world: World, changes: dict[str, Any]
     assert words in told["reason"]
 
 
-async def test_a_file_that_is_no_audio_fails_the_task(world: World) -> None:
+async def test_a_file_that_is_not_audio_fails_the_task(world: World) -> None:
     """A file that is not audio fails the task with a reason."""
     await extend(world, b"<html>")
     await world.sandbox.settled()

@@ -492,7 +492,7 @@ def test_a_webhook_that_names_no_task_counts() -> None:
     assert (Stage.FIRST, None) == (folded(tape.request(), nameless).stage, folded(tape.request(), nameless).task_id)
 
 
-def test_a_webhook_that_named_another_task_names_none_later() -> None:
+def test_a_webhook_of_another_task_does_not_name_the_jobs() -> None:
     """A webhook refused for naming another task does not name the job's, but counts if the answer names it too."""
     refused = tape.webhook(1.0, tape.shown(Stage.COMPLETE, ONE), note=f"{OTHER_TASK} than job x's")
 
@@ -550,7 +550,7 @@ def test_a_pinned_stage_is_reached_even_where_nothing_else_is_known() -> None:
     assert [(Stage.SUBMITTED, "implied"), (Stage.TEXT, "implied")] == [(x.stage, x.source) for x in record.reached]
 
 
-def test_an_unconfirmed_complete_names_the_task_and_asks() -> None:
+def test_an_unconfirmed_complete_only_makes_a_status_call_due() -> None:
     """An unconfirmed COMPLETE names its task and makes a status call due, and shows nothing else."""
     claim = tape.webhook(3.0, tape.shown(Stage.COMPLETE, ONE), note=UNCONFIRMED)
     record = folded(tape.request(), claim)
@@ -643,7 +643,7 @@ def test_the_latest_credits_and_cover_count() -> None:
     assert (B, 2.0, [B]) == (record.cover_url, record.credits, [each.image_url for each in record.tracks])
 
 
-def test_the_provider_was_last_heard_of_by_what_it_said() -> None:
+def test_seen_at_is_the_time_of_the_providers_last_word() -> None:
     """`seen_at` is the time of the last answer, webhook or status, and not of what handlers did."""
     journal = [tape.request(), tape.answer(1.0), tape.webhook(2.0, tape.shown(Stage.TEXT)), tape.busy(3.0)]
 

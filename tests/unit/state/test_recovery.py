@@ -199,7 +199,7 @@ def test_links_go_to_their_tracks_by_id_else_by_place() -> None:
         ("task", Recovery(attempt=1, begun_at=1.0, verdict=Verdict.REFUSED), None, ("rec", "third")),
     ],
 )
-def test_a_webhook_of_another_task_is_known(
+def test_the_first_task_id_that_no_job_owns_is_the_recoverys(
     task_id: str | None, found: Recovery | None, owner: str | None, others: Iterable[str]
 ) -> None:
     """A recovery whose task is unknown takes the first task id that no other job owns, and no others."""

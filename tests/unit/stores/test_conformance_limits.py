@@ -85,7 +85,7 @@ async def test_a_refused_submit_leaves_its_window_like_any_other(store: Store) -
     assert Full(110.0) == await create(store, "late", limits=TWO_SUBMITS, now=105.0)
 
 
-async def test_a_full_account_tells_of_an_existing_job(store: Store) -> None:
+async def test_a_full_account_still_returns_the_job_of_a_key(store: Store) -> None:
     """A full account still returns the existing job of a key."""
     for number in range(2):
         await create(store, f"ref{number}", key=f"k{number}", occupies_until=500.0)

@@ -84,7 +84,7 @@ async def test_a_job_without_a_due_time_is_not_claimed(store: Store, work: Work)
     assert None is await store.next_due(work)
 
 
-async def test_an_index_says_anew_what_is_due(store: Store, work: Work) -> None:
+async def test_an_accepted_index_replaces_the_due_time(store: Store, work: Work) -> None:
     """An accepted index replaces the due time, or ends the work if it has none."""
     await create(store, **due(work, 50.0))
 

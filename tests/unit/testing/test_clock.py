@@ -26,7 +26,7 @@ async def test_it_begins_now_and_stands_still() -> None:
     assert began_at + 5.5 == clock.now()
 
 
-async def test_nobody_wakes_too_early() -> None:
+async def test_a_sleeper_does_not_wake_too_early() -> None:
     """A sleeper wakes when the clock reaches its time and not before, and a sleep of 0 is one turn of the loop."""
     clock = JumpClock(0.0)
     sleeper = asyncio.ensure_future(clock.sleep(10))
