@@ -17,9 +17,9 @@ from yarl import URL
 from audioext import providers
 from audioext.clock import Clock
 from audioext.errors import ConfigError, cut, lacks_extra, shown
-from audioext.files.hosts import LinkRules, is_public, read_link_rules
+from audioext.files.hosts import LinkRules, read_link_rules
 from audioext.http.transport import lacks_proxy
-from audioext.http.urls import CHECK_SEGMENT, FILES_SEGMENT, without_password
+from audioext.http.urls import CHECK_SEGMENT, FILES_SEGMENT, may_be_public, without_password
 from audioext.models import checks
 from audioext.models.entries import MAX_DELIVERY_BYTES
 from audioext.providers.base import Provider, ProviderInfo
@@ -37,9 +37,9 @@ MIN_SECRET_BYTES = 16
 MAX_PORT = 65_535
 CODE_ONLY = frozenset({"clock", "session"})
 """Arguments of a client that only code can give."""
+_NOBODYS = (".lan", ".test", ".invalid", ".example")
+"""Suffixes of more host names that no vendor has: RFC 6761, and common practice."""
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-_INTERNAL = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".test", ".invalid", ".example")
-"""Suffixes of host names that are never public: RFC 6761, 6762 and 8375, and common practice."""
 
 
 class Unset(enum.Enum):
@@ -213,7 +213,7 @@ class Settings:
         for provider in self.providers.values():
             _refuse_ignored_address(provider.info, self.environ)
             url = provider.info.base_url
-            if provider.info.has_key and url.scheme == "http" and _may_be_public(url.host or ""):
+            if provider.info.has_key and url.scheme == "http" and _may_be_a_vendors(url):
                 what = "%s: the API key goes to %s in clear text: use https:// in base_url"
                 _log.warning(what, provider.info.name, url.host)
 
@@ -278,17 +278,15 @@ def _refuse_ignored_address(info: ProviderInfo, environ: Mapping[str, str]) -> N
     """
     variable = f"{info.key_variable.removesuffix('_API_KEY')}_BASE_URL"
     meant, used = environ.get(variable, "").strip().rstrip("/"), str(info.base_url).rstrip("/")
-    if meant and meant != used and not info.is_base_url_given and _may_be_public(info.base_url.host or ""):
+    if meant and meant != used and not info.is_base_url_given and _may_be_a_vendors(info.base_url):
         raise ConfigError(
             f"{variable} is set, but {info.name} would go to {used}: use Client.from_env() without a provider, pass "
             f"base_url=, or unset {variable}"
         )
 
 
-def _may_be_public(host: str) -> bool:
-    """Say whether *host* may be reachable from the internet, judging by its name or address."""
-    is_name = "." in host and ":" not in host and not host.replace(".", "").isdigit()
-    return is_public(host) or (is_name and not host.endswith(_INTERNAL))
+def _may_be_a_vendors(url: URL) -> bool:
+    return may_be_public(url.host) and not (url.host or "").endswith(_NOBODYS)
 
 
 # --- settings from text ----------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import logging
 import secrets
 from collections import Counter
@@ -18,7 +17,7 @@ from attrs import define, field
 from yarl import URL
 
 from audioext.errors import AudioextError, ConfigError, RequestError, lacks_extra, why_unbound
-from audioext.http.urls import mask
+from audioext.http.urls import is_loopback, mask
 from audioext.webhooks.server import BOUNDS, StrangersLog, defer_expect
 
 try:
@@ -257,11 +256,4 @@ def _is_local(request: web.Request) -> bool:
         host = URL(f"http://{request.host}").host
     except ValueError:
         return False
-    return _is_loopback(request.remote) and _is_loopback(host)
-
-
-def _is_loopback(host: str | None) -> bool:
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback(request.remote) and is_loopback(host)
