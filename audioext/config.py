@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import TypedDict, get_args, get_type_hints
 import aiohttp
 import attrs
 from attrs import Factory, field, frozen
+from msgspec import UNSET, UnsetType
 from yarl import URL
 
 from audioext import providers
@@ -42,21 +42,11 @@ _NOBODYS = (".lan", ".test", ".invalid", ".example")
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
-class Unset(enum.Enum):
-    """The type of `UNSET`."""
-
-    UNSET = enum.auto()
-
-
-UNSET = Unset.UNSET
-"""The default of an argument for which `None` has a meaning of its own."""
-
-
 class ClientOptions(TypedDict, total=False):
     """The keyword arguments of a `Client`, described there; settings in the environment have the same names."""
 
     public_url: str | URL | None
-    listen: str | int | Unset | None
+    listen: str | int | UnsetType | None
     store: str | Store | None
     secrets: Sequence[str | bytes]
     confirm: Confirm
@@ -94,9 +84,9 @@ def read_public_url(value: str | URL | None) -> URL | None:
     return url.with_path(url.path.rstrip("/"))
 
 
-def read_listen(value: str | int | Unset | None, public_url: URL | None) -> tuple[str, int] | None:
+def read_listen(value: str | int | UnsetType | None, public_url: URL | None) -> tuple[str, int] | None:
     """Return the host and port to listen on, or `None` to listen nowhere."""
-    if isinstance(value, Unset):
+    if isinstance(value, UnsetType):
         return DEFAULT_LISTEN if public_url is not None else None
     if value is None and public_url is not None and public_url.explicit_port == 0:
         raise ConfigError("public_url has {port} to fill in, so listen= must say where to listen")
@@ -180,7 +170,7 @@ class Settings:
     environ: Mapping[str, str] = field(repr=False)
     """Environment variables, which may hold the keys of providers that were not given."""
     public_url: URL | None = field(default=None, converter=read_public_url)
-    listen: str | int | Unset | None = UNSET
+    listen: str | int | UnsetType | None = UNSET
     store: Store = field(default=None, converter=open_store)
     secrets: tuple[bytes, ...] = field(default=(), converter=_read_secrets, repr=False)
     confirm: Confirm = field(default="never", validator=_confirm)
