@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,14 +11,15 @@ from typing import TypedDict, get_args, get_type_hints
 import aiohttp
 import attrs
 from attrs import Factory, field, frozen
+from msgspec import UNSET, UnsetType
 from yarl import URL
 
 from audioext import providers
 from audioext.clock import Clock
 from audioext.errors import ConfigError, cut, lacks_extra, shown
-from audioext.files.hosts import LinkRules, is_public, read_link_rules
+from audioext.files.hosts import LinkRules, read_link_rules
 from audioext.http.transport import lacks_proxy
-from audioext.http.urls import CHECK_SEGMENT, FILES_SEGMENT, without_password
+from audioext.http.urls import CHECK_SEGMENT, FILES_SEGMENT, may_be_public, without_password
 from audioext.models import checks
 from audioext.models.entries import MAX_DELIVERY_BYTES
 from audioext.providers.base import Provider, ProviderInfo
@@ -37,26 +37,16 @@ MIN_SECRET_BYTES = 16
 MAX_PORT = 65_535
 CODE_ONLY = frozenset({"clock", "session"})
 """Arguments of a client that only code can give."""
+_NOBODYS = (".lan", ".test", ".invalid", ".example")
+"""Suffixes of more host names that no vendor has: RFC 6761, and common practice."""
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-_INTERNAL = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".test", ".invalid", ".example")
-"""Suffixes of host names that are never public: RFC 6761, 6762 and 8375, and common practice."""
-
-
-class Unset(enum.Enum):
-    """The type of `UNSET`."""
-
-    UNSET = enum.auto()
-
-
-UNSET = Unset.UNSET
-"""The default of an argument for which `None` has a meaning of its own."""
 
 
 class ClientOptions(TypedDict, total=False):
     """The keyword arguments of a `Client`, described there; settings in the environment have the same names."""
 
     public_url: str | URL | None
-    listen: str | int | Unset | None
+    listen: str | int | UnsetType | None
     store: str | Store | None
     secrets: Sequence[str | bytes]
     confirm: Confirm
@@ -94,9 +84,9 @@ def read_public_url(value: str | URL | None) -> URL | None:
     return url.with_path(url.path.rstrip("/"))
 
 
-def read_listen(value: str | int | Unset | None, public_url: URL | None) -> tuple[str, int] | None:
+def read_listen(value: str | int | UnsetType | None, public_url: URL | None) -> tuple[str, int] | None:
     """Return the host and port to listen on, or `None` to listen nowhere."""
-    if isinstance(value, Unset):
+    if isinstance(value, UnsetType):
         return DEFAULT_LISTEN if public_url is not None else None
     if value is None and public_url is not None and public_url.explicit_port == 0:
         raise ConfigError("public_url has {port} to fill in, so listen= must say where to listen")
@@ -180,7 +170,7 @@ class Settings:
     environ: Mapping[str, str] = field(repr=False)
     """Environment variables, which may hold the keys of providers that were not given."""
     public_url: URL | None = field(default=None, converter=read_public_url)
-    listen: str | int | Unset | None = UNSET
+    listen: str | int | UnsetType | None = UNSET
     store: Store = field(default=None, converter=open_store)
     secrets: tuple[bytes, ...] = field(default=(), converter=_read_secrets, repr=False)
     confirm: Confirm = field(default="never", validator=_confirm)
@@ -213,7 +203,7 @@ class Settings:
         for provider in self.providers.values():
             _refuse_ignored_address(provider.info, self.environ)
             url = provider.info.base_url
-            if provider.info.has_key and url.scheme == "http" and _may_be_public(url.host or ""):
+            if provider.info.has_key and url.scheme == "http" and _may_be_a_vendors(url):
                 what = "%s: the API key goes to %s in clear text: use https:// in base_url"
                 _log.warning(what, provider.info.name, url.host)
 
@@ -278,17 +268,15 @@ def _refuse_ignored_address(info: ProviderInfo, environ: Mapping[str, str]) -> N
     """
     variable = f"{info.key_variable.removesuffix('_API_KEY')}_BASE_URL"
     meant, used = environ.get(variable, "").strip().rstrip("/"), str(info.base_url).rstrip("/")
-    if meant and meant != used and not info.is_base_url_given and _may_be_public(info.base_url.host or ""):
+    if meant and meant != used and not info.is_base_url_given and _may_be_a_vendors(info.base_url):
         raise ConfigError(
             f"{variable} is set, but {info.name} would go to {used}: use Client.from_env() without a provider, pass "
             f"base_url=, or unset {variable}"
         )
 
 
-def _may_be_public(host: str) -> bool:
-    """Say whether *host* may be reachable from the internet, judging by its name or address."""
-    is_name = "." in host and ":" not in host and not host.replace(".", "").isdigit()
-    return is_public(host) or (is_name and not host.endswith(_INTERNAL))
+def _may_be_a_vendors(url: URL) -> bool:
+    return may_be_public(url.host) and not (url.host or "").endswith(_NOBODYS)
 
 
 # --- settings from text ----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from importlib import metadata
 from audioext.check.reach import CheckLine, CheckReport, Reach, failed, ok, warning
 from audioext.errors import AudioextError, AuthError, ConfigError, StoreError
 from audioext.http.messages import Headers
+from audioext.http.urls import is_loopback
 from audioext.parts import Parts
 from audioext.providers.base import Credits, Provider
 from audioext.stores.memory import MemoryStore
@@ -22,7 +23,6 @@ from audioext.version import __version__
 
 __all__ = ["CheckLine", "CheckReport", "check_parts"]
 
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 ANSWER_SECONDS = {"VIDGO_API_KEY": 10.0}
 """How long a vendor waits for our reply to a webhook: docs.vidgo.ai/api-manual/task-management/webhooks."""
 LONGEST_ANSWER_SECONDS = 15.0  # docs.kie.ai and docs.sunoapi.org, callbacks; MusicGPT's page does not say
@@ -82,7 +82,7 @@ async def _look(parts: Parts) -> list[CheckLine]:
             url=url,
             secret=parts.secrets[0],
             clock=settings.clock,
-            is_local=bool(callers) and all(each.info.base_url.host in LOOPBACK_HOSTS for each in callers),
+            is_local=bool(callers) and all(is_loopback(each.info.base_url.host) for each in callers),
             limit=min(
                 (ANSWER_SECONDS.get(each.info.key_variable, LONGEST_ANSWER_SECONDS) for each in callers), default=10.0
             ),

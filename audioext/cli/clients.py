@@ -12,13 +12,14 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 from attrs import frozen
+from msgspec import UNSET, UnsetType
 
 from audioext import config, providers
 from audioext.cli.execution import NoSuchRefError
 from audioext.cli.options import ConnectOptions, StoreOptions, WebhookOptions
 from audioext.cli.screen import Screen
 from audioext.client import Client
-from audioext.config import UNSET, ClientOptions, Unset, base_url_of, client_options
+from audioext.config import ClientOptions, base_url_of, client_options
 from audioext.errors import ConfigError, Problem, RequestError
 from audioext.models.limits import Pace
 from audioext.providers.base import Provider
@@ -69,7 +70,7 @@ def read_meta(pairs: Sequence[str]) -> dict[str, object]:
     return found
 
 
-def read_listen(text: str | None) -> str | Unset | None:
+def read_listen(text: str | None) -> str | UnsetType | None:
     """Return a client's `listen` for the option: an address, `None` for "none", `UNSET` (the default) for no text."""
     if not text:
         return UNSET

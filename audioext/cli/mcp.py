@@ -11,7 +11,6 @@ from typing import Annotated
 from attrs import field, frozen
 
 from audioext import config
-from audioext.check import LOOPBACK_HOSTS
 from audioext.cli.clients import open_client
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
@@ -23,6 +22,8 @@ SANDBOX_NOTE = (
     "This server plays the API on its own machine: nothing is charged, songs are made up, and a task takes seconds."
     " Sources to begin with: "
 )
+GUARDED_HOSTS = ("127.0.0.1", "localhost", "::1")
+"""On these, and on no other name of this machine, the SDK refuses what a page in a browser sends."""
 
 
 @frozen(kw_only=True, slots=False)
@@ -67,7 +68,7 @@ def _read_address(text: str, *, has_token: bool) -> tuple[str, int]:
         host, port = config.read_listen(text, None) or ("", 0)
     except ConfigError as error:
         raise ConfigError(f"--http must look like 127.0.0.1:8000, not {text!r:.80}") from error
-    if not has_token and host not in LOOPBACK_HOSTS:  # on loopback, the SDK keeps browsers out
+    if not has_token and host not in GUARDED_HOSTS:
         message = f"--http {text} can be reached from elsewhere, and submits cost money: set AUDIOEXT_MCP_TOKEN"
         raise ConfigError(message)
     return host, port

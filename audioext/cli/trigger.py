@@ -12,13 +12,12 @@ from attrs import field, frozen
 from cyclopts import Parameter
 from yarl import URL
 
-from audioext.check import LOOPBACK_HOSTS
 from audioext.cli.clients import find_job, looking_client
 from audioext.cli.options import JOB, Command, LookOptions, Ref
 from audioext.cli.screen import Screen
 from audioext.errors import ConfigError, WebhookError
 from audioext.http.messages import Webhook
-from audioext.http.urls import Route
+from audioext.http.urls import Route, is_loopback
 from audioext.models.record import Record
 from audioext.sandbox.apis import kie
 from audioext.sandbox.apis._suno import CallbackForm
@@ -50,7 +49,7 @@ class TriggerCommand(LookOptions, Command):
             raise ConfigError(f"{self.event!r:.80} is not an event; write {known}")
         async with looking_client(self) as client:
             record = (await find_job(client, screen, self.job)).record
-            if record.provider != api or URL(record.asked.base_url or "").host not in LOOPBACK_HOSTS:
+            if record.provider != api or not is_loopback(URL(record.asked.base_url or "").host):
                 message = f"job {record.ref} was not submitted to {api} at a sandbox: it would keep made-up tracks"
                 raise ConfigError(message)
             (callback,) = FORMS[api].callbacks(_made_up(record, STAGES[stage]))

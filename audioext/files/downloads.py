@@ -41,23 +41,6 @@ Renewal = Callable[[Sequence[Track]], Awaitable[Sequence[Track | str]]]
 
 
 @frozen(kw_only=True)
-class Links:
-    """How to treat the links of one job.
-
-    Without *is_fresh*, a link that looks dead is tried only `STALE_TRIES` times. `renewals` are ways to get fresh
-    links, tried in order. `api` is the base URL that the job was submitted to: if it is a local sandbox, links may
-    lead there.
-    """
-
-    is_fresh: bool = True
-    api: str | None = None
-    renewals: tuple[Renewal, ...] = ()
-
-
-FRESH_LINKS = Links()
-
-
-@frozen(kw_only=True)
 class _Fetched:
     part: Path
     suffix: str
@@ -74,7 +57,8 @@ class Downloader:
     *patience* (seconds) is how long a failing link is retried, *timeout* (seconds) bounds one file. Each call has its
     own session: it takes no connections from submits, needs no open client, and goes on while the client closes.
     *rules* decide which links are followed. A user's own session resolves hosts and uses proxies by itself, so for it
-    only the link's text is checked, and the addresses that we find for its host beforehand.
+    only the link's text is checked, and the addresses that we find for its host beforehand. Without *is_fresh*, a link
+    that looks dead is tried only `STALE_TRIES` times. *renewals* are ways to get fresh links, tried in order.
     """
 
     transport: Transport
@@ -82,16 +66,11 @@ class Downloader:
     patience: float = PATIENCE_SECONDS
     timeout: float = TIMEOUT_SECONDS
     max_bytes: int = MAX_FILE_BYTES
+    is_fresh: bool = True
+    renewals: tuple[Renewal, ...] = ()
 
     async def save(
-        self,
-        song: Song,
-        folder: Path,
-        /,
-        *,
-        overwrite: bool = False,
-        progress: SaveProgress | None = None,
-        links: Links = FRESH_LINKS,
+        self, song: Song, folder: Path, /, *, overwrite: bool = False, progress: SaveProgress | None = None
     ) -> tuple[Path, ...]:
         """Save *song* into *folder* and return the paths, in the order of the tracks.
 
@@ -107,18 +86,18 @@ class Downloader:
             why = "it is a file, and save takes a folder" if is_file else getattr(error, "strerror", None) or error
             raise DownloadError([f"cannot make the folder {cut(str(folder))}: {why}"]) from error
         tracks = {_track_name(track, song, index): track for index, track in enumerate(song.tracks, 1)}
-        save = _Save(self.of_job(links), folder, progress, tracks)
+        save = _Save(self, folder, progress, tracks)
         try:
-            outcomes = await save.fetch_all(tracks, is_fresh=links.is_fresh)
-            for renewal in links.renewals:
+            outcomes = await save.fetch_all(tracks, is_fresh=self.is_fresh)
+            for renewal in self.renewals:
                 outcomes |= await save.fetch_renewed(outcomes, renewal)
             return await whole(asyncio.to_thread(_name_files, folder, outcomes, overwrite=overwrite))
         finally:
             await whole(asyncio.to_thread(save.drop))
 
-    async def read(self, track: Track, links: Links = FRESH_LINKS) -> bytes:
+    async def read(self, track: Track) -> bytes:
         """Return the bytes of *track*, checked as in `save`, or raise DownloadError."""
-        async with aclosing(self.stream(track, links)) as stream:
+        async with aclosing(self.stream(track)) as stream:
             data = b"".join([chunk async for chunk in stream])
         try:
             await asyncio.to_thread(audio_info, io.BytesIO(data), stated=track.duration)
@@ -126,14 +105,14 @@ class Downloader:
             raise DownloadError([f"{_label(track)}: {error}"]) from error
         return data
 
-    async def cover(self, track: Track, links: Links = FRESH_LINKS) -> bytes:
+    async def cover(self, track: Track) -> bytes:
         """Return the bytes of the cover picture of *track*, or raise DownloadError, also if it has no cover."""
         if track.image_url is None:
             raise DownloadError([f"{_label(track)}: it has no cover"])
-        own = evolve(self.of_job(links), max_bytes=MAX_PICTURE_BYTES)
+        own = evolve(self, max_bytes=MAX_PICTURE_BYTES)
         try:
             async with own.new_session() as session:
-                fetch = own.fetch(session, track.image_url, is_fresh=links.is_fresh)
+                fetch = own.fetch(session, track.image_url, is_fresh=own.is_fresh)
                 data = b"".join([chunk async for chunk in fetch.chunks()])
         except BadFileError as error:
             raise DownloadError([f"{_label(track)}: its cover: {error}"]) from error
@@ -141,7 +120,7 @@ class Downloader:
             raise DownloadError([f"{_label(track)}: its cover is not a picture"])
         return data
 
-    async def stream(self, track: Track, links: Links = FRESH_LINKS) -> AsyncGenerator[bytes]:
+    async def stream(self, track: Track) -> AsyncGenerator[bytes]:
         """Yield the bytes of *track* as they arrive; the format is checked, the length only if the host states it.
 
         Raises:
@@ -149,10 +128,10 @@ class Downloader:
         """
         if track.audio_url is None:
             raise DownloadError([f"{_label(track)}: it has no file yet"])
-        is_fresh, renewals, own = links.is_fresh, list(links.renewals), self.of_job(links)
-        async with own.new_session() as session:
+        is_fresh, renewals = self.is_fresh, list(self.renewals)
+        async with self.new_session() as session:
             while True:
-                fetch = own.fetch(session, track.audio_url or "", is_fresh=is_fresh)
+                fetch = self.fetch(session, track.audio_url or "", is_fresh=is_fresh)
                 try:
                     async with aclosing(_checked(fetch)) as chunks:
                         async for chunk in chunks:
@@ -185,9 +164,9 @@ class Downloader:
         """Return a session that connects only to addresses that were checked, or the user's own session."""
         return self.transport.new_session(LinkResolver(self.rules, self.transport.proxies()))
 
-    def of_job(self, links: Links) -> Downloader:
-        """Return a downloader for the links of one job, whose API may be on this machine."""
-        opened = self.rules.opened.union(hosts_of_api(URL(links.api or "")))
+    def of_api(self, base_url: str | None) -> Downloader:
+        """Return a downloader that also follows links to the API at *base_url*, if that is on this machine."""
+        opened = self.rules.opened.union(hosts_of_api(URL(base_url or "")))
         return evolve(self, rules=evolve(self.rules, opened=opened))
 
     async def _check(self, url: URL) -> None:

@@ -1,7 +1,8 @@
-"""The paths under the public URL: building and reading callback paths, and hiding their secret in texts."""
+"""URLs: building and reading callback paths, hiding secrets in texts, and telling local hosts from public ones."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from attrs import field, frozen
@@ -35,6 +36,9 @@ _SECRET_PATH = re.compile(
 _PASSWORD = re.compile(r"(?<=password=)[^&\s]*", re.IGNORECASE)
 _BARE_NAME = re.compile(r"\A[^/\s]*@")  # the user info of a URL without a scheme
 _SPACES = re.compile(r"(\s+)")
+_LOCAL_NAMES = (".localhost", ".local", ".internal", ".home.arpa")
+"""Suffixes of host names that are never public: RFC 6761, 6762 and 8375, and common practice."""
+_IP_LABEL = re.compile("[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
 
 
 @frozen
@@ -76,3 +80,26 @@ def _without_name(word: str) -> str:
     scheme, slashes, rest = word.partition("//")
     _, at, host = rest.rpartition("@")
     return f"{scheme}{slashes}{MASK}@{host}" if at else word
+
+
+def is_loopback(host: str | None) -> bool:
+    """Say whether *host*, a name or an address, is this machine."""
+    name = (host or "").rstrip(".").lower()
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def may_be_public(host: str | None) -> bool:
+    """Say whether *host* may be reachable from the internet, judging by its name or address."""
+    name = (host or "").rstrip(".").lower()
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        # Old spellings of addresses, such as 127.1 and 0x7f.1, end in a number; no public host name does.
+        labels = name.split(".")
+        is_name = len(labels) > 1 and all(labels) and _IP_LABEL.fullmatch(labels[-1]) is None
+        return is_name and not f".{name}".endswith(_LOCAL_NAMES)
+    inner = getattr(address, "ipv4_mapped", None) or address
+    return bool(inner.is_global) and not inner.is_multicast and not inner.is_reserved

@@ -7,14 +7,13 @@ API sends the same bodies without the envelope.
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Mapping
 from typing import ClassVar
 
 from attrs import field, frozen
 from yarl import URL
 
+from audioext.http.urls import is_loopback, may_be_public
 from audioext.models import checks
 from audioext.models.requests import AddInstrumental, Operation, Request
 from audioext.providers._answers import CodeTable
@@ -46,9 +45,6 @@ RULES = FieldRules(
 MODEL_KEYS = ("model", "mv")
 """The wire names that `model` may have when adding an instrumental."""
 NAMES_BY_MODEL_KEY = {key: wire_names(url="upload_url", model=key) for key in MODEL_KEYS}
-
-_LOCAL_NAMES = ("localhost", "local", "internal", "home.arpa")
-_IP_LABEL = re.compile("[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
 
 
 @frozen
@@ -94,11 +90,11 @@ class Vidgo(EngineAccount):
         docs.vidgo.ai/api-manual/task-management/webhooks, read 2026-11-21: HTTPS only, at most 2,048 characters,
         no private or internal address. A base URL on loopback is a sandbox, which calls any address.
         """
-        if _is_loopback(self.base_url.host or ""):
+        if is_loopback(self.base_url.host):
             return None
         if callback.scheme != "https":
             return "vidgo calls only https addresses"
-        if not _is_public(callback.host or ""):
+        if not may_be_public(callback.host):
             return f"vidgo does not call private or internal addresses such as {callback.host}"
         length = len(str(callback))
         if length > MAX_CALLBACK_LENGTH:
@@ -108,24 +104,3 @@ class Vidgo(EngineAccount):
     def names(self, request: Request) -> Mapping[str, str]:
         """Return the wire names; that of the model is `mv` (for uploads a guess), or `instrumental_model_key`."""
         return NAMES_BY_MODEL_KEY[self.instrumental_model_key if isinstance(request, AddInstrumental) else "mv"]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.rstrip(".").lower() == "localhost"
-
-
-def _is_public(host: str) -> bool:
-    """Say whether *host* may be reachable from the internet, judging by its name or address."""
-    name = host.rstrip(".").lower()
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        # Old spellings of addresses, such as 127.1 and 0x7f.1, end in a number; no public host name does.
-        labels = name.split(".")
-        local = any(name == suffix or name.endswith(f".{suffix}") for suffix in _LOCAL_NAMES)
-        return len(labels) > 1 and all(labels) and _IP_LABEL.fullmatch(labels[-1]) is None and not local
-    inner = getattr(address, "ipv4_mapped", None) or address
-    return bool(inner.is_global) and not inner.is_multicast and not inner.is_reserved

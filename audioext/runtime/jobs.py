@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 
 from attrs import field, frozen
 
-from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
+from audioext.errors import ConfigError, Problem, RequestError, shown
 from audioext.models.checks import bounded
 from audioext.models.record import Verdict
 from audioext.models.results import FailureReason, Song, Source, Stage, Track, fetched_by
-from audioext.runtime.facts import JobBoundError, JobFacts, JobNotice
+from audioext.runtime.handle import JobBoundError, JobFacts, JobNotice
 from audioext.runtime.held import HeldJob, JobContext
-from audioext.runtime.waits import until
 from audioext.state.tracks import moment, song_of, stage_reached
 
 TOLD_STAGES = (Stage.TEXT, Stage.FIRST, Stage.COMPLETE)
@@ -186,7 +184,7 @@ class Job(JobFacts):
         """
         if not isinstance(stage, Stage):
             raise RequestError([Problem("stage", f"must be one like Stage.FIRST, not {shown(stage)}")], is_submit=False)
-        return await until(self, self.event, stage, self._deadline(timeout))
+        return await self._until(self.event, stage, self._deadline(timeout))
 
     async def result(self, *, timeout: float | None = None) -> Song:  # noqa: ASYNC109 - as above
         """Wait up to *timeout* seconds for the song and return it; `await job` does the same with the default.
@@ -194,7 +192,7 @@ class Job(JobFacts):
         Raises:
             AudioextError: as `wait` does.
         """
-        return await until(self, self._song, Stage.COMPLETE, self._deadline(timeout))
+        return await self._until(self._song, Stage.COMPLETE, self._deadline(timeout))
 
     def __await__(self) -> Generator[object, None, Song]:
         """Wait for the song; see `result`."""
@@ -216,8 +214,7 @@ class Job(JobFacts):
         self._context.check_loop()
         if self._context.is_closed():
             raise self._closed()
-        with suppress(StoreError):  # it is logged, once for all waiters
-            await self._context.look(self.ref)
+        await self._look()
         if self.record.task_id is None:
             raise SubmitUnknownError(_unknown_text(self), job=self)
         await self._context.refresh(self._held)
@@ -233,7 +230,7 @@ class Job(JobFacts):
 
     async def _events(self, deadline: float) -> AsyncIterator[StageEvent]:
         for stage in TOLD_STAGES:
-            yield await until(self, self.event, stage, deadline)
+            yield await self._until(self.event, stage, deadline)
 
     def _given_up(self, stage: Stage, deadline: float) -> Exception:
         if deadline > self._context.clock.monotonic():

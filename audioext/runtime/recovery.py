@@ -13,10 +13,10 @@ from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from audioext.errors import AudioextError, ConfigError, DownloadError, StoreError, UnsupportedError
-from audioext.files.downloads import Downloader, Links
+from audioext.files.downloads import Downloader
 from audioext.http.messages import HttpRequest
 from audioext.http.transport import MaybeSentError, NotSentError
 from audioext.models.entries import UNSENT, Entry, EntryKind, make_entry
@@ -242,8 +242,9 @@ class JobFiles:
             raise
         counts["whole"] += files
 
-    def _links(self) -> Links:
-        """Return how fresh the job's links are, and the ways to replace dead ones."""
+    @property
+    def _downloader(self) -> Downloader:
+        """The downloader that knows how fresh the job's links are, and how to replace dead ones."""
         journal = self._recoveries.journal
         held, is_fresh = journal.held.get(self._ref), True
         if held is not None and held.record.reached:
@@ -251,7 +252,8 @@ class JobFiles:
             if held.record.recovery is not None:
                 shown_at = max(shown_at, held.record.recovery.ended_at)
             is_fresh = journal.clock.now() < shown_at + FRESH_SECONDS
-        return Links(is_fresh=is_fresh, api=self._api, renewals=(self._by_status, self._by_recovery))
+        renewals = (self._by_status, self._by_recovery)
+        return evolve(self._recoveries.downloader.of_api(self._api), is_fresh=is_fresh, renewals=renewals)
 
     async def _by_status(self, dead: Sequence[Track]) -> list[Track | str]:
         try:
@@ -274,16 +276,16 @@ class JobFiles:
     async def read(self, track: Track) -> bytes:
         """Return the file of *track*."""
         with self._counted(1):
-            return await self._recoveries.downloader.read(track, self._links())
+            return await self._downloader.read(track)
 
     async def cover(self, track: Track) -> bytes:
         """Return the cover image of *track*."""
-        return await self._recoveries.downloader.cover(track, self._links())
+        return await self._downloader.cover(track)
 
     async def stream(self, track: Track) -> AsyncGenerator[bytes]:
         """Yield the file of *track* in chunks as they arrive."""
         with self._counted(1):
-            async with aclosing(self._recoveries.downloader.stream(track, self._links())) as chunks:
+            async with aclosing(self._downloader.stream(track)) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
@@ -291,9 +293,8 @@ class JobFiles:
         self, song: Song, folder: Path, *, overwrite: bool, progress: SaveProgress | None
     ) -> tuple[Path, ...]:
         """Save *song* into *folder* and return the paths, in the order of the tracks."""
-        save = self._recoveries.downloader.save
         with self._counted(len(song.tracks)):
-            return await save(song, folder, overwrite=overwrite, progress=progress, links=self._links())
+            return await self._downloader.save(song, folder, overwrite=overwrite, progress=progress)
 
     async def recover(self) -> Song:
         """Return the job's song with the files that its vendor restored."""

@@ -36,8 +36,7 @@ from audioext.runtime.orders import (
     refuse_other,
     unsent_error,
 )
-from audioext.state.asked import dump_asked
-from audioext.state.reading import Reading, answer_entry
+from audioext.state.reading import Reading, answer_entry, dump_asked
 from audioext.stores.base import Existing
 
 _log = logging.getLogger("audioext.submit")

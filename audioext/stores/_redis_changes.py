@@ -20,8 +20,7 @@ from audioext.errors import StoreError, shown
 from audioext.outage import Outage
 from audioext.stores._engine import Fanout
 from audioext.stores._journals import oldest_beyond
-from audioext.stores._redis_purge import ORPHANS, PURGE, PURGE_ORPHANS
-from audioext.stores._redis_scripts import BEGIN, LAYOUT, pack
+from audioext.stores._redis_scripts import BEGIN, LAYOUT, ORPHANS, PURGE, PURGE_ORPHANS, pack
 from audioext.stores._redis_server import Pipe
 from audioext.stores.base import RESYNC, Changed
 

@@ -1,4 +1,4 @@
-"""The layout of the data in Redis, and the scripts that read and claim, each atomic and safe to repeat.
+"""The layout of the data in Redis, and the scripts (in `lua/`), each atomic and safe to repeat.
 
 All keys share one hash tag, and so one slot of a cluster. A call names two keys: `{p}:meta`, which leads it to the
 slot's node, and `{p}:`, the prefix of all names. That key never exists, so a node that is migrating the slot key by key
@@ -41,8 +41,9 @@ import hashlib
 import re
 import struct
 from collections.abc import Callable, Sequence
+from importlib import resources
 from operator import attrgetter
-from typing import Final, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from hiredis import pack_command
@@ -146,46 +147,7 @@ local MAX_CHANGES, MAX_ENTRIES, MAX_JOURNAL_BYTES = '{MAX_CHANGES}', {MAX_ENTRIE
 local MOST_WORDS = {MOST_WORDS}
 local LAYOUT, POST_SECONDS, LONGEST_HOLD_SECONDS = '{LAYOUT}', {POST_SECONDS}, {LONGEST_HOLD_SECONDS}
 """
-
-_DUES = """
--- The names of the sets of due times: of all providers, or of those in ARGV from *at* on.
-local function dues(work, at)
-  local names = ARGV[at] == 'all' and call('SMEMBERS', base .. 'providers') or {unpack(ARGV, at + 1)}
-  for number, name in ipairs(names) do names[number] = base .. work .. ':' .. name end
-  return names
-end
-"""
-
-INDEX = """
--- The names of the keys that lead to a job by its key and by its task id, each false if it has none.
-local function names_of(index)
-  local task = index.task_id and base .. 'task:' .. #index.provider .. ':' .. index.provider .. ':' .. index.task_id
-  return index.key and base .. 'key:' .. index.key or false, task or false
-end
--- Add those, and the job in the sets of its account, except what *other* has as well; `unlink` removes them.
-local function link(index, ref, other)
-  local key, task = names_of(index)
-  local other_key, other_task = names_of(other)
-  local is_same = index.account == other.account
-  if key and key ~= other_key then call('SET', key, ref) end
-  if task and task ~= other_task then call('RPUSH', task, ref) end
-  if index.occupies_until > 0 and not (is_same and index.occupies_until == other.occupies_until) then
-    call('ZADD', base .. 'occupied:' .. index.account, index.occupies_until, ref)
-  end
-  local at, other_at = index.answered_at or -index.created_at, other.answered_at or -(other.created_at or 0)
-  if not (is_same and at == other_at) then call('ZADD', base .. 'submits:' .. index.account, at, ref) end
-end
-local function unlink(index, ref, other)
-  other = other or {}
-  local key, task = names_of(index)
-  local other_key, other_task = names_of(other)
-  local is_same = index.account == other.account
-  if key and key ~= other_key and call('GET', key) == ref then call('DEL', key) end
-  if task and task ~= other_task then call('LREM', task, 0, ref) end
-  if not (is_same and other.occupies_until > 0) then call('ZREM', base .. 'occupied:' .. index.account, ref) end
-  if not is_same then call('ZREM', base .. 'submits:' .. index.account, ref) end
-end
-"""
+_INCLUDE = re.compile(r"^-- include (\w+)\n", re.MULTILINE)
 
 
 class Script(NamedTuple):
@@ -195,101 +157,18 @@ class Script(NamedTuple):
     digest: str
 
 
-def make_script(*parts: str) -> Script:
-    """Return a script of the common constants and *parts*."""
-    text = "".join((_COMMON, *parts))
+def make_script(name: str) -> Script:
+    """Return the script of that name in `lua/`, after the constants that all scripts share."""
+    text = _COMMON + _read(name)
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-BEGIN: Final = make_script("""
-local layout = call('HGET', KEYS[1], 'layout')
-if layout and layout ~= LAYOUT then return {layout} end
-local function newest() return call('XREVRANGE', base .. 'changes', '+', '-', 'COUNT', 1)[1] end
-if not layout then call('HSET', KEYS[1], 'layout', LAYOUT) end
-if not newest() then call('XADD', base .. 'changes', '*', '', '') end
-return {LAYOUT, newest()}
-""")
+def _read(name: str) -> str:
+    """Return the text of a file in `lua/`, with other files in the place of the lines that include them."""
+    text = resources.files("audioext.stores").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda found: _read(found[1]), text)
 
-READ: Final = make_script("""
-local ref, after, number = ARGV[1], ARGV[2], ARGV[3]
-local job = base .. 'job:' .. ref
-local held, index = unpack(call('HMGET', job, 'm', 'i'))
-if not held then return false end
-local first, last = struct.unpack(FACTS, held)
-local numbers = {number}
-if not number then for each = first + after, last do numbers[#numbers + 1] = each end end
-local poll_at = call('ZSCORE', base .. 'polls:' .. cmsgpack.unpack(index).provider, ref)
-local found = {held, index, poll_at or ''}
-for at = 1, #numbers, MOST_WORDS do
-  local entries = call('HMGET', job, unpack(numbers, at, math.min(at + MOST_WORDS - 1, #numbers)))
-  for number = 1, #entries do found[#found + 1] = entries[number] end
-end
-return found
-""")
 
-CLAIM: Final = make_script(
-    _DUES,
-    """
-local work, now, til, limit, latest = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
--- Whether the due time must come from a clock that was ahead.
-local function is_too_late(ref)
-  if work == 'polls' then return true end
-  local held = redis.pcall('HMGET', base .. 'job:' .. ref, 'm', 'u')
-  local facts = held[1] and {pcall(struct.unpack, FACTS, held[1])}
-  if not facts or not facts[1] then return true end  -- it expired, or is damaged
-  local handle_at, held_until = facts[9], tonumber(held[2]) or 0
-  return (held_until <= now and handle_at > latest) or held_until > latest + LONGEST_HOLD_SECONDS
-end
-local found, claimed = {}, {}
-for _, due in ipairs(dues(work, 6)) do
-  local refs = call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
-  for at = 1, #refs, 2 do found[#found + 1] = {tonumber(refs[at + 1]), refs[at], due} end
-  local late = call('ZREVRANGEBYSCORE', due, '+inf', '(' .. ARGV[5], 'WITHSCORES', 'LIMIT', 0, limit)
-  for at = 1, #late, 2 do
-    if is_too_late(late[at]) then found[#found + 1] = {tonumber(late[at + 1]), late[at], due} end
-  end
-end
-table.sort(found, function(one, other) return one[1] < other[1] end)
-for at = 1, math.min(limit, #found) do
-  local _, ref, due = unpack(found[at])
-  local there = redis.pcall('HEXISTS', base .. 'job:' .. ref, 'm')
-  if there == 0 then  -- it expired
-    call('ZREM', due, ref)
-  else
-    call('ZADD', due, til, ref)
-    if there == 1 then  -- otherwise the key is not a job of ours, and must not block the others
-      if work == 'handlers' then call('HSET', base .. 'job:' .. ref, 'u', til) end
-      claimed[#claimed + 1] = ref
-    end
-  end
-end
-return claimed
-""",
-)
-
-NEXT_DUE: Final = make_script(
-    _DUES,
-    """
-local first = math.huge
-for _, due in ipairs(dues(ARGV[1], 2)) do
-  first = math.min(first, call('ZRANGE', due, 0, 0, 'WITHSCORES')[2] or math.huge)
-end
-return first < math.huge and string.format('%.17g', first)
-""",
-)
-
-RESCHEDULE: Final = make_script("""
-local ref, work, until_ = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local job = base .. 'job:' .. ref
-local held, index = unpack(call('HMGET', job, 'm', 'i'))
-if not held then return 0 end
-local due = base .. work .. ':' .. cmsgpack.unpack(index).provider
-if work == 'polls' then return call('ZADD', due, 'XX', 'LT', until_, ref) end
-local facts = {struct.unpack(FACTS, held)}
-if facts[8] >= 0 then
-  facts[8] = math.min(facts[8], until_)
-  call('HSET', job, 'm', struct.pack(FACTS, unpack(facts, 1, 10)) .. string.sub(held, facts[11]))
-  call('ZADD', due, facts[8], ref)
-end
-return call('HDEL', job, 'u')
-""")
+BEGIN, CREATE, APPEND, READ = map(make_script, ("begin", "create", "append", "read"))
+CLAIM, NEXT_DUE, RESCHEDULE = map(make_script, ("claim", "next_due", "reschedule"))
+PURGE, ORPHANS, PURGE_ORPHANS = map(make_script, ("purge", "orphans", "purge_orphans"))

@@ -24,7 +24,6 @@ from audioext.stores import _redis_scripts as scripts
 from audioext.stores._engine import EngineStore, paged
 from audioext.stores._redis_changes import PAGE, OpenServer
 from audioext.stores._redis_server import Address, Pipe, read_url
-from audioext.stores._redis_write import APPEND, CREATE
 from audioext.stores.base import Appended, Created, Delivery, Existing, Full, Providers, Stored, Work, to_delivery
 
 T = TypeVar("T")
@@ -63,7 +62,7 @@ class RedisStore(EngineStore[OpenServer]):
         counts = ("" if limit is None else limit for limit in (limits.submits, limits.parallel))
         call = secrets.token_bytes(8)  # so that the script recognises a repeat of this call
         words = scripts.call_words(index.ref, index.provider, index, [entry], ttl=self._address.ttl)
-        outcome, *word = await self._pipe.do(CREATE, *words, call, now, limits.per, *counts)
+        outcome, *word = await self._pipe.do(scripts.CREATE, *words, call, now, limits.per, *counts)
         if outcome == b"existing":
             return Existing(word[0].decode(errors="replace"))
         return Full(float(word[0])) if outcome == b"full" else Created()
@@ -83,7 +82,7 @@ class RedisStore(EngineStore[OpenServer]):
         words = scripts.call_words(
             ref, provider, index, entries, ttl=self._address.ttl, known=known, look_at=look_at, release=release
         )
-        answer = await self._pipe.do(APPEND, *words)
+        answer = await self._pipe.do(scripts.APPEND, *words)
         try:
             return scripts.load_appended(*answer) if isinstance(answer, list) else scripts.load_appended(answer)
         except (ValueError, TypeError, struct.error) as error:  # msgspec's errors are ValueErrors

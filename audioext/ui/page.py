@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import logging
 import secrets
 from collections import Counter
@@ -18,7 +17,7 @@ from attrs import define, field
 from yarl import URL
 
 from audioext.errors import AudioextError, ConfigError, RequestError, lacks_extra, why_unbound
-from audioext.http.urls import mask
+from audioext.http.urls import is_loopback, mask
 from audioext.webhooks.server import BOUNDS, StrangersLog, defer_expect
 
 try:
@@ -178,39 +177,26 @@ class Page:
     async def _events(self, request: web.Request) -> web.StreamResponse:
         if len(self._streams) >= MAX_STREAMS:
             raise web.HTTPServiceUnavailable(text="too many pages are open\n", headers=_HEADERS)
-        response = EventSourceResponse(headers=_HEADERS)
+        response, changed = EventSourceResponse(headers=_HEADERS), dict[str, None]()
         self._streams.add(response)
+        listener = asyncio.create_task(self._listen(changed), name="audioext page changes")
         try:
             await response.prepare(request)
             async with response:
-                teller = asyncio.create_task(self._tell(response), name="audioext page")
-                try:
-                    await response.wait()
-                finally:
-                    teller.cancel()
-                    await asyncio.gather(teller, return_exceptions=True)
+                # Until the browser closes the page, or the store or the page is closed.
+                while response.is_connected() and (changed or not listener.done()):
+                    await asyncio.sleep(GATHER_SECONDS)
+                    refs = tuple(changed)
+                    changed.clear()
+                    for ref in refs:
+                        await self._send(response, ref)
+        except (ConnectionError, TimeoutError):
+            pass  # the browser closed the page, or reads no more
         finally:
             self._streams.discard(response)
-        return response
-
-    async def _tell(self, response: EventSourceResponse) -> None:
-        """Send the row of each job that changes, until the store or the page is closed."""
-        changed: dict[str, None] = {}
-        listener = asyncio.create_task(self._listen(changed), name="audioext page changes")
-        try:
-            while not listener.done() or changed:
-                await asyncio.sleep(GATHER_SECONDS)
-                refs = tuple(changed)
-                changed.clear()
-                for ref in refs:
-                    await self._send(response, ref)
-        except ConnectionError:
-            pass  # the browser closed the page
-        finally:
             listener.cancel()
             await asyncio.gather(listener, return_exceptions=True)
-            with suppress(RuntimeError):
-                response.stop_streaming()
+        return response
 
     async def _listen(self, changed: dict[str, None]) -> None:
         async with aclosing(self.changes()) as refs:
@@ -257,11 +243,4 @@ def _is_local(request: web.Request) -> bool:
         host = URL(f"http://{request.host}").host
     except ValueError:
         return False
-    return _is_loopback(request.remote) and _is_loopback(host)
-
-
-def _is_loopback(host: str | None) -> bool:
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback(request.remote) and is_loopback(host)

@@ -24,8 +24,7 @@ from audioext.models.record import Asked
 from audioext.providers import NAMES, load
 from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob
-from audioext.state.asked import dump_asked
-from audioext.state.reading import read
+from audioext.state.reading import dump_asked, read
 from tests.support.processes import begun
 
 SECRET = b"0123456789abcdef-secret"

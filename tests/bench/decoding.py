@@ -12,9 +12,8 @@ import msgspec
 from audioext.models.entries import make_entry
 from audioext.models.record import Asked
 from audioext.providers import load
-from audioext.state.asked import dump_asked
 from audioext.state.fold import fold
-from audioext.state.reading import read
+from audioext.state.reading import dump_asked, read
 from tests.bench import others, peers
 from tests.bench.rig import table
 from tests.bench.webhooks import callback

@@ -26,7 +26,7 @@ from audioext.clock import mint_id
 from audioext.http.urls import callback_url
 from audioext.models.entries import Index, make_entry
 from audioext.models.record import Asked
-from audioext.state.asked import dump_asked
+from audioext.state.reading import dump_asked
 
 SECRET = b"a secret for the benchmark"
 REQUEST = ax.Extend(audio_id="e2310000-0000-4000-8000-000000000001", model="V5")

@@ -60,8 +60,9 @@ def metadata(wheel: Path) -> Message:
 
 
 def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
-    """The wheel has every module, py.typed and the guide, and neither tests nor other files."""
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "audioext").rglob("*.py")}
+    """The wheel has every module and script, py.typed and the guide, and neither tests nor other files."""
+    files = (path for suffix in ("py", "lua") for path in (ROOT / "audioext").rglob(f"*.{suffix}"))
+    modules = {path.relative_to(ROOT).as_posix() for path in files}
     with ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.startswith(f"{INFO}/")}
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 import audioext as ax
-from audioext.files.downloads import Downloader, Links
+from audioext.files.downloads import Downloader
 from audioext.files.fetching import wire_url
 from audioext.files.formats import BadFileError
 from audioext.files.hosts import LinkRules, is_public, read_open_host
@@ -275,15 +275,14 @@ def test_a_wrong_host_in_allow_hosts_is_refused(text: str) -> None:
 async def test_an_api_on_this_machine_opens_its_own_port(host: str, inside: Host) -> None:
     """A sandbox's links may lead to its own port, under any name of this machine, and to no other port."""
     port = URL(inside.url).port
-    links = Links(api=f"http://{host}:{port}/kie")
-    strict = Downloader(transport=Transport(), patience=0.05)
+    strict = Downloader(transport=Transport(), patience=0.05).of_api(f"http://{host}:{port}/kie")
 
     for name in ("127.0.0.1", "localhost"):
-        stream = strict.stream(ax.Track(audio_url=f"http://{name}:{port}/latest"), links)
+        stream = strict.stream(ax.Track(audio_url=f"http://{name}:{port}/latest"))
         assert MP3 == b"".join([chunk async for chunk in stream])
     for link in ("http://127.0.0.1:1/latest", f"http://127.0.0.3:{port}/latest"):
         with pytest.raises(ax.DownloadError, match="is not followed"):
-            await strict.read(ax.Track(audio_url=link), links)
+            await strict.read(ax.Track(audio_url=link))
 
 
 @pytest.mark.parametrize("api", ["https://api.kie.ai", "http://10.0.0.7:8000", "http://sandbox.lan:8000", None])
@@ -292,7 +291,7 @@ async def test_an_api_elsewhere_opens_nothing(api: str | None) -> None:
     link = f"{api or 'http://127.0.0.1'}/a.mp3".replace("https", "http")
 
     with pytest.raises(ax.DownloadError, match="is not followed"):
-        await Downloader(transport=Transport()).read(ax.Track(audio_url=link), Links(api=api))
+        await Downloader(transport=Transport()).of_api(api).read(ax.Track(audio_url=link))
 
 
 # --- a user's session, and proxies -----------------------------------------------------------------------------------

@@ -22,9 +22,8 @@ from audioext.models.record import Asked, Record
 from audioext.models.requests import Extend, Operation, Request
 from audioext.models.results import Stage, Track
 from audioext.providers.base import FileRoute, ProviderInfo
-from audioext.state.asked import dump_asked
 from audioext.state.fold import fold
-from audioext.state.reading import Handled, Reading, read
+from audioext.state.reading import Handled, Reading, dump_asked, read
 
 REF = "r" * 24
 TASK = "task-1"

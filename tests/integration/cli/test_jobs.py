@@ -15,8 +15,7 @@ import pytest
 import audioext as ax
 from audioext.models.entries import Entry, Index, make_entry
 from audioext.models.record import Asked
-from audioext.state.asked import dump_asked, load_asked
-from audioext.state.reading import Handled
+from audioext.state.reading import Handled, dump_asked, load_asked
 from audioext.stores import open_store
 from tests.integration.cli.conftest import (
     FAST,

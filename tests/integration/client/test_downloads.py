@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 import audioext as ax
-from audioext.files.downloads import FRESH_LINKS, Downloader, Links
+from audioext.files.downloads import Downloader
 from audioext.files.fetching import STALE_TRIES
 from audioext.files.hosts import LinkRules, hosts_of_api
 from audioext.http.transport import Transport
@@ -26,7 +26,6 @@ from tests.support.clock import LoopTime
 from tests.support.hosts import LOOPBACK, Answer, Host, breaks, gives, serve_host
 from tests.support.sounds import MP3, OTHER_MP3, WAV, mp4
 
-STALE = Links(is_fresh=False)
 PATH = "/f/1.mp3"
 REST, OTHER_REST = f"bytes 6000-{len(MP3) - 1}/{len(MP3)}", b"x" * (len(MP3) - 6_000)
 
@@ -39,13 +38,12 @@ def song_of(
     return ax.Song(ref="r" * 24, provider="kie", task_id="t", tracks=tracks, source_name=source)
 
 
-async def save(song: ax.Song, folder: Path, *, links: Links = FRESH_LINKS, overwrite: bool = False) -> list[Path]:
+async def save(song: ax.Song, folder: Path, *, is_fresh: bool = True, overwrite: bool = False) -> list[Path]:
     """Save with a new transport."""
     transport = Transport()
     try:
-        return [
-            *await Downloader(rules=LOOPBACK, transport=transport).save(song, folder, links=links, overwrite=overwrite)
-        ]
+        downloader = Downloader(rules=LOOPBACK, transport=transport, is_fresh=is_fresh)
+        return [*await downloader.save(song, folder, overwrite=overwrite)]
     finally:
         await transport.aclose()
 
@@ -156,12 +154,12 @@ async def test_a_fresh_file_may_be_empty_at_first(host: Host, loop_time: LoopTim
     (path,), _ = await loop_time.run(save(song_of(host.put(PATH, gives(b""), gives())), tmp_path))
     assert MP3 == path.read_bytes()
 
-    async def refused(links: Links) -> None:
+    async def refused(*, is_fresh: bool) -> None:
         with pytest.raises(ax.DownloadError, match="the file is empty"):
-            await save(song_of(host.put(PATH, gives(b""))), tmp_path, links=links)
+            await save(song_of(host.put(PATH, gives(b""))), tmp_path, is_fresh=is_fresh)
 
-    for links, least in ((FRESH_LINKS, 30), (STALE, 0)):
-        _, seconds = await loop_time.run(refused(links), step=1.0)
+    for is_fresh, least in ((True, 30), (False, 0)):
+        _, seconds = await loop_time.run(refused(is_fresh=is_fresh), step=1.0)
         assert least <= seconds < least + 30
 
 
@@ -205,7 +203,7 @@ async def test_a_failing_download_is_retried_for_half_a_minute(  # noqa: PLR0913
     host.seen.clear()
     if is_dead:
         with pytest.raises(ax.DownloadError, match="has probably expired"):
-            await save(song_of(link), tmp_path, links=STALE)
+            await save(song_of(link), tmp_path, is_fresh=False)
         assert STALE_TRIES == len(host.seen)
 
 

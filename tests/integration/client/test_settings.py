@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 from yarl import URL
 
 import audioext as ax
@@ -184,8 +185,8 @@ def test_listen_addresses(listen: str | int | None, address: tuple[str, int] | N
 
 def test_listen_follows_public_url() -> None:
     """By default a client with a public URL listens on 127.0.0.1:8080, and one without does not listen."""
-    assert ("127.0.0.1", 8080) == settings.read_listen(settings.UNSET, URL("https://x.test"))
-    assert settings.read_listen(settings.UNSET, None) is None
+    assert ("127.0.0.1", 8080) == settings.read_listen(UNSET, URL("https://x.test"))
+    assert settings.read_listen(UNSET, None) is None
 
 
 async def test_a_taken_address_is_an_error(unused_tcp_port: int) -> None:

@@ -24,9 +24,8 @@ from audioext.models.results import Stage
 from audioext.providers import NAMES, load
 from audioext.providers.base import Credits, Provider, Uploads
 from audioext.state import schedule
-from audioext.state.asked import dump_asked
 from audioext.state.fold import fold
-from audioext.state.reading import read
+from audioext.state.reading import dump_asked, read
 from audioext.state.tracks import song_of, stage_reached
 from tests.security.fuzz.mutations import mutated
 

