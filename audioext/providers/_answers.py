@@ -32,8 +32,8 @@ _FIREWALL_SAYS = "the firewall in front of the API refused this client (error co
 _HIGHEST_CODE = 10**9
 _HTTP_CODES_FROM, _HTTP_CODES_BELOW = 100, 600
 _BARE_ID = re.compile(r"(?=.*[0-9])[\w-]{16,64}", re.ASCII)
-NO_IDS = frozenset({"", "single_song_generation_request"})
-"""Placeholders for the second id of a single track: seen by a live client of MusicGPT, on no page."""
+NO_ID = "single_song_generation_request"
+"""The placeholder for the second id of a single track: seen by a live client of MusicGPT, on no page."""
 
 
 @frozen(kw_only=True)
@@ -177,7 +177,8 @@ class Answer(Body):
 
         A sibling of vidgo has the id at the top level, clients of MusicGPT read `id`, and `data` may be the id itself.
         """
-        keys, data = self.keys, self.outer.get("data")
+        keys, data = self.keys, self.data
+        data = data[0] if isinstance(data, list) and len(data) == 1 else data
         try:
             task_id = self.task_id or identity(keys.get("id"))
         except DecodeError:
@@ -278,7 +279,7 @@ class Answers:
 
 def id_of_track(value: object) -> str | None:
     """Return the track id in *value*, or `None` for a placeholder."""
-    return None if (found := text(value)) in NO_IDS else found
+    return None if (found := identity(value)) == NO_ID else found
 
 
 def _uncoded(says: str) -> Code:
@@ -307,9 +308,10 @@ _NEW_TASKS = msgspec.json.Decoder(_NewTaskAnswer)
 
 def _documented(response: HttpResponse) -> Submitted | None:
     try:
-        return Submitted(task_id=_NEW_TASKS.decode(response.body).data.task_id) if response.status == OK else None
+        task_id = identity(_NEW_TASKS.decode(response.body).data.task_id)
     except (ValueError, RecursionError):
         return None
+    return Submitted(task_id=task_id) if task_id is not None and response.status == OK else None
 
 
 def _code_of(value: object) -> int | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Self, TypeVar
 
 from audioext.errors import DecodeError, WebhookError
-from audioext.http.decoding import identity, link, moment, opened, parse_json, plain, plain_keys, text
+from audioext.http.decoding import identity, is_nothing, link, moment, opened, parse_json, plain, plain_keys, text
 from audioext.models.results import Stage, Track
 from audioext.providers._tracks import (
     MAX_KEY_LENGTH,
@@ -43,7 +43,8 @@ APIs read."""
 _ROLES = {
     **dict.fromkeys(TRACK_KEYS, "song"),
     **dict.fromkeys(_LISTS, "list"),
-    **dict.fromkeys(("taskid", "conversiontaskid", "jobid"), "id"),
+    "taskid": "id",
+    **dict.fromkeys(("conversiontaskid", "jobid"), "other id"),
     **dict.fromkeys(("taskids", "jobids"), "ids"),
     "callbacktype": "type",
     **dict.fromkeys(("type", "event", "eventtype"), "kind"),
@@ -56,7 +57,7 @@ _ROLES = {
     "creditsconsumed": "credits",
 }
 """The role of each known `plain` key."""
-_ABOUT_A_TASK = frozenset({"id", "type", "status", "flag", "list", "song"})
+_ABOUT_A_TASK = frozenset({"id", "other id", "type", "status", "flag", "list", "song"})
 """An object with one of these roles is about a task; without any it is only a wrapper."""
 _FLAGS = {"0": "GENERATING", "1": "SUCCESS", "2": "CREATE_TASK_FAILED", "3": "GENERATE_FAILED"}
 """The status words of `successFlag`: docs.kie.ai's pages of its other models."""
@@ -141,12 +142,16 @@ class Body:
 
     @functools.cached_property
     def task_ids(self) -> tuple[str, ...]:
-        """All different task ids in the body, the likeliest first."""
-        named = [(item, path) for _, item, path in self._own_first("id")]
+        """All different task ids in the body, the likeliest first; a job's id counts only if no key says task."""
+        own = self._own_first("id")
+        if not any(identity(item) for _, item, _ in own):
+            own = (*own, *self._own_first("other id"))
+        named = [(item, path) for _, item, path in own]
         named += [(each, path) for _, item, path in self._found.get("ids", ()) for each in _several(item)]
         found = tuple(dict.fromkeys(id_ for item, _ in named if (id_ := identity(item)) is not None))
-        if named and not found:
-            raise DecodeError([f"expected an id @ {named[0][1]}"], where=self.where)
+        wrong = [path for item, path in named if not is_nothing(item)]
+        if wrong and not found:
+            raise DecodeError([f"expected an id @ {wrong[0]}"], where=self.where)
         return found
 
     @property

@@ -301,8 +301,7 @@ def documented_webhook(body: bytes) -> Progress | None:
         ids.append(id_)
         links += filter(None, _links_of(song))
         tracks.append(track)
-    # One check of all ids and one of all links are faster than one for each.
-    letters = "".join((task.task_id, *ids))
-    if " " in letters or not letters.isprintable() or not are_plain_links(links):
+    # One check of all links is faster than one for each.
+    if any(identity(each) != each for each in (task.task_id, *ids)) or not are_plain_links(links):
         return None
     return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tuple(tracks))

@@ -23,7 +23,7 @@ from audioext.models.record import Record
 from audioext.models.requests import Operation, Request
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._account import DAY_SECONDS, HostedAccount, Vendor, file_part
-from audioext.providers._answers import HTTP_CODES, NO_IDS, OK, CodeTable, id_of_track
+from audioext.providers._answers import HTTP_CODES, NO_ID, OK, CodeTable, id_of_track
 from audioext.providers._body import Body
 from audioext.providers._fields import FieldRules, wire_names, wire_values
 from audioext.providers._tracks import AUDIO_KEYS, TRACK_KEYS, apart, read_track
@@ -282,7 +282,7 @@ def _failing_part(part: Conversion) -> tuple[Event, ...]:
 
 
 def _shown(track: Track) -> Iterator[Track]:
-    if track.id in NO_IDS:
+    if track.id == NO_ID:
         track = evolve(track, id=None)
     if any((track.audio_url, track.stream_url, track.lyrics, track.timed_lyrics)):
         yield track

@@ -1,0 +1,90 @@
+"""Answers and webhooks whose side fields, ids and words could mislead a reader; all of them are invented.
+
+They vary what vendors document or were seen to send, so that each test holds a rule and not one example.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from audioext.errors import DecodeError
+from audioext.http.decoding import plain
+from audioext.models.events import Progress, Refused, Submitted, Unknown
+from audioext.providers import load
+from tests.support.tables import each_row
+from tests.unit.providers.test_kinds import Body, Make, asked, delivery, hooked, is_song, only, songs, status, submitted
+
+NO_WORDS = ("null", "None", "undefined", " NULL ", "")
+"""Texts that some languages write for a missing value."""
+
+
+def inside(body: Body, **more: object) -> Body:
+    """Return *body* with *more* before the keys of its task's object, in place of the same keys in other spellings."""
+    key = "conversion" if "conversion" in body else "data"
+    inner, given = body[key], {plain(name) for name in more}
+    assert isinstance(inner, dict)
+    return {**body, key: {**more, **{name: item for name, item in inner.items() if plain(name) not in given}}}
+
+
+# --- ids -------------------------------------------------------------------------------------------------------------
+
+
+@each_row("key", ["job_id", "jobId", "JobID", "conversion_task_id"])
+@each_row("value", ["q-1", 77])
+def test_the_id_of_a_job_yields_to_that_of_the_task(provider_class: Make, key: str, value: object) -> None:
+    """An id of a job beside that of the task is another thing, wherever it stands."""
+    name = provider_class().info.name
+    assert Submitted(task_id="t1") == submitted(provider_class, {"code": 200, "data": {key: value, "task_id": "t1"}})
+    seen = asked(provider_class, inside(status(name, **songs(name)), **{key: value}))
+    assert is_song(seen)
+    assert "t1" == only(seen).task_id
+    assert "t1" == only(hooked(provider_class, inside(delivery(name), **{key: value}))).task_id
+    assert "t1" == only(hooked(provider_class, {**delivery(name), key: value})).task_id
+
+
+@each_row("key", ["job_id", "conversion_task_id"])
+def test_the_id_of_a_job_is_that_of_the_task_if_there_is_no_other(provider_class: Make, key: str) -> None:
+    """A job's id alone names the task, as clients of MusicGPT read it."""
+    assert Submitted(task_id="t1") == submitted(provider_class, {"code": 200, "data": {key: "t1", "task_id": None}})
+    assert "t1" == only(hooked(provider_class, {key: "t1", "status": "running"})).task_id
+
+
+@each_row("word", NO_WORDS)
+def test_a_word_for_nothing_is_no_id(provider_class: Make, word: str) -> None:
+    """A text that means a missing value names no task: a good answer is unknown, and a refusal stays one."""
+    name = provider_class().info.name
+    assert isinstance(submitted(provider_class, {"code": 200, "msg": "success", "data": {"taskId": word}}), Unknown)
+    assert isinstance(submitted(provider_class, {"code": 401, "msg": "no", "data": {"taskId": word}}), Refused)
+    seen = only(hooked(provider_class, inside(delivery(name), task_id=word)))
+    assert (None, 2) == (seen.task_id, sum(bool(track.audio_url) for track in seen.tracks))
+    seen = only(asked(provider_class, status(name, data=[{"id": word, "audio_url": "https://files.example/a.mp3"}])))
+    assert [None] == [track.id for track in seen.tracks]
+
+
+@each_row("value", [{}, [], True, "x" * 999])
+def test_an_id_of_a_wrong_type_is_an_error(provider_class: Make, value: object) -> None:
+    """A task id that is no text and no number cannot be read, and no other field takes its place."""
+    with pytest.raises(DecodeError, match=r"expected an id @ \$\.task_id"):
+        hooked(provider_class, {"task_id": value, "status": "SUCCESS"})
+
+
+@each_row("word", ["null", "None", ""])
+def test_musicgpt_counts_no_placeholder_as_a_track(word: str) -> None:
+    """A word for nothing as the id of the second track means that there is none."""
+    body = {"success": True, "task_id": "t1", "conversion_id_1": "a", "conversion_id_2": word}
+    assert Submitted(task_id="t1", track_ids=("a",)) == submitted(load("musicgpt"), body)
+
+
+def test_the_id_of_a_task_may_be_alone_in_a_list(provider_class: Make) -> None:
+    """An answer's `data` may be a list of one bare id, but not of two."""
+    id_, other = "0f" * 16, "1e" * 16
+    assert Submitted(task_id=id_) == submitted(provider_class, {"code": 200, "data": [id_]})
+    assert isinstance(submitted(provider_class, {"code": 200, "data": [id_, other]}), Unknown)
+
+
+def test_a_documented_webhook_may_name_nothing() -> None:
+    """A webhook of kie.ai that is as documented, but with a word for nothing as its task's id, keeps its tracks."""
+    for name in ("kie", "sunoapi"):
+        seen = only(hooked(load(name), inside(delivery(name), task_id="null")))
+        assert isinstance(seen, Progress)
+        assert (None, ["a", "b"]) == (seen.task_id, [track.id for track in seen.tracks])
