@@ -161,11 +161,19 @@ class Body:
 
     @functools.cached_property
     def word(self) -> StatusWord:
-        """The task's status word: a callback's type, else the status in the task's own object, else a flag."""
+        """The task's status word: a callback's type, else the status in the task's own object, else a flag.
+
+        An unknown word yields to a known one beside it, as `stage` may be to `status`. A word for done beside an empty
+        `data`, without a task's id, says that the call succeeded.
+        """
         named = (*self._own_first("type"), *self._own_first("status"))
-        for _, item, _ in named:
-            if isinstance(item, str) and item.strip():
-                return status_word(item)
+        words = [(index, status_word(item)) for index, item, _ in named if isinstance(item, str) and item.strip()]
+        if words:
+            index, first = words[0]
+            beside = (word for at, word in words if at == index and word.unknown is None)
+            word = next(beside, first)
+            is_of_call = index == 0 and not self.outer.get("data", True) and not self.task_ids
+            return StatusWord() if word.stage is Stage.COMPLETE and is_of_call else word
         for _, item, path in named:
             if not isinstance(item, (str, bool, int)):  # a number is the HTTP status of an envelope
                 raise DecodeError([f"expected a status word @ {path}"], where=self.where)

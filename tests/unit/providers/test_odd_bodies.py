@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-from audioext.errors import DecodeError
+from audioext.errors import DecodeError, ProviderError
 from audioext.http.decoding import plain
 from audioext.models.events import Progress, Refused, Submitted, Unknown
+from audioext.models.results import Stage
 from audioext.providers import load
 from tests.support.tables import each_row
 from tests.unit.providers.test_kinds import Body, Make, asked, delivery, hooked, is_song, only, songs, status, submitted
@@ -88,3 +89,32 @@ def test_a_documented_webhook_may_name_nothing() -> None:
         seen = only(hooked(load(name), inside(delivery(name), task_id="null")))
         assert isinstance(seen, Progress)
         assert (None, ["a", "b"]) == (seen.task_id, [track.id for track in seen.tracks])
+
+
+# --- status words ----------------------------------------------------------------------------------------------------
+
+
+@each_row("key", ["stage", "taskStatus", "task_status"])
+@each_row("value", ["mastering", "X-9", "2"])
+def test_an_unknown_word_beside_the_status_changes_nothing(provider_class: Make, key: str, value: str) -> None:
+    """An unknown word under a key that may hold the status does not hide the status beside it, whichever is first."""
+    name = provider_class().info.name
+    for answer in (status(name, **songs(name)), status(name, "failed", message="no luck"), status(name, "pending")):
+        assert asked(provider_class, answer) == asked(provider_class, inside(answer, **{key: value}))
+
+
+def test_an_unknown_word_of_the_task_outranks_the_word_of_the_call(provider_class: Make) -> None:
+    """The envelope's success does not complete a task whose own word is unknown."""
+    name = provider_class().info.name
+    seen = only(asked(provider_class, {**status(name, "remastering"), "status": "success"}))
+    assert (None, "remastering") == (seen.claimed_stage, seen.word)
+
+
+@each_row("word", ["success", "ok", "SUCCESS", "done"])
+@each_row("data", [None, {}, [], ""])
+def test_a_call_that_succeeded_is_no_finished_task(provider_class: Make, word: str, data: object) -> None:
+    """A word for success beside an empty `data` says nothing of the task, which may still be running."""
+    with pytest.raises((ProviderError, DecodeError)):
+        asked(provider_class, {"status": word, "data": data})
+    done = only(asked(provider_class, {"status": word, "data": data, "task_id": "t1"}))
+    assert Stage.COMPLETE is done.claimed_stage
