@@ -19,7 +19,15 @@ from audioext.http.decoding import MAX_ID_LENGTH, identity, number, opened, pars
 from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, as_data, excerpt, retry_after
 from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
 from audioext.providers._body import Body
-from audioext.providers._words import CONTENT_WORDS, CREDIT_WORDS, LONGEST_MESSAGE, said, words
+from audioext.providers._words import (
+    AUTH_WORDS,
+    CONTENT_WORDS,
+    CREDIT_WORDS,
+    LONGEST_MESSAGE,
+    RATE_WORDS,
+    all_said,
+    said,
+)
 
 OK = 200
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -50,6 +58,7 @@ class Code:
 
 
 RATE = Code(error=RateLimitError, retryable=True, resend=True)
+_RATE_BY_WORDS = Code(error=RateLimitError, retryable=True)  # words alone are not enough to send a POST again
 AUTH = Code(error=errors.AuthError)
 NO_CREDITS = Code(error=errors.CreditsError)
 CONTENT = Code(error=errors.ContentError)
@@ -70,7 +79,13 @@ HTTP_CODES: Mapping[int, Code] = {
 _UNSURE_CODES = frozenset({408, 425, 499})
 
 _CONTENT_CODES = frozenset({400, 403, 422})  # with a text about the content, the content was refused, not the call
-_BROKEN_WORDS = re.compile(r"\b(internal|server|time[sd]?[ -]?out|unavailable|exception)\b", re.IGNORECASE)
+_ERROR_KEYS = ("error", "errors", "errormessage", "errormsg")
+"""The `plain` keys whose text means that a call without a code failed; `message` and `detail` may be pleasantries."""
+_BROKEN_WORDS = re.compile(
+    r"\b(internal|server|time[sd]?[ -]?out|unavailable|exception|upstream|gateway|connection|network"
+    r"|(unexpected|unknown|system) error|something went wrong)\b",
+    re.IGNORECASE,
+)
 
 
 @frozen(kw_only=True)
@@ -202,7 +217,8 @@ class Answer(Body):
                 return not self.task_ids
         except DecodeError:
             return False
-        return not self.has_code and "success" not in self.outer and bool(words(self.outer.get("error")))
+        texts = all_said({key: self.outer.get(key) for key in _ERROR_KEYS})
+        return not self.has_code and "success" not in self.outer and next(texts, None) is not None
 
     def _own_code(self, status: int) -> int | None:
         """Return the code in the body; a code outside HTTP's range does not outweigh a *status* that is an error."""
@@ -286,9 +302,8 @@ def _uncoded(says: str) -> Code:
     """Return the meaning of `"success": false` under a good code: a refusal, unless its text is of a server error."""
     if _BROKEN_WORDS.search(says):
         return MAYBE_MADE
-    if CREDIT_WORDS.search(says):
-        return NO_CREDITS
-    return CONTENT if CONTENT_WORDS.search(says) else Code()
+    meanings = ((CREDIT_WORDS, NO_CREDITS), (CONTENT_WORDS, CONTENT), (AUTH_WORDS, AUTH), (RATE_WORDS, _RATE_BY_WORDS))
+    return next((meaning for pattern, meaning in meanings if pattern.search(says)), Code())
 
 
 class _NewTask(msgspec.Struct, forbid_unknown_fields=True):

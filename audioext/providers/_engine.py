@@ -34,7 +34,7 @@ _BALANCES = ("creditsamount", "credits", "credit", "remainingcredits", "balance"
 """`plain` keys of a balance: the first is on vidgo's page, the others are from public clients, or guessed."""
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)", re.ASCII)
 """The commas of `1,234`; that a balance may have them is a guess."""
-_SUCCESS_CODES = frozenset({None, "0", *map(str, range(200, 300))})
+_SUCCESS_CODES = frozenset({"0", *map(str, range(200, 300))})
 
 
 @frozen(kw_only=True)
@@ -112,7 +112,8 @@ class EngineAccount(HostedAccount):
         if documented is not None:
             return (documented,)
         seen = Body.delivered(body)
-        if seen.is_empty and (seen.first("code", identity) in _SUCCESS_CODES or not self.vendor.code_can_fail_task):
+        bad_code = _bad_code(seen.first("code", identity)) if self.vendor.code_can_fail_task else None
+        if seen.is_empty and bad_code is None:
             raise DecodeError(seen.problems[:MAX_PATHS] or ["required field missing @ $.data"], where=seen.where)
         return _events(seen, self.vendor, is_delivered=True)
 
@@ -139,7 +140,7 @@ def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Ev
     """
     word, stage, shown = seen.word, seen.word.stage, bool(seen.tracks)
     judges = vendor.code_can_fail_task or not word.name
-    bad_code = judges and is_delivered and seen.first("code", identity) not in _SUCCESS_CODES
+    bad_code = judges and is_delivered and _bad_code(seen.first("code", identity)) is not None
     bad = bad_code or (seen.says_no and (is_delivered or not word.name))
     if word.is_callback_failure:
         whole = shown and not is_delivered and all(track.audio_url for track in seen.tracks)
@@ -159,6 +160,12 @@ def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Ev
     return (_progress(seen, claimed, word.unknown, ask_now=is_delivered and unsure),)
 
 
+def _bad_code(value: object) -> str | None:
+    """Return the code in *value* as text, or `None` for none or for success."""
+    code = identity(value)
+    return None if code in _SUCCESS_CODES else code
+
+
 def _progress(seen: Body, stage: Stage | None, word: str | None, *, ask_now: bool = False) -> Progress:
     return Progress(
         task_id=seen.task_id,
@@ -172,8 +179,7 @@ def _progress(seen: Body, stage: Stage | None, word: str | None, *, ask_now: boo
 
 def _failed(seen: Body, vendor: EngineVendor, *, is_doubtful: bool = False) -> Failed:
     word = seen.word
-    code, outer = seen.first("own code", identity), seen.first("code", identity)
-    code = code or (outer if outer not in _SUCCESS_CODES else None)
+    code = seen.first("own code", _bad_code) or seen.first("code", _bad_code)
     said = " ".join(filter(None, (seen.says(), _NO_CALLBACK if is_doubtful else "")))
     message = said or word.raw or (f"code {code}" if code else "no reason was given")
     made = "CREATE" in word.name or "GENERATE" in word.name

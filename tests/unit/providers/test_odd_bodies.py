@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-from audioext.errors import DecodeError, ProviderError
+from audioext.errors import AuthError, ContentError, CreditsError, DecodeError, ProviderError, RateLimitError
 from audioext.http.decoding import plain
-from audioext.models.events import Progress, Refused, Submitted, Unknown
-from audioext.models.results import Stage
+from audioext.models.events import Failed, Progress, Refused, Submitted, Unknown
+from audioext.models.results import FailureReason, Stage
 from audioext.providers import load
 from tests.support.tables import each_row
 from tests.unit.providers.test_kinds import Body, Make, asked, delivery, hooked, is_song, only, songs, status, submitted
@@ -118,3 +118,98 @@ def test_a_call_that_succeeded_is_no_finished_task(provider_class: Make, word: s
         asked(provider_class, {"status": word, "data": data})
     done = only(asked(provider_class, {"status": word, "data": data, "task_id": "t1"}))
     assert Stage.COMPLETE is done.claimed_stage
+
+
+# --- refusals and failures -------------------------------------------------------------------------------------------
+
+
+@each_row("key", ["error", "errors", "errorMessage", "error_msg"])
+@each_row("value", ["mv is required", ["mv is required"], {"message": "mv is required"}])
+def test_an_error_text_without_a_code_is_a_refusal(provider_class: Make, key: str, value: object) -> None:
+    """An answer with HTTP 200, an error's text and no task is a refusal; beside a code for success it is unclear."""
+    outcome = submitted(provider_class, {key: value})
+    assert isinstance(outcome, Refused)
+    assert ("mv is required", False) == (outcome.error.message, outcome.error.charged)
+    assert isinstance(submitted(provider_class, {"code": 200, key: value}), Unknown)
+    assert Submitted(task_id="t1") == submitted(provider_class, {key: value, "task_id": "t1"})
+
+
+@each_row("value", ["", None, [], {}, "null", "None", "success", "no error"])
+def test_an_empty_error_is_none(provider_class: Make, value: object) -> None:
+    """A word for nothing as the error of an answer without a task leaves the outcome unknown."""
+    for key in ("error", "errors", "errorMessage"):
+        assert isinstance(submitted(provider_class, {key: value}), Unknown)
+
+
+@each_row(
+    "says",
+    [
+        *("Upstream request failed", "Bad gateway", "Connection reset by peer", "Network error", "Unexpected error"),
+        *("Unknown error", "System error", "Something went wrong, please try again"),
+    ],
+)
+def test_words_of_a_broken_server_refuse_nothing(provider_class: Make, says: str) -> None:
+    """An error without a code whose words are about the server may come after a task was made."""
+    for body in ({"success": False, "message": says}, {"error": says}, {"errorMessage": says}):
+        outcome = submitted(provider_class, body)
+        assert isinstance(outcome, Unknown)
+        assert says in outcome.reason
+
+
+@each_row(
+    ("says", "kind"),
+    [
+        ("Rate limit exceeded", RateLimitError),
+        ("Too many parallel requests", RateLimitError),
+        ("Concurrency limit reached", RateLimitError),
+        ("Invalid API key", AuthError),
+        ("Unauthorized", AuthError),
+        ("You do not have access permissions", AuthError),
+        ("You have no credits left", CreditsError),
+        ("Not enough credits", CreditsError),
+        ("Your prompt violates our community guidelines", ContentError),
+        ("Lyrics contain profanity", ContentError),
+        ("title is too long", ProviderError),
+    ],
+)
+def test_a_refusal_without_a_code_is_sorted_by_its_words(provider_class: Make, says: str, kind: type) -> None:
+    """A refusal without a code has the type that its words tell; words alone do not let a POST be sent again."""
+    for body in ({"success": False, "message": says}, {"error": {"message": says}}):
+        outcome = submitted(provider_class, body)
+        assert isinstance(outcome, Refused)
+        assert kind is type(outcome.error)
+        assert (False, False) == (outcome.error.charged, outcome.resend)
+
+
+@each_row(
+    "says", ["Content violation", "Content violations found", "It violates our rules", "See the usage guidelines"]
+)
+def test_the_field_has_many_words_for_content(provider_class: Make, says: str) -> None:
+    """A failure and a refusal with 400 are about the content if their words are."""
+    outcome = submitted(provider_class, {"code": 400, "msg": says})
+    assert isinstance(outcome, Refused)
+    assert isinstance(outcome.error, ContentError)
+    failed = asked(provider_class, status(provider_class().info.name, "failed", message=says))[-1]
+    assert isinstance(failed, Failed)
+    assert FailureReason.CONTENT is failed.reason
+
+
+@each_row("code", [0, "0", 200, "200", None, "", "null"])
+@each_row("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+def test_a_code_for_success_is_no_failures_code(name: str, code: object) -> None:
+    """A failure whose error code means success, or nothing, has no such code."""
+    for key in ("errorCode", "failCode"):
+        body = status(name, "failed", **{key: code}, message="no vocals found")
+        for event in (asked(load(name), body)[-1], hooked(load(name), body)[-1]):
+            assert isinstance(event, Failed)
+            assert (None, "no vocals found") == (event.code, event.message)
+
+
+@each_row("code", [531, "531"])
+def test_a_refunded_generation_has_its_reason(code: object) -> None:
+    """kie.ai's 531 is a failed generation that was not charged: docs.kie.ai/suno-api/extend-music-callbacks."""
+    data = {"callbackType": "error", "task_id": "t1", "data": None}
+    (failed,) = hooked(load("kie"), {"code": code, "msg": "no", "data": data})
+    assert Failed(task_id="t1", reason=FailureReason.GENERATION, code="531", message="no", charged=False) == failed
+    (failed,) = asked(load("kie-jobs"), status("kie-jobs", "fail", failCode=code, failMsg="no"))
+    assert Failed(task_id="t1", reason=FailureReason.GENERATION, code="531", message="no", charged=False) == failed
