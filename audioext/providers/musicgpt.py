@@ -255,7 +255,7 @@ def _status_events(seen: Conversion) -> tuple[Event, ...]:
         known = {track.id for track in tracks}
         tracks += tuple(Track(id=id_, position=at) for at, id_ in ids.items() if id_ and id_ not in known)
     judged = (track if track.audio_url else evolve(track, failure=failed.message) for track in tracks)
-    return (evolve(shown, tracks=tuple(judged)), failed)
+    return (evolve(shown, tracks=tuple(judged), reason=failed.reason), failed)
 
 
 def _unclear(part: Conversion, *, audible: bool) -> tuple[str | None, bool]:
@@ -277,7 +277,8 @@ def _failing_part(part: Conversion) -> tuple[Event, ...]:
     tracks, failed = part.read_tracks(claims=False), part.failure()
     if part.track_id is not None:
         known = next((track for track in tracks if track.id == part.track_id), Track(id=part.track_id))
-        return (Progress(task_id=part.task_id, tracks=(evolve(known, failure=failed.message),)),)
+        track = evolve(known, failure=failed.message)
+        return (Progress(task_id=part.task_id, tracks=(track,), reason=failed.reason),)
     return (Progress(task_id=part.task_id, tracks=tracks), failed) if tracks else (failed,)
 
 

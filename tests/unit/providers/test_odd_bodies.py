@@ -213,3 +213,14 @@ def test_a_refunded_generation_has_its_reason(code: object) -> None:
     assert Failed(task_id="t1", reason=FailureReason.GENERATION, code="531", message="no", charged=False) == failed
     (failed,) = asked(load("kie-jobs"), status("kie-jobs", "fail", failCode=code, failMsg="no"))
     assert Failed(task_id="t1", reason=FailureReason.GENERATION, code="531", message="no", charged=False) == failed
+
+
+@each_row("more", [{"is_flagged": True, "reason": "no"}, {"reason": "flagged by moderation"}])
+def test_musicgpt_says_why_a_track_failed(more: Body) -> None:
+    """A failed part and a failed status have the reason of their tracks' failures."""
+    (part,) = hooked(load("musicgpt"), {"success": False, "task_id": "t1", "conversion_id": "a", **more})
+    shown, failed = asked(load("musicgpt"), status("musicgpt", "FAILED", conversion_id="a", **more))
+    assert isinstance(part, Progress)
+    assert isinstance(shown, Progress)
+    assert isinstance(failed, Failed)
+    assert [FailureReason.CONTENT] * 3 == [part.reason, shown.reason, failed.reason]
