@@ -203,6 +203,16 @@ class Body:
         audible = (tuple(track for track in found if track.audio_url or track.stream_url) for found in others)
         return next(filter(None, audible), ())
 
+    @property
+    def songs(self) -> Sequence[dict[str, object]]:
+        """The objects of the first list under a known key that has any, or a single track, as they came."""
+        for _, item, _ in self._found.get("list", ()):
+            found = item if isinstance(item, list) else [item] if _names_a_track(item) else []
+            objects = [each for each in map(opened, found) if isinstance(each, dict)]
+            if objects:
+                return objects
+        return ()
+
     def _elsewhere(self) -> Iterator[Sequence[object]]:
         """Yield groups of sibling objects that look like tracks, except under keys that repeat the request."""
         nodes: list[object] = [layer for layer, _ in self.layers]

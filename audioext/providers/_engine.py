@@ -30,7 +30,10 @@ UNREACHABLE_CALLBACK = URL("https://nobody.invalid/audioext")
 _NO_CALLBACK = "the provider's callback failed, and its status shows no track"
 _SAY_NOTHING = frozenset({"", "FAIL", "FAILED", "ERROR"})
 _REFUNDED = frozenset({"531"})  # "credits refunded": docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
-_BALANCES = ("creditsamount", "credits", "credit", "remainingcredits", "balance", "amount", "data")
+_BALANCES = (
+    *("creditsamount", "credits", "credit", "remainingcredits", "creditsremaining", "creditsleft", "availablecredits"),
+    *("creditbalance", "creditsbalance", "balance", "remaining", "available", "amount", "data"),
+)
 """`plain` keys of a balance: the first is on vidgo's page, the others are from public clients, or guessed."""
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)", re.ASCII)
 """The commas of `1,234`; that a balance may have them is a guess."""
@@ -126,6 +129,7 @@ class EngineAccount(HostedAccount):
         keys = self.answers.parse_free(response)
         for key in _BALANCES:
             value = keys.get(key)
+            value = value[0] if isinstance(value, list) and len(value) == 1 else value
             found = number(_THOUSANDS.sub("", value) if isinstance(value, str) else value)
             if found is not None:
                 return found

@@ -5,13 +5,16 @@ They vary what vendors document or were seen to send, so that each test holds a 
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from audioext.errors import AuthError, ContentError, CreditsError, DecodeError, ProviderError, RateLimitError
 from audioext.http.decoding import plain
+from audioext.http.messages import HttpResponse
 from audioext.models.events import Failed, Progress, Refused, Submitted, Unknown
 from audioext.models.results import FailureReason, Stage
 from audioext.providers import load
+from audioext.providers.base import Credits
 from tests.support.tables import each_row
 from tests.unit.providers.test_kinds import Body, Make, asked, delivery, hooked, is_song, only, songs, status, submitted
 
@@ -224,3 +227,36 @@ def test_musicgpt_says_why_a_track_failed(more: Body) -> None:
     assert isinstance(shown, Progress)
     assert isinstance(failed, Failed)
     assert [FailureReason.CONTENT] * 3 == [part.reason, shown.reason, failed.reason]
+
+
+# --- balances --------------------------------------------------------------------------------------------------------
+
+
+@each_row("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+@each_row(
+    "data",
+    [
+        *({key: "42.5", "total_credits": 100} for key in ("available_credits", "creditBalance", "credits_left")),
+        {"total": 100, "used": 57.5, "remaining": 42.5},
+        {"credits": {"total": 100, "remaining": 42.5}},
+        [42.5],
+        {"credits": [42.5]},
+    ],
+)
+def test_a_balance_is_what_is_left(name: str, data: object) -> None:
+    """A balance is what is left, whatever stands beside it, and a list of one number is that number."""
+    account = load(name)()
+    assert isinstance(account, Credits)
+    answer = HttpResponse(status=200, body=msgspec.json.encode({"code": 200, "data": data}))
+    assert 42.5 == account.parse_credits(answer)
+
+
+@each_row("data", [[1, 2], [], {"total": 100}, True, None])
+def test_a_balance_is_never_guessed(data: object) -> None:
+    """Several numbers, or a total, are no balance."""
+    answer = HttpResponse(status=200, body=msgspec.json.encode({"code": 200, "data": data}))
+    for name in ("kie", "vidgo"):
+        account = load(name)()
+        assert isinstance(account, Credits)
+        with pytest.raises(DecodeError):
+            account.parse_credits(answer)
