@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -208,11 +208,23 @@ def find_tracks(
             elif isinstance(item, dict) and not str(item.get("file_type")).lower().startswith(("image", "video")):
                 track = read_track(item, problems, f"{path}[{index}]", whole=whole, created_at=created_at)
                 if track.id or track.audio_url or track.stream_url:
-                    found.append(track)
+                    found += [track, *_beside(track, item)]
         if found and any(isinstance(item, dict) for item in items):
             return tuple(apart(found))
         links = links or tuple(found)
     return links
+
+
+def _beside(track: Track, raw: Mapping[str, object]) -> Iterator[Track]:
+    """Yield a track for each further file of the same format in the list that holds the link of *track*."""
+    if track.audio_url is None or track.audio_url in raw.values():
+        return
+    for item in itertools.islice(raw.values(), MAX_KEYS):
+        links = opened(item) if isinstance(item, (list, str)) else ()
+        files = [file_link(each) for each in links[:MAX_TRACKS]] if isinstance(links, list) else []
+        if track.audio_url in files:
+            others = {file: _kind(file) for file in files if file and file != track.audio_url}
+            yield from (evolve(track, audio_url=file) for file in others if others[file] == _kind(track.audio_url))
 
 
 def apart(tracks: Sequence[Track]) -> Iterable[Track]:

@@ -5,6 +5,9 @@ They vary what vendors document or were seen to send, so that each test holds a 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
 import msgspec
 import pytest
 
@@ -16,7 +19,20 @@ from audioext.models.results import FailureReason, Stage
 from audioext.providers import load
 from audioext.providers.base import Credits
 from tests.support.tables import each_row
-from tests.unit.providers.test_kinds import Body, Make, asked, delivery, hooked, is_song, only, songs, status, submitted
+from tests.unit.providers.test_kinds import (
+    AUDIO,
+    OTHER,
+    Body,
+    Make,
+    asked,
+    delivery,
+    hooked,
+    is_song,
+    only,
+    songs,
+    status,
+    submitted,
+)
 
 NO_WORDS = ("null", "None", "undefined", " NULL ", "")
 """Texts that some languages write for a missing value."""
@@ -260,3 +276,28 @@ def test_a_balance_is_never_guessed(data: object) -> None:
         assert isinstance(account, Credits)
         with pytest.raises(DecodeError):
             account.parse_credits(answer)
+
+
+# --- tracks ----------------------------------------------------------------------------------------------------------
+
+
+@each_row("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+@each_row("key", ["audio_url", "audioUrl", "file_url"])
+@each_row("listed", [lambda links: links, json.dumps, lambda links: json.dumps(links, indent=1)])
+def test_a_list_of_files_in_one_track_is_several_takes(name: str, key: str, listed: Callable[[object], object]) -> None:
+    """Files of one format in a list are one take each, and the same take in another format is none of its own."""
+    links = [AUDIO, "https://files.example/a.wav", OTHER, "https://files.example/a.png", AUDIO]
+    for body in (
+        {"code": 200, "data": {"taskId": "t1", "status": "SUCCESS", key: listed(links), "title": "Rain"}},
+        status(name, "SUCCESS", tracks=[{"id": "a", key: listed(links), "title": "Rain"}]),
+    ):
+        seen = only(asked(load(name), body))
+        found = [(track.id, track.audio_url, track.title) for track in seen.tracks]
+        assert [(None, AUDIO, "Rain"), (None, OTHER, "Rain")] == found
+
+
+@each_row("links", [[AUDIO], ["https://files.example/a.png", AUDIO], [AUDIO, "https://files.example/a.wav"]])
+def test_a_list_with_one_take_keeps_its_id(links: list[str]) -> None:
+    """A track with one file, a picture or another format in its list is one track."""
+    seen = only(asked(load("kie"), status("kie", tracks=[{"id": "a", "audio_url": links}])))
+    assert [("a", AUDIO)] == [(track.id, track.audio_url) for track in seen.tracks]
