@@ -164,6 +164,15 @@ class Answer(Body):
         """Whether the call succeeded."""
         return self.code == OK and not self.failed
 
+    def is_about_task(self) -> bool:
+        """Return whether it has a task's status, which outweighs its code; an HTTP error has to name the task."""
+        try:
+            return bool(self.word.name) and (self.task_id is not None or self.response.status < HTTP_ERROR_FROM)
+        except DecodeError:
+            if self.is_good:
+                raise
+            raise self.error() from None
+
     def error(self, *, charged: bool | None = None) -> ProviderError:
         """Return this answer as an error."""
         code: str | None = str(self.code)

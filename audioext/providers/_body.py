@@ -170,10 +170,9 @@ class Body:
         words = [(index, status_word(item)) for index, item, _ in named if isinstance(item, str) and item.strip()]
         if words:
             index, first = words[0]
-            beside = (word for at, word in words if at == index and word.unknown is None)
-            word = next(beside, first)
-            is_of_call = index == 0 and not self.outer.get("data", True) and not self.task_ids
-            return StatusWord() if word.stage is Stage.COMPLETE and is_of_call else word
+            word = next((word for at, word in words if at == index and word.unknown is None), first)
+            is_empty = self.may_be_of_call and not self.outer.get("data", True)
+            return StatusWord() if word.stage is Stage.COMPLETE and is_empty else word
         for _, item, path in named:
             if not isinstance(item, (str, bool, int)):  # a number is the HTTP status of an envelope
                 raise DecodeError([f"expected a status word @ {path}"], where=self.where)
@@ -182,6 +181,12 @@ class Body:
             return status_word(_FLAGS.get(flag, flag))
         kinds = (item for _, item, _ in self._found.get("kind", ()) if isinstance(item, str))
         return next((status_word(item) for item in kinds if item.lower() in _CALLBACK_TYPES), StatusWord())
+
+    @property
+    def may_be_of_call(self) -> bool:
+        """Whether the status word may be that of the call: it is in the outermost object, and no task is named."""
+        named = (*self._own_first("type"), *self._own_first("status"))
+        return next((index == 0 for index, item, _ in named if isinstance(item, str)), False) and not self.task_ids
 
     @functools.cached_property
     def tracks(self) -> tuple[Track, ...]:
@@ -217,6 +222,7 @@ class Body:
         """Yield groups of sibling objects that look like tracks, except under keys that repeat the request."""
         nodes: list[object] = [layer for layer, _ in self.layers]
         left = MAX_TEXTS
+        yield [layer for layer, _ in self.layers if _holds_a_file(layer)][:MAX_TRACKS]
 
         def look(item: object) -> object:
             nonlocal left
@@ -276,9 +282,11 @@ def _names_a_track(item: object, *, by_file: bool = False) -> bool:
     """Say whether *item* has the keys of a track or, with *by_file*, a link to audio under any key."""
     if not isinstance(item, dict):
         return False
-    return not NAMING_A_TRACK.isdisjoint(map(plain, item)) or (
-        by_file and any(is_audio_file(key, value) for key, value in item.items())
-    )
+    return not NAMING_A_TRACK.isdisjoint(map(plain, item)) or (by_file and _holds_a_file(item))
+
+
+def _holds_a_file(item: Mapping[str, object]) -> bool:
+    return any(is_audio_file(key, value) for key, value in item.items())
 
 
 def _bare(item: Mapping[str, object]) -> object:

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from msgspec import Meta, Struct
 from yarl import URL
 
@@ -19,7 +19,6 @@ from audioext.models.events import Event, Failed, Progress
 from audioext.models.requests import Extend, Operation, Request
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._account import HostedAccount, Vendor
-from audioext.providers._answers import HTTP_ERROR_FROM
 from audioext.providers._body import Body
 from audioext.providers._fields import wire_names, wire_values
 from audioext.providers._tracks import LONGEST_LINE, LONGEST_TEXT, is_image
@@ -93,13 +92,7 @@ class EngineAccount(HostedAccount):
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return the events in a status answer; the status of a named task outweighs the answer's own code."""
         answer = self.answers.parse_any(response)
-        try:
-            named = answer.word.name and (answer.task_id is not None or response.status < HTTP_ERROR_FROM)
-        except DecodeError:
-            if answer.is_good:
-                raise
-            raise answer.error() from None
-        if not answer.is_good and not named:
+        if not answer.is_about_task() and not answer.is_good:
             if answer.has_code and answer.code in self.vendor.failed_codes:
                 return (_failed(answer, self.vendor),)
             raise answer.error()
@@ -155,7 +148,8 @@ def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Ev
         return (_progress(seen, Stage.COMPLETE if whole else None, unclear, ask_now=is_delivered),)
     if word.fails or (bad and (stage is None or (stage is Stage.COMPLETE and not shown))):
         kept = (_progress(seen, None, None),) if shown or seen.first("credits", number) is not None else ()
-        return (*kept, _failed(seen, vendor))
+        # A call that failed may say so like a task; if it is the task, the next calls will say it again.
+        return (*kept, evolve(_failed(seen, vendor), is_doubtful=not is_delivered and seen.may_be_of_call))
     playable = any(track.audio_url for track in seen.tracks)
     if seen.problems and not playable and (stage is Stage.COMPLETE or seen.is_empty):
         raise DecodeError(seen.problems[:MAX_PATHS], where=seen.where)

@@ -97,7 +97,7 @@ class MusicGpt(HostedAccount):
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return the events in a byId answer, with the page's keys or the numbered keys that live clients read."""
         answer = self.answers.parse_any(response)
-        if answer.code == OK:
+        if answer.code == OK or answer.is_about_task():
             events = _status_events(Conversion(answer.layers[0][0], "the status"))
             if events:
                 return events
@@ -242,7 +242,8 @@ def _status_events(seen: Conversion) -> tuple[Event, ...]:
     )
     if not seen.word.fails:
         return (shown,)
-    failed, audible = seen.failure(), any(track.audio_url for track in tracks)
+    failed = evolve(seen.failure(), is_doubtful=seen.may_be_of_call)
+    audible = any(track.audio_url for track in tracks)
     if seen.track_id is not None and not audible:
         # The answer may be only about this track; the job may have another.
         tracks = tracks or (Track(id=seen.track_id),)

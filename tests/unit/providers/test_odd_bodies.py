@@ -21,6 +21,7 @@ from audioext.providers.base import Credits
 from tests.support.tables import each_row
 from tests.unit.providers.test_kinds import (
     AUDIO,
+    KEY,
     OTHER,
     Body,
     Make,
@@ -301,3 +302,48 @@ def test_a_list_with_one_take_keeps_its_id(links: list[str]) -> None:
     """A track with one file, a picture or another format in its list is one track."""
     seen = only(asked(load("kie"), status("kie", tracks=[{"id": "a", "audio_url": links}])))
     assert [("a", AUDIO)] == [(track.id, track.audio_url) for track in seen.tracks]
+
+
+@each_row("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+@each_row("key", ["url", "download_url", "audio", "mp3", "file", "link", "src", "songPath"])
+def test_a_finished_task_may_hold_its_file_itself(name: str, key: str) -> None:
+    """An audio file under any key of the task's own object is its track, unless it repeats the request."""
+    flat: Body = {"task_id": "t1", "status": "finished", "upload_url": OTHER}
+    for body in ({**flat, key: AUDIO}, {"code": 200, "data": {**flat, key: AUDIO}}):
+        for events in (hooked(load(name), body), asked(load(name), body)):
+            assert [AUDIO] == [track.audio_url for track in only(events).tracks]
+            assert Stage.COMPLETE is only(events).claimed_stage
+    assert () == only(asked(load(name), flat)).tracks
+    assert () == only(asked(load(name), {**flat, "status": "running", key: AUDIO})).tracks
+
+
+# --- the status call itself ------------------------------------------------------------------------------------------
+
+
+@each_row("word", ["error", "fail", "failed"])
+def test_a_call_that_failed_is_not_yet_a_failed_task(provider_class: Make, word: str) -> None:
+    """A failure in a status answer that names no task counts only once a later call repeats it; others do at once."""
+    said: Body = {"status": word, "message": "busy, try later"}
+    doubts = {
+        (True, "busy, try later"): [said, {**said, "data": None}, {"code": 200, **said}],
+        (False, "busy, try later"): [{**said, "task_id": "t1"}, {"code": 200, "data": said}],
+    }
+    for expected, bodies in doubts.items():
+        for body in bodies:
+            failed = asked(provider_class, body)[-1]
+            assert isinstance(failed, Failed)
+            assert expected == (failed.is_doubtful, failed.message)
+    delivered = hooked(provider_class, said)[-1]
+    assert isinstance(delivered, Failed)
+    assert not delivered.is_doubtful
+
+
+@each_row("http", [404, 500, 502])
+def test_a_named_task_outweighs_the_http_status(provider_class: Make, http: int) -> None:
+    """A status answer that names its task and has a status word is read whatever its HTTP status; another is not."""
+    name, provider = provider_class().info.name, provider_class(KEY)
+    body = msgspec.json.encode(status(name, **songs(name)))
+    assert is_song(provider.parse_status(HttpResponse(status=http, body=body)))
+    for other in ({"status": "SUCCESS"}, {"status": "failed", "message": "no"}, {"task_id": "t1"}):
+        with pytest.raises(ProviderError):
+            provider.parse_status(HttpResponse(status=http, body=msgspec.json.encode(other)))
