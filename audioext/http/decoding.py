@@ -171,8 +171,8 @@ def plain_keys(value: object) -> dict[str, object]:
 
 
 def plain(key: str) -> str:
-    """Return *key* in lower case without underscores and hyphens."""
-    return key.replace("_", "").replace("-", "").lower()
+    """Return *key* in lower case without underscores, hyphens and spaces; a schema of kie.ai's has `" vocalStart"`."""
+    return key.replace("_", "").replace("-", "").replace(" ", "").lower()
 
 
 def camel(key: str) -> str:

@@ -235,6 +235,8 @@ class Body:
                 item for key, item in itertools.islice(pairs, MAX_KEYS) if not _REQUEST_KEYS.search(plain(str(key)))
             )
             inner = [look(item[0]) if isinstance(item, list) and len(item) == 1 else item for item in map(look, wanted)]
+            if isinstance(node, list):
+                yield [item for item in inner if isinstance(item, str) and is_audio_file("", item)][:MAX_TRACKS]
             beside = [_bare(item) for item in inner if isinstance(item, dict)]
             yield [item for item in beside if _names_a_track(item, by_file=True)][:MAX_TRACKS]
             nodes += [item for item in inner if isinstance(item, (dict, list))][: max(0, MAX_NODES - len(nodes))]

@@ -193,26 +193,45 @@ def is_audio_file(key: str, value: object) -> bool:
 def find_tracks(
     lists: Iterable[tuple[Sequence[object], str]], problems: list[str], *, whole: bool, created_at: datetime | None
 ) -> tuple[Track, ...]:
-    """Return the tracks of the first of *lists* that has any, else of one with bare links; DecodeError for too many."""
-    links: tuple[Track, ...] = ()
+    """Return the tracks of the best of *lists*: with files, of objects and not bare links, and then with most files.
+
+    kie.ai's jobs have a result twice (measured in 2026-10), and one of the two may lack its files. Raises DecodeError
+    for too many.
+    """
+    best: tuple[Track, ...] = ()
+    highest = (False, False, 0)
     for values, path in lists:
-        found: list[Track] = []
         if len(values) > MAX_TRACKS:
             raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
         items = [item for value in map(opened, values) for item in (value if isinstance(value, list) else (value,))]
         if len(items) > MAX_TRACKS:
             raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
-        for index, item in enumerate(items):
-            if isinstance(item, str) and (file := file_link(item)):
-                found.append(Track(audio_url=file, created_at=created_at))
-            elif isinstance(item, dict) and not str(item.get("file_type")).lower().startswith(("image", "video")):
-                track = read_track(item, problems, f"{path}[{index}]", whole=whole, created_at=created_at)
-                if track.id or track.audio_url or track.stream_url:
-                    found += [track, *_beside(track, item)]
-        if found and any(isinstance(item, dict) for item in items):
-            return tuple(apart(found))
-        links = links or tuple(found)
-    return links
+        found = [
+            track
+            for index, item in enumerate(items)
+            for track in _read_item(item, problems, f"{path}[{index}]", whole=whole, created_at=created_at)
+        ]
+        files, named = (
+            sum(track.audio_url is not None for track in found),
+            any(isinstance(item, dict) for item in items),
+        )
+        if found and (files > 0, named, files) > highest:
+            best, highest = tuple(apart(found)), (files > 0, named, files)
+            if named and files == len(found):
+                break
+    return best
+
+
+def _read_item(
+    item: object, problems: list[str], path: str, *, whole: bool, created_at: datetime | None
+) -> Iterator[Track]:
+    if isinstance(item, str) and (file := file_link(item)):
+        yield Track(audio_url=file, created_at=created_at)
+    elif isinstance(item, dict) and not str(item.get("file_type")).lower().startswith(("image", "video")):
+        track = read_track(item, problems, path, whole=whole, created_at=created_at)
+        if track.id or track.audio_url or track.stream_url:
+            yield track
+            yield from _beside(track, item)
 
 
 def _beside(track: Track, raw: Mapping[str, object]) -> Iterator[Track]:

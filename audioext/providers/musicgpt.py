@@ -174,7 +174,7 @@ class Conversion(Body):
     def __init__(self, value: object, where: str) -> None:
         """Merge the keys of all nested objects."""
         super().__init__(value, where)
-        self.raw = {key: item for layer, _ in self.layers for key, item in layer.items() if item is not None}
+        self.raw = {key.strip(): item for layer, _ in self.layers for key, item in layer.items() if item is not None}
         keys = self.keys
         self.track_id = id_of_track(keys.get("conversionid"))
         self.is_complete = self.word.stage is Stage.COMPLETE
@@ -196,7 +196,7 @@ class Conversion(Body):
         path = self.layers[-1][1]
         for position in POSITIONS:
             ends, wrong = str(position), list[str]()
-            numbered = {key[:-1].rstrip("_"): item for key, item in self.raw.items() if key.endswith(ends)}
+            numbered = {key[:-1].rstrip("_- "): item for key, item in self.raw.items() if key.endswith(ends)}
             if numbered:
                 shared = {name: self.keys[name] for name in _SHARED.intersection(self.keys)}
                 found += _shown(read_track({**shared, **numbered}, wrong, path, position=position))

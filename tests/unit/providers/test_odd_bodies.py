@@ -347,3 +347,61 @@ def test_a_named_task_outweighs_the_http_status(provider_class: Make, http: int)
     for other in ({"status": "SUCCESS"}, {"status": "failed", "message": "no"}, {"task_id": "t1"}):
         with pytest.raises(ProviderError):
             provider.parse_status(HttpResponse(status=http, body=msgspec.json.encode(other)))
+
+
+# --- places ----------------------------------------------------------------------------------------------------------
+
+BOTH: list[Body] = [{"id": "a", "audioUrl": AUDIO}, {"id": "b", "audioUrl": OTHER}]
+
+
+@each_row("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+@each_row(
+    "less", [[], [{"id": "a"}, {"id": "b"}], [{"id": "a", "audioUrl": ""}, {"id": "b", "streamAudioUrl": f"{OTHER}?s"}]]
+)
+@each_row("more", [BOTH, json.dumps({"data": BOTH}), [AUDIO, OTHER]])
+def test_of_two_results_the_one_with_the_files_counts(name: str, less: object, more: object) -> None:
+    """A result that an answer has twice is read where its files are."""
+    for keys in ({"response": {"sunoData": less}, "resultJson": more}, {"resultJson": more, "items": less}):
+        assert is_song(asked(load(name), status(name, "SUCCESS", **keys)))
+
+
+@each_row("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+def test_of_two_results_the_one_with_more_files_counts(name: str) -> None:
+    """Of two results with files the one with more counts, but bare links only if no track has a file."""
+    less = [{"id": "a", "audioUrl": AUDIO}, {"id": "b", "audioUrl": None}]
+    assert is_song(asked(load(name), status(name, "SUCCESS", items=less, tracks=BOTH)))
+    seen = only(asked(load(name), status(name, "SUCCESS", items=less, resultUrls=[AUDIO, OTHER])))
+    assert [("a", AUDIO), ("b", None)] == [(track.id, track.audio_url) for track in seen.tracks]
+
+
+def test_links_beside_whole_tracks_add_none(provider_class: Make) -> None:
+    """Links that repeat the files of complete tracks, in other formats too, make no further ones."""
+    name = provider_class().info.name
+    links = [AUDIO, OTHER, "https://files.example/a.wav", "https://files.example/b.wav"]
+    assert is_song(asked(provider_class, status(name, "SUCCESS", resultUrls=links, tracks=BOTH)))
+
+
+@each_row("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+@each_row("more", [{"info": {"links": [AUDIO, OTHER]}}, {"resultInfoJson": json.dumps({"urls": [AUDIO, OTHER]})}])
+def test_bare_links_are_found_below_unknown_keys(name: str, more: Body) -> None:
+    """A list of links to audio files is the result wherever it stands, except in what was asked for."""
+    links = ["https://files.example/a.png", AUDIO, OTHER]
+    assert is_song(asked(load(name), status(name, "SUCCESS", **more)))
+    assert is_song(asked(load(name), status(name, "SUCCESS", made={"all": links})))
+    assert () == only(asked(load(name), status(name, "SUCCESS", param={"all": links}))).tracks
+
+
+@each_row(
+    "spell", [str.upper, str.title, lambda key: f" {key}", lambda key: f"{key} ", lambda key: key.replace("_", " ")]
+)
+def test_keys_may_have_blanks_and_any_case(provider_class: Make, spell: Callable[[str], str]) -> None:
+    """Blanks in and around keys make no difference: a schema of kie.ai's has a key that begins with one."""
+
+    def spelt(value: object) -> object:
+        if isinstance(value, dict):
+            return {spell(key): spelt(item) for key, item in value.items()}
+        return [spelt(item) for item in value] if isinstance(value, list) else value
+
+    name = provider_class().info.name
+    for body in (status(name, "SUCCESS", tracks=BOTH), delivery(name, title="Rain")):
+        assert hooked(provider_class, body) == hooked(provider_class, spelt(body))
