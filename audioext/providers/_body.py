@@ -262,7 +262,7 @@ class Body:
         return {key: item for layer, _ in self.layers for key, item in plain_keys(layer).items() if item is not None}
 
     def says(self) -> str:
-        """Return its texts for people without pleasantries, or else those of its tracks."""
+        """Return its texts for people without pleasantries, and the errors of its tracks, or else all their texts."""
         found = [said for layer, _ in self.layers for said in all_said(plain_keys(layer))]
         listed = [(index, item, at) for index, item, at in self._found.get("list", ()) if not isinstance(item, dict)]
         # docs.kie.ai/suno-api/replace-section has a text beside the tracks; one was also seen instead of them.
@@ -271,8 +271,10 @@ class Body:
             for index, item, at in listed
             if isinstance(item, str) and ((index and at.endswith(".data")) or (" " in item and link(item) is None))
         ]
-        for _, item, _ in listed if not found else ():
-            found += [said for each in _several(item) if isinstance(each, dict) for said in all_said(plain_keys(each))]
+        songs = [plain_keys(each) for _, item, _ in listed for each in _several(item)]
+        wanted = "err" if found else ""
+        for song in songs:
+            found += all_said({key: value for key, value in song.items() if wanted in key})
         return " ".join(dict.fromkeys(found))
 
 

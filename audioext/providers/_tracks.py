@@ -231,10 +231,10 @@ def _read_item(
         track = read_track(item, problems, path, whole=whole, created_at=created_at)
         if track.id or track.audio_url or track.stream_url:
             yield track
-            yield from _beside(track, item)
+            yield from beside(track, item)
 
 
-def _beside(track: Track, raw: Mapping[str, object]) -> Iterator[Track]:
+def beside(track: Track, raw: Mapping[str, object]) -> Iterator[Track]:
     """Yield a track for each further file of the same format in the list that holds the link of *track*."""
     if track.audio_url is None or track.audio_url in raw.values():
         return

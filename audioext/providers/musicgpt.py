@@ -26,7 +26,7 @@ from audioext.providers._account import DAY_SECONDS, HostedAccount, Vendor, file
 from audioext.providers._answers import HTTP_CODES, NO_ID, OK, CodeTable, id_of_track
 from audioext.providers._body import Body
 from audioext.providers._fields import FieldRules, wire_names, wire_values
-from audioext.providers._tracks import AUDIO_KEYS, TRACK_KEYS, apart, read_track
+from audioext.providers._tracks import AUDIO_KEYS, TRACK_KEYS, apart, beside, read_track
 from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE, said
 from audioext.providers.base import FileRoute
 
@@ -203,7 +203,8 @@ class Conversion(Body):
                 problems += [f"{problem}_{position}" for problem in wrong]
         if not any(track.audio_url for track in found):
             own = {key: item for key, item in self.raw.items() if key != "id"}  # an `id` would be the task's
-            plain = [track for track in _shown(read_track(own, problems, path)) if track.audio_url or not found]
+            shown = [track for track in _shown(read_track(own, problems, path)) if track.audio_url or not found]
+            plain = [each for track in shown for each in (track, *beside(track, own))]
             if len(self.layers) > _USUAL_LAYERS or not plain:
                 listed = [track for track in self.tracks if track.audio_url]
                 plain = listed if len(listed) > len(plain) else plain

@@ -405,3 +405,40 @@ def test_keys_may_have_blanks_and_any_case(provider_class: Make, spell: Callable
     name = provider_class().info.name
     for body in (status(name, "SUCCESS", tracks=BOTH), delivery(name, title="Rain")):
         assert hooked(provider_class, body) == hooked(provider_class, spelt(body))
+
+
+# --- words and parts -------------------------------------------------------------------------------------------------
+
+
+@each_row("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+def test_the_errors_of_tracks_are_told_with_the_failure(name: str) -> None:
+    """A failure has the errors of its tracks beside its own words, each once, and no other texts of theirs."""
+    lost: Body = {"id": "a", "audio_url": "", "status": "failed", "error": "clip_error", "description": "a song"}
+    body: Body = {
+        "code": 500,
+        "msg": "failed",
+        "task_id": "t1",
+        "status": "failed",
+        "data": [lost, {**lost, "id": "b"}],
+    }
+    for event in (hooked(load(name), body)[-1], asked(load(name), {**body, "code": 200})[-1]):
+        assert isinstance(event, Failed)
+        assert "failed clip_error" == event.message
+
+
+@each_row("name", ["kie", "sunoapi"])
+@each_row("lost", [[{"id": "a", "audio_url": "", "error": "account_missing"}], None])
+def test_a_recovery_that_brought_nothing_says_why(name: str, lost: object) -> None:
+    """The callback of a failed recovery has the errors of its tracks: docs.sunoapi.org/suno-api/recovery-audio."""
+    said = "success" if lost else "account_missing"
+    failed = hooked(load(name), {"code": 500, "msg": said, "task_id": "r1", "data": lost})[-1]
+    assert isinstance(failed, Failed)
+    assert ("r1", "account_missing") == (failed.task_id, failed.message)
+
+
+@each_row("key", ["conversion_path", "audio_url"])
+def test_musicgpt_may_list_its_files(key: str) -> None:
+    """Both files of a task may stand in one list, in a status answer and in a webhook."""
+    body = status("musicgpt", "COMPLETED", **{key: [AUDIO, OTHER]})
+    assert is_song(asked(load("musicgpt"), body))
+    assert is_song(hooked(load("musicgpt"), body))
