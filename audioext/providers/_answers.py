@@ -231,11 +231,11 @@ class Answer(Body):
 
     def _own_code(self, status: int) -> int | None:
         """Return the code in the body; a code outside HTTP's range does not outweigh a *status* that is an error."""
-        found = self.first("code", _code_of)
+        found = self.first("code", code_of)
         if found is None:
             # Some frameworks put the HTTP status under `status`. An `errorcode` beside a task id may be the task's.
             keys = ("status",) if "taskid" in self.keys else ("status", "errorcode")
-            numbers = (_code_of(self.outer.get(key)) for key in keys)
+            numbers = (code_of(self.outer.get(key)) for key in keys)
             found = next((number for number in numbers if number is not None and number >= HTTP_ERROR_FROM), None)
         is_foreign = found is not None and not _HTTP_CODES_FROM <= found < _HTTP_CODES_BELOW
         return None if is_foreign and status >= HTTP_ERROR_FROM else found
@@ -338,7 +338,8 @@ def _documented(response: HttpResponse) -> Submitted | None:
     return Submitted(task_id=task_id) if task_id is not None and response.status == OK else None
 
 
-def _code_of(value: object) -> int | None:
+def code_of(value: object) -> int | None:
+    """Return the code in *value*, `OK` for any that means success, or `None`."""
     code = number(value)
     if code is None or not code.is_integer() or abs(code) > _HIGHEST_CODE:
         return None

@@ -19,10 +19,11 @@ from audioext.models.events import Event, Failed, Progress
 from audioext.models.requests import Extend, Operation, Request
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._account import HostedAccount, Vendor
+from audioext.providers._answers import OK, code_of
 from audioext.providers._body import Body
 from audioext.providers._fields import wire_names, wire_values
 from audioext.providers._tracks import LONGEST_LINE, LONGEST_TEXT, is_image
-from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE
+from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE, status_word
 
 UNREACHABLE_CALLBACK = URL("https://nobody.invalid/audioext")
 """Sent as the callback if an API requires one and we have none: a name under `.invalid` never resolves (RFC 2606)."""
@@ -36,7 +37,6 @@ _BALANCES = (
 """`plain` keys of a balance: the first is on vidgo's page, the others are from public clients, or guessed."""
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)", re.ASCII)
 """The commas of `1,234`; that a balance may have them is a guess."""
-_SUCCESS_CODES = frozenset({"0", *map(str, range(200, 300))})
 
 
 @frozen(kw_only=True)
@@ -159,9 +159,10 @@ def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Ev
 
 
 def _bad_code(value: object) -> str | None:
-    """Return the code in *value* as text, or `None` for none or for success."""
+    """Return the code in *value* as text, or `None` for none or for success, in digits or as a word."""
     code = identity(value)
-    return None if code in _SUCCESS_CODES else code
+    is_good = code is None or code_of(value) == OK or status_word(code).stage is Stage.COMPLETE
+    return None if is_good else code
 
 
 def _progress(seen: Body, stage: Stage | None, word: str | None, *, ask_now: bool = False) -> Progress:

@@ -442,3 +442,13 @@ def test_musicgpt_may_list_its_files(key: str) -> None:
     body = status("musicgpt", "COMPLETED", **{key: [AUDIO, OTHER]})
     assert is_song(asked(load("musicgpt"), body))
     assert is_song(hooked(load("musicgpt"), body))
+
+
+@each_row("code", ["success", "OK", "Done", "000", "200.0", 204, "200"])
+@each_row("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+def test_a_good_code_fails_no_task(name: str, code: object) -> None:
+    """A webhook whose code means success, also as a word, never fails its task, even without a track or a word."""
+    done: Body = {"callbackType": "complete", "status": "SUCCESS", "task_id": "t1"}
+    (seen,) = hooked(load(name), {"code": code, "msg": "ok", "data": {**done, "data": []}})
+    assert Progress(task_id="t1", claimed_stage=Stage.COMPLETE) == seen
+    assert Progress(task_id="t1", ask_now=True) == only(hooked(load(name), {"code": code, "data": {"task_id": "t1"}}))
