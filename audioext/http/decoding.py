@@ -171,8 +171,8 @@ def plain_keys(value: object) -> dict[str, object]:
 
 
 def plain(key: str) -> str:
-    """Return *key* in lower case without underscores and hyphens."""
-    return key.replace("_", "").replace("-", "").lower()
+    """Return *key* in lower case without underscores, hyphens and spaces; a schema of kie.ai's has `" vocalStart"`."""
+    return key.replace("_", "").replace("-", "").replace(" ", "").lower()
 
 
 def camel(key: str) -> str:
@@ -191,9 +191,18 @@ def text(value: object) -> str | None:
 
 
 def identity(value: object) -> str | None:
-    """Return the id in *value*: printable text of at most `MAX_ID_LENGTH` characters, or a whole number."""
+    """Return the id in *value*: printable text of at most `MAX_ID_LENGTH` characters, or a whole number.
+
+    A word for nothing, such as `null` or `undefined` as text, is no id.
+    """
     found = (text(value) or "").strip()
-    return found if found and len(found) <= MAX_ID_LENGTH and found.isprintable() else None
+    usable = len(found) <= MAX_ID_LENGTH and found.isprintable() and not is_nothing(found)
+    return found if usable else None
+
+
+def is_nothing(value: object) -> bool:
+    """Say whether *value* is a text that is empty or a word for nothing, such as `null` or `undefined`."""
+    return isinstance(value, str) and value.strip().lower() in _WORDS_FOR_NOTHING
 
 
 def number(value: object) -> float | None:

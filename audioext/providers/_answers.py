@@ -19,7 +19,15 @@ from audioext.http.decoding import MAX_ID_LENGTH, identity, number, opened, pars
 from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, as_data, excerpt, retry_after
 from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
 from audioext.providers._body import Body
-from audioext.providers._words import CONTENT_WORDS, CREDIT_WORDS, LONGEST_MESSAGE, said, words
+from audioext.providers._words import (
+    AUTH_WORDS,
+    CONTENT_WORDS,
+    CREDIT_WORDS,
+    LONGEST_MESSAGE,
+    RATE_WORDS,
+    all_said,
+    said,
+)
 
 OK = 200
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -32,8 +40,8 @@ _FIREWALL_SAYS = "the firewall in front of the API refused this client (error co
 _HIGHEST_CODE = 10**9
 _HTTP_CODES_FROM, _HTTP_CODES_BELOW = 100, 600
 _BARE_ID = re.compile(r"(?=.*[0-9])[\w-]{16,64}", re.ASCII)
-NO_IDS = frozenset({"", "single_song_generation_request"})
-"""Placeholders for the second id of a single track: seen by a live client of MusicGPT, on no page."""
+NO_ID = "single_song_generation_request"
+"""The placeholder for the second id of a single track: seen by a live client of MusicGPT, on no page."""
 
 
 @frozen(kw_only=True)
@@ -50,6 +58,7 @@ class Code:
 
 
 RATE = Code(error=RateLimitError, retryable=True, resend=True)
+_RATE_BY_WORDS = Code(error=RateLimitError, retryable=True)  # words alone are not enough to send a POST again
 AUTH = Code(error=errors.AuthError)
 NO_CREDITS = Code(error=errors.CreditsError)
 CONTENT = Code(error=errors.ContentError)
@@ -70,7 +79,13 @@ HTTP_CODES: Mapping[int, Code] = {
 _UNSURE_CODES = frozenset({408, 425, 499})
 
 _CONTENT_CODES = frozenset({400, 403, 422})  # with a text about the content, the content was refused, not the call
-_BROKEN_WORDS = re.compile(r"\b(internal|server|time[sd]?[ -]?out|unavailable|exception)\b", re.IGNORECASE)
+_ERROR_KEYS = ("error", "errors", "errormessage", "errormsg")
+"""The `plain` keys whose text means that a call without a code failed; `message` and `detail` may be pleasantries."""
+_BROKEN_WORDS = re.compile(
+    r"\b(internal|server|time[sd]?[ -]?out|unavailable|exception|upstream|gateway|connection|network"
+    r"|(unexpected|unknown|system) error|something went wrong)\b",
+    re.IGNORECASE,
+)
 
 
 @frozen(kw_only=True)
@@ -149,6 +164,15 @@ class Answer(Body):
         """Whether the call succeeded."""
         return self.code == OK and not self.failed
 
+    def is_about_task(self) -> bool:
+        """Return whether it has a task's status, which outweighs its code; an HTTP error has to name the task."""
+        try:
+            return bool(self.word.name) and (self.task_id is not None or self.response.status < HTTP_ERROR_FROM)
+        except DecodeError:
+            if self.is_good:
+                raise
+            raise self.error() from None
+
     def error(self, *, charged: bool | None = None) -> ProviderError:
         """Return this answer as an error."""
         code: str | None = str(self.code)
@@ -177,7 +201,8 @@ class Answer(Body):
 
         A sibling of vidgo has the id at the top level, clients of MusicGPT read `id`, and `data` may be the id itself.
         """
-        keys, data = self.keys, self.outer.get("data")
+        keys, data = self.keys, self.data
+        data = data[0] if isinstance(data, list) and len(data) == 1 else data
         try:
             task_id = self.task_id or identity(keys.get("id"))
         except DecodeError:
@@ -201,15 +226,16 @@ class Answer(Body):
                 return not self.task_ids
         except DecodeError:
             return False
-        return not self.has_code and "success" not in self.outer and bool(words(self.outer.get("error")))
+        texts = all_said({key: self.outer.get(key) for key in _ERROR_KEYS})
+        return not self.has_code and "success" not in self.outer and next(texts, None) is not None
 
     def _own_code(self, status: int) -> int | None:
         """Return the code in the body; a code outside HTTP's range does not outweigh a *status* that is an error."""
-        found = self.first("code", _code_of)
+        found = self.first("code", code_of)
         if found is None:
             # Some frameworks put the HTTP status under `status`. An `errorcode` beside a task id may be the task's.
             keys = ("status",) if "taskid" in self.keys else ("status", "errorcode")
-            numbers = (_code_of(self.outer.get(key)) for key in keys)
+            numbers = (code_of(self.outer.get(key)) for key in keys)
             found = next((number for number in numbers if number is not None and number >= HTTP_ERROR_FROM), None)
         is_foreign = found is not None and not _HTTP_CODES_FROM <= found < _HTTP_CODES_BELOW
         return None if is_foreign and status >= HTTP_ERROR_FROM else found
@@ -278,16 +304,15 @@ class Answers:
 
 def id_of_track(value: object) -> str | None:
     """Return the track id in *value*, or `None` for a placeholder."""
-    return None if (found := text(value)) in NO_IDS else found
+    return None if (found := identity(value)) == NO_ID else found
 
 
 def _uncoded(says: str) -> Code:
     """Return the meaning of `"success": false` under a good code: a refusal, unless its text is of a server error."""
     if _BROKEN_WORDS.search(says):
         return MAYBE_MADE
-    if CREDIT_WORDS.search(says):
-        return NO_CREDITS
-    return CONTENT if CONTENT_WORDS.search(says) else Code()
+    meanings = ((CREDIT_WORDS, NO_CREDITS), (CONTENT_WORDS, CONTENT), (AUTH_WORDS, AUTH), (RATE_WORDS, _RATE_BY_WORDS))
+    return next((meaning for pattern, meaning in meanings if pattern.search(says)), Code())
 
 
 class _NewTask(msgspec.Struct, forbid_unknown_fields=True):
@@ -307,12 +332,14 @@ _NEW_TASKS = msgspec.json.Decoder(_NewTaskAnswer)
 
 def _documented(response: HttpResponse) -> Submitted | None:
     try:
-        return Submitted(task_id=_NEW_TASKS.decode(response.body).data.task_id) if response.status == OK else None
+        task_id = identity(_NEW_TASKS.decode(response.body).data.task_id)
     except (ValueError, RecursionError):
         return None
+    return Submitted(task_id=task_id) if task_id is not None and response.status == OK else None
 
 
-def _code_of(value: object) -> int | None:
+def code_of(value: object) -> int | None:
+    """Return the code in *value*, `OK` for any that means success, or `None`."""
     code = number(value)
     if code is None or not code.is_integer() or abs(code) > _HIGHEST_CODE:
         return None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Self, TypeVar
 
 from audioext.errors import DecodeError, WebhookError
-from audioext.http.decoding import identity, link, moment, opened, parse_json, plain, plain_keys, text
+from audioext.http.decoding import identity, is_nothing, link, moment, opened, parse_json, plain, plain_keys, text
 from audioext.models.results import Stage, Track
 from audioext.providers._tracks import (
     MAX_KEY_LENGTH,
@@ -43,7 +43,8 @@ APIs read."""
 _ROLES = {
     **dict.fromkeys(TRACK_KEYS, "song"),
     **dict.fromkeys(_LISTS, "list"),
-    **dict.fromkeys(("taskid", "conversiontaskid", "jobid"), "id"),
+    "taskid": "id",
+    **dict.fromkeys(("conversiontaskid", "jobid"), "other id"),
     **dict.fromkeys(("taskids", "jobids"), "ids"),
     "callbacktype": "type",
     **dict.fromkeys(("type", "event", "eventtype"), "kind"),
@@ -56,7 +57,7 @@ _ROLES = {
     "creditsconsumed": "credits",
 }
 """The role of each known `plain` key."""
-_ABOUT_A_TASK = frozenset({"id", "type", "status", "flag", "list", "song"})
+_ABOUT_A_TASK = frozenset({"id", "other id", "type", "status", "flag", "list", "song"})
 """An object with one of these roles is about a task; without any it is only a wrapper."""
 _FLAGS = {"0": "GENERATING", "1": "SUCCESS", "2": "CREATE_TASK_FAILED", "3": "GENERATE_FAILED"}
 """The status words of `successFlag`: docs.kie.ai's pages of its other models."""
@@ -141,12 +142,16 @@ class Body:
 
     @functools.cached_property
     def task_ids(self) -> tuple[str, ...]:
-        """All different task ids in the body, the likeliest first."""
-        named = [(item, path) for _, item, path in self._own_first("id")]
+        """All different task ids in the body, the likeliest first; a job's id counts only if no key says task."""
+        own = self._own_first("id")
+        if not any(identity(item) for _, item, _ in own):
+            own = (*own, *self._own_first("other id"))
+        named = [(item, path) for _, item, path in own]
         named += [(each, path) for _, item, path in self._found.get("ids", ()) for each in _several(item)]
         found = tuple(dict.fromkeys(id_ for item, _ in named if (id_ := identity(item)) is not None))
-        if named and not found:
-            raise DecodeError([f"expected an id @ {named[0][1]}"], where=self.where)
+        wrong = [path for item, path in named if not is_nothing(item)]
+        if wrong and not found:
+            raise DecodeError([f"expected an id @ {wrong[0]}"], where=self.where)
         return found
 
     @property
@@ -156,11 +161,18 @@ class Body:
 
     @functools.cached_property
     def word(self) -> StatusWord:
-        """The task's status word: a callback's type, else the status in the task's own object, else a flag."""
+        """The task's status word: a callback's type, else the status in the task's own object, else a flag.
+
+        An unknown word yields to a known one beside it, as `stage` may be to `status`. A word for done beside an empty
+        `data`, without a task's id, says that the call succeeded.
+        """
         named = (*self._own_first("type"), *self._own_first("status"))
-        for _, item, _ in named:
-            if isinstance(item, str) and item.strip():
-                return status_word(item)
+        words = [(index, status_word(item)) for index, item, _ in named if isinstance(item, str) and item.strip()]
+        if words:
+            index, first = words[0]
+            word = next((word for at, word in words if at == index and word.unknown is None), first)
+            is_empty = self.may_be_of_call and not self.outer.get("data", True)
+            return StatusWord() if word.stage is Stage.COMPLETE and is_empty else word
         for _, item, path in named:
             if not isinstance(item, (str, bool, int)):  # a number is the HTTP status of an envelope
                 raise DecodeError([f"expected a status word @ {path}"], where=self.where)
@@ -169,6 +181,12 @@ class Body:
             return status_word(_FLAGS.get(flag, flag))
         kinds = (item for _, item, _ in self._found.get("kind", ()) if isinstance(item, str))
         return next((status_word(item) for item in kinds if item.lower() in _CALLBACK_TYPES), StatusWord())
+
+    @property
+    def may_be_of_call(self) -> bool:
+        """Whether the status word may be that of the call: it is in the outermost object, and no task is named."""
+        named = (*self._own_first("type"), *self._own_first("status"))
+        return next((index == 0 for index, item, _ in named if isinstance(item, str)), False) and not self.task_ids
 
     @functools.cached_property
     def tracks(self) -> tuple[Track, ...]:
@@ -190,10 +208,21 @@ class Body:
         audible = (tuple(track for track in found if track.audio_url or track.stream_url) for found in others)
         return next(filter(None, audible), ())
 
+    @property
+    def songs(self) -> Sequence[dict[str, object]]:
+        """The objects of the first list under a known key that has any, or a single track, as they came."""
+        for _, item, _ in self._found.get("list", ()):
+            found = item if isinstance(item, list) else [item] if _names_a_track(item) else []
+            objects = [each for each in map(opened, found) if isinstance(each, dict)]
+            if objects:
+                return objects
+        return ()
+
     def _elsewhere(self) -> Iterator[Sequence[object]]:
         """Yield groups of sibling objects that look like tracks, except under keys that repeat the request."""
         nodes: list[object] = [layer for layer, _ in self.layers]
         left = MAX_TEXTS
+        yield [layer for layer, _ in self.layers if _holds_a_file(layer)][:MAX_TRACKS]
 
         def look(item: object) -> object:
             nonlocal left
@@ -206,6 +235,8 @@ class Body:
                 item for key, item in itertools.islice(pairs, MAX_KEYS) if not _REQUEST_KEYS.search(plain(str(key)))
             )
             inner = [look(item[0]) if isinstance(item, list) and len(item) == 1 else item for item in map(look, wanted)]
+            if isinstance(node, list):
+                yield [item for item in inner if isinstance(item, str) and is_audio_file("", item)][:MAX_TRACKS]
             beside = [_bare(item) for item in inner if isinstance(item, dict)]
             yield [item for item in beside if _names_a_track(item, by_file=True)][:MAX_TRACKS]
             nodes += [item for item in inner if isinstance(item, (dict, list))][: max(0, MAX_NODES - len(nodes))]
@@ -231,7 +262,7 @@ class Body:
         return {key: item for layer, _ in self.layers for key, item in plain_keys(layer).items() if item is not None}
 
     def says(self) -> str:
-        """Return its texts for people without pleasantries, or else those of its tracks."""
+        """Return its texts for people without pleasantries, and the errors of its tracks, or else all their texts."""
         found = [said for layer, _ in self.layers for said in all_said(plain_keys(layer))]
         listed = [(index, item, at) for index, item, at in self._found.get("list", ()) if not isinstance(item, dict)]
         # docs.kie.ai/suno-api/replace-section has a text beside the tracks; one was also seen instead of them.
@@ -240,8 +271,10 @@ class Body:
             for index, item, at in listed
             if isinstance(item, str) and ((index and at.endswith(".data")) or (" " in item and link(item) is None))
         ]
-        for _, item, _ in listed if not found else ():
-            found += [said for each in _several(item) if isinstance(each, dict) for said in all_said(plain_keys(each))]
+        songs = [plain_keys(each) for _, item, _ in listed for each in _several(item)]
+        wanted = "err" if found else ""
+        for song in songs:
+            found += all_said({key: value for key, value in song.items() if wanted in key})
         return " ".join(dict.fromkeys(found))
 
 
@@ -253,9 +286,11 @@ def _names_a_track(item: object, *, by_file: bool = False) -> bool:
     """Say whether *item* has the keys of a track or, with *by_file*, a link to audio under any key."""
     if not isinstance(item, dict):
         return False
-    return not NAMING_A_TRACK.isdisjoint(map(plain, item)) or (
-        by_file and any(is_audio_file(key, value) for key, value in item.items())
-    )
+    return not NAMING_A_TRACK.isdisjoint(map(plain, item)) or (by_file and _holds_a_file(item))
+
+
+def _holds_a_file(item: Mapping[str, object]) -> bool:
+    return any(is_audio_file(key, value) for key, value in item.items())
 
 
 def _bare(item: Mapping[str, object]) -> object:

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from msgspec import Meta, Struct
 from yarl import URL
 
@@ -19,22 +19,24 @@ from audioext.models.events import Event, Failed, Progress
 from audioext.models.requests import Extend, Operation, Request
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._account import HostedAccount, Vendor
-from audioext.providers._answers import HTTP_ERROR_FROM
+from audioext.providers._answers import OK, code_of
 from audioext.providers._body import Body
 from audioext.providers._fields import wire_names, wire_values
 from audioext.providers._tracks import LONGEST_LINE, LONGEST_TEXT, is_image
-from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE
+from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE, status_word
 
 UNREACHABLE_CALLBACK = URL("https://nobody.invalid/audioext")
 """Sent as the callback if an API requires one and we have none: a name under `.invalid` never resolves (RFC 2606)."""
 _NO_CALLBACK = "the provider's callback failed, and its status shows no track"
 _SAY_NOTHING = frozenset({"", "FAIL", "FAILED", "ERROR"})
 _REFUNDED = frozenset({"531"})  # "credits refunded": docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
-_BALANCES = ("creditsamount", "credits", "credit", "remainingcredits", "balance", "amount", "data")
+_BALANCES = (
+    *("creditsamount", "credits", "credit", "remainingcredits", "creditsremaining", "creditsleft", "availablecredits"),
+    *("creditbalance", "creditsbalance", "balance", "remaining", "available", "amount", "data"),
+)
 """`plain` keys of a balance: the first is on vidgo's page, the others are from public clients, or guessed."""
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)", re.ASCII)
 """The commas of `1,234`; that a balance may have them is a guess."""
-_SUCCESS_CODES = frozenset({None, "0", *map(str, range(200, 300))})
 
 
 @frozen(kw_only=True)
@@ -90,13 +92,7 @@ class EngineAccount(HostedAccount):
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return the events in a status answer; the status of a named task outweighs the answer's own code."""
         answer = self.answers.parse_any(response)
-        try:
-            named = answer.word.name and (answer.task_id is not None or response.status < HTTP_ERROR_FROM)
-        except DecodeError:
-            if answer.is_good:
-                raise
-            raise answer.error() from None
-        if not answer.is_good and not named:
+        if not answer.is_about_task() and not answer.is_good:
             if answer.has_code and answer.code in self.vendor.failed_codes:
                 return (_failed(answer, self.vendor),)
             raise answer.error()
@@ -112,7 +108,8 @@ class EngineAccount(HostedAccount):
         if documented is not None:
             return (documented,)
         seen = Body.delivered(body)
-        if seen.is_empty and (seen.first("code", identity) in _SUCCESS_CODES or not self.vendor.code_can_fail_task):
+        bad_code = _bad_code(seen.first("code", identity)) if self.vendor.code_can_fail_task else None
+        if seen.is_empty and bad_code is None:
             raise DecodeError(seen.problems[:MAX_PATHS] or ["required field missing @ $.data"], where=seen.where)
         return _events(seen, self.vendor, is_delivered=True)
 
@@ -125,6 +122,7 @@ class EngineAccount(HostedAccount):
         keys = self.answers.parse_free(response)
         for key in _BALANCES:
             value = keys.get(key)
+            value = value[0] if isinstance(value, list) and len(value) == 1 else value
             found = number(_THOUSANDS.sub("", value) if isinstance(value, str) else value)
             if found is not None:
                 return found
@@ -139,7 +137,7 @@ def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Ev
     """
     word, stage, shown = seen.word, seen.word.stage, bool(seen.tracks)
     judges = vendor.code_can_fail_task or not word.name
-    bad_code = judges and is_delivered and seen.first("code", identity) not in _SUCCESS_CODES
+    bad_code = judges and is_delivered and _bad_code(seen.first("code", identity)) is not None
     bad = bad_code or (seen.says_no and (is_delivered or not word.name))
     if word.is_callback_failure:
         whole = shown and not is_delivered and all(track.audio_url for track in seen.tracks)
@@ -150,13 +148,21 @@ def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Ev
         return (_progress(seen, Stage.COMPLETE if whole else None, unclear, ask_now=is_delivered),)
     if word.fails or (bad and (stage is None or (stage is Stage.COMPLETE and not shown))):
         kept = (_progress(seen, None, None),) if shown or seen.first("credits", number) is not None else ()
-        return (*kept, _failed(seen, vendor))
+        # A call that failed may say so like a task; if it is the task, the next calls will say it again.
+        return (*kept, evolve(_failed(seen, vendor), is_doubtful=not is_delivered and seen.may_be_of_call))
     playable = any(track.audio_url for track in seen.tracks)
     if seen.problems and not playable and (stage is Stage.COMPLETE or seen.is_empty):
         raise DecodeError(seen.problems[:MAX_PATHS], where=seen.where)
     unsure = word.unknown is not None or bad or not word.name
     claimed = None if bad and not shown else stage
     return (_progress(seen, claimed, word.unknown, ask_now=is_delivered and unsure),)
+
+
+def _bad_code(value: object) -> str | None:
+    """Return the code in *value* as text, or `None` for none or for success, in digits or as a word."""
+    code = identity(value)
+    is_good = code is None or code_of(value) == OK or status_word(code).stage is Stage.COMPLETE
+    return None if is_good else code
 
 
 def _progress(seen: Body, stage: Stage | None, word: str | None, *, ask_now: bool = False) -> Progress:
@@ -172,8 +178,7 @@ def _progress(seen: Body, stage: Stage | None, word: str | None, *, ask_now: boo
 
 def _failed(seen: Body, vendor: EngineVendor, *, is_doubtful: bool = False) -> Failed:
     word = seen.word
-    code, outer = seen.first("own code", identity), seen.first("code", identity)
-    code = code or (outer if outer not in _SUCCESS_CODES else None)
+    code = seen.first("own code", _bad_code) or seen.first("code", _bad_code)
     said = " ".join(filter(None, (seen.says(), _NO_CALLBACK if is_doubtful else "")))
     message = said or word.raw or (f"code {code}" if code else "no reason was given")
     made = "CREATE" in word.name or "GENERATE" in word.name
@@ -301,8 +306,7 @@ def documented_webhook(body: bytes) -> Progress | None:
         ids.append(id_)
         links += filter(None, _links_of(song))
         tracks.append(track)
-    # One check of all ids and one of all links are faster than one for each.
-    letters = "".join((task.task_id, *ids))
-    if " " in letters or not letters.isprintable() or not are_plain_links(links):
+    # One check of all links is faster than one for each.
+    if any(identity(each) != each for each in (task.task_id, *ids)) or not are_plain_links(links):
         return None
     return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tuple(tracks))

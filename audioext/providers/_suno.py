@@ -6,6 +6,7 @@ https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21; https://docs.su
 """
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
@@ -23,7 +24,7 @@ from audioext.providers._account import file_part, to_base_url
 from audioext.providers._answers import AUTH, HTTP_ERROR_FROM, MAYBE_MADE, OK, RATE, Code, CodeTable
 from audioext.providers._engine import UNREACHABLE_CALLBACK, EngineAccount, EngineVendor
 from audioext.providers._fields import DEFAULT_INSTRUMENTAL_MODEL, wire_names
-from audioext.providers._tracks import MAX_TRACKS
+from audioext.providers._tracks import MAX_TRACKS, read_track
 from audioext.providers._words import words
 from audioext.providers.base import FileRoute
 
@@ -110,25 +111,23 @@ class RecoveringAccount(SunoAccount):
     def parse_recovery_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return the recovered tracks, a failure, or nothing while it runs; or raise ProviderError or DecodeError."""
         answer = self.answers.parse_any(response)
-        found = answer.data
-        found = plain_keys(found).get("data", found)  # it may be in another envelope; no page shows it
-        items = found if isinstance(found, list) else []
-        if text(answer.outer.get("code")) == RECOVERY_RUNNING_CODE or (answer.code == OK and found is None):
+        # No page shows another envelope or a status word; they are read as those of any task.
+        runs = answer.word.runs or (plain_keys(answer.data).get("data", answer.data) is None and not answer.songs)
+        if text(answer.outer.get("code")) == RECOVERY_RUNNING_CODE or (answer.code == OK and runs):
             return ()
-        tracks = tuple(_recovered(item) for item in items[:MAX_TRACKS] if isinstance(item, dict))
+        tracks = tuple(_recovered(song) for song in answer.songs[:MAX_TRACKS])
         if answer.code == OK and any(track.audio_url for track in tracks):
             return (Progress(claimed_stage=Stage.COMPLETE, tracks=tracks),)
         is_over = answer.code == RECOVERY_FAILED and response.status < HTTP_ERROR_FROM
-        if tracks or is_over:
+        if tracks or is_over or (answer.is_good and answer.word.fails):
             said = "; ".join(dict.fromkeys(track.failure for track in tracks if track.failure))
-            return (Failed(code=str(answer.code), message=said or answer.text),)
+            return (Failed(code=str(answer.code), message=said or answer.text or answer.says()),)
         if answer.code != OK:
             raise answer.error()
         raise DecodeError(["expected a list of tracks @ $.data"], where="the recovery")
 
 
-def _recovered(item: object) -> Track:
-    keys = plain_keys(item)
-    audio_url = link(keys.get("audiourl"))
-    failure = None if audio_url else words(keys.get("error")) or "it was not recovered"
-    return Track(id=text(keys.get("id")), title=text(keys.get("title")), audio_url=audio_url, failure=failure)
+def _recovered(song: Mapping[str, object]) -> Track:
+    track = read_track(song, [], "$.data")
+    said = words(plain_keys(song).get("error")) or "it was not recovered"
+    return track if track.audio_url else evolve(track, failure=said)

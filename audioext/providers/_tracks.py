@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -193,26 +193,57 @@ def is_audio_file(key: str, value: object) -> bool:
 def find_tracks(
     lists: Iterable[tuple[Sequence[object], str]], problems: list[str], *, whole: bool, created_at: datetime | None
 ) -> tuple[Track, ...]:
-    """Return the tracks of the first of *lists* that has any, else of one with bare links; DecodeError for too many."""
-    links: tuple[Track, ...] = ()
+    """Return the tracks of the best of *lists*: with files, of objects and not bare links, and then with most files.
+
+    kie.ai's jobs have a result twice (measured in 2026-10), and one of the two may lack its files. Raises DecodeError
+    for too many.
+    """
+    best: tuple[Track, ...] = ()
+    highest = (False, False, 0)
     for values, path in lists:
-        found: list[Track] = []
         if len(values) > MAX_TRACKS:
             raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
         items = [item for value in map(opened, values) for item in (value if isinstance(value, list) else (value,))]
         if len(items) > MAX_TRACKS:
             raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
-        for index, item in enumerate(items):
-            if isinstance(item, str) and (file := file_link(item)):
-                found.append(Track(audio_url=file, created_at=created_at))
-            elif isinstance(item, dict) and not str(item.get("file_type")).lower().startswith(("image", "video")):
-                track = read_track(item, problems, f"{path}[{index}]", whole=whole, created_at=created_at)
-                if track.id or track.audio_url or track.stream_url:
-                    found.append(track)
-        if found and any(isinstance(item, dict) for item in items):
-            return tuple(apart(found))
-        links = links or tuple(found)
-    return links
+        found = [
+            track
+            for index, item in enumerate(items)
+            for track in _read_item(item, problems, f"{path}[{index}]", whole=whole, created_at=created_at)
+        ]
+        files, named = (
+            sum(track.audio_url is not None for track in found),
+            any(isinstance(item, dict) for item in items),
+        )
+        if found and (files > 0, named, files) > highest:
+            best, highest = tuple(apart(found)), (files > 0, named, files)
+            if named and files == len(found):
+                break
+    return best
+
+
+def _read_item(
+    item: object, problems: list[str], path: str, *, whole: bool, created_at: datetime | None
+) -> Iterator[Track]:
+    if isinstance(item, str) and (file := file_link(item)):
+        yield Track(audio_url=file, created_at=created_at)
+    elif isinstance(item, dict) and not str(item.get("file_type")).lower().startswith(("image", "video")):
+        track = read_track(item, problems, path, whole=whole, created_at=created_at)
+        if track.id or track.audio_url or track.stream_url:
+            yield track
+            yield from beside(track, item)
+
+
+def beside(track: Track, raw: Mapping[str, object]) -> Iterator[Track]:
+    """Yield a track for each further file of the same format in the list that holds the link of *track*."""
+    if track.audio_url is None or track.audio_url in raw.values():
+        return
+    for item in itertools.islice(raw.values(), MAX_KEYS):
+        links = opened(item) if isinstance(item, (list, str)) else ()
+        files = [file_link(each) for each in links[:MAX_TRACKS]] if isinstance(links, list) else []
+        if track.audio_url in files:
+            others = {file: _kind(file) for file in files if file and file != track.audio_url}
+            yield from (evolve(track, audio_url=file) for file in others if others[file] == _kind(track.audio_url))
 
 
 def apart(tracks: Sequence[Track]) -> Iterable[Track]:

@@ -21,24 +21,35 @@ from audioext.models.results import Stage
 CALLBACK_EXCEPTION = "CALLBACK_EXCEPTION"
 """The vendor's callback to us failed: a fault of our endpoint, not of the music."""
 CONTENT_WORDS = re.compile(
-    r"\b(copyright\w*|moderat\w+|sensitive|prohibited|inappropriate|artist name|existing work|flagged|content policy"
-    r"|nsfw)\b",
+    r"\b(copyright\w*|moderat\w+|sensitive|prohibited|inappropriate|artist name|existing work|flagged"
+    r"|content (policy|violations?)|violat(es?|ed|ing) (our|the)|guidelines|nsfw|profan\w+)\b",
     re.IGNORECASE,
 )
 """Words of content refusals: seen at kie.ai (2026-02 to 08) and at a sibling of vidgo.
 
-"Content policy" is kie.ai's own term for 400 (docs.kie.ai/suno-api/quickstart, read 2026-11-21), "NSFW" a guess.
+"Content policy" is kie.ai's own term for 400 (docs.kie.ai/suno-api/quickstart), "content violation" sunoapi.org's
+(docs.sunoapi.org/suno-api/add-instrumental-callbacks), both read 2026-11-21; the others from "violates" on are guesses.
 """
 
 CREDIT_WORDS = re.compile(
     r"(insufficient|n.t (have )?enough|too few|(run|ran|are) out of|lack of)( [a-z]+)? (credits?|balance)\b"
-    r"|\b(credits?|balance) (is |are )?(insufficient|not enough|too low|exhausted)\b",
+    r"|\b(credits?|balance) (is |are )?(insufficient|not enough|too low|exhausted)\b"
+    r"|\bno (more |remaining )?credits? (left|remaining|available)\b",
     re.IGNORECASE,
 )
 """Words of refusals for lack of credits, under any code; "no credits were charged" does not match.
 
 "Insufficient credits" under 429: third-party tests of sunoapi.org; the other phrases are guesses.
 """
+
+RATE_WORDS = re.compile(r"\b(rate[- ]?limit|frequency|too (many|frequent)|concurren)", re.IGNORECASE)
+"""Words of rate limits: docs.sunoapi.org/suno-api/generate-music, read 2026-11-21, and guesses."""
+AUTH_WORDS = re.compile(
+    r"\b(unauthori[sz]ed|not authenticated|access permissions?"
+    r"|(invalid|wrong|incorrect|missing|expired) (api[- ]?key|access token|token))\b",
+    re.IGNORECASE,
+)
+"""Words of refused keys: "access permissions" is kie.ai's (docs.kie.ai/1973359m0, read 2026-11-21), others guessed."""
 
 # --- status words ----------------------------------------------------------------------------------------------------
 
@@ -66,7 +77,7 @@ _KINDS = {
             "CANCEL CANCELED CANCELLED ABORT ABORTED ABORTING REJECT REJECTED REFUSED DENIED DECLINED BLOCKED "
             "MODERATED SENSITIVE VIOLATION NSFW INVALID EXCEPTION ERR FAULT FAULTED CRASHED BROKEN DEAD EXPIRED "
             "TIMEOUT TIMEDOUT OUT UNSUCCESS UNSUCCESSFUL TERMINATED KILLED STOPPED INTERRUPTED REVOKED REFUNDED "
-            "REMOVED DELETED DISCARDED"
+            "REMOVED DELETED DISCARDED INSUFFICIENT FATAL BAD"
         ),
         "about us": "CALLBACK WEBHOOK",
     }.items()

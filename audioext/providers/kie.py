@@ -79,7 +79,7 @@ ROUTE = suno_vendor(
     upload_url=URL("https://kieai.redpandaai.co"),  # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
     credits_path="/api/v1/chat/credit",  # docs.kie.ai/common-api/get-account-credits, read 2026-11-21
     # Callback codes: docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
-    reasons={**REASONS, **dict.fromkeys(("400", "413"), FailureReason.CONTENT)},
+    reasons={**REASONS, **dict.fromkeys(("400", "413"), FailureReason.CONTENT), "531": FailureReason.GENERATION},
     # "501: content generation task failed" and "408: no result for over 10 minutes":
     # docs.kie.ai/market/common/get-task-detail, read 2026-11-21; 531 is on the callbacks' page.
     failed_codes=frozenset({408, 501, 531}),

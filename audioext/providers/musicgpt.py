@@ -23,10 +23,10 @@ from audioext.models.record import Record
 from audioext.models.requests import Operation, Request
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._account import DAY_SECONDS, HostedAccount, Vendor, file_part
-from audioext.providers._answers import HTTP_CODES, NO_IDS, OK, CodeTable, id_of_track
+from audioext.providers._answers import HTTP_CODES, NO_ID, OK, CodeTable, id_of_track
 from audioext.providers._body import Body
 from audioext.providers._fields import FieldRules, wire_names, wire_values
-from audioext.providers._tracks import AUDIO_KEYS, TRACK_KEYS, apart, read_track
+from audioext.providers._tracks import AUDIO_KEYS, TRACK_KEYS, apart, beside, read_track
 from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE, said
 from audioext.providers.base import FileRoute
 
@@ -97,7 +97,7 @@ class MusicGpt(HostedAccount):
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return the events in a byId answer, with the page's keys or the numbered keys that live clients read."""
         answer = self.answers.parse_any(response)
-        if answer.code == OK:
+        if answer.code == OK or answer.is_about_task():
             events = _status_events(Conversion(answer.layers[0][0], "the status"))
             if events:
                 return events
@@ -174,7 +174,7 @@ class Conversion(Body):
     def __init__(self, value: object, where: str) -> None:
         """Merge the keys of all nested objects."""
         super().__init__(value, where)
-        self.raw = {key: item for layer, _ in self.layers for key, item in layer.items() if item is not None}
+        self.raw = {key.strip(): item for layer, _ in self.layers for key, item in layer.items() if item is not None}
         keys = self.keys
         self.track_id = id_of_track(keys.get("conversionid"))
         self.is_complete = self.word.stage is Stage.COMPLETE
@@ -196,14 +196,15 @@ class Conversion(Body):
         path = self.layers[-1][1]
         for position in POSITIONS:
             ends, wrong = str(position), list[str]()
-            numbered = {key[:-1].rstrip("_"): item for key, item in self.raw.items() if key.endswith(ends)}
+            numbered = {key[:-1].rstrip("_- "): item for key, item in self.raw.items() if key.endswith(ends)}
             if numbered:
                 shared = {name: self.keys[name] for name in _SHARED.intersection(self.keys)}
                 found += _shown(read_track({**shared, **numbered}, wrong, path, position=position))
                 problems += [f"{problem}_{position}" for problem in wrong]
         if not any(track.audio_url for track in found):
             own = {key: item for key, item in self.raw.items() if key != "id"}  # an `id` would be the task's
-            plain = [track for track in _shown(read_track(own, problems, path)) if track.audio_url or not found]
+            shown = [track for track in _shown(read_track(own, problems, path)) if track.audio_url or not found]
+            plain = [each for track in shown for each in (track, *beside(track, own))]
             if len(self.layers) > _USUAL_LAYERS or not plain:
                 listed = [track for track in self.tracks if track.audio_url]
                 plain = listed if len(listed) > len(plain) else plain
@@ -242,7 +243,8 @@ def _status_events(seen: Conversion) -> tuple[Event, ...]:
     )
     if not seen.word.fails:
         return (shown,)
-    failed, audible = seen.failure(), any(track.audio_url for track in tracks)
+    failed = evolve(seen.failure(), is_doubtful=seen.may_be_of_call)
+    audible = any(track.audio_url for track in tracks)
     if seen.track_id is not None and not audible:
         # The answer may be only about this track; the job may have another.
         tracks = tracks or (Track(id=seen.track_id),)
@@ -255,7 +257,7 @@ def _status_events(seen: Conversion) -> tuple[Event, ...]:
         known = {track.id for track in tracks}
         tracks += tuple(Track(id=id_, position=at) for at, id_ in ids.items() if id_ and id_ not in known)
     judged = (track if track.audio_url else evolve(track, failure=failed.message) for track in tracks)
-    return (evolve(shown, tracks=tuple(judged)), failed)
+    return (evolve(shown, tracks=tuple(judged), reason=failed.reason), failed)
 
 
 def _unclear(part: Conversion, *, audible: bool) -> tuple[str | None, bool]:
@@ -277,12 +279,13 @@ def _failing_part(part: Conversion) -> tuple[Event, ...]:
     tracks, failed = part.read_tracks(claims=False), part.failure()
     if part.track_id is not None:
         known = next((track for track in tracks if track.id == part.track_id), Track(id=part.track_id))
-        return (Progress(task_id=part.task_id, tracks=(evolve(known, failure=failed.message),)),)
+        track = evolve(known, failure=failed.message)
+        return (Progress(task_id=part.task_id, tracks=(track,), reason=failed.reason),)
     return (Progress(task_id=part.task_id, tracks=tracks), failed) if tracks else (failed,)
 
 
 def _shown(track: Track) -> Iterator[Track]:
-    if track.id in NO_IDS:
+    if track.id == NO_ID:
         track = evolve(track, id=None)
     if any((track.audio_url, track.stream_url, track.lyrics, track.timed_lyrics)):
         yield track

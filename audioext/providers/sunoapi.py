@@ -19,9 +19,9 @@ from audioext.providers._answers import HTTP_CODES, MAINTENANCE, MAYBE_MADE, NO_
 from audioext.providers._engine import EngineVendor
 from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules
 from audioext.providers._suno import REASONS, RecoveringAccount, suno_vendor
+from audioext.providers._words import RATE_WORDS
 
 _CREDIT_WORDS = re.compile("credit", re.IGNORECASE)
-_RATE_WORDS = re.compile(r"\b(rate limit|rate-limit|frequency|too (many|frequent)|concurren)", re.IGNORECASE)
 
 RULES = FieldRules(
     wire_name="sunoapi",
@@ -64,7 +64,7 @@ class SunoApi(RecoveringAccount):
             phrases=(
                 # 429 is a rate limit in the 2025 copy and means no credits on today's pages, so the text decides first.
                 (_CREDIT_WORDS, frozenset({402, 405, 429, 430}), NO_CREDITS),
-                (_RATE_WORDS, frozenset({429}), RATE),
+                (RATE_WORDS, frozenset({429}), RATE),
             ),
         ),
         retention=14 * DAY_SECONDS,  # its pages say both 15 and 14 days; the shorter is safe

@@ -103,8 +103,8 @@ class _Facts:
         self.claimed: dict[Stage, _Word] = {}
         """When each stage was first claimed."""
         self.sightings: list[Sighting] = []
-        self.failures: list[Sighting] = []
-        """The sightings that show a track's failure."""
+        self.failures: list[tuple[Sighting, FailureReason]] = []
+        """The sightings that show a track's failure, and why it failed."""
         self.words: list[str] = []
         self.told: dict[str, float] = {}
         self.runs: dict[tuple[str, str], Run] = {}
@@ -185,7 +185,7 @@ class _Facts:
             if track.stream_url is not None:
                 self.shown = self.shown or shown
             if track.failure is not None:
-                self.failures.append(sighting)
+                self.failures.append((sighting, event.reason))
         if claimed is not None:
             self.claimed.setdefault(claimed, shown)
             self.shown = self.shown or shown
@@ -336,14 +336,15 @@ def _counted_proof(facts: _Facts) -> _Word | None:
 
 def _fault_of_tracks(facts: _Facts) -> TaskFault | None:
     """Return the job's failure if every expected track failed."""
-    failed = {seen.track.id for seen in facts.failures if seen.track.id is not None}
+    failed = {seen.track.id for seen, _ in facts.failures if seen.track.id is not None}
     if not len(failed) >= facts.asked.expected_tracks > 0:
         return None
-    messages = sorted({seen.track.failure for seen in facts.failures if seen.track.failure is not None})
+    messages = sorted({seen.track.failure for seen, _ in facts.failures if seen.track.failure is not None})
+    is_content = {why for _, why in facts.failures} == {FailureReason.CONTENT}
     return TaskFault(
-        reason=FailureReason.GENERATION,
+        reason=FailureReason.CONTENT if is_content else FailureReason.GENERATION,
         code=None,
         message="every track failed: " + "; ".join(messages),
         charged=None,
-        at=max(seen.at for seen in facts.failures),
+        at=max(seen.at for seen, _ in facts.failures),
     )

@@ -134,12 +134,21 @@ def _file_key(url: str) -> str:
     return path if path.lower().endswith(_AUDIO_SUFFIXES) else url
 
 
+def _is_final(seen: Sighting) -> bool:
+    return seen.seen == "poll" and seen.claimed is Stage.COMPLETE and seen.track.audio_url is not None
+
+
 def _limit_tracks(found: list[list[Sighting]], expected: int, track_ids: Sequence[str]) -> list[list[Sighting]]:
     """Return the tracks that the API itself showed, and the best from webhooks, up to *expected* playable tracks.
 
     Otherwise anyone who knows the callback URL could add tracks. What the API showed without audio does not count
-    towards *expected*: an answer may list ids, and a later webhook the files without ids, or under other ids.
+    towards *expected*: an answer may list ids, and a later webhook the files without ids, or under other ids. If the
+    last status answer that claims COMPLETE shows enough tracks, all others are earlier names of theirs.
     """
+    last = max((seen.at for group in found for seen in group if _is_final(seen)), default=None)
+    final = [group for group in found if any(_is_final(seen) and seen.at == last for seen in group)]
+    if len(final) >= expected:
+        return final
     shown = [
         any(seen.seen != "webhook" for seen in group) or any(seen.track.id in track_ids for seen in group)
         for group in found

@@ -94,6 +94,52 @@ def test_the_status_tells_how_a_recovery_ended(provider: Recovers, body: object,
         assert events == provider.parse_recovery_status(answered(wrapped))
 
 
+TWO = [ONE, {**ONE, "id": "2", "audio_url": "https://f.test/2.mp3"}]
+SUNO = [{"id": each["id"], "audioUrl": each["audio_url"]} for each in TWO]
+
+
+@either
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": 200, "data": {"taskId": "rec", "status": "SUCCESS", "response": {"sunoData": SUNO}}},
+        {"code": 200, "data": {"taskId": "rec", "items": TWO}},
+        {"code": 200, "data": msgspec.json.encode(TWO).decode()},
+        {"code": 200, "task_id": "rec", "tracks": [msgspec.json.encode(each).decode() for each in TWO]},
+        {"code": 200, "data": [{"audio_id": each["id"], "file_url": each["audio_url"], "error": None} for each in TWO]},
+        {"code": 200, "data": [None, *TWO, 1]},
+    ],
+)
+def test_the_files_are_found_wherever_they_stand(provider: Recovers, body: object) -> None:
+    """The restored files are found in any envelope and under any name, like those of a task."""
+    (event,) = provider.parse_recovery_status(answered(body))
+    assert isinstance(event, Progress)
+    found = [(track.id, track.audio_url, track.failure) for track in event.tracks]
+    assert [("1", "https://f.test/1.m4a", None), ("2", "https://f.test/2.mp3", None)] == found
+
+
+@either
+def test_one_restored_file_may_stand_alone(provider: Recovers) -> None:
+    """A single file may stand in place of the list, and an image in place of its link is none."""
+    (event,) = provider.parse_recovery_status(answered({"code": 200, "data": ONE}))
+    assert isinstance(event, Progress)
+    assert ["https://f.test/1.m4a"] == [track.audio_url for track in event.tracks]
+    (failed,) = provider.parse_recovery_status(
+        answered({"code": 200, "data": [{**ONE, "audio_url": "https://f.test/1.png"}]})
+    )
+    assert Failed(code="200", message="it was not recovered") == failed
+
+
+@either
+def test_a_status_word_tells_whether_it_runs(provider: Recovers) -> None:
+    """A recovery may have a status word like a task: it runs, or it failed with the vendor's words."""
+    for data in ({"taskId": "rec", "status": "PENDING", "response": None}, {"state": "running", "data": [LOST]}):
+        assert () == provider.parse_recovery_status(answered({"code": 200, "data": data}))
+    over = {"taskId": "rec", "status": "FAILED", "errorMessage": "account_missing"}
+    (failed,) = provider.parse_recovery_status(answered({"code": 200, "data": over}))
+    assert Failed(code="200", message="account_missing") == failed
+
+
 @either
 def test_a_status_call_that_failed_says_nothing_of_the_recovery(provider: Recovers) -> None:
     """A status call that fails raises an error, and does not end the recovery."""

@@ -352,6 +352,29 @@ def test_the_job_fails_when_every_track_failed() -> None:
     assert FailureReason.GENERATION is failure.reason
 
 
+@pytest.mark.parametrize(
+    ("reasons", "why"),
+    [
+        ((FailureReason.CONTENT, FailureReason.CONTENT), FailureReason.CONTENT),
+        ((FailureReason.CONTENT, FailureReason.UNKNOWN), FailureReason.GENERATION),
+        ((FailureReason.UNKNOWN, FailureReason.UNKNOWN), FailureReason.GENERATION),
+    ],
+)
+def test_the_reason_of_all_failed_tracks_is_the_jobs(
+    reasons: tuple[FailureReason, FailureReason], why: FailureReason
+) -> None:
+    """A job whose tracks all failed for their content failed for its content."""
+    tracks = (Track(id=name, failure="no") for name in ("one", "two"))
+    hooks = [
+        tape.webhook(3.0 + at, tape.shown(None, track, reason=reason))
+        for at, (track, reason) in enumerate(zip(tracks, reasons, strict=True))
+    ]
+    failure = folded(tape.request(counts_tracks=True), *hooks).fault
+
+    assert failure is not None
+    assert (why, "every track failed: no") == (failure.reason, failure.message)
+
+
 def test_audio_takes_the_failure_off_a_track() -> None:
     """Audio clears the failure of its track."""
     healed = tape.status(6.0, tape.shown(None, ONE))

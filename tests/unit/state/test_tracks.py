@@ -175,6 +175,28 @@ def test_a_cover_is_every_tracks_picture_unless_it_has_its_own() -> None:
     assert [A, B] == [track.image_url for track in tracks_of(ASKED, sightings, cover_url=A)]
 
 
+# --- earlier names of the same tracks -----------------------------------------------------------------------
+
+
+def test_the_last_answer_about_a_song_names_its_tracks() -> None:
+    """Tracks that only earlier answers showed, under other ids, are no further ones if the last answer has enough."""
+    early = [seen(Track(id="old", audio_url=A), Stage.FIRST, "poll", 1.0)]
+    done = [seen(Track(id=id_, audio_url=url), Stage.COMPLETE, "poll", 2.0) for id_, url in (("one", A), ("two", B))]
+    renewed = [replace(each, track=attrs.evolve(each.track, id=f"{each.track.id}!"), at=3.0) for each in done]
+
+    assert ["one", "two"] == [track.id for track in tracks_of(TWO, [*early, *done])]
+    assert ["one!", "two!"] == [track.id for track in tracks_of(TWO, [*early, *done, *renewed])]
+    assert ["old", "one"] == [track.id for track in tracks_of(TWO, [*early, done[0]])]
+    assert 3 == len(tracks_of(TWO, [*early, done[0], seen(Track(id="x", audio_url=B), Stage.FIRST, "poll", 1.5)]))
+
+
+def test_an_answer_may_show_more_tracks_than_were_asked_for() -> None:
+    """All tracks of the last answer about a song are kept, however many they are."""
+    done = [seen(Track(id=id_, audio_url=f"{A}?{id_}"), Stage.COMPLETE, "poll", 2.0) for id_ in "abc"]
+
+    assert ["a", "b", "c"] == [track.id for track in tracks_of(TWO, done)]
+
+
 # --- the order ----------------------------------------------------------------------------------------------
 
 
