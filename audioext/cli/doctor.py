@@ -6,6 +6,8 @@ import os
 from typing import Annotated
 
 from attrs import asdict, frozen
+from rich.table import Table
+from rich.text import Text
 
 from audioext import config
 from audioext.check.reach import CheckLine, CheckReport, failed, warning
@@ -28,7 +30,7 @@ from audioext.errors import ConfigError
 from audioext.providers.base import Provider
 from audioext.settings import SECRETS
 
-STYLES = {"ok": "", "warning": "yellow", "failed": "red"}
+MARKS = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "failed": ("✘", "red")}
 
 
 @frozen(kw_only=True, slots=False)
@@ -51,10 +53,11 @@ class DoctorCommand(WebhookOptions, StoreOptions, Command):
         if store is None:
             seen = tuple(line for line in seen if line.name != "store")
         report = CheckReport((*lines, *seen))
-        if screen.json:
-            screen.emit({"ok": report.ok, "lines": [asdict(line) for line in report.lines]})
-        for line in report.lines:
-            screen.result(str(line), style=STYLES[line.state])
+        if screen.out.is_terminal and not screen.json:
+            screen.out.print(_table(report), soft_wrap=False)
+        else:
+            facts = {"ok": report.ok, "lines": [asdict(line) for line in report.lines]}
+            screen.result(str(report), json=facts)
         return None if report.ok else Exit.UNWELL
 
     def _providers(self) -> tuple[list[Provider], list[CheckLine]]:
@@ -73,6 +76,17 @@ class DoctorCommand(WebhookOptions, StoreOptions, Command):
                 lines.append(failed("public_url", str(error), "use such an address, or another provider"))
                 found.remove(provider)
         return found, lines
+
+
+def _table(report: CheckReport) -> Table:
+    table = Table.grid(padding=(0, 1))
+    for line in report.lines:
+        mark, style = MARKS[line.state]
+        said = Text(line.seen)
+        if line.advice:
+            said.append(f"\n→ {line.advice}", style="bold")
+        table.add_row(Text(mark, style=style), Text(line.name), said)
+    return table
 
 
 @frozen(kw_only=True, slots=False)
