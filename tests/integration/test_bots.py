@@ -254,7 +254,7 @@ async def test_what_is_wrong_is_said_in_the_chat(open_bot: Open) -> None:
 
     assert [] == bot.api.posts
     assert "The url must be an http(s) URL, not &#x27;&lt;nowhere&gt;&#x27;." in bot.chat.last
-    assert "The continue at must be a finite number" in bot.chat.last
+    assert "The point to continue at must be a finite number" in bot.chat.last
 
 
 async def test_a_refusal_is_said_in_the_chat(open_bot: Open) -> None:

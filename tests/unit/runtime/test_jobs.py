@@ -81,7 +81,7 @@ async def test_a_new_job_has_no_stage(here: Process) -> None:
     """A job is shown as NEW, without a stage, until its task is known to exist."""
     job = here.handle(await here.submit())
 
-    assert (None, None, f"<Job {REF} tape NEW OPEN>") == (job.stage, job.task_id, repr(job))
+    assert (None, None, f"<Job {REF} tape, new>") == (job.stage, job.task_id, repr(job))
 
 
 # --- waits that reach their stage ---------------------------------------------------------------------------
