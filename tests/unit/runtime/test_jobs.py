@@ -73,7 +73,7 @@ async def test_a_job_shows_what_is_known_of_it(here: Process) -> None:
     assert (Stage.FIRST, Verdict.OPEN, ["one"]) == (job.stage, job.verdict, [track.id for track in job.tracks])
     assert (None, job.record.request) == (job.failure, job.request)
     assert datetime.fromtimestamp(NOW, UTC) == job.created_at
-    assert f"<Job {REF} tape FIRST OPEN>" == repr(job)
+    assert f"<Job {REF} tape, first>" == repr(job)
     assert f"<text of {job!r}>" == repr(job.text)
 
 
