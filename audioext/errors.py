@@ -25,12 +25,12 @@ def shown(value: object) -> str:
         return f"a value of type {type(value).__name__[: LONGEST_VALUE // 2]}"
 
 
-def cut(text: str) -> str:
-    """Return *text*, cut in the middle to 80 characters: the ends of a path tell most."""
-    if len(text) <= LONGEST_VALUE:
+def cut(text: str, most: int = LONGEST_VALUE) -> str:
+    """Return *text*, cut in the middle to *most* characters: the ends of a path tell most."""
+    if len(text) <= most:
         return text
-    head = LONGEST_VALUE // 2
-    return f"{text[:head]}…{text[head + 1 - LONGEST_VALUE :]}"
+    head = most // 2
+    return f"{text[:head]}…{text[head + 1 - most :]}"
 
 
 def lacks_extra(need: str, extra: str) -> str:
@@ -52,6 +52,7 @@ def why_unbound(error: OSError) -> str:
 
 _VERBS = frozenset({"cannot", "has", "holds", "is", "may", "must", "needs", "says", "works"})
 """First words of messages that continue a sentence whose subject is the field."""
+_SPOKEN = {"continue_at": "point to continue at"}  # fields whose name is no noun
 
 
 @frozen
@@ -72,7 +73,7 @@ class Problem:
     @property
     def sentence(self) -> str:
         """The problem as a sentence for end users, such as "The title must be text, not 5."."""
-        name, verb = self.field.replace("_", " "), self.message.partition(" ")[0]
+        name, verb = _SPOKEN.get(self.field, self.field.replace("_", " ")), self.message.partition(" ")[0]
         said = f"the {name} {self.message}" if verb in _VERBS else f"{name}: {self.message}"
         return printable(f"{said[:1].upper()}{said[1:]}{'' if said.endswith(('.', '?', '!')) else '.'}")
 

@@ -157,7 +157,13 @@ async def _store(parts: Parts) -> list[CheckLine]:
 
 
 def _versions() -> CheckLine:
-    found = [f"audioext {__version__}", f"Python {platform.python_version()}", f"SQLite {sqlite3.sqlite_version}"]
+    try:
+        import apsw  # noqa: PLC0415 - an optional extra
+
+        sqlite = apsw.sqlite_lib_version()  # stores prefer it to Python's own
+    except ImportError:
+        sqlite = sqlite3.sqlite_version
+    found = [f"audioext {__version__}", f"Python {platform.python_version()}", f"SQLite {sqlite}"]
     for name in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             found.append(f"{name} {metadata.version(name)}")

@@ -20,7 +20,7 @@ from audioext.cli.options import ConnectOptions, StoreOptions, WebhookOptions
 from audioext.cli.screen import Screen
 from audioext.client import Client
 from audioext.config import ClientOptions, base_url_of, client_options
-from audioext.errors import ConfigError, Problem, RequestError
+from audioext.errors import ConfigError, Problem, RequestError, shown
 from audioext.models.limits import Pace
 from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job
@@ -198,9 +198,9 @@ def the_one(found: Mapping[str, _T], beginning: str, kind: str, listing: str) ->
     if len(found) == 1:
         return next(iter(found.values()))
     more = ", …" if len(found) > LISTED_AT_MOST else ""
-    several = f"more than one {kind} that begins with {beginning!r}: {', '.join([*found][:LISTED_AT_MOST])}{more}"
+    several = f"more than one {kind} that begins with {shown(beginning)}: {', '.join([*found][:LISTED_AT_MOST])}{more}"
     message = (
-        f"this store holds {several if found else f'no {kind} {beginning!r}'}; `{listing}` lists what it holds. "
+        f"this store holds {several if found else f'no {kind} {shown(beginning)}'}; `{listing}` lists what it holds. "
         "--store names another one, --sandbox the one of the sandbox's jobs"
     )
     raise NoSuchRefError(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from datetime import datetime
 from typing import Annotated
 
 import aiohttp
+import msgspec
 from attrs import field, frozen
 from cyclopts import Parameter
 from rich.filesize import decimal
@@ -22,11 +24,12 @@ from audioext.cli.execution import NoSuchRefError
 from audioext.cli.options import API, JOB, OUTPUT, Command, Limit, LookOptions, Meta, Ref
 from audioext.cli.screen import Screen, clean, dump, length, moment, span
 from audioext.client import Client
-from audioext.errors import ConfigError, Problem, RequestError, WebhookError, shown
+from audioext.errors import ConfigError, Problem, RequestError, WebhookError, cut, shown
 from audioext.http.urls import callback_url, mask
 from audioext.models.entries import Entry
 from audioext.models.record import Record
 from audioext.runtime.jobs import Job
+from audioext.state.reading import Handled
 from audioext.stores.base import Delivery
 from audioext.ui.objects import Journal, delivery_object, first, job_object, problem_of, state_of, whole_object
 
@@ -73,10 +76,10 @@ class JobsCommand(LookOptions, Command):
         estimate = "" if record.credit_estimate is None else f"~{record.credit_estimate:g}"
         row = (
             *(facts[name] for name in ("ref", "state", "provider", "operation")),
-            clean(facts["source"])[:SHORT_LETTERS],
+            cut(clean(facts["source"]), SHORT_LETTERS),
             f"{span(time.time() - record.created_at)} ago",
             estimate if record.credits is None else f"{record.credits:g}",
-            clean(problem)[:SHORT_LETTERS],
+            textwrap.shorten(clean(problem), SHORT_LETTERS, placeholder=" …"),
         )
         return row, facts
 
@@ -214,6 +217,16 @@ def _entry(name: str, number: int, entries: Journal) -> tuple[Entry, Record | No
     return entries[number - 1]
 
 
+def _outcome(entry: Entry) -> str:
+    """Return which handler of which stage a `handled` entry is about, and how its call ended."""
+    if entry.kind == "handled":
+        with suppress(ValueError):  # the body is damaged
+            handled = msgspec.json.decode(entry.body, type=Handled)
+            end = handled.error if handled.failure else f"again in {span(handled.wait)}" if handled.waits else "done"
+            return f"{handled.handler or 'all handlers'} of {handled.topic}: {end}"
+    return ""
+
+
 def _print(screen: Screen, record: Record, entries: Journal) -> None:
     """Print a job's facts, then each entry with the state after it and its note or new problem, then the tracks."""
     fault = record.fault
@@ -244,7 +257,7 @@ def _print(screen: Screen, record: Record, entries: Journal) -> None:
         since = f"+{span(entry.at - record.created_at)}"
         kind = f"{entry.kind} {entry.status}" if entry.status else entry.kind
         state, problem = ("", None) if after is None else (state_of(after, entry.at), problem_of(after))
-        words = entry.note or (problem if problem is not None and problem != known else "")
+        words = entry.note or _outcome(entry) or (problem if problem is not None and problem != known else "")
         known = problem
         screen.result(f"  {number:>3} {since:>11}  {kind:<12} {state:<10} {clean(words)}".rstrip())
     if record.tracks:

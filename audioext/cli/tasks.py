@@ -207,11 +207,11 @@ async def _ask(opened: OpenClient, job: Job) -> None:
 # --- the steps --------------------------------------------------------------------------------------------------
 
 
-def show_submitted(screen: Screen, job: Job) -> None:
-    """Show that a job was submitted, or that its POST had no answer with a task id."""
+def show_submitted(screen: Screen, job: Job, note: str = "") -> None:
+    """Show that a job was submitted, with a *note*, or that its POST had no answer with a task id."""
     at = next((item.at for item in job.record.reached if item.stage is Stage.SUBMITTED), None)
     if at is not None:
-        screen.step("submitted", f"job {job.ref}", after=at - job.record.created_at)
+        screen.step("submitted", f"job {job.ref}{note}", after=at - job.record.created_at)
     elif job.verdict is Verdict.OPEN:
         until = f"; waiting for its webhook until {moment(job.record.unknown_at)}" if job.record.webhooks else ""
         screen.step("sent", f"job {job.ref}, with no answer that names its task{until}")
@@ -235,7 +235,7 @@ async def submit(
     job = await opened.client.submit(request, key=key, meta=meta, progress=uploading)
     if size is not None:
         screen.step("uploaded", f"{name} ({decimal(size)})")
-    show_submitted(screen, job)
+    show_submitted(screen, job, "" if job.is_new else ", which had this key already")
     return job
 
 

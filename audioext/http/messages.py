@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from email.message import Message
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -36,12 +37,12 @@ def _headers(value: Headers) -> CIMultiDictProxy[str]:
 
 
 def _as_given(value: Headers | Iterable[tuple[object, object]]) -> CIMultiDictProxy[str]:
-    """Like `_headers`, for the forms that frameworks use: bytes, pairs, lists of values, and values of other types."""
+    """Like `_headers`, for the forms of frameworks and `http.server`: bytes, pairs, lists of values, other types."""
     if type(value) is CIMultiDictProxy:
         return value
     found, pairs = CIMultiDict[str](), value or ()
     try:
-        for name, given in pairs.items() if isinstance(pairs, Mapping) else pairs:
+        for name, given in pairs.items() if isinstance(pairs, (Mapping, Message)) else pairs:
             for each in given if isinstance(given, (list, tuple)) else (given,):
                 found.add(_text(name), _text(each))
     except (TypeError, ValueError) as error:

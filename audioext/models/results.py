@@ -219,7 +219,8 @@ class Song:
     def __repr__(self) -> str:
         """Show the job's ref, the provider and the first title, on one line."""
         title = shown(self.tracks[0].title) if self.tracks else "without tracks"
-        return f"<Song {self.ref} {self.provider} {title}, {len(self.tracks)} tracks>"
+        tracks = "1 track" if len(self.tracks) == 1 else f"{len(self.tracks)} tracks"
+        return f"<Song {self.ref} {self.provider} {title}, {tracks}>"
 
     def _repr_html_(self) -> str:
         """Show a player and the cover of each track in a notebook."""

@@ -115,8 +115,8 @@ class JobFacts:
 
     def __repr__(self) -> str:
         """Show the ref, the provider and how far the job is."""
-        stage = self.stage.name if self.stage is not None else "NEW"
-        return f"<Job {self.ref} {self.provider} {stage} {self.verdict.name}>"
+        state = self.stage if self.verdict is Verdict.OPEN else self.verdict
+        return f"<Job {self.ref} {self.provider}, {'new' if state is None else state.name.lower()}>"
 
     def _repr_html_(self) -> str:
         """Show the stages in a notebook, each with its time since the submit."""

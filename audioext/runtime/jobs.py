@@ -251,7 +251,8 @@ class Job(JobFacts):
         failure = self.failure
         if failure is not None:
             code = "" if failure.code is None else f" (code {failure.code})"
-            message = f"job {self.ref} at {self.provider} failed, {failure.reason}{code}: {failure.message}"
+            reason = "" if failure.reason is FailureReason.UNKNOWN else f", {failure.reason}"
+            message = f"job {self.ref} at {self.provider} failed{reason}{code}: {failure.message}"
             raise JobFailedError(
                 message,
                 job=self,
@@ -298,7 +299,8 @@ class StageEvent(JobNotice):
 
     def __repr__(self) -> str:
         """Show the stage, its job, its source and the number of tracks, on one line."""
-        return f"<StageEvent {self.stage.name} of {self.ref} by {self.source}, {len(self.tracks)} tracks>"
+        tracks = "1 track" if len(self.tracks) == 1 else f"{len(self.tracks)} tracks"
+        return f"<StageEvent {self.stage.name} of {self.ref} by {self.source}, {tracks}>"
 
 
 @frozen(kw_only=True)

@@ -97,7 +97,7 @@ def load(data: bytes, *, most_samples: int = MOST_SAMPLES) -> Clip:
         # libsndfile gets only these: its readers for two dozen rare formats are too risky for untrusted bytes.
         raise AudioError("is of no kind that can be read here")
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with _ForwardFile(io.BytesIO(data)) as file:
             rate, channels = int(file.samplerate), int(file.channels)
             if not (RATES_HZ[0] <= rate <= RATES_HZ[1] and 1 <= channels <= MOST_CHANNELS):
                 raise AudioError(f"claims {channels} channels at {rate:,} Hz")
@@ -141,6 +141,17 @@ def resample(samples: Samples, rate: int, wanted: int) -> Samples:
 
 def _to_pcm_16(block: Samples) -> npt.NDArray[np.int16]:
     return np.clip(np.rint(block * PCM_16_SCALE), -PCM_16_SCALE, PCM_16_SCALE - 1).astype(np.int16)
+
+
+class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile ships no types
+    """A file that is read once, from its start to its end.
+
+    soundfile seeks after every read of a file that it holds to be seekable. An MP3's next frame then lacks the bits
+    that earlier frames kept for it: it is lost, and libmpg123 prints an error to stderr.
+    """
+
+    def seekable(self) -> bool:
+        return False
 
 
 def _read_blocks(file: soundfile.SoundFile, most_samples: int) -> Samples:

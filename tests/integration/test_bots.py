@@ -254,7 +254,7 @@ async def test_the_problems_of_a_request_are_sent_to_the_chat(open_bot: Open) ->
 
     assert [] == bot.api.posts
     assert "The url must be an http(s) URL, not &#x27;&lt;nowhere&gt;&#x27;." in bot.chat.last
-    assert "The continue at must be a finite number" in bot.chat.last
+    assert "The point to continue at must be a finite number" in bot.chat.last
 
 
 async def test_a_refusal_is_sent_to_the_chat(open_bot: Open) -> None:

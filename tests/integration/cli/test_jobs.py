@@ -91,6 +91,7 @@ def test_the_same_key_is_submitted_once(invoke: Invoke, ref: str) -> None:
     again = invoke("extend", TRACK, *FULL, *FAST, *STORE, "--key", "k1", "--no-save", "--json")
 
     assert (0, ref) == (again.code, again.json["ref"])
+    assert f"job {ref}, which had this key already" in again.err
 
 
 def test_wait_without_an_api_key_waits_for_a_listener(invoke: Invoke) -> None:
@@ -229,10 +230,12 @@ async def test_show_prints_refused_calls_given_up_handlers_and_the_deadline(invo
     """`show` prints a refused status call, a handler that was given up and an expired job, and escapes titles."""
     now = time.time()
     fault = Handled("first", "tell", failure=5, error="ValueError: no chat")
+    outcomes = (Handled("text", "tell"), Handled("first", "tell", wait=3.0, waits=1), fault, Handled("complete"))
+    bodies = (*map(msgspec.json.encode, outcomes), b"damaged")
     ref = await store_journal(
         begun(now - 200_000),
         make_entry("status", now - 100, status=429, body=b'{"code": 429, "msg": "slow down"}'),
-        make_entry("handled", now - 50, body=msgspec.json.encode(fault)),
+        *(make_entry("handled", now - 50 + at, body=body) for at, body in enumerate(bodies)),
         make_entry("expired", now),
     )
 
@@ -242,6 +245,23 @@ async def test_show_prints_refused_calls_given_up_handlers_and_the_deadline(invo
     for words in ("slow down", "no chat", "expired", "2 d 7 h", "[31mred"):
         assert words in ended.out
     assert "\x1b" not in ended.out
+    handled = re.findall(r" handled +\w+ *(.*)$", ended.out, re.MULTILINE)
+    calls = ["tell of text: done", "tell of first: again in 3.0 s", "tell of first: ValueError: no chat"]
+    assert [*calls, "all handlers of complete: done", ""] == handled
+
+
+async def test_jobs_marks_what_it_cuts(invoke: Invoke) -> None:
+    """A long source is cut in the middle, a long problem at its end, both with an ellipsis."""
+    asked = load_asked(begun(100.0).body)
+    source = ax.Extend(url="https://files.example.org/a/very/long/way/down/to/the/song.mp3", model="V5", continue_at=2)
+    body = dump_asked(attrs.evolve(asked, request=source))
+    refusal = b'{"code": 402, "msg": "there are too few credits in this account to extend that song"}'
+    await store_journal(make_entry("request", 100.0, body=body), make_entry("answer", 101.0, status=200, body=refusal))
+
+    listed = (await aside(invoke, "jobs", *STORE)).out
+
+    assert "https://files.exampl…own/to/the/song.mp3" in listed
+    assert "there are too few …" in listed
 
 
 async def test_show_says_that_a_webhook_named_the_task(invoke: Invoke) -> None:

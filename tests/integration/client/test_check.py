@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import apsw
 import pytest
 from aiohttp import web
 from yarl import URL
@@ -314,6 +317,19 @@ async def test_a_clock_that_is_off_is_found(sandbox: Sandbox, ahead: float, stat
 
     assert state == line(report, "clock").state
     assert words in line(report, "clock").seen
+
+
+@pytest.mark.parametrize("driver", ["apsw", "sqlite3"])
+async def test_the_version_is_that_of_the_sqlite_that_stores_use(
+    sandbox: Sandbox, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the extra it is apsw's own SQLite, which does not lose commits, else Python's."""
+    if driver == "sqlite3":
+        monkeypatch.setitem(sys.modules, "apsw", None)
+    report = await ax.Client(kie(sandbox)).check()
+
+    version = sqlite3.sqlite_version if driver == "sqlite3" else apsw.sqlite_lib_version()
+    assert f"SQLite {version}," in line(report, "versions").seen
 
 
 async def test_a_store_that_cannot_be_opened_leaves_the_rest_to_be_checked(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ async def test_the_repr_of_a_live_object_is_one_line(sandbox: Sandbox, make_clie
     song = await job
     shown = [repr(value) for value in (client, job, job.first, await job.first, song, song.tracks[0])]
 
-    assert ["<Client kie, open>", f"<Job {job.ref} kie COMPLETE COMPLETE>"] == shown[:2]
+    assert ["<Client kie, open>", f"<Job {job.ref} kie, complete>"] == shown[:2]
     assert f"<Song {job.ref} kie {song.tracks[0].title!r}, 2 tracks>" == shown[4]
     assert all("\n" not in text and 150 >= len(text) for text in shown)
 

@@ -8,6 +8,8 @@ import logging
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
+from email import message_from_string
+from http.client import HTTPMessage
 from types import SimpleNamespace
 from typing import Any
 
@@ -96,6 +98,7 @@ async def test_a_delivery_is_taken_as_frameworks_give_it(
         {"user-agent": ["kie", "x"], "length": 5},  # some gateways give lists of values
         {b"USER-AGENT": b"kie"},
         [("user-agent", "kie")],
+        message_from_string("User-Agent: kie", HTTPMessage),  # http.server
     ],
 )
 async def test_headers_are_taken_as_frameworks_give_them(headers: Any, client: ax.Client) -> None:

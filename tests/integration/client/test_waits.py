@@ -295,7 +295,7 @@ async def test_all_handles_of_a_job_are_equal(api: Api, open_client: MakeClient)
     assert 1 == len({job, await client.job(job.ref)})
     assert job != job.ref
     assert [job] == [found async for found in client.jobs(open=True)]
-    assert f"<Job {job.ref} kie SUBMITTED OPEN>" == repr(job)
+    assert f"<Job {job.ref} kie, submitted>" == repr(job)
     wait = asyncio.create_task((await client.job(job.ref)).result())
     await api.call_back("complete")
     async with asyncio.timeout(SOON_SECONDS):

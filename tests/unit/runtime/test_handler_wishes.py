@@ -89,7 +89,7 @@ async def test_an_event_knows_its_job_and_whether_it_is_the_latest(here: Process
     assert [("TEXT", False, 1), ("COMPLETE", True, 1)] == seen
     event = here.handle(held).event(Stage.FIRST)
     assert event is not None
-    assert f"<StageEvent FIRST of {REF} by implied, 1 tracks>" == repr(event)
+    assert f"<StageEvent FIRST of {REF} by implied, 1 track>" == repr(event)
 
 
 async def test_a_failure_is_later_than_any_stage(here: Process, handlers: Handlers) -> None:

@@ -75,7 +75,7 @@ async def test_a_job_shows_what_is_known_of_it(here: Process) -> None:
     assert (Stage.FIRST, Verdict.OPEN, ["one"]) == (job.stage, job.verdict, [track.id for track in job.tracks])
     assert (None, job.record.request) == (job.failure, job.request)
     assert datetime.fromtimestamp(NOW, UTC) == job.created_at
-    assert f"<Job {REF} tape FIRST OPEN>" == repr(job)
+    assert f"<Job {REF} tape, first>" == repr(job)
     assert f"<text of {job!r}>" == repr(job.text)
 
 
@@ -83,7 +83,7 @@ async def test_a_new_job_has_no_stage(here: Process) -> None:
     """A job is shown as NEW, without a stage, until its task is known to exist."""
     job = here.handle(await here.submit())
 
-    assert (None, None, f"<Job {REF} tape NEW OPEN>") == (job.stage, job.task_id, repr(job))
+    assert (None, None, f"<Job {REF} tape, new>") == (job.stage, job.task_id, repr(job))
 
 
 # --- waits that reach their stage ---------------------------------------------------------------------------

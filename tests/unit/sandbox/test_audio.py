@@ -149,6 +149,14 @@ def test_a_long_mp3_is_written_and_read_whole() -> None:
     assert clip.samples.shape == load(encode(clip, "mp3")).samples.shape
 
 
+def test_an_mp3_is_read_without_a_gap_between_blocks(capfd: pytest.CaptureFixture[str]) -> None:
+    """A file longer than a block decodes as in one read, and libmpg123 prints no error about lost bits."""
+    file = encode(voice(seed=0, seconds=40), "mp3")
+    samples, _ = soundfile.read(io.BytesIO(file), dtype="float32", always_2d=True)
+    assert np.allclose(samples, load(file).samples, atol=1e-6)
+    assert capfd.readouterr().err == ""
+
+
 def test_many_channels_become_one_and_wild_floats_are_tamed() -> None:
     """Surround is mixed to mono, and infinities, NaN and peaks above 1 are clipped to -1..1."""
     wild = np.tile(np.array([np.nan, np.inf, -np.inf, 7.0, 0.5], np.float32)[:, None], (20, 1))
