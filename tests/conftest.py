@@ -19,6 +19,10 @@ from tests.support.ports import free_port
 # Without cached bytecode, each of the hundreds of child processes would compile the package and its tests again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# Each process that imports aiohttp parses the system's certificates, which takes a third of the import's time. No test
+# talks to a server that has one of them.
+os.environ |= {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
+
 # Python's default, a collection per 700 new objects, takes a twentieth of the suite's time and a fifth of the imports'.
 # `nothing_is_forgotten` collects after each test.
 gc.set_threshold(100_000, 50, 100)
