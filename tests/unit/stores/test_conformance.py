@@ -124,8 +124,7 @@ async def test_jobs_come_in_the_order_of_their_creation(store: Store, other: Sto
 @pytest.mark.parametrize("newest_first", [False, True])
 async def test_a_listing_beside_writers_has_no_duplicates(store: Store, other: Store, newest_first: bool) -> None:
     """Jobs that are added or changed during `jobs` cause no duplicates and hide none of the others."""
-    for number in range(300):
-        await create(store, f"ref{number}", now=100.0 + number)
+    await asyncio.gather(*(create(store, f"ref{number}", now=100.0 + number) for number in range(300)))
     seen = []
 
     async for found in store.jobs(newest_first=newest_first):

@@ -167,9 +167,9 @@ async def test_purge_bounds_the_deliveries(store: Store) -> None:
 
 async def test_purge_keeps_jobs_whose_handlers_are_due(store: Store, other: Store) -> None:
     """No purge drops a closed job whose handlers are due, or claimed, from `untold_before` on."""
-    for number in range(600):
-        await create(store, f"ref{number}", now=50.0)
-        await close(store, f"ref{number}", 100.0 + number, handle_at=900.0 if number else 899.0)
+    await asyncio.gather(*(create(store, f"ref{number}", now=50.0) for number in range(600)))
+    ends = ((number, 900.0 if number else 899.0) for number in range(600))
+    await asyncio.gather(*(close(store, f"ref{number}", 100.0 + number, handle_at=at) for number, at in ends))
     await create(store, "held", now=50.0)
     await close(store, "held", 700.0, handle_at=1.0)
     assert ("held",) == await store.claim("handlers", now=2.0, until=900.0, limit=9)
@@ -183,9 +183,8 @@ async def test_purge_keeps_jobs_whose_handlers_are_due(store: Store, other: Stor
 
 async def test_purges_at_once_forget_no_more_than_one(store: Store, other: Store) -> None:
     """Concurrent purges forget no more jobs than one would, and count each once."""
-    for number in range(300):
-        await create(store, f"ref{number}", now=50.0)
-        await close(store, f"ref{number}", 100.0 + number)
+    await asyncio.gather(*(create(store, f"ref{number}", now=50.0) for number in range(300)))
+    await asyncio.gather(*(close(store, f"ref{number}", 100.0 + number) for number in range(300)))
 
     went = await asyncio.gather(*(each.purge(before=0.0, deliveries_kept=200) for each in (store, other, store)))
 
@@ -227,8 +226,8 @@ async def test_an_orphan_that_got_its_request_no_longer_counts_as_one(store: Sto
 
 async def test_hundreds_of_deliveries_for_no_job_go_in_one_purge(store: Store) -> None:
     """One purge drops hundreds of orphans, the oldest first, however many it handles per batch."""
-    for number in range(1_200):
-        await store.append(f"ref{number}", [make_webhook(number, size=10)], provider="kie")
+    hooks = (make_webhook(number, size=10) for number in range(1_200))
+    await asyncio.gather(*(store.append(f"ref{number}", [hook], provider="kie") for number, hook in enumerate(hooks)))
 
     assert 1_190 == await store.purge(before=0.0, deliveries_kept=ALL, delivery_bytes_kept=109)
     assert [f"{n:08}.." for n in range(1_199, 1_189, -1)] == await delivered(store)
@@ -236,13 +235,17 @@ async def test_hundreds_of_deliveries_for_no_job_go_in_one_purge(store: Store) -
 
 async def test_purge_goes_on_past_one_portion(store: Store) -> None:
     """One purge forgets hundreds of jobs, and the store works as before."""
-    for number in range(600):
-        await store.append(
-            f"ref{number}",
-            [make_request(f"ref{number}"), make_webhook(number)],
-            provider="kie",
-            index=make_index(f"ref{number}", is_open=False),
+    await asyncio.gather(
+        *(
+            store.append(
+                f"ref{number}",
+                [make_request(f"ref{number}"), make_webhook(number)],
+                provider="kie",
+                index=make_index(f"ref{number}", is_open=False),
+            )
+            for number in range(600)
         )
+    )
 
     assert 600 == await store.purge(before=9_000.0, deliveries_kept=ALL)
     assert ([], []) == (await listed(store), await delivered(store))
