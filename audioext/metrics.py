@@ -15,8 +15,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder
 from prometheus_client.registry import Collector
 
-from audioext.models.record import Verdict
-from audioext.models.results import Stage
 from audioext.models.stats import Histogram, Stats
 from audioext.version import __version__
 
@@ -78,4 +76,4 @@ def _histogram(name: str, text: str, labels: list[str], found: Mapping[Any, Hist
 
 def _values(key: object) -> list[str]:
     parts = key if isinstance(key, tuple) else (key,)
-    return [each.name.lower() if isinstance(each, (Stage, Verdict)) else str(each) for each in parts]
+    return [str(each) for each in parts]

@@ -24,7 +24,7 @@ async def main(source: Path, folder: Path, *, client: ax.Client) -> list[Path]:
     async with client:
         job = await client.extend(file=source, model="V5", continue_at=1.5)
         async for event in job:
-            print(f"{event.stage.name.lower():>8}: {len(event.tracks)} track(s), {LEARNT[event.source]}")
+            print(f"{event.stage!s:>8}: {len(event.tracks)} track(s), {LEARNT[event.source]}")
         song = await job
         saved = [*await song.save(folder)]
 

@@ -59,7 +59,7 @@ The same in Python
           job = await client.extend(
               file={file!r}, {model}continue_at={continue_at})
           async for event in job:  # text, first, complete
-              print(event.stage.name, len(event.tracks))
+              print(event.stage, len(event.tracks))
           song = await job
           print(await song.save("out/"))
 

@@ -243,7 +243,7 @@ class Forwarder:
         if isinstance(event, Failure):
             word, facts = "failed", ("reason", "code", "message", "charged")
         else:
-            word = event.stage.name.lower()
+            word = str(event.stage)
         kind, name, now = f"job.{word}", f"msg_{event.ref}_{word}", datetime.now(UTC)
         data = {each: getattr(event, each) for each in ("ref", "provider", "task_id", "meta", *facts)}
         data["tracks"] = [track_object(track) for track in event.tracks]

@@ -141,7 +141,7 @@ class AgentServer(MCPServer[object]):
         try:
             for stage in TOLD_STAGES:
                 event = await job.wait(stage, timeout=max(until - clock(), 0.001))
-                words = f"{stage.name.lower()} {BY[event.source]}"
+                words = f"{stage} {BY[event.source]}"
                 await ctx.report_progress(float(stage), float(Stage.COMPLETE), words)
         except JobExpiredError:
             raise

@@ -248,7 +248,7 @@ async def watch(opened: OpenClient, job: Job, *, patience: float = LISTENED_SECO
             playable = sum(track.audio_url is not None for track in event.tracks)
             tracks = "" if playable == 0 else f", {playable} track{'s' if playable > 1 else ''} playable"
             after = (event.at - job.created_at).total_seconds()
-            screen.step(event.stage.name.lower(), BY[event.source] + tracks, after=after)
+            screen.step(str(event.stage), BY[event.source] + tracks, after=after)
             screen.waiting(_NEXT.get(event.stage, "the files"))
     except JobExpiredError:
         raise

@@ -27,6 +27,10 @@ class Verdict(enum.IntEnum):
     FAILED = 3
     COMPLETE = 4
 
+    def __str__(self) -> str:
+        """Return the name in lower case, not the number."""
+        return self.name.lower()
+
 
 @frozen(kw_only=True)
 class Asked:

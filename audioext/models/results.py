@@ -30,6 +30,10 @@ class Stage(enum.IntEnum):
     FIRST = 3
     COMPLETE = 4
 
+    def __str__(self) -> str:
+        """Return the name in lower case, not the number."""
+        return self.name.lower()
+
 
 class FailureReason(enum.StrEnum):
     """Why a task failed, with the same meaning at all providers."""

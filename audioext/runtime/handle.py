@@ -116,7 +116,7 @@ class JobFacts:
     def __repr__(self) -> str:
         """Show the ref, the provider and how far the job is."""
         state = self.stage if self.verdict is Verdict.OPEN else self.verdict
-        return f"<Job {self.ref} {self.provider}, {'new' if state is None else state.name.lower()}>"
+        return f"<Job {self.ref} {self.provider}, {'new' if state is None else state}>"
 
     def _repr_html_(self) -> str:
         """Show the stages in a notebook, each with its time since the submit."""
@@ -125,10 +125,10 @@ class JobFacts:
         for item in record.reached:
             # SUBMITTED comes from the POST's answer, so its source is shown only if a webhook was first.
             source = "" if item.stage is Stage.SUBMITTED and item.source != "webhook" else item.source
-            rows.append((item.stage.name.lower(), f"{item.at - record.created_at:.1f} s", source))
+            rows.append((str(item.stage), f"{item.at - record.created_at:.1f} s", source))
         fault = record.fault.message if record.fault is not None else record.refusal
         if record.verdict not in {Verdict.OPEN, Verdict.COMPLETE}:
-            rows.append((record.verdict.name.lower(), "", fault or ""))
+            rows.append((str(record.verdict), "", fault or ""))
         return markup.table(f"job {self.ref} at {self.provider}", rows)
 
     # --- a single wait: news in this process wakes it, and it reads the store now and then ------------------

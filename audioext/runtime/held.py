@@ -107,7 +107,7 @@ class HeldJob:
     def describe(self, now: float) -> str:
         """Describe the job's last known state, for the error of a wait that timed out at *now* (Unix seconds)."""
         record = self.record
-        said = ["nothing is known of it yet" if record.stage is None else f"it is at {record.stage.name.lower()}"]
+        said = ["nothing is known of it yet" if record.stage is None else f"it is at {record.stage}"]
         if record.task_id is None and record.answer_problem is not None:
             said.append(f"its submit got no readable answer: {record.answer_problem}")
         if record.webhooks and not any(reading.entry.kind == "webhook" for reading in self.readings.values()):

@@ -94,7 +94,7 @@ class StageWait:
 
     def __repr__(self) -> str:
         """Name the job and the stage."""
-        return f"<{self._stage.name.lower()} of {self._job!r}>"
+        return f"<{self._stage} of {self._job!r}>"
 
 
 class Job(JobFacts):
@@ -236,8 +236,7 @@ class Job(JobFacts):
         if deadline > self._context.clock.monotonic():
             return SubmitUnknownError(_unknown_text(self), job=self)
         last_words = self._held.describe(self._context.clock.now())
-        what = stage.name.lower()
-        message = f"job {self.ref} did not reach {what} in time ({last_words}); it lives on, await it again"
+        message = f"job {self.ref} did not reach {stage} in time ({last_words}); it lives on, await it again"
         return StageTimeoutError(message, job=self)
 
     def _closed(self) -> ClientClosedError:

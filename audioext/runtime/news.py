@@ -21,7 +21,7 @@ def names(record: Record) -> dict[str, str | None]:
         "audioext_ref": record.ref,
         "provider": record.provider,
         "task_id": record.task_id,
-        "stage": record.stage.name.lower() if record.stage is not None else None,
+        "stage": str(record.stage) if record.stage is not None else None,
     }
 
 
@@ -61,7 +61,7 @@ def _say_stage(record: Record) -> None:
         record.ref,
         record.provider,
         record.task_id,
-        last.stage.name.lower(),
+        last.stage,
         "" if last.stage is Stage.SUBMITTED else f", by {last.source}",
         last.at - record.created_at,
         extra=names(record),
@@ -72,6 +72,4 @@ def _say_end(record: Record) -> None:
     why = record.refusal or "no answer in time"
     if record.fault is not None:
         why = record.fault.message + (f" (code {record.fault.code})" if record.fault.code is not None else "")
-    _log.info(
-        "job %s at %s: %s: %s", record.ref, record.provider, record.verdict.name.lower(), why, extra=names(record)
-    )
+    _log.info("job %s at %s: %s: %s", record.ref, record.provider, record.verdict, why, extra=names(record))

@@ -92,6 +92,6 @@ def row_object(record: Record) -> dict[str, object]:
     return {
         **job_object(record),
         "title": next(titles, None),
-        "stages": {item.stage.name.lower(): round(item.at - record.created_at, 1) for item in record.reached},
+        "stages": {str(item.stage): round(item.at - record.created_at, 1) for item in record.reached},
         "playable": sum(track.audio_url is not None for track in record.tracks),
     }

@@ -32,9 +32,9 @@ def iso(at: float) -> str:
 def state_of(record: Record, now: float | None = None) -> str:
     """Return a job's state in one word: its verdict, else its stage, else `unknown` or `submitting`."""
     if record.verdict is not Verdict.OPEN:
-        return record.verdict.name.lower()
+        return str(record.verdict)
     if record.stage is not None:
-        return record.stage.name.lower()
+        return str(record.stage)
     return "unknown" if (time.time() if now is None else now) > record.unknown_at else "submitting"
 
 
@@ -147,7 +147,7 @@ def timeline(record: Record) -> list[tuple[str, float, str, Source | None]]:
     for item in record.reached:
         # The POST's answer makes a job submitted, unless a webhook brought the task id first.
         is_answer = item.stage is Stage.SUBMITTED and item.source != "webhook"
-        found.append((item.stage.name.lower(), item.at, "" if is_answer else BY[item.source], item.source))
+        found.append((str(item.stage), item.at, "" if is_answer else BY[item.source], item.source))
     if record.fault is not None:
         found.append(("failed", record.fault.at, record.fault.message, None))
     if record.verdict is Verdict.REFUSED:

@@ -100,7 +100,7 @@ class Watching:
 
 def _stage(job: Job, event: StageEvent) -> dict[str, object]:
     return {
-        "stage": event.stage.name.lower(),
+        "stage": str(event.stage),
         "seconds": round((event.at - job.created_at).total_seconds(), 1),
         "tracks": [_track(track) for track in event.tracks],
     }

@@ -84,7 +84,7 @@ async def test_the_script_saves_both_tracks_and_finds_its_job_again(folder: Path
         again = await pages.run("script.py", "voice.wav", sandbox=sandbox, **reach)
         assert 1 == len(sandbox.submissions)
 
-    assert ["TEXT", "FIRST", "COMPLETE"] == [line.split()[0] for line in lines[:3]]
+    assert ["text", "first", "complete"] == [line.split()[0] for line in lines[:3]]
     assert [True] * 2 == [Path(line).is_file() for line in lines[3:]]
     assert lines == again
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import typing
 
+import msgspec
 import pytest
 
 from audioext.models import entries, events, record
 from audioext.models.record import Record, Run, Verdict
 from audioext.models.requests import Operation
+from audioext.models.results import Stage
 from tests.support.tape import asked
 
 
@@ -17,6 +19,13 @@ def make(**fields: object) -> Record:
     """Return a record of which only the request is known."""
     plain = {"ref": "r", "asked": asked(key="mine", meta={"chat": 1}, grace=60.0, webhooks=False), "created_at": 100.0}
     return Record(**{**plain, **fields})  # type: ignore[arg-type]  # a test's own fields
+
+
+@pytest.mark.parametrize("member", [*Stage, *Verdict])
+def test_a_stage_and_a_verdict_show_their_names(member: Stage | Verdict) -> None:
+    """A stage or a verdict as text is its name in lower case, and as JSON its number."""
+    assert [member.name.lower()] * 3 == [str(member), f"{member}", "%s" % member]  # noqa: UP031 - as loggers do
+    assert str(int(member)).encode() == msgspec.json.encode(member)
 
 
 def test_a_record_knows_what_was_asked_for() -> None:
