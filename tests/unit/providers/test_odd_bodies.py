@@ -452,3 +452,12 @@ def test_a_good_code_fails_no_task(name: str, code: object) -> None:
     (seen,) = hooked(load(name), {"code": code, "msg": "ok", "data": {**done, "data": []}})
     assert Progress(task_id="t1", claimed_stage=Stage.COMPLETE) == seen
     assert Progress(task_id="t1", ask_now=True) == only(hooked(load(name), {"code": code, "data": {"task_id": "t1"}}))
+
+
+@each_row("code", [400, 422, 500])
+@each_row("name", ["kie", "kie-jobs"])
+def test_a_missing_field_is_a_fault_of_the_request(name: str, code: int) -> None:
+    """kie.ai's "Please enter callBackUrl" (measured in 2026) is no refusal of the content, under any code."""
+    outcome = submitted(load(name), {"code": code, "msg": "Please enter callBackUrl", "data": None})
+    assert isinstance(outcome, Refused)
+    assert (ProviderError, str(code)) == (type(outcome.error), outcome.error.code)
