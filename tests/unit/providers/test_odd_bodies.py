@@ -461,3 +461,13 @@ def test_a_missing_field_is_a_fault_of_the_request(name: str, code: int) -> None
     outcome = submitted(load(name), {"code": code, "msg": "Please enter callBackUrl", "data": None})
     assert isinstance(outcome, Refused)
     assert (ProviderError, str(code)) == (type(outcome.error), outcome.error.code)
+
+
+@each_row("key", ["result", "response", "files", "output", "data"])
+def test_a_bare_link_of_a_running_task_may_be_a_page(provider_class: Make, key: str) -> None:
+    """A bare link without an audio suffix is a file only once the task is done."""
+    name, page = provider_class().info.name, "https://files.example/tasks/t1"
+    for link in (page, [page]):
+        assert () == only(asked(provider_class, status(name, "running", **{key: link}))).tracks
+        done = only(asked(provider_class, status(name, "SUCCESS", **{key: link})))
+        assert [page] == [track.audio_url for track in done.tracks]
