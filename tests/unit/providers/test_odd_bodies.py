@@ -138,6 +138,7 @@ def test_a_call_that_succeeded_is_no_finished_task(provider_class: Make, word: s
         asked(provider_class, {"status": word, "data": data})
     done = only(asked(provider_class, {"status": word, "data": data, "task_id": "t1"}))
     assert Stage.COMPLETE is done.claimed_stage
+    assert is_song(asked(provider_class, {"status": word, "data": data, "files": [AUDIO, OTHER]}))
 
 
 # --- refusals and failures -------------------------------------------------------------------------------------------
