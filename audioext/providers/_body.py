@@ -164,15 +164,16 @@ class Body:
         """The task's status word: a callback's type, else the status in the task's own object, else a flag.
 
         An unknown word yields to a known one beside it, as `stage` may be to `status`. A word for done beside an empty
-        `data`, without a task's id, says that the call succeeded.
+        `data`, without a task's id or a result, says that the call succeeded.
         """
         named = (*self._own_first("type"), *self._own_first("status"))
         words = [(index, status_word(item)) for index, item, _ in named if isinstance(item, str) and item.strip()]
         if words:
             index, first = words[0]
             word = next((word for at, word in words if at == index and word.unknown is None), first)
-            is_empty = self.may_be_of_call and not self.outer.get("data", True)
-            return StatusWord() if word.stage is Stage.COMPLETE and is_empty else word
+            shows = "song" in self._found or any(item for _, item, _ in self._found.get("list", ()))
+            is_of_call = self.may_be_of_call and not self.outer.get("data", True) and not shows
+            return StatusWord() if word.stage is Stage.COMPLETE and is_of_call else word
         for _, item, path in named:
             if not isinstance(item, (str, bool, int)):  # a number is the HTTP status of an envelope
                 raise DecodeError([f"expected a status word @ {path}"], where=self.where)

@@ -225,8 +225,8 @@ def find_tracks(
 def _read_item(
     item: object, problems: list[str], path: str, *, whole: bool, created_at: datetime | None
 ) -> Iterator[Track]:
-    if isinstance(item, str) and (file := file_link(item)):
-        yield Track(audio_url=file, created_at=created_at)
+    if isinstance(item, str) and (file := file_link(item)) and (whole or is_audio_file("", file)):
+        yield Track(audio_url=file, created_at=created_at)  # before the end it may be a link to anything
     elif isinstance(item, dict) and not str(item.get("file_type")).lower().startswith(("image", "video")):
         track = read_track(item, problems, path, whole=whole, created_at=created_at)
         if track.id or track.audio_url or track.stream_url:

@@ -32,8 +32,10 @@ from audioext.providers._suno import REASONS, RecoveringAccount, SunoAccount, su
 
 WEBHOOK_TOLERANCE_SECONDS = 300.0  # no page states a tolerance; third parties use this one
 
-# Seen live: HTTP 200 {"code": 500, "msg": "This field is required"}, where a retry cannot help.
-_REQUEST_FAULT = re.compile(r"\b(is required|required field|(cannot|must not) be (empty|null|blank))\b", re.IGNORECASE)
+# Seen live: HTTP 200 {"code": 500, "msg": "This field is required"}, where a retry cannot help, and "Please enter …".
+_REQUEST_FAULT = re.compile(
+    r"\b(is required|required field|please enter|(cannot|must not) be (empty|null|blank))\b", re.IGNORECASE
+)
 _UNKNOWN_TASK = re.compile(r"recordInfo is null", re.IGNORECASE)
 
 TABLE = CodeTable(

@@ -84,13 +84,13 @@ class MusicGpt(HostedAccount):
         return self.post("/extend", parts)
 
     def named(self, record: Record) -> Mapping[str, str]:
-        """Return the id of *record*'s task or, once one track has arrived, that of the missing track.
+        """Return the id of *record*'s task or, once one track has arrived or failed, that of the missing track.
 
         Live answers have both tracks for either id; the page's examples have one.
         """
         settled = {track.id for track in record.tracks if track.audio_url or track.failure}
         missing = next((id_ for id_ in record.track_ids if id_ not in settled), None)
-        if missing is None or not any(track.audio_url for track in record.tracks):
+        if missing is None or not settled:
             return super().named(record)
         return {"conversion_id": missing}
 
@@ -243,7 +243,7 @@ def _status_events(seen: Conversion) -> tuple[Event, ...]:
     )
     if not seen.word.fails:
         return (shown,)
-    failed = evolve(seen.failure(), is_doubtful=seen.may_be_of_call)
+    failed = evolve(seen.failure(), is_doubtful=seen.may_be_of_call or not is_whole)
     audible = any(track.audio_url for track in tracks)
     if seen.track_id is not None and not audible:
         # The answer may be only about this track; the job may have another.

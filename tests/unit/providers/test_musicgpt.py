@@ -410,7 +410,7 @@ def test_a_part_with_an_unknown_subtype_is_recognised(subtype: object) -> None:
 
 
 def test_the_missing_track_is_asked_for_by_its_id(kit: Kit) -> None:
-    """Once one track is there, the status call asks for the missing one by its id."""
+    """Once one track is there or has failed, the status call asks for the missing one by its id."""
     provider, there = MusicGpt(KEY), Track(id="a", audio_url="https://files.example/a.mp3")
     cases: list[tuple[tuple[Track, ...], dict[str, str]]] = [
         ((), {"task_id": "t1"}),
@@ -418,6 +418,8 @@ def test_the_missing_track_is_asked_for_by_its_id(kit: Kit) -> None:
         ((there,), {"conversion_id": "b"}),
         ((there, Track(id="b")), {"conversion_id": "b"}),
         ((there, Track(id="b", failure="no")), {"task_id": "t1"}),
+        ((Track(id="a", failure="no"),), {"conversion_id": "b"}),
+        ((Track(id="a", failure="no"), Track(id="b", failure="no")), {"task_id": "t1"}),
     ]
     for tracks, query in cases:
         sent = provider.build_status(kit.make_record("t1", *tracks, track_ids=("a", "b")))
@@ -438,6 +440,12 @@ def test_a_status_of_one_track_claims_complete_only_doubtfully() -> None:
     assert isinstance(seen, Progress)
     assert isinstance(failed, Failed)
     assert [("a", "no")] == [(track.id, track.failure) for track in seen.tracks]
+    assert failed.is_doubtful
+    numbered = {"task_id": "t1", "conversion_id_1": "a", "conversion_id_2": "b", "status": "FAILED", "message": "no"}
+    body = msgspec.json.encode({"success": True, "conversion": numbered})
+    (whole,) = MusicGpt(KEY).parse_status(HttpResponse(status=200, body=body))
+    assert isinstance(whole, Failed)
+    assert not whole.is_doubtful
 
 
 def test_an_event_of_the_n8n_page_is_refused() -> None:

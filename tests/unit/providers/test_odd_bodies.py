@@ -138,6 +138,7 @@ def test_a_call_that_succeeded_is_no_finished_task(provider_class: Make, word: s
         asked(provider_class, {"status": word, "data": data})
     done = only(asked(provider_class, {"status": word, "data": data, "task_id": "t1"}))
     assert Stage.COMPLETE is done.claimed_stage
+    assert is_song(asked(provider_class, {"status": word, "data": data, "files": [AUDIO, OTHER]}))
 
 
 # --- refusals and failures -------------------------------------------------------------------------------------------
@@ -452,3 +453,22 @@ def test_a_good_code_fails_no_task(name: str, code: object) -> None:
     (seen,) = hooked(load(name), {"code": code, "msg": "ok", "data": {**done, "data": []}})
     assert Progress(task_id="t1", claimed_stage=Stage.COMPLETE) == seen
     assert Progress(task_id="t1", ask_now=True) == only(hooked(load(name), {"code": code, "data": {"task_id": "t1"}}))
+
+
+@each_row("code", [400, 422, 500])
+@each_row("name", ["kie", "kie-jobs"])
+def test_a_missing_field_is_a_fault_of_the_request(name: str, code: int) -> None:
+    """kie.ai's "Please enter callBackUrl" (measured in 2026) is no refusal of the content, under any code."""
+    outcome = submitted(load(name), {"code": code, "msg": "Please enter callBackUrl", "data": None})
+    assert isinstance(outcome, Refused)
+    assert (ProviderError, str(code)) == (type(outcome.error), outcome.error.code)
+
+
+@each_row("key", ["result", "response", "files", "output", "data"])
+def test_a_bare_link_of_a_running_task_may_be_a_page(provider_class: Make, key: str) -> None:
+    """A bare link without an audio suffix is a file only once the task is done."""
+    name, page = provider_class().info.name, "https://files.example/tasks/t1"
+    for link in (page, [page]):
+        assert () == only(asked(provider_class, status(name, "running", **{key: link}))).tracks
+        done = only(asked(provider_class, status(name, "SUCCESS", **{key: link})))
+        assert [page] == [track.audio_url for track in done.tracks]
