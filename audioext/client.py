@@ -196,11 +196,13 @@ class Client(Submitting):
         The oldest comes first, or the newest with *newest_first*.
 
         Raises:
-            RequestError: *open* is not True, False or None, or *meta* is not a mapping.
+            RequestError: *open* is not True, False or None, *newest_first* is not a bool, or *meta* is not a mapping.
         """
         self._parts.check_open()
         checks.refuse_wrong(
-            open=None if open is None else checks.flag(open), meta=None if meta is None else checks.mapping(meta)
+            open=None if open is None else checks.flag(open),
+            meta=None if meta is None else checks.mapping(meta),
+            newest_first=checks.flag(newest_first),
         )
         wanted = dict(meta or {})
         way = {"newest_first": True} if newest_first else {}  # a user's own store may not have it
@@ -214,8 +216,13 @@ class Client(Submitting):
                 yield job
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
-        """Yield the stored webhooks, newest first; with *ref*, only those of that job."""
+        """Yield the stored webhooks, newest first; with *ref*, only those of that job.
+
+        Raises:
+            RequestError: *ref* is not text.
+        """
         self._parts.check_open()
+        checks.refuse_wrong(ref=None if ref is None else checks.text(ref))
         async for delivery in self.store.deliveries(ref):
             yield delivery
 

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
@@ -139,14 +140,18 @@ def weight(value: object) -> str | None:
 
 def folder(value: object) -> str | None:
     """Return a complaint unless *value* is the path of a folder."""
-    as_path = getattr(value, "__fspath__", None)
-    path = value if as_path is None else as_path()
+    path = value.__fspath__() if isinstance(value, PathLike) else value
     return None if isinstance(path, str) else f"must be the path of a folder, not {shown(value)}"
+
+
+def is_async(value: object) -> bool:
+    """Return whether *value* is an async function, or an object with an async `__call__`."""
+    return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__)
 
 
 def progress(value: object) -> str | None:
     """Return a complaint unless *value* is `None` or a function that is not a coroutine function."""
-    if value is None or (callable(value) and not inspect.iscoroutinefunction(value)):
+    if value is None or (callable(value) and not is_async(value)):
         return None
     return f"must be a plain function (def, not async def), not {shown(value)}"
 
