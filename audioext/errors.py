@@ -261,16 +261,17 @@ class UnreadableError(StoreError):
 class RetryLater(_Copyable):
     """Raise it in a handler to be called again after *seconds*; it does not count as a failure."""
 
-    def __init__(self, seconds: float, reason: str = "") -> None:
-        """Keep the wait in *seconds*, and a *reason* for the log.
+    def __init__(self, seconds: float | timedelta, reason: str = "") -> None:
+        """Keep the wait in *seconds*, which may be a `timedelta`, and a *reason* for the log.
 
         Raises:
-            ValueError: *seconds* is negative or not finite.
+            ValueError: *seconds* is negative, not finite, or no number.
         """
-        if not 0 <= seconds < math.inf:
+        wait = _wait(seconds)
+        if wait is None:
             raise ValueError(f"RetryLater needs a finite number of seconds, at least 0, not {shown(seconds)}")
-        self.retry_after = float(seconds)
-        super().__init__(reason or f"again in {seconds:g} s")
+        self.retry_after = wait
+        super().__init__(reason or f"again in {wait:g} s")
 
 
 class GiveUp(Exception):  # noqa: N818 - as above
@@ -283,11 +284,14 @@ def asked_wait(error: BaseException) -> float | None:
     `RetryLater`, `RateLimitError` and the rate-limit errors of chat libraries have it: a number or a `timedelta`.
     """
     try:
-        wait: object = getattr(error, "retry_after", None)
-        if isinstance(wait, timedelta):
-            wait = wait.total_seconds()
-        if isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < math.inf:
-            return None
-        return float(wait)
+        return _wait(getattr(error, "retry_after", None))
     except Exception:  # noqa: BLE001 - another library's attribute, which may be anything
         return None
+
+
+def _wait(value: object) -> float | None:
+    """Return *value* in seconds, `None` unless it is a time from 0 on."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+        return None
+    return float(seconds)

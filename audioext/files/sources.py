@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import os
 import secrets
 import shutil
@@ -110,13 +111,22 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
         start = file.tell()
     try:
         while chunk := file.read(CHUNK_BYTES):
-            if not isinstance(chunk, bytes):
-                raise TypeError("it was opened as text: open it with mode 'rb'")
-            yield chunk
+            yield _bytes(chunk)
     finally:
         if start is not None:
             with suppress(AttributeError, OSError):
                 file.seek(start)
+
+
+def _bytes(chunk: object) -> bytes:
+    """Return what a file object's `read` returned as bytes, or raise TypeError."""
+    if isinstance(chunk, (bytes, bytearray, memoryview)):
+        return bytes(chunk)
+    if not inspect.isawaitable(chunk):
+        raise TypeError("it was opened as text: open it with mode 'rb'")
+    if inspect.iscoroutine(chunk):
+        chunk.close()  # otherwise Python warns that nobody awaited it
+    raise TypeError("it has an async read(): read it first and give the bytes")
 
 
 def _name(source: bytes | BinaryIO, head: bytes) -> str:

@@ -138,10 +138,12 @@ def weight(value: object) -> str | None:
     return None
 
 
-def folder(value: object) -> str | None:
-    """Return a complaint unless *value* is the path of a folder."""
-    path = value.__fspath__() if isinstance(value, PathLike) else value
-    return None if isinstance(path, str) else f"must be the path of a folder, not {shown(value)}"
+def is_path(value: object) -> bool:
+    """Return whether *value* is a path as text, or an object that stands for one."""
+    return isinstance(value.__fspath__() if isinstance(value, PathLike) else value, str)
+
+
+folder = must_be("the path of a folder", is_path)
 
 
 def is_async(value: object) -> bool:

@@ -114,7 +114,9 @@ class Handlers:
             ConfigError: *stage* has no handlers, or *meta* cannot be decoded; by the decorator, not an async function.
         """
         if not isinstance(stage, Stage) or stage not in TOPIC_OF:  # SUBMITTED has none: the submit returns then
-            message = f"handlers are for TEXT, FIRST and COMPLETE, not {shown(stage)}; use @client.on(ax.Stage.COMPLETE)"
+            message = (
+                f"handlers are for TEXT, FIRST and COMPLETE, not {shown(stage)}; use @client.on(ax.Stage.COMPLETE)"
+            )
             raise ConfigError(message)
         return partial(self._add, TOPIC_OF[stage], lambda job: job.event(stage), _reader(meta), _arguments(meta))
 
@@ -166,7 +168,9 @@ class Handlers:
                 inspect.signature(handler).bind(*[topic] * arguments)
         except TypeError as error:
             given = "what happened" if arguments == 1 else "what happened, and with the job's meta"
-            raise ConfigError(f"a handler is called with {given}, which {shown(handler)} does not take: {error}") from error
+            raise ConfigError(
+                f"a handler is called with {given}, which {shown(handler)} does not take: {error}"
+            ) from error
 
         async def call(job: Job) -> None:
             said = look(job)

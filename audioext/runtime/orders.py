@@ -104,7 +104,7 @@ def _others(
     """Return the providers named in *fallback* without the *chosen* one; add to *found* what is wrong with it."""
     names = (fallback,) if isinstance(fallback, str) else fallback or ()
     if not isinstance(names, Iterable):
-        found.append(Problem("fallback", f"must be a list of names like [\"vidgo\"], not {shown(fallback)}"))
+        found.append(Problem("fallback", f'must be a list of names like ["vidgo"], not {shown(fallback)}'))
         return ()
     others = {other.info.name: other for name in names if (other := choose(providers, name)) is not chosen}
     return tuple(others.values())

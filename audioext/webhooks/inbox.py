@@ -80,10 +80,12 @@ class Inbox:
             ConfigError: *path* is not str, bytes or a URL.
         """
         path = path if type(path) is str else _as_path(path)
+        if "%" in path:  # a proxy may encode any letter, also of the tag
+            path = unquote(path.partition("?")[0])
         try:
             route = urls.read_callback(path)
         except WebhookError:
-            route = urls.read_callback(_SLASHES.sub("/", unquote(path)))  # a proxy may encode it or double slashes
+            route = urls.read_callback(_SLASHES.sub("/", path))  # a proxy may double slashes
         if not self.is_open:
             raise _not_open()
         is_ours = signing.tag_matches(self.secrets, route.provider, route.ref, route.tag)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from fastapi import FastAPI
 
 import audioext as ax
 from tests.integration.client.conftest import MakeClient
@@ -28,7 +30,10 @@ class Told:
         """Do nothing."""
 
 
-@pytest.mark.parametrize("fallback", [5, True, ax.Vidgo("key"), [["vidgo"]], [ax.Vidgo("key")], b"vidgo", Unprintable()])
+VIDGO = ax.Vidgo("key")
+
+
+@pytest.mark.parametrize("fallback", [5, True, VIDGO, [["vidgo"]], [VIDGO], b"vidgo", Unprintable()])
 async def test_a_fallback_is_a_list_of_names(fallback: Any, api: Api, open_client: MakeClient) -> None:
     """A `fallback` that is no list of names raises an error of ours, not a TypeError from inside."""
     client = await open_client()
@@ -92,3 +97,19 @@ async def test_a_class_is_no_folder() -> None:
     song = ax.Song(ref="r", provider="kie", task_id=None, tracks=())
     with pytest.raises(ax.RequestError, match="folder: must be the path of a folder"):
         await song.save(Path)  # type: ignore[arg-type]  # wrong on purpose
+
+
+async def test_a_mount_that_cannot_work_is_refused(open_client: MakeClient) -> None:
+    """A wrong prefix, an application of another framework, and one that runs already are errors of ours."""
+    receiver, running = (await open_client(public_url="https://hooks.test", listen=None)).receiver, web.Application()
+    prefixes: tuple[Any, ...] = (5, None, b"/a", "audio", "/a{", "/{}", "/{a}/{a}", Unprintable())
+    for prefix in prefixes:
+        with pytest.raises(ax.ConfigError, match="prefix"):
+            receiver.add_to(web.Application(), prefix)
+    others: tuple[Any, ...] = (None, "app", FastAPI(), running.router, web.Application)
+    for app in others:
+        with pytest.raises(ax.ConfigError, match=r"app must be an aiohttp web\.Application.*receiver\.asgi"):
+            receiver.add_to(app, "/audio")
+    running.freeze()
+    with pytest.raises(ax.ConfigError, match=r"cannot add the routes under the prefix '/audio'.*frozen"):
+        receiver.add_to(running, "/audio")

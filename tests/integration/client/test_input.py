@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import aiohttp
 import pytest
@@ -182,6 +183,35 @@ def test_a_file_object_is_read_from_where_it_stands(spool_folder: Path, voice_fi
 
     assert ({b"RIFF"}, 4, "voice.wav") == (contents, file.tell(), named.name)
     assert voice_file.is_file()
+    assert [] == list(spool_folder.iterdir())
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_a_file_object_may_read_any_buffer(kind: Callable[[bytes], object], spool_folder: Path) -> None:
+    """A file object whose `read` returns a bytearray or a memoryview is read like one that returns bytes."""
+
+    class Buffers(OnlyReads):
+        def read(self, size: int = -1) -> Any:
+            return kind(super().read(size))
+
+    path = Spool().keep(Buffers(b"RIFF"))  # type: ignore[arg-type]  # it only reads
+    assert isinstance(path, Path)
+    assert b"RIFF" == path.read_bytes()
+    assert [path.parent] == list(spool_folder.iterdir())
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_read_that_has_to_be_awaited_is_told(spool_folder: Path) -> None:
+    """A file object whose `read` returns a coroutine raises an error that says so, and leaves no coroutine behind."""
+
+    class Wrapped:
+        def read(self, size: int) -> Any:
+            return asyncio.sleep(0, b"x" * size)
+
+    problem = Spool().keep(Wrapped())  # type: ignore[arg-type]  # wrong on purpose
+
+    assert isinstance(problem, ax.Problem)
+    assert "async read(): read it first" in problem.message
     assert [] == list(spool_folder.iterdir())
 
 
