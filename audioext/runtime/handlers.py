@@ -64,7 +64,13 @@ class Handling:
     """One call of a handler. It gives keys to the handler's submits, the same ones when the handler is called again."""
 
     name: str
+    _handlers: Handlers | None = None
+    _task: asyncio.Task[object] | None = None
     _counts: Counter[str] = field(factory=Counter, init=False)
+
+    def is_drained_by(self, handlers: Handlers) -> bool:
+        """Return whether closing *handlers* waits for this call: not for another client's, nor for one that ended."""
+        return self._handlers is handlers and self._task is not None and not self._task.done()
 
     def key(self, provider: str, request: Request, content: str | None) -> str:
         """Return the key for a submit of *request* now. A file counts by the digest of its *content*, not its path."""
@@ -259,7 +265,7 @@ class Handlers:
         """Call one handler in its own task, and return what it raised or `None`."""
 
         async def handle() -> None:
-            HANDLING.set(Handling(f"{held.ref}:{topic}:{name}"))
+            HANDLING.set(Handling(f"{held.ref}:{topic}:{name}", self, asyncio.current_task()))
             with tracing.span(f"handler {topic}", held.record):
                 try:
                     await call(self.job(held))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from starlette.datastructures import URL as StarletteURL
+from starlette import datastructures
 from yarl import URL
 
 import audioext as ax
@@ -35,7 +35,7 @@ def line(message: object, *given: object) -> str:
         PATH,
         LINK,
         URL(LINK),
-        StarletteURL(LINK),
+        datastructures.URL(LINK),
         PATH.encode(),
         (PATH, 1),
         [URL(LINK)],
