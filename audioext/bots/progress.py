@@ -16,6 +16,7 @@ from audioext.bots.words import Texts, in_words
 from audioext.client import Client
 from audioext.clock import Clock
 from audioext.errors import AudioextError, ProviderError, RequestError, RetryLater, UnsupportedError, asked_wait
+from audioext.models import checks
 from audioext.models.record import Verdict
 from audioext.models.requests import Extend, ExtendOptions, Request
 from audioext.models.results import Stage
@@ -35,6 +36,9 @@ LONGEST_PAUSE_SECONDS = 300.0
 """The longest pause after failed edits."""
 ENDED_KEPT = 256
 """For how many ended jobs we remember the text of their message."""
+
+
+_function = checks.must_be("a function", callable)
 
 
 @frozen(kw_only=True)
@@ -145,7 +149,21 @@ class ProgressMessages:
         expected: float = 180.0,
         escape: Callable[[str], str] = str,
     ) -> None:
-        """Register the handlers that update the messages."""
+        """Register the handlers that update the messages.
+
+        Raises:
+            RequestError: an argument has a wrong type.
+        """
+        checks.refuse_wrong(
+            client=checks.made_as(Client, "an audioext.Client")(client),
+            send=_function(send),
+            edit=_function(edit),
+            escape=_function(escape),
+            name=checks.full_text(name),
+            texts=None if texts is None else checks.made_as(Texts, "an audioext.bots.Texts")(texts),
+            every=checks.from_on(0)(every),
+            expected=checks.seconds(expected),
+        )
         self.client = client
         self.name = name
         self.texts = texts if texts is not None else Texts()

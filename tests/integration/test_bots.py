@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import define, field
@@ -457,3 +458,24 @@ def test_no_framework_is_imported() -> None:
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
 
     assert "" == found.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("client", 5),
+        ("send", None),
+        ("edit", "edit"),
+        ("escape", 5),
+        ("name", 5),
+        ("texts", {}),
+        ("every", "3"),
+        ("every", -1),
+        ("expected", 0),
+    ],
+)
+def test_progress_messages_are_told_what_is_wrong(name: str, wrong: Any) -> None:
+    """A wrong argument is refused when the messages are set up, not in a handler while a song is paid."""
+    given: dict[str, Any] = {"client": ax.Client(ax.Kie("key")), "send": print, "edit": print, name: wrong}
+    with pytest.raises(ax.RequestError, match=f"{name}: must be"):
+        ProgressMessages(given.pop("client"), **given)

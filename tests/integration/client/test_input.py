@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from audioext.models.requests import AudioFile
 from audioext.sandbox import Sandbox
 from tests.integration.client.conftest import WEB, MakeClient
 from tests.support.api import Api
-from tests.support.clock import JumpClock
+from tests.support.clock import PROMPT_SECONDS, JumpClock
 
 FILES = ("kie", "vidgo", "musicgpt")
 """One provider for each way of passing a file: uploaded, served, or inside the submit."""
@@ -393,3 +394,36 @@ async def test_a_timeout_tells_that_a_status_call_never_left(
 
     with pytest.raises(ax.StageTimeoutError, match=r"its last status call said: .* session= of this client was closed"):
         await clock.run(job.result(timeout=60.0))
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "cut short": lambda path: os.truncate(path, 1_000),
+    "gone": lambda path: path.unlink(missing_ok=True),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + bytes(1_000)),
+}
+
+
+@pytest.fixture
+def recording(voice_file: Path, tmp_path: Path) -> Path:
+    """Return a file that takes several reads."""
+    path = tmp_path / "voice.wav"
+    path.write_bytes(voice_file.read_bytes() + bytes(2_000_000))
+    return path
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_file_that_changes_during_its_upload_is_not_submitted(
+    change: str, sandbox: Sandbox, make_client: MakeClient, recording: Path
+) -> None:
+    """A recording that is still written, or removed, while it is uploaded is refused soon, and nothing is paid."""
+    client = await make_client(sandbox)
+
+    def moved(so_far: int, in_all: int) -> None:
+        if so_far < in_all:
+            CHANGES[change](recording)
+
+    async with asyncio.timeout(PROMPT_SECONDS):
+        with pytest.raises(ax.RequestError, match=r"file: .*voice\.wav changed during its upload"):
+            await client.extend(file=recording, model="V5", continue_at=1, progress=moved)
+
+    assert () == sandbox.submissions
