@@ -39,6 +39,10 @@ ENDED_KEPT = 256
 
 
 _function = checks.must_be("a function", callable)
+_id = checks.must_be(
+    "an int or a str, the id of a chat or of a message",
+    lambda value: isinstance(value, (int, str)) and not isinstance(value, bool),
+)
 
 
 @frozen(kw_only=True)
@@ -208,11 +212,14 @@ class ProgressMessages:
         Raises:
             StoreError: the job could not be stored; nothing was sent, and the chat was told that it did not work.
             ConfigError: the client cannot submit; the chat was told, too.
+            RequestError: an id has a wrong type, also one that `send` returned, or *meta* is not a mapping.
         """
+        checks.refuse_wrong(chat=_id(chat), message=_id(message), meta=None if meta is None else checks.mapping(meta))
         key = key if key is not None else f"{self.name}:{chat}:{message}"
         with suppress(RequestError):  # there is no such job yet
             return await self.client.job(key=key)
         progress = await self._send(chat, self.texts.waiting)
+        checks.refuse_wrong(**{"the result of send": _id(progress)})
         asker = Asker(bot=self.name, chat=chat, message=message, progress=progress)
         noted = {**(meta or {}), **msgspec.to_builtins(asker)}
         try:
