@@ -110,7 +110,7 @@ class Page:
         try:
             try:
                 await web.TCPSite(runner, host, port).start()
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 message = f"cannot show the page at {host}:{port}: {why_unbound(error)}; choose another port"
                 raise ConfigError(message) from error
             yield URL.build(scheme="http", host=host, port=int(runner.addresses[0][1])).join(URL(path))

@@ -16,7 +16,7 @@ from attrs import define, field
 from yarl import URL
 
 from audioext.clock import whole
-from audioext.errors import ConfigError, WebhookError, why_unbound
+from audioext.errors import ConfigError, WebhookError, cut, why_unbound
 from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import as_data
@@ -120,10 +120,10 @@ class Receiver:
         site = web.TCPSite(self._runner, host, port, reuse_address=True, backlog=self._server.backlog)
         try:
             await whole(site.start())
-        except OSError as error:
+        except (OSError, ValueError) as error:
             await self._runner.cleanup()
             self._runner = None
-            message = f"cannot listen on {host}:{port}: {why_unbound(error)}; choose another `listen=`"
+            message = f"cannot listen on {cut(host)}:{port}: {why_unbound(error)}; choose another `listen=`"
             raise ConfigError(message) from error
         return int(self._runner.addresses[0][1])
 

@@ -213,6 +213,15 @@ async def test_a_taken_address_is_told(unused_tcp_port: int) -> None:
                 pass
 
 
+@pytest.mark.parametrize("host", ["x" * 300, "\ud800", "127.0.0.1\0"])
+@pytest.mark.parametrize("name", ["listen", "metrics"])
+async def test_a_host_that_no_name_can_be_is_told(name: str, host: str) -> None:
+    """A host that the system cannot even look up raises an error of ours when the client is opened."""
+    client = ax.Client(ax.Kie("key"), **{name: f"{host}:0"})  # type: ignore[arg-type]  # a name from a table
+    with pytest.raises(ax.ConfigError, match=r"cannot listen on .{1,90}: this machine has no such address"):
+        await client.open()
+
+
 async def test_a_client_is_opened_once() -> None:
     """Opening a client again is refused, while it is open and after it was closed."""
     client = ax.Client(ax.Kie("key"))
