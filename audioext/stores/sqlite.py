@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 from attrs import define, field
 
+from audioext.errors import StoreError
 from audioext.models import checks
 from audioext.models.entries import MAX_DELIVERY_BYTES
 from audioext.stores._engine import EngineStore, paged
@@ -126,7 +127,11 @@ class SqliteStore(EngineStore[Writer]):
         return (f'SQLite {number} {fault}: install a newer one with pip install "audioext[sqlite]"',)
 
     def _make(self) -> Writer:
-        return Writer(DatabaseFile(Path(self.path).absolute(), self.driver, self.synchronous, self.busy_timeout))
+        try:
+            path = Path(self.path).absolute()
+        except OSError as error:
+            raise StoreError(f"the working folder is gone: give {self.path} as an absolute path") from error
+        return Writer(DatabaseFile(path, self.driver, self.synchronous, self.busy_timeout))
 
 
 def has_reset_bug(version: str) -> bool:
