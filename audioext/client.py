@@ -27,6 +27,7 @@ from audioext.models.results import Stage
 from audioext.models.stats import Stats
 from audioext.parts import Parts
 from audioext.providers.base import Provider
+from audioext.runtime.handle import Live
 from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
 from audioext.runtime.jobs import Failure, Job, StageEvent
 from audioext.settings import read_settings
@@ -45,7 +46,7 @@ _FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
 _MetaT = TypeVar("_MetaT")
 
 
-class Client(Submitting):
+class Client(Live, Submitting):
     """Submits tasks and returns jobs to await; use it with `async with`.
 
     Constructing it does no I/O and needs no event loop. The first provider is the default.
@@ -71,6 +72,8 @@ class Client(Submitting):
         ConfigError: the settings cannot work together; the message says which and what to do.
     """
 
+    _elsewhere = "belongs to its process: make another one there, on the same store"
+
     def __init__(self, *providers: Provider, **options: Unpack[ClientOptions]) -> None:
         """Check the settings and wire the parts."""
         checks.refuse_unknown("Client", "option", options, ClientOptions.__annotations__)
@@ -80,6 +83,7 @@ class Client(Submitting):
         self.receiver: Receiver = self._parts.receiver
         self._handlers = self._parts.handlers
         self.receiver.client = weakref.proxy(self)  # a reference cycle would delay the warning of `__del__`
+        self._turn = asyncio.Lock()  # a close that comes during the opening waits for it, and then closes
         self._closing: asyncio.Task[None] | None = None
 
     __init__.__signature__ = config.client_signature()  # type: ignore[attr-defined]  # functions accept the attribute
@@ -124,7 +128,8 @@ class Client(Submitting):
             ConfigError: the client was opened before, or cannot listen on its address.
             StoreError: the store cannot be opened.
         """
-        await self._parts.open()
+        async with self._turn:
+            await self._parts.open()
         return self
 
     async def __aenter__(self) -> Self:
@@ -141,17 +146,19 @@ class Client(Submitting):
         Open waits raise `ClientClosedError`; their jobs live on. Handlers get 10 seconds; one that is then cancelled
         runs again when a client opens the same store. Closing takes at most 15 seconds: a POST that is still unanswered
         is then left to its callback. Another call waits for the same closing, and cancelling a call does not stop it.
-        In a handler, which closing has to wait for, the call only starts it and returns.
+        In a handler of this client, which closing has to wait for, the call only starts it and returns.
 
         Raises:
             ConfigError: the client was opened in another event loop.
         """
-        if self._closing is None:
-            if not self._parts.is_open:
-                return
-            self._parts.check_loop()
-            self._closing = asyncio.create_task(self._parts.aclose(), name="audioext close")
-        if HANDLING.get() is None:
+        async with self._turn:
+            if self._closing is None:
+                if not self._parts.is_open:
+                    return
+                self._parts.check_loop()
+                self._closing = asyncio.create_task(self._parts.aclose(), name="audioext close")
+        handling = HANDLING.get()
+        if handling is None or not handling.is_drained_by(self._handlers):
             await asyncio.shield(self._closing)
 
     @property
@@ -196,11 +203,13 @@ class Client(Submitting):
         The oldest comes first, or the newest with *newest_first*.
 
         Raises:
-            RequestError: *open* is not True, False or None, or *meta* is not a mapping.
+            RequestError: *open* is not True, False or None, *newest_first* is not a bool, or *meta* is not a mapping.
         """
         self._parts.check_open()
         checks.refuse_wrong(
-            open=None if open is None else checks.flag(open), meta=None if meta is None else checks.mapping(meta)
+            open=None if open is None else checks.flag(open),
+            meta=None if meta is None else checks.mapping(meta),
+            newest_first=checks.flag(newest_first),
         )
         wanted = dict(meta or {})
         way = {"newest_first": True} if newest_first else {}  # a user's own store may not have it
@@ -214,8 +223,13 @@ class Client(Submitting):
                 yield job
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
-        """Yield the stored webhooks, newest first; with *ref*, only those of that job."""
+        """Yield the stored webhooks, newest first; with *ref*, only those of that job.
+
+        Raises:
+            RequestError: *ref* is not text.
+        """
         self._parts.check_open()
+        checks.refuse_wrong(ref=None if ref is None else checks.text(ref))
         async for delivery in self.store.deliveries(ref):
             yield delivery
 

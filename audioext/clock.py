@@ -13,6 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 from attrs import define, field, frozen
+from attrs.validators import is_callable
 
 _T = TypeVar("_T")
 
@@ -32,10 +33,10 @@ class Clock:
     waits for time to pass uses `sleep`, so your own clock can jump ahead.
     """
 
-    now: Callable[[], float] = time.time
-    jitter: Callable[[], float] = random.random
-    monotonic: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    now: Callable[[], float] = field(default=time.time, validator=is_callable())
+    jitter: Callable[[], float] = field(default=random.random, validator=is_callable())
+    monotonic: Callable[[], float] = field(default=time.monotonic, validator=is_callable())
+    sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep, validator=is_callable())
 
     def call_later(self, seconds: float, call: Callable[[], object]) -> asyncio.TimerHandle | asyncio.Task[None]:
         """Call *call* after *seconds*, unless the returned handle or task is cancelled before."""

@@ -35,6 +35,7 @@ DEFAULT_LISTEN = ("127.0.0.1", 8080)
 DEFAULT_METRICS = ("127.0.0.1", 9464)  # OpenTelemetry's port for Prometheus; on loopback, out of strangers' reach
 MIN_SECRET_BYTES = 16
 MAX_PORT = 65_535
+LONGEST_PORT = len(str(MAX_PORT))
 CODE_ONLY = frozenset({"clock", "session"})
 """Arguments of a client that only code can give."""
 _NOBODYS = (".lan", ".test", ".invalid", ".example")
@@ -73,7 +74,7 @@ def read_public_url(value: str | URL | None) -> URL | None:
     """Return the public URL without a trailing slash; it must be absolute http(s), without query or fragment."""
     if value is None:
         return None
-    text = str(value).strip()  # pasted spaces would become part of the host name
+    text = str(value).strip() if isinstance(value, (str, URL)) else shown(value)  # pasted spaces would be in the host
     try:
         url = URL(text.replace("{port}", "0"))  # no public URL can have port 0
     except ValueError:
@@ -103,9 +104,9 @@ def read_metrics(value: bool | str | int | None) -> tuple[str, int] | None:  # n
 
 
 def _read_address(value: str | int, name: str, example: tuple[str, int]) -> tuple[str, int]:
-    text = f"127.0.0.1:{value}" if str(value).isdigit() else str(value)
-    host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdigit()) or int(port) > MAX_PORT:
+    text = str(value) if isinstance(value, (str, int)) else ""
+    host, _, port = (f"127.0.0.1:{text}" if text.isdigit() else text).rpartition(":")
+    if not (port.isascii() and port.isdigit()) or len(port) > LONGEST_PORT or int(port) > MAX_PORT:
         raise ConfigError(f"{name} must look like {example[0]}:{example[1]}, not {shown(value)}")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - ":8080" asks for all interfaces
 
@@ -114,7 +115,7 @@ def _read_secrets(values: Sequence[str | bytes]) -> tuple[bytes, ...]:
     # Checked by type, because bytes(32) would be 32 zero bytes.
     if not isinstance(values, (list, tuple)) or not all(isinstance(value, (str, bytes)) for value in values):
         raise ConfigError("secrets must be a list of texts or bytes, newest first, like secrets=[new, old]")
-    found = tuple(value.encode() if isinstance(value, str) else value for value in values)
+    found = tuple(value.encode(errors="surrogatepass") if isinstance(value, str) else value for value in values)
     if any(len(secret) < MIN_SECRET_BYTES for secret in found):
         advice = "python -c 'import secrets; print(secrets.token_hex())'"
         raise ConfigError(f"a secret needs at least {MIN_SECRET_BYTES} bytes: {advice}")

@@ -43,9 +43,10 @@ _BOUND = re.compile(
 )
 
 
-def why_unbound(error: OSError) -> str:
+def why_unbound(error: OSError | ValueError) -> str:
     """Return the system's message for a failed bind, without the address and the errno that asyncio and Python add."""
-    if error.errno is None:  # asyncio since Python 3.13, which skips addresses that are not there
+    # A ValueError is of a host that no name can be. asyncio since Python 3.13 skips addresses that are not there.
+    if isinstance(error, ValueError) or error.errno is None:
         return "this machine has no such address"
     return _BOUND.sub("", error.strerror or str(error))
 
@@ -262,16 +263,17 @@ class UnreadableError(StoreError):
 class RetryLater(_Copyable):
     """Raise it in a handler to be called again after *seconds*; it does not count as a failure."""
 
-    def __init__(self, seconds: float, reason: str = "") -> None:
-        """Keep the wait in *seconds*, and a *reason* for the log.
+    def __init__(self, seconds: float | timedelta, reason: str = "") -> None:
+        """Keep the wait in *seconds*, which may be a `timedelta`, and a *reason* for the log.
 
         Raises:
-            ValueError: *seconds* is negative or not finite.
+            ValueError: *seconds* is negative, not finite, or no number.
         """
-        if not 0 <= seconds < math.inf:
+        wait = _wait(seconds)
+        if wait is None:
             raise ValueError(f"RetryLater needs a finite number of seconds, at least 0, not {shown(seconds)}")
-        self.retry_after = float(seconds)
-        super().__init__(reason or f"again in {seconds:g} s")
+        self.retry_after = wait
+        super().__init__(reason or f"again in {wait:g} s")
 
 
 class GiveUp(Exception):  # noqa: N818 - as above
@@ -284,11 +286,14 @@ def asked_wait(error: BaseException) -> float | None:
     `RetryLater`, `RateLimitError` and the rate-limit errors of chat libraries have it: a number or a `timedelta`.
     """
     try:
-        wait: object = getattr(error, "retry_after", None)
-        if isinstance(wait, timedelta):
-            wait = wait.total_seconds()
-        if isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < math.inf:
-            return None
-        return float(wait)
+        return _wait(getattr(error, "retry_after", None))
     except Exception:  # noqa: BLE001 - another library's attribute, which may be anything
         return None
+
+
+def _wait(value: object) -> float | None:
+    """Return *value* in seconds, `None` unless it is a time from 0 on."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+        return None
+    return float(seconds)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 from audioext.errors import ConfigError, cut, shown
+from audioext.models import checks
 
 _log = logging.getLogger("audioext.settings")
 
@@ -44,6 +45,8 @@ def read_settings(environ: Mapping[str, str], file: str | PathLike[str] | None =
     Raises:
         ConfigError: a file cannot be read, or has an unknown setting.
     """
+    if file is not None and not checks.is_path(file):
+        raise ConfigError(f"the file of settings must be a path, not {shown(file)}")
     given = {name: text for name, text in environ.items() if text.strip()}
     _warn_of_unknown(given)
     path = file or given.get(FILE_VARIABLE)
@@ -76,7 +79,7 @@ def _warn_of_unknown(given: Iterable[str]) -> None:
 def _read_file(path: Path) -> dict[str, str]:
     """Return the settings in the file at *path* by variable name; paths in it are relative to its folder."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read the settings in {path}: {error.strerror or error}") from error
     except ValueError as error:  # a TOMLDecodeError or a UnicodeDecodeError
@@ -124,7 +127,7 @@ def _text(key: str, value: object) -> str:
 
 def _read_secret(name: str, path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeError) as error:
         message = f"{name}: cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
         raise ConfigError(message) from error

@@ -16,6 +16,7 @@ from audioext.bots.words import Texts, in_words
 from audioext.client import Client
 from audioext.clock import Clock
 from audioext.errors import AudioextError, ProviderError, RequestError, RetryLater, UnsupportedError, asked_wait
+from audioext.models import checks
 from audioext.models.record import Verdict
 from audioext.models.requests import Extend, ExtendOptions, Request
 from audioext.models.results import Stage
@@ -43,6 +44,13 @@ LONGEST_PAUSE_SECONDS = 300.0
 """The longest pause after failed edits."""
 ENDED_KEPT = 256
 """For how many ended jobs we remember the text of their message."""
+
+
+_function = checks.must_be("a function", callable)
+_id = checks.must_be(
+    "an int or a str, the id of a chat or of a message",
+    lambda value: isinstance(value, (int, str)) and not isinstance(value, bool),
+)
 
 
 @frozen(kw_only=True)
@@ -153,7 +161,21 @@ class ProgressMessages:
         expected: float = 180.0,
         escape: Callable[[str], str] = str,
     ) -> None:
-        """Register the handlers that update the messages."""
+        """Register the handlers that update the messages.
+
+        Raises:
+            RequestError: an argument has a wrong type.
+        """
+        checks.refuse_wrong(
+            client=checks.made_as(Client, "an audioext.Client")(client),
+            send=_function(send),
+            edit=_function(edit),
+            escape=_function(escape),
+            name=checks.full_text(name),
+            texts=None if texts is None else checks.made_as(Texts, "an audioext.bots.Texts")(texts),
+            every=checks.from_on(0)(every),
+            expected=checks.seconds(expected),
+        )
         self.client = client
         self.name = name
         self.texts = texts if texts is not None else Texts()
@@ -198,11 +220,14 @@ class ProgressMessages:
         Raises:
             StoreError: the job could not be stored; nothing was sent, and the chat was told that it did not work.
             ConfigError: the client cannot submit; the chat was told, too.
+            RequestError: an id has a wrong type, also one that `send` returned, or *meta* is not a mapping.
         """
+        checks.refuse_wrong(chat=_id(chat), message=_id(message), meta=None if meta is None else checks.mapping(meta))
         key = key if key is not None else f"{self.name}:{chat}:{message}"
         with suppress(RequestError):  # there is no such job yet
             return await self.client.job(key=key)
         progress = await self._send(chat, self.texts.waiting)
+        checks.refuse_wrong(**{"the result of send": _id(progress)})
         asker = Asker(bot=self.name, chat=chat, message=message, progress=progress)
         noted = {**(meta or {}), **msgspec.to_builtins(asker)}
         try:

@@ -208,9 +208,10 @@ class _Save:
         return lost | await self.fetch_all(renewed.keys() - lost.keys(), is_fresh=True)
 
     def drop(self) -> None:
-        """Remove the temporary files that are left."""
+        """Remove the temporary files that are left, where that is allowed."""
         for part in self._parts:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
 
     async def _fetch(self, session: aiohttp.ClientSession, name: str, *, is_fresh: bool) -> _Fetched:
         track = self.tracks[name]

@@ -74,7 +74,9 @@ def read_link_rules(allow_hosts: Iterable[str], apis: Iterable[URL]) -> LinkRule
         ConfigError: an entry of *allow_hosts* is not a host.
     """
     opened = {host for url in apis for host in hosts_of_api(url)}
-    for name in [allow_hosts] if allow_hosts is None or isinstance(allow_hosts, str) else allow_hosts:
+    if isinstance(allow_hosts, str) or not isinstance(allow_hosts, Iterable):
+        allow_hosts = (allow_hosts,)
+    for name in allow_hosts:
         try:
             opened.add(read_open_host(name))
         except (ValueError, TypeError):

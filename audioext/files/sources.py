@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import os
 import secrets
 import shutil
@@ -24,7 +25,7 @@ from tinytag import TinyTag, TinyTagException
 from yarl import URL
 
 from audioext.clock import Clock, mint_id
-from audioext.errors import Problem, ProviderDownError, UnsupportedError, cut
+from audioext.errors import Problem, ProviderDownError, RequestError, UnsupportedError, cut
 from audioext.files.formats import plain_suffix, safe_name
 from audioext.http.messages import AUDIO_TYPES, HttpRequest
 from audioext.http.transport import MaybeSentError, NotSentError, Progress, Transport
@@ -110,13 +111,22 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
         start = file.tell()
     try:
         while chunk := file.read(CHUNK_BYTES):
-            if not isinstance(chunk, bytes):
-                raise TypeError("it was opened as text: open it with mode 'rb'")
-            yield chunk
+            yield _bytes(chunk)
     finally:
         if start is not None:
             with suppress(AttributeError, OSError):
                 file.seek(start)
+
+
+def _bytes(chunk: object) -> bytes:
+    """Return what a file object's `read` returned as bytes, or raise TypeError."""
+    if isinstance(chunk, (bytes, bytearray, memoryview)):
+        return bytes(chunk)
+    if not inspect.isawaitable(chunk):
+        raise TypeError("it was opened as text: open it with mode 'rb'")
+    if inspect.iscoroutine(chunk):
+        chunk.close()  # otherwise Python warns that nobody awaited it
+    raise TypeError("it has an async read(): read it first and give the bytes")
 
 
 def _name(source: bytes | BinaryIO, head: bytes) -> str:
@@ -283,21 +293,37 @@ class Sources:
             built = uploads.build_upload(request.url, f"{name}-{safe_name(URL(request.url).name) or 'audio'}")
         else:
             return request, None
-        return attrs.evolve(request, file=None, url=await self._upload(provider, built, progress)), None
+        return attrs.evolve(request, file=None, url=await self._upload(provider, built, path, progress)), None
 
     def serves(self, request: Request, provider: Provider) -> bool:
         """Say whether our own receiver must serve the file of *request*."""
         return request.file is not None and (self.serve_files or provider.info.file_route is FileRoute.SERVE)
 
-    async def _upload(self, provider: Provider, request: HttpRequest, progress: Progress | None) -> str:
+    async def _upload(
+        self, provider: Provider, request: HttpRequest, path: Path | None, progress: Progress | None
+    ) -> str:
         assert isinstance(provider, Uploads)  # noqa: S101 - the caller looked
-        attempt = 1
+        checked, attempt = _stamp(path), 1
         while True:
+            url, failure = "", None
             try:
-                return provider.parse_upload(await self.transport.send(request, progress=progress))
+                url = provider.parse_upload(await self.transport.send(request, progress=progress))
             except (NotSentError, MaybeSentError) as error:  # an upload costs nothing, so it can be repeated
-                if attempt == UPLOAD_ATTEMPTS:
-                    raise ProviderDownError(
-                        f"the upload failed: {error}", provider=provider.info.name, retryable=True, charged=False
-                    ) from error
-                attempt += 1
+                failure = error
+            if _stamp(path) != checked:  # else half of it might be continued, and paid
+                raise RequestError([Problem("file", f"{cut(str(path))} changed during its upload")]) from failure
+            if failure is None:
+                return url
+            if attempt == UPLOAD_ATTEMPTS:
+                raise ProviderDownError(
+                    f"the upload failed: {failure}", provider=provider.info.name, retryable=True, charged=False
+                ) from failure
+            attempt += 1
+
+
+def _stamp(path: Path | None) -> tuple[int, ...] | None:
+    """Return the identity of the file at *path*, `None` if there is none."""
+    try:
+        return None if path is None else _identity(path.stat())
+    except OSError:
+        return None

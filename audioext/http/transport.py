@@ -320,7 +320,10 @@ class _CountedReader(io.BufferedReader):
         self._loop = asyncio.get_running_loop()
 
     def read(self, size: int | None = -1, /) -> bytes:
-        chunk = super().read(size)
+        left = self._size - self.tell()  # the server was told the size: it waits for all of it, and takes no more
+        chunk = super().read(left if size is None or size < 0 else min(size, left))
+        if left and size and not chunk:
+            raise EOFError("the file was cut short while it was sent")
         # aiohttp calls this in a thread, but the timeout and the user's callback belong to the event loop.
         self._loop.call_soon_threadsafe(self._moved, self.tell(), self._size)
         return chunk

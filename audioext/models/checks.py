@@ -137,16 +137,23 @@ def weight(value: object) -> str | None:
     return None
 
 
-def folder(value: object) -> str | None:
-    """Return a complaint unless *value* is the path of a folder."""
+def is_path(value: object) -> bool:
+    """Return whether *value* is a path as text, or an object that stands for one."""
     as_path = getattr(value, "__fspath__", None)
-    path = value if as_path is None else as_path()
-    return None if isinstance(path, str) else f"must be the path of a folder, not {shown(value)}"
+    return isinstance(value if as_path is None else as_path(), str)
+
+
+folder = must_be("the path of a folder", is_path)
+
+
+def is_async(value: object) -> bool:
+    """Return whether *value* is an async function, or an object with an async `__call__`."""
+    return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__)
 
 
 def progress(value: object) -> str | None:
     """Return a complaint unless *value* is `None` or a function that is not a coroutine function."""
-    if value is None or (callable(value) and not inspect.iscoroutinefunction(value)):
+    if value is None or (callable(value) and not is_async(value)):
         return None
     return f"must be a plain function (def, not async def), not {shown(value)}"
 

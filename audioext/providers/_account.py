@@ -31,7 +31,7 @@ USER_AGENT = f"audioext/{__version__}"
 
 DAY_SECONDS = 86_400.0
 
-_NAME = re.compile("[a-z0-9-]+")
+_NAME = re.compile("[a-z0-9-]{1,64}")  # as `http.urls` reads it in a callback path
 _PASTED = re.compile(
     r"\A((export\s+)?[A-Z0-9_]*API_KEY\s*[=:]|authorization\s*[=:]|x-api-key\s*[=:]|bearer(\s|:))\s*", re.IGNORECASE
 )
@@ -94,7 +94,7 @@ def _vendors(fact: str) -> Any:  # noqa: ANN401 - like attrs.Factory, so that th
 
 _name = checks.setting(
     checks.must_be(
-        "small letters, digits and hyphens, such as kie-2",  # it is a segment of the callback path
+        "1 to 64 small letters, digits and hyphens, such as kie-2",  # it is a segment of the callback path
         lambda value: isinstance(value, str) and _NAME.fullmatch(value) is not None,
     )
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from datetime import UTC, datetime
-from typing import Any, Never, Self, SupportsIndex, TypeVar
+from typing import Any, ClassVar, Never, Self, SupportsIndex, TypeVar
 
 import attrs
 
@@ -24,10 +24,35 @@ LOOK_SECONDS = 60.0
 """How long a wait relies on being woken before it reads the store itself."""
 
 
-class JobFacts:
+class Live:
+    """A live object: a copy of it is the object itself, and it cannot be pickled."""
+
+    __slots__ = ()
+    _elsewhere: ClassVar[str]
+    """What the error says about another process."""
+
+    def __copy__(self) -> Self:
+        """Return the same object."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Return the same object, like `__copy__`."""
+        return self
+
+    def __reduce__(self) -> Never:
+        """Refuse to be pickled.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(f"{self!r} {self._elsewhere}")
+
+
+class JobFacts(Live):
     """The properties of a `Job`, and how it waits. Two handles of one job are equal."""
 
     __slots__ = ("__weakref__", "_context", "_held")
+    _elsewhere = "belongs to its client: pass on its ref, and call `client.job(ref)` there"
 
     def __init__(self, held: HeldJob, context: JobContext) -> None:
         """Keep the job and its context."""
@@ -37,22 +62,6 @@ class JobFacts:
     def __eq__(self, other: object) -> bool:
         """Return whether *other* is a handle of the same job."""
         return isinstance(other, JobFacts) and self._held.ref == other._held.ref
-
-    def __copy__(self) -> Self:
-        """Return the same handle; a second one would be equal."""
-        return self
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        """Return the same handle, like `__copy__`."""
-        return self
-
-    def __reduce__(self) -> Never:
-        """Refuse to be pickled.
-
-        Raises:
-            TypeError: always.
-        """
-        raise TypeError(f"{self!r} belongs to its client: pass on its ref, and call `client.job(ref)` there")
 
     def __hash__(self) -> int:
         """Hash the ref."""

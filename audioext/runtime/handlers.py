@@ -21,6 +21,7 @@ from attrs import define, field
 
 from audioext.errors import ConfigError, GiveUp, StoreError, asked_wait, shown
 from audioext.http.messages import as_data
+from audioext.models import checks
 from audioext.models.entries import Entry, make_entry
 from audioext.models.record import Record, Run
 from audioext.models.requests import Request
@@ -63,7 +64,13 @@ class Handling:
     """One call of a handler. It gives keys to the handler's submits, the same ones when the handler is called again."""
 
     name: str
+    _handlers: Handlers | None = None
+    _task: asyncio.Task[object] | None = None
     _counts: Counter[str] = field(factory=Counter, init=False)
+
+    def is_drained_by(self, handlers: Handlers) -> bool:
+        """Return whether closing *handlers* waits for this call: not for another client's, nor for one that ended."""
+        return self._handlers is handlers and self._task is not None and not self._task.done()
 
     def key(self, provider: str, request: Request, content: str | None) -> str:
         """Return the key for a submit of *request* now. A file counts by the digest of its *content*, not its path."""
@@ -113,7 +120,9 @@ class Handlers:
             ConfigError: *stage* has no handlers, or *meta* cannot be decoded; by the decorator, not an async function.
         """
         if not isinstance(stage, Stage) or stage not in TOPIC_OF:  # SUBMITTED has none: the submit returns then
-            message = f"handlers are for TEXT, FIRST and COMPLETE, not {stage!r}; use @client.on(ax.Stage.COMPLETE)"
+            message = (
+                f"handlers are for TEXT, FIRST and COMPLETE, not {shown(stage)}; use @client.on(ax.Stage.COMPLETE)"
+            )
             raise ConfigError(message)
         return partial(self._add, TOPIC_OF[stage], lambda job: job.event(stage), _reader(meta), _arguments(meta))
 
@@ -158,14 +167,16 @@ class Handlers:
     ) -> _Handler:
         """Register *handler* for what *look* finds in a job: no failure if the job has risen to complete since."""
         function = handler.func if isinstance(handler, partial) else handler
-        if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)):
-            raise ConfigError(f"a handler must be an async function (async def), not {handler!r}")
+        if not checks.is_async(function):
+            raise ConfigError(f"a handler must be an async function (async def), not {shown(handler)}")
         try:
             with suppress(ValueError):  # compiled code may have no signature
                 inspect.signature(handler).bind(*[topic] * arguments)
         except TypeError as error:
             given = "what happened" if arguments == 1 else "what happened, and with the job's meta"
-            raise ConfigError(f"a handler is called with {given}, which {handler!r} does not take: {error}") from error
+            raise ConfigError(
+                f"a handler is called with {given}, which {shown(handler)} does not take: {error}"
+            ) from error
 
         async def call(job: Job) -> None:
             said = look(job)
@@ -254,7 +265,7 @@ class Handlers:
         """Call one handler in its own task, and return what it raised or `None`."""
 
         async def handle() -> None:
-            HANDLING.set(Handling(f"{held.ref}:{topic}:{name}"))
+            HANDLING.set(Handling(f"{held.ref}:{topic}:{name}", self, asyncio.current_task()))
             with tracing.span(f"handler {topic}", held.record):
                 try:
                     await call(self.job(held))

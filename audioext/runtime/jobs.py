@@ -7,8 +7,8 @@ from datetime import datetime
 
 from attrs import field, frozen
 
-from audioext.errors import ConfigError, Problem, RequestError, shown
-from audioext.models.checks import bounded
+from audioext.errors import ConfigError
+from audioext.models import checks
 from audioext.models.record import Verdict
 from audioext.models.results import FailureReason, Song, Source, Stage, Track, fetched_by
 from audioext.runtime.handle import JobBoundError, JobFacts, JobNotice
@@ -16,6 +16,8 @@ from audioext.runtime.held import HeldJob, JobContext
 from audioext.state.tracks import moment, song_of, stage_reached
 
 TOLD_STAGES = (Stage.TEXT, Stage.FIRST, Stage.COMPLETE)
+
+_is_stage = checks.made_as(Stage, "one like Stage.FIRST")
 
 
 class _HasJobError(JobBoundError):
@@ -136,7 +138,12 @@ class Job(JobFacts):
         )
 
     def event(self, stage: Stage) -> StageEvent | None:
-        """Return the event of *stage* with the tracks known when it was reached, or `None` if it was not reached."""
+        """Return the event of *stage* with the tracks known when it was reached, or `None` if it was not reached.
+
+        Raises:
+            RequestError: *stage* is not a `Stage`.
+        """
+        checks.refuse_wrong(stage=_is_stage(stage))
         record = self.record
         found = stage_reached(record, stage)
         return (
@@ -182,8 +189,7 @@ class Job(JobFacts):
             ClientClosedError: the client was closed.
             RequestError: *timeout* is not a finite number above 0, or *stage* is not a `Stage`.
         """
-        if not isinstance(stage, Stage):
-            raise RequestError([Problem("stage", f"must be one like Stage.FIRST, not {shown(stage)}")], is_submit=False)
+        checks.refuse_wrong(stage=_is_stage(stage))
         return await self._until(self.event, stage, self._deadline(timeout))
 
     async def result(self, *, timeout: float | None = None) -> Song:  # noqa: ASYNC109 - as above
@@ -225,7 +231,7 @@ class Job(JobFacts):
         return song_of(held.record, self._context.files(held)) if held.record.stage is Stage.COMPLETE else None
 
     def _deadline(self, timeout: float | None) -> float:
-        seconds = self._context.wait_timeout if timeout is None else bounded(timeout)
+        seconds = self._context.wait_timeout if timeout is None else checks.bounded(timeout)
         return self._context.clock.monotonic() + seconds
 
     async def _events(self, deadline: float) -> AsyncIterator[StageEvent]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypedDict
 
@@ -98,6 +98,18 @@ def choose(providers: Mapping[str, Provider], name: str | None) -> Provider:
     return providers[name]
 
 
+def _others(
+    providers: Mapping[str, Provider], fallback: Sequence[str], chosen: Provider, found: list[Problem]
+) -> tuple[Provider, ...]:
+    """Return the providers named in *fallback* without the *chosen* one; add to *found* what is wrong with it."""
+    names = (fallback,) if isinstance(fallback, str) else fallback or ()
+    if not isinstance(names, Iterable):
+        found.append(Problem("fallback", f'must be a list of names like ["vidgo"], not {shown(fallback)}'))
+        return ()
+    others = {other.info.name: other for name in names if (other := choose(providers, name)) is not chosen}
+    return tuple(others.values())
+
+
 async def draw_up(  # noqa: PLR0913 - one keyword for each option of a submit
     request: Request,
     problems: Sequence[Problem],
@@ -116,14 +128,9 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each option of a submit
         wanted = "must be a request, like Extend(...) or AddInstrumental(...)"
         raise RequestError([*found, Problem("request", f"{wanted}, not {shown(request)}")])
     chosen, content = choose(providers, provider or request.provider), None
-    others: tuple[Provider, ...] = ()
-    if fallback:
-        names = (fallback,) if isinstance(fallback, str) else fallback
-        others = tuple(other for name in dict.fromkeys(names) if (other := choose(providers, name)) is not chosen)
-        bound = [name for name in ("audio_id", "persona_id") if others and name in request.given()]
-        found += [
-            Problem("fallback", f"cannot be used with {name}, which only its own provider knows") for name in bound
-        ]
+    others = _others(providers, fallback, chosen, found)
+    bound = [name for name in ("audio_id", "persona_id") if others and name in request.given()]
+    found += [Problem("fallback", f"cannot be used with {name}, which only its own provider knows") for name in bound]
     if request.file is not None:
         request, wrong = await sources.look(request)
         found += wrong

@@ -11,6 +11,11 @@ from audioext.sandbox.faults import Fault
 MEBIBYTE_BYTES = 1024 * 1024
 
 
+def _listed(faults: Sequence[Fault | str]) -> Sequence[Fault | str]:
+    """Return a single text as a list: its letters are no faults."""
+    return (faults,) if isinstance(faults, str) else faults
+
+
 @define(kw_only=True, eq=False)
 class SandboxSettings:
     """How a sandbox behaves. All seconds are the API's seconds, divided by `speed`, unless said otherwise."""
@@ -27,7 +32,7 @@ class SandboxSettings:
     """The one key that all four APIs accept."""
     hmac_key: str | None = field(default=None, repr=False)
     """kie.ai's `webhookHmacKey`; without one, as at kie.ai, webhooks carry no signature."""
-    faults: Sequence[Fault | str] = ()
+    faults: Sequence[Fault | str] = field(default=(), converter=_listed)
     seed: int | None = None
     """Decides everything random: ids, audio, the order of MusicGPT's webhooks, faults with a chance.
 

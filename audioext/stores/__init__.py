@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from audioext.errors import ConfigError, lacks_extra
+from audioext.errors import ConfigError, lacks_extra, shown
 from audioext.http.urls import without_password
 from audioext.stores.base import Store
 from audioext.stores.memory import MemoryStore
@@ -31,8 +31,8 @@ def open_store(store: str | Store | None) -> Store:
     if store is None:
         return MemoryStore()
     if not isinstance(store, str):
-        if not hasattr(store, "reschedule"):  # a list has `append`, too
-            raise ConfigError(f"{store!r} is not a store; use an object with the Store protocol, or {FORMS}")
+        if isinstance(store, type) or not hasattr(store, "reschedule"):  # a list has `append`, too
+            raise ConfigError(f"{shown(store)} is not a store; use an object with the Store protocol, or {FORMS}")
         return store
     try:
         parts = urlsplit(store)

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from attrs import define, field
 
-from audioext.errors import StoreError
+from audioext.errors import ConfigError, StoreError
 from audioext.stores.base import RESYNC, Changed, Resync
 
 MAX_BACKLOG = 10_000
@@ -80,6 +80,8 @@ class EngineStore(ABC, Generic[E]):
 
     _engine: E | None = field(default=None, init=False, repr=False)
     _users: int = field(default=0, init=False, repr=False)
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
+    """The event loop of its users; another one would never hear of its answers."""
     _opening: asyncio.Lock = field(factory=asyncio.Lock, init=False, repr=False)
 
     async def open(self) -> None:
@@ -87,24 +89,32 @@ class EngineStore(ABC, Generic[E]):
 
         Raises:
             StoreError: it cannot be reached or used, or belongs to another program or release.
+            ConfigError: it is open on another event loop, as in another thread, or before a fork.
         """
-        async with self._opening:  # two clients may open it at once
-            if self._engine is None:
-                engine = self._make()
-                try:
-                    await engine.start()
-                except BaseException:
-                    await _close(engine)
-                    raise
-                self._engine = engine
-            self._users += 1
+        loop = asyncio.get_running_loop()
+        if self._loop not in {None, loop}:
+            raise ConfigError(f"{self!r:.80} is in use on another event loop: give each one a store of its own")
+        self._loop = loop
+        try:
+            async with self._opening:  # two clients may open it at once
+                if self._engine is None:
+                    engine = self._make()
+                    try:
+                        await engine.start()
+                    except BaseException:
+                        await _close(engine)
+                        raise
+                    self._engine = engine
+                self._users += 1
+        finally:
+            self._loop = loop if self._users else None
 
     async def aclose(self) -> None:
         """Finish accepted work and close the engine when the last user leaves; an extra call does nothing."""
         self._users = max(0, self._users - 1)
         engine = self._engine
         if engine is not None and self._users == 0:
-            self._engine = None
+            self._engine = self._loop = None
             await _close(engine)
 
     def changes(self) -> AsyncIterator[Changed | Resync]:

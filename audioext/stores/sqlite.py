@@ -11,10 +11,12 @@ from functools import partial, wraps
 from os import PathLike
 from pathlib import Path
 from types import CoroutineType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 from attrs import define, field
 
+from audioext.errors import StoreError
+from audioext.models import checks
 from audioext.models.entries import MAX_DELIVERY_BYTES
 from audioext.stores._engine import EngineStore, paged
 from audioext.stores._sqlite_file import DatabaseFile, Driver, Row, Synchronous, default_driver
@@ -29,6 +31,11 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT_SECONDS = 10.0
 """How long an append waits for other processes' appends; after that a webhook is answered 503, to be sent again."""
+
+_is_path = checks.setting(checks.must_be("the path of a file", checks.is_path))
+_is_mode = checks.setting(checks.one_of('"normal" or "full"', get_args(Synchronous)))
+_is_driver = checks.setting(checks.one_of('"apsw" or "sqlite3"', get_args(Driver)))
+_is_time = checks.setting(checks.from_on(0))
 
 
 def _method(
@@ -53,12 +60,15 @@ class SqliteStore(EngineStore[Writer]):
     loses nothing then either. *busy_timeout* (seconds) is how long an append waits for one of another process.
     *driver* is apsw if it is installed, else Python's own sqlite3. Do not open the file with another copy of SQLite in
     the same process: closing that one would drop this one's locks.
+
+    Raises:
+        ConfigError: an argument is none of these.
     """
 
-    path: str | PathLike[str]
-    synchronous: Synchronous = field(default="normal", kw_only=True)
-    busy_timeout: float = field(default=BUSY_TIMEOUT_SECONDS, kw_only=True)
-    driver: Driver = field(factory=default_driver, kw_only=True)
+    path: str | PathLike[str] = field(validator=_is_path)
+    synchronous: Synchronous = field(default="normal", kw_only=True, validator=_is_mode)
+    busy_timeout: float = field(default=BUSY_TIMEOUT_SECONDS, kw_only=True, validator=_is_time)
+    driver: Driver = field(factory=default_driver, kw_only=True, validator=_is_driver)
 
     create = _method(Session.create, writes=True)
     append = _method(Session.append, writes=True)
@@ -117,7 +127,11 @@ class SqliteStore(EngineStore[Writer]):
         return (f'SQLite {number} {fault}: install a newer one with pip install "audioext[sqlite]"',)
 
     def _make(self) -> Writer:
-        return Writer(DatabaseFile(Path(self.path).absolute(), self.driver, self.synchronous, self.busy_timeout))
+        try:
+            path = Path(self.path).absolute()
+        except OSError as error:
+            raise StoreError(f"the working folder is gone: give {self.path} as an absolute path") from error
+        return Writer(DatabaseFile(path, self.driver, self.synchronous, self.busy_timeout))
 
 
 def has_reset_bug(version: str) -> bool:

@@ -18,7 +18,7 @@ from yarl import URL
 
 from audioext.errors import AudioextError, ConfigError, RequestError, lacks_extra, why_unbound
 from audioext.http.urls import is_loopback, mask
-from audioext.webhooks.server import BOUNDS, StrangersLog, defer_expect
+from audioext.webhooks.server import BOUNDS, StrangersLog, defer_expect, mounting
 
 try:
     from aiohttp_sse import EventSourceResponse
@@ -77,22 +77,21 @@ class Page:
         """Mount the page into *app* under *prefix*, and return the path with the token that opens it.
 
         Raises:
-            ConfigError: the prefix does not begin with a slash.
+            ConfigError: as `mounting` does.
         """
-        if not prefix.startswith("/"):
-            raise ConfigError(f"the prefix must begin with a slash, like '/audio/ui', not {prefix!r}")
-        self._prefix = prefix.rstrip("/")
-        for method, path, handler in (
-            ("GET", "/", self._index),
-            *(("GET", f"/{name}", self._file) for name in _FILES),
-            ("GET", "/events", self._events),
-            *self.routes,
-        ):
-            app.router.add_route(method, self._prefix + path, self._guarded(handler), expect_handler=defer_expect)
-        if self._prefix:
-            # Without the final slash the cookie is not sent.
-            app.router.add_get(self._prefix, self._to_index, expect_handler=defer_expect)
-        app.on_shutdown.append(self._end)
+        with mounting(app, prefix):
+            self._prefix = prefix.rstrip("/")
+            for method, path, handler in (
+                ("GET", "/", self._index),
+                *(("GET", f"/{name}", self._file) for name in _FILES),
+                ("GET", "/events", self._events),
+                *self.routes,
+            ):
+                app.router.add_route(method, self._prefix + path, self._guarded(handler), expect_handler=defer_expect)
+            if self._prefix:
+                # Without the final slash the cookie is not sent.
+                app.router.add_get(self._prefix, self._to_index, expect_handler=defer_expect)
+            app.on_shutdown.append(self._end)
         return f"{self._prefix}/?token={self.token}"
 
     @asynccontextmanager
@@ -110,7 +109,7 @@ class Page:
         try:
             try:
                 await web.TCPSite(runner, host, port).start()
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 message = f"cannot show the page at {host}:{port}: {why_unbound(error)}; choose another port"
                 raise ConfigError(message) from error
             yield URL.build(scheme="http", host=host, port=int(runner.addresses[0][1])).join(URL(path))

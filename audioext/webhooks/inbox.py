@@ -35,6 +35,10 @@ from audioext.webhooks.probe import is_fresh, status_of_probe
 _log = logging.getLogger("audioext.inbox")
 
 TAG_WARNING_SECONDS = 60.0
+NO_LOOP = (
+    "the event loop that the client was opened on does not run: keep it running in a thread, as by "
+    "`threading.Thread(target=loop.run_forever).start()`, and open the client on it"
+)
 LONGEST_NOTE = 1_000
 KEPT_BYTES = 4_096
 """Kept of a body whose signature was refused. Sixteen times as much is kept of an unreadable body, so that a later
@@ -80,10 +84,12 @@ class Inbox:
             ConfigError: *path* is not str, bytes or a URL.
         """
         path = path if type(path) is str else _as_path(path)
+        if "%" in path:  # a proxy may encode any letter, also of the tag
+            path = unquote(path.partition("?")[0])
         try:
             route = urls.read_callback(path)
         except WebhookError:
-            route = urls.read_callback(_SLASHES.sub("/", unquote(path)))  # a proxy may encode it or double slashes
+            route = urls.read_callback(_SLASHES.sub("/", path))  # a proxy may double slashes
         if not self.is_open:
             raise _not_open()
         is_ours = signing.tag_matches(self.secrets, route.provider, route.ref, route.tag)
@@ -107,6 +113,7 @@ class Inbox:
 
         Raises:
             ConfigError: *hook* is not a `Webhook`, or its path, body or time has an unusable type. Text is encoded.
+                Or the event loop that the client was opened on does not run.
         """
         hook = _whole(hook)
         try:
@@ -132,6 +139,8 @@ class Inbox:
             if route.provider == urls.CHECK_SEGMENT:
                 return status_of_probe(self.secrets, route.ref, hook.body)
             if self.loop is not None and self.loop is not asyncio.get_running_loop():
+                if not self.loop.is_running():  # it would never answer
+                    raise ConfigError(NO_LOOP)
                 elsewhere = asyncio.run_coroutine_threadsafe(self.take(route, hook, verify=verify), self.loop)
                 return await asyncio.wrap_future(elsewhere)
             stamped = hook.at(began) if hook.received_at is None else hook

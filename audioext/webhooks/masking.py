@@ -18,16 +18,15 @@ class MaskingFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Mask the message and the arguments of a record, which keep their shape, since formatters unpack them."""
-        if isinstance(record.msg, str):
-            record.msg = mask(record.msg)
+        record.msg = _masked(record.msg)
         if isinstance(record.args, tuple):
             record.args = tuple(_masked(value) for value in record.args)
         elif isinstance(record.args, Mapping):
-            record.args = _MaskedAtoms(record.args)  # type: ignore[assignment]  # `%` only calls `__getitem__`
+            record.args = _MaskedAtoms(record.args)  # type: ignore[assignment]  # `%` only calls `__getitem__` and `__repr__`
         return True
 
 
-@frozen
+@frozen(repr=False)
 class _MaskedAtoms:
     """The named atoms of an access log line, masked on access."""
 
@@ -36,6 +35,18 @@ class _MaskedAtoms:
     def __getitem__(self, name: str) -> object:
         return _masked(self.atoms[name])
 
+    def __repr__(self) -> str:
+        """Return the masked text of all atoms, for a message that shows them as a whole."""
+        return mask(repr(self.atoms))
+
 
 def _masked(value: object) -> object:
-    return mask(value) if isinstance(value, str) else value
+    """Return *value*, or its text without the tag that is in it: a URL object, or bytes, can hold one as well."""
+    if value is None or isinstance(value, (int, float)):
+        return value
+    try:
+        text = repr(value) if isinstance(value, bytes) else str(value)
+    except Exception:  # noqa: BLE001 - logging reports it when it writes the record
+        return value
+    masked = mask(text)
+    return value if masked == text else masked

@@ -10,7 +10,7 @@ from aiohttp import web
 from attrs import define, field
 
 from audioext.clock import whole
-from audioext.errors import ConfigError, why_unbound
+from audioext.errors import ConfigError, cut, why_unbound
 from audioext.models.stats import Stats
 from audioext.webhooks.server import BoundedServer, StrangersLog
 
@@ -58,8 +58,8 @@ class MetricsServer:
         host, port = self.address
         try:
             await whole(web.TCPSite(self._runner, host, port, reuse_address=True, backlog=server.backlog).start())
-        except OSError as error:
-            message = f"metrics cannot listen on {host}:{port}: {why_unbound(error)}; choose another `metrics=`"
+        except (OSError, ValueError) as error:
+            message = f"metrics cannot listen on {cut(host)}:{port}: {why_unbound(error)}; choose another `metrics=`"
             raise ConfigError(message) from error
 
     async def aclose(self) -> None:

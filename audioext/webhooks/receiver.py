@@ -16,15 +16,16 @@ from attrs import define, field
 from yarl import URL
 
 from audioext.clock import whole
-from audioext.errors import ConfigError, WebhookError, why_unbound
+from audioext.errors import ConfigError, WebhookError, cut, why_unbound
 from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import as_data
+from audioext.models import checks
 from audioext.webhooks import progress
 from audioext.webhooks.asgi import AsgiReceiver
 from audioext.webhooks.endpoint import ANSWER_HEADERS, Endpoint, answer_body
 from audioext.webhooks.inbox import too_big
-from audioext.webhooks.server import BoundedServer, StrangersLog, defer_expect
+from audioext.webhooks.server import BoundedServer, StrangersLog, defer_expect, mounting
 
 _log = logging.getLogger("audioext.receiver")
 _access_log = logging.getLogger("audioext.access")
@@ -70,19 +71,18 @@ class Receiver:
         """Add the routes to your own *app* under *prefix*, the path of `public_url`; the client needs `listen=None`.
 
         Raises:
-            ConfigError: the prefix does not begin with a slash.
+            ConfigError: *app* is of another framework or has started, or the prefix is not one.
         """
-        if not prefix.startswith("/"):
-            raise ConfigError(f"the prefix must begin with a slash, like '/audio', not {prefix!r}")
+        with mounting(app, prefix):
+            base = _as_route(prefix.rstrip("/"))
+            files, watched = f"{urls.FILES_SEGMENT}/{{token}}/{{name}}", f"{progress.SEGMENT}/{{ref}}/{{token}}"
+            routes = [(method, path) for path in ("healthz", "readyz", files, watched) for method in ("GET", "HEAD")]
+            # `defer_expect`: a body is only asked for after its tag was checked.
+            for method, path in (*routes, ("*", "{provider}/{ref}/{tag}")):
+                app.router.add_route(method, f"{base}/{path}", self._mounted, expect_handler=defer_expect)
+            if "{" not in prefix:  # it has variables of the user's
+                app.router.add_route("*", _as_spelt(prefix), self._mounted, expect_handler=defer_expect)
         self.endpoint.is_serving = True
-        base = _as_route(prefix.rstrip("/"))
-        files, watched = f"{urls.FILES_SEGMENT}/{{token}}/{{name}}", f"{progress.SEGMENT}/{{ref}}/{{token}}"
-        routes = [(method, path) for path in ("healthz", "readyz", files, watched) for method in ("GET", "HEAD")]
-        # `defer_expect`: a body is only asked for after its tag was checked.
-        for method, path in (*routes, ("*", "{provider}/{ref}/{tag}")):
-            app.router.add_route(method, f"{base}/{path}", self._mounted, expect_handler=defer_expect)
-        if "{" not in prefix:  # it has variables of the user's
-            app.router.add_route("*", _as_spelt(prefix), self._mounted, expect_handler=defer_expect)
 
     def add_ui(self, app: web.Application, prefix: str = "/audio/ui", *, is_local: bool = True) -> str:
         """Add the live page to your own *app*, and return the path that opens it, with its token.
@@ -91,8 +91,10 @@ class Receiver:
         machines or through a proxy; otherwise the token alone keeps strangers out.
 
         Raises:
-            ConfigError: the prefix does not begin with a slash, or aiohttp-sse is not installed.
+            ConfigError: an argument is not usable, as in `add_to`, or aiohttp-sse is not installed.
         """
+        if (complaint := checks.flag(is_local)) is not None:
+            raise ConfigError(f"is_local {complaint}")
         # Imported late: `ui` is a layer above us, needs an extra, and most clients show no page.
         page = importlib.import_module("audioext.ui.jobs").jobs_page(self.client, is_local=is_local)
         return str(page.add_to(app, prefix))
@@ -120,10 +122,10 @@ class Receiver:
         site = web.TCPSite(self._runner, host, port, reuse_address=True, backlog=self._server.backlog)
         try:
             await whole(site.start())
-        except OSError as error:
+        except (OSError, ValueError) as error:
             await self._runner.cleanup()
             self._runner = None
-            message = f"cannot listen on {host}:{port}: {why_unbound(error)}; choose another `listen=`"
+            message = f"cannot listen on {cut(host)}:{port}: {why_unbound(error)}; choose another `listen=`"
             raise ConfigError(message) from error
         self.address = (host, int(self._runner.addresses[0][1]))
         return self.address[1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypedDict
 
@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.web_log import AccessLogger
 
+from audioext.errors import ConfigError, shown
 from audioext.http.messages import excerpt
 
 try:
@@ -139,6 +140,24 @@ class BoundedServer(web.Server):
         handler.force_close()
         if transport is not None:  # close() waits until the peer has read the last reply, which may never happen
             self._clock.call_later(linger, transport.abort)
+
+
+@contextmanager
+def mounting(app: object, prefix: object) -> Generator[None]:
+    """Check the arguments of a mount, and report what aiohttp refuses in the block.
+
+    Raises:
+        ConfigError: *app* is not an aiohttp application or has started already, or *prefix* is not one.
+    """
+    if not isinstance(app, web.Application):
+        what = "in another framework mount `receiver.asgi`, or call `inbox.accept`"
+        raise ConfigError(f"app must be an aiohttp web.Application, not {shown(app)}: {what}")
+    if not (isinstance(prefix, str) and prefix.startswith("/")):
+        raise ConfigError(f"the prefix must begin with a slash, like '/audio', not {shown(prefix)}")
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"cannot add the routes under the prefix {shown(prefix)}: {error}") from error
 
 
 async def defer_expect(request: web.Request) -> None:

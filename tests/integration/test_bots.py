@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import define, field
@@ -457,3 +458,49 @@ def test_no_framework_is_imported() -> None:
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
 
     assert "" == found.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("client", 5),
+        ("send", None),
+        ("edit", "edit"),
+        ("escape", 5),
+        ("name", 5),
+        ("texts", {}),
+        ("every", "3"),
+        ("every", -1),
+        ("expected", 0),
+    ],
+)
+def test_progress_messages_are_told_what_is_wrong(name: str, wrong: Any) -> None:
+    """A wrong argument is refused when the messages are set up, not in a handler while a song is paid."""
+    given: dict[str, Any] = {"client": ax.Client(ax.Kie("key")), "send": print, "edit": print, name: wrong}
+    with pytest.raises(ax.RequestError, match=f"{name}: must be"):
+        ProgressMessages(given.pop("client"), **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"chat": None}, "chat: must be an int or a str"),
+        ({"message": [1]}, "message: must be an int or a str"),
+        ({"meta": [1]}, "meta: must be a mapping"),
+        ({"chat": 7}, "the result of send: must be an int or a str, the id of a chat or of a message, not None"),
+    ],
+)
+async def test_what_names_no_message_is_refused_before_a_song_is_paid(given: dict[str, Any], says: str) -> None:
+    """An id of a wrong type, also the result of a `send` that returns nothing, raises: no message could be edited."""
+
+    async def send(_: int | str, __: str) -> Any:
+        return None
+
+    async with serve_api() as api:
+        client = ax.Client(api.provider())
+        progress = ProgressMessages(client, send=send, edit=send)  # type: ignore[arg-type]  # wrong on purpose
+        async with client:
+            with pytest.raises(ax.RequestError, match=says):
+                await progress.submit(ax.Extend(audio_id="x", model="V5"), **{"chat": 1, "message": 2, **given})
+
+        assert [] == api.posts

@@ -230,6 +230,86 @@ async def test_a_handler_may_close_the_client(sandbox: Sandbox, make_client: Mak
     assert [] == tasks_of_ours()
 
 
+async def test_a_client_of_a_handlers_own_closes_before_the_handler_goes_on(
+    api: Api, open_client: MakeClient, unused_tcp_port: int
+) -> None:
+    """`async with ax.Client(...)` in a handler of another client returns when that client is closed, its port free."""
+    client = await open_client(**WEB)
+    left: list[list[str]] = []
+    done = asyncio.Event()
+
+    @client.on(ax.Stage.COMPLETE)
+    async def complete(event: ax.StageEvent) -> None:
+        before = tasks_of_ours()
+        for _ in range(2):
+            async with ax.Client(ax.Kie("key"), listen=unused_tcp_port) as other:
+                assert "<Client kie, open>" == repr(other)
+            left.append([name for name in tasks_of_ours() if name not in before])
+        done.set()
+
+    job = await client.extend(audio_id="x", model="V5")
+    assert 200 == await api.call_back("complete")
+    async with asyncio.timeout(PROMPT_SECONDS):
+        await done.wait()
+
+    assert [[], []] == left
+    assert () == job.record.handler_faults
+
+
+async def test_a_task_that_a_handler_began_closes_the_client(api: Api, open_client: MakeClient) -> None:
+    """A task that outlives the handler that began it awaits `aclose` like any other: it returns after the close."""
+    client = await open_client(**WEB)
+    begun: asyncio.Future[asyncio.Task[list[str]]] = asyncio.get_running_loop().create_future()
+
+    @client.on(ax.Stage.COMPLETE)
+    async def complete(_: ax.StageEvent) -> None:
+        handler = asyncio.current_task()
+
+        async def later() -> list[str]:
+            assert handler is not None
+            await asyncio.wait([handler])
+            await client.aclose()
+            return tasks_of_ours()
+
+        begun.set_result(asyncio.create_task(later()))
+
+    job = await client.extend(audio_id="x", model="V5")
+    assert 200 == await api.call_back("complete")
+    await job
+    async with asyncio.timeout(PROMPT_SECONDS):
+        assert [] == await (await begun)
+
+
+class SlowStore(ax.MemoryStore):
+    """A store that opens when it is told to."""
+
+    def __init__(self) -> None:
+        """Wait."""
+        super().__init__()
+        self.begun, self.gate = asyncio.Event(), asyncio.Event()
+
+    async def open(self) -> None:
+        """Open after the gate."""
+        self.begun.set()
+        await self.gate.wait()
+        await super().open()
+
+
+async def test_a_close_during_the_opening_closes(api: Api) -> None:
+    """`aclose` while `open` is under way, as from a signal, waits for it and closes: no open client is left."""
+    store = SlowStore()
+    client = ax.Client(api.provider(), store=store)
+    opening = asyncio.create_task(client.open())
+    await store.begun.wait()
+    closing = asyncio.create_task(client.aclose())
+    await asyncio.sleep(0)
+    store.gate.set()
+    await asyncio.gather(opening, closing)
+
+    assert "<Client kie, closed>" == repr(client)
+    assert [] == tasks_of_ours()
+
+
 async def test_a_close_begun_by_a_handler_ends_the_waits(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
     """A close that a handler begins raises ClientClosedError in the waiters of the job."""
     sandbox = await make_sandbox(faults=["drop=first", "drop=complete"])

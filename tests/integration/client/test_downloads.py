@@ -564,6 +564,21 @@ async def test_a_folder_that_cannot_be_made_is_an_error(host: Host, tmp_path: Pa
             await save(song_of(host.put(PATH, gives())), folder)
 
 
+async def test_a_folder_that_may_not_be_entered_is_told(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A folder in which nothing may be made or removed raises a DownloadError, not the error of the cleaning up."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+
+    with pytest.raises(ax.DownloadError, match=r"Rain: cannot write into .*: Permission denied"):
+        await save(song_of(host.put(PATH, gives())), tmp_path)
+
+
 # --- reading and streaming -------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 from yarl import URL
@@ -123,6 +123,24 @@ def test_a_mistake_in_the_file_is_an_error(folder: Path, text: str, words: str) 
     write(folder / "audioext.toml", text)
     with pytest.raises(ax.ConfigError, match=words):
         ax.Client.from_env()
+
+
+@pytest.mark.parametrize("file", [5, ["audioext.toml"], object()])
+def test_the_file_is_a_path(file: Any) -> None:
+    """A `file=` that is no path is a ConfigError."""
+    with pytest.raises(ax.ConfigError, match="the file of settings must be a path"):
+        ax.Client.from_env(file=file)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(folder: Path) -> None:
+    """Windows editors put a byte order mark before the settings, a key and a webhook key: it is skipped."""
+    mark = "\N{ZERO WIDTH NO-BREAK SPACE}"
+    write(folder / "kie", f"{mark}{KEY}\r\n")
+    write(folder / "hooks", f"{mark}hook-key\r\n")
+    write(folder / "audioext.toml", f'{mark}wait_timeout = 7\r\n[kie]\r\napi_key_file = "kie"\r\n')
+    found = read_settings({"KIE_WEBHOOK_KEY_FILE": str(folder / "hooks")})
+
+    assert {"AUDIOEXT_WAIT_TIMEOUT": "7", "KIE_API_KEY": KEY, "KIE_WEBHOOK_KEY": "hook-key"} == found
 
 
 def test_secrets_come_from_files_as_containers_mount_them(folder: Path) -> None:

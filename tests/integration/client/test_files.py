@@ -188,7 +188,8 @@ async def test_a_result_is_a_value_that_can_be_copied_and_pickled(sandbox: Sandb
     for copy in (copying.copy, copying.deepcopy):
         assert await song.tracks[0].read() == await copy(song).tracks[0].read() == await copy(song.tracks[0]).read()
         assert (song, event, job) == (copy(song), copy(event), copy(event).job)
-        assert job is copy(job)
+        assert [job, client] == [copy(job), copy(client)]
+        assert client is copy({"client": client})["client"]
     assert event.meta is not copying.deepcopy(event).meta
     for value in (song, event, song.tracks[0]):
         assert {value} == {pickle.loads(pickle.dumps(value))}  # noqa: S301 - our own
@@ -198,6 +199,8 @@ async def test_a_result_is_a_value_that_can_be_copied_and_pickled(sandbox: Sandb
         pickle.loads(pickle.dumps(event)).job  # noqa: S301, B018 - as above; the property raises
     with pytest.raises(TypeError, match=r"pass on its ref, and call `client\.job\(ref\)` there"):
         pickle.dumps(job)
+    with pytest.raises(TypeError, match=r"<Client vidgo, open> belongs to its process: make another one there"):
+        pickle.dumps(client)
 
 
 async def test_a_save_under_way_completes_while_the_client_closes(slow_song: ax.Song, tap: Tap, tmp_path: Path) -> None:

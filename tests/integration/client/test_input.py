@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import aiohttp
 import pytest
@@ -17,7 +19,7 @@ from audioext.models.requests import AudioFile
 from audioext.sandbox import Sandbox
 from tests.integration.client.conftest import WEB, MakeClient
 from tests.support.api import Api
-from tests.support.clock import JumpClock
+from tests.support.clock import PROMPT_SECONDS, JumpClock
 
 FILES = ("kie", "vidgo", "musicgpt")
 """One provider for each way of passing a file: uploaded, served, or inside the submit."""
@@ -182,6 +184,35 @@ def test_a_file_object_is_read_from_where_it_stands(spool_folder: Path, voice_fi
 
     assert ({b"RIFF"}, 4, "voice.wav") == (contents, file.tell(), named.name)
     assert voice_file.is_file()
+    assert [] == list(spool_folder.iterdir())
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_a_file_object_may_read_any_buffer(kind: Callable[[bytes], object], spool_folder: Path) -> None:
+    """A file object whose `read` returns a bytearray or a memoryview is read like one that returns bytes."""
+
+    class Buffers(OnlyReads):
+        def read(self, size: int = -1) -> Any:
+            return kind(super().read(size))
+
+    path = Spool().keep(Buffers(b"RIFF"))  # type: ignore[arg-type]  # it only reads
+    assert isinstance(path, Path)
+    assert b"RIFF" == path.read_bytes()
+    assert [path.parent] == list(spool_folder.iterdir())
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_read_that_has_to_be_awaited_is_told(spool_folder: Path) -> None:
+    """A file object whose `read` returns a coroutine raises an error that says so, and leaves no coroutine behind."""
+
+    class Wrapped:
+        def read(self, size: int) -> Any:
+            return asyncio.sleep(0, b"x" * size)
+
+    problem = Spool().keep(Wrapped())  # type: ignore[arg-type]  # wrong on purpose
+
+    assert isinstance(problem, ax.Problem)
+    assert "async read(): read it first" in problem.message
     assert [] == list(spool_folder.iterdir())
 
 
@@ -363,3 +394,36 @@ async def test_a_timeout_says_that_a_status_call_was_never_sent(
 
     with pytest.raises(ax.StageTimeoutError, match=r"its last status call said: .* session= of this client was closed"):
         await clock.run(job.result(timeout=60.0))
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "cut short": lambda path: os.truncate(path, 1_000),
+    "gone": lambda path: path.unlink(missing_ok=True),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + bytes(1_000)),
+}
+
+
+@pytest.fixture
+def recording(voice_file: Path, tmp_path: Path) -> Path:
+    """Return a file that takes several reads."""
+    path = tmp_path / "voice.wav"
+    path.write_bytes(voice_file.read_bytes() + bytes(2_000_000))
+    return path
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_file_that_changes_during_its_upload_is_not_submitted(
+    change: str, sandbox: Sandbox, make_client: MakeClient, recording: Path
+) -> None:
+    """A recording that is still written, or removed, while it is uploaded is refused soon, and nothing is paid."""
+    client = await make_client(sandbox)
+
+    def moved(so_far: int, in_all: int | None) -> None:
+        if in_all is not None and so_far < in_all:
+            CHANGES[change](recording)
+
+    async with asyncio.timeout(PROMPT_SECONDS):
+        with pytest.raises(ax.RequestError, match=r"file: .*voice\.wav changed during its upload"):
+            await client.extend(file=recording, model="V5", continue_at=1, progress=moved)
+
+    assert () == sandbox.submissions

@@ -8,10 +8,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from yarl import URL
 
 import audioext as ax
+from audioext.http.urls import callback_url
 from tests.integration.client.conftest import WEB, MakeClient
 from tests.support.api import Api
+from tests.support.clock import PROMPT_SECONDS
 from tests.support.hosts import gives, serve_host
 from tests.support.sounds import MP3
 
@@ -96,3 +99,33 @@ async def test_what_needs_no_loop_works_anywhere(api: Api, open_client: MakeClie
     with pytest.raises(ax.ClientClosedError):
         await job.refresh()
     assert job.ref == (await asyncio.to_thread(asyncio.run, job.result())).ref
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <Client:ResourceWarning")
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_webhook_for_a_loop_that_does_not_run_is_told(is_closed: bool) -> None:
+    """`accept` of a client whose loop stopped, as after `run_until_complete`, raises at once; it would never return."""
+    secret = b"0123456789abcdef-secret"
+    path = callback_url(URL("http://hooks.test"), secret, "kie", "r" * 24).raw_path
+    client = ax.Client(ax.Kie("key"), public_url="http://hooks.test", listen=None, secrets=[secret])
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(client.open())
+        accepting = asyncio.wait_for(client.inbox.accept(ax.Webhook(path=path, body=b"{}")), PROMPT_SECONDS)
+        if is_closed:
+            loop.run_until_complete(cancel_all())
+            loop.close()
+        with pytest.raises(ax.ConfigError, match=r"opened on does not run: keep it running in a thread"):
+            asyncio.run(accepting)
+    finally:
+        if not is_closed:
+            loop.run_until_complete(client.aclose())
+            loop.close()
+
+
+async def cancel_all() -> None:
+    """Cancel the client's tasks, as `asyncio.run` does at its end."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -63,6 +63,7 @@ def test_a_misspelt_setting_is_a_type_error() -> None:
         ({"public_url": "http://x.test:{port}/a", "listen": None}, "listen="),
         ({"listen": "nowhere"}, "listen must look like"),
         ({"listen": "127.0.0.1:99999"}, "listen must look like"),
+        ({"listen": f"127.0.0.1:{'9' * 5_000}"}, "listen must look like"),
         ({"wait_timeout": 0}, "wait_timeout"),
         ({"expire_after": float("nan")}, "expire_after"),
         ({"secrets": ["short"]}, "at least 16 bytes"),
@@ -70,6 +71,7 @@ def test_a_misspelt_setting_is_a_type_error() -> None:
         ({"secrets": [32]}, "secrets must be a list of texts or bytes"),
         ({"secrets": None}, "secrets must be a list of texts or bytes"),
         ({"allow_hosts": None}, "None is not a host"),
+        ({"allow_hosts": 5}, "5 is not a host"),
         ({"handler_concurrency": 0}, "handler_concurrency must be a whole number from 1 on, not 0"),
         ({"handler_concurrency": "16"}, "handler_concurrency"),
         ({"handler_concurrency": True}, "handler_concurrency"),
@@ -79,6 +81,7 @@ def test_a_misspelt_setting_is_a_type_error() -> None:
         ({"trust_env": "0"}, "trust_env must be True or False"),
         ({"clock": 5}, r"clock must be an audioext.Clock\(...\), not 5"),
         ({"store": "postgres://x"}, "is not known"),
+        ({"store": ax.MemoryStore}, "MemoryStore'> is not a store"),
         ({"store": "sqlite://jobs.db"}, "three slashes"),
         ({"store": "sqlite:///jobs.db?synchronous=off"}, "synchronous"),
     ],
@@ -87,6 +90,19 @@ def test_settings_that_cannot_work_are_refused(arguments: dict[str, object], say
     """The error for a setting that cannot work names it."""
     with pytest.raises(ax.ConfigError, match=says):
         ax.Client(ax.Kie("key"), **arguments)  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize("name", ["now", "jitter", "monotonic", "sleep"])
+def test_a_clock_is_made_of_functions(name: str) -> None:
+    """A clock whose part is no function is refused when it is made, not when a job is awaited."""
+    with pytest.raises(TypeError, match=f"'{name}' must be callable"):
+        ax.Clock(**{name: 5})  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_a_secret_may_be_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that is not UTF-8 in the environment, which Python reads as surrogates, is taken."""
+    monkeypatch.setenv("AUDIOEXT_SECRETS", "\udcff" * 16)
+    assert "<Client kie, new>" == repr(ax.Client.from_env(ax.Kie("key")))
 
 
 def test_whitespace_around_an_address_is_stripped() -> None:
@@ -196,6 +212,15 @@ async def test_a_taken_address_is_an_error(unused_tcp_port: int) -> None:
         with pytest.raises(ax.ConfigError, match=rf"^cannot listen on {listen}: [^:']+; choose"):
             async with ax.Client(ax.Kie("key"), public_url=url, listen=listen):
                 pass
+
+
+@pytest.mark.parametrize("host", ["x" * 300, "\ud800", "127.0.0.1\0"])
+@pytest.mark.parametrize("name", ["listen", "metrics"])
+async def test_a_host_that_no_name_can_be_is_told(name: str, host: str) -> None:
+    """A host that the system cannot even look up raises an error of ours when the client is opened."""
+    client = ax.Client(ax.Kie("key"), **{name: f"{host}:0"})  # type: ignore[arg-type]  # a name from a table
+    with pytest.raises(ax.ConfigError, match=r"cannot listen on .{1,90}: this machine has no such address"):
+        await client.open()
 
 
 async def test_a_client_is_opened_once() -> None:

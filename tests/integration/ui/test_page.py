@@ -209,6 +209,8 @@ async def test_it_can_be_mounted_into_an_app(audioext_client: ClientFactory) -> 
             assert ("/audio/ui/", 200) == (response.url.path, response.status)
     with pytest.raises(ConfigError, match="must begin with a slash"):
         client.receiver.add_ui(web.Application(), "ui")
+    with pytest.raises(ConfigError, match="is_local must be True or False, not None"):
+        client.receiver.add_ui(web.Application(), is_local=None)  # type: ignore[arg-type]  # wrong on purpose
 
 
 async def test_a_taken_port_is_named(audioext_client: ClientFactory) -> None:

@@ -395,9 +395,9 @@ def test_a_base_url_may_carry_a_path(provider_class: MakeProvider, base_url: obj
     assert URL("http://127.0.0.1:9/kie") == provider_class(KEY, base_url=base_url).base_url
 
 
-@each_row("name", ["", "Kie", "a/b", "a b", "ä", 3])
+@each_row("name", ["", "Kie", "a/b", "a b", "ä", 3, "k" * 65])
 def test_a_name_must_fit_into_a_path(provider_class: MakeProvider, name: object) -> None:
-    """A name may contain only small letters, digits and hyphens."""
+    """A name may contain only small letters, digits and hyphens, and as many as a callback path is read with."""
     with pytest.raises(ConfigError):
         provider_class(KEY, name=name)
 

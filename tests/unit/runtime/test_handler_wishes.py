@@ -7,7 +7,7 @@ import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import attrs
 import msgspec
@@ -126,6 +126,7 @@ def test_an_event_that_a_test_makes_has_no_job() -> None:
     "error",
     [
         RetryLater(40.0),
+        RetryLater(timedelta(seconds=40)),
         FloodError(40),
         FloodError(timedelta(seconds=40)),
         RateLimitError("full", provider="tape", retry_after=40.0),
@@ -237,9 +238,9 @@ async def test_a_wait_is_a_day_at_most(here: Process, handlers: Handlers) -> Non
     assert [LONGEST_WAIT_SECONDS] == [run.wait for run in held.record.runs.values()]
 
 
-@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
-def test_a_wait_is_a_number_of_seconds(seconds: float) -> None:
-    """A wait that is negative, infinite or NaN is refused when `RetryLater` is made."""
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), timedelta(seconds=-1), None, "5", True])
+def test_a_wait_is_a_number_of_seconds(seconds: Any) -> None:
+    """A wait that is negative, infinite, NaN or no number is refused when `RetryLater` is made."""
     with pytest.raises(ValueError, match="finite number of seconds"):
         RetryLater(seconds)
 

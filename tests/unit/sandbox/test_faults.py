@@ -79,6 +79,11 @@ def test_a_mistyped_stage_is_answered_with_those_that_there_are() -> None:
         Fault.parse("drop=firts")
 
 
+def test_one_fault_may_be_given_alone() -> None:
+    """A text in place of a list of texts is one fault, as `fallback="vidgo"` is one provider."""
+    assert ("drop=text",) == Sandbox(faults="drop=text").scripted
+
+
 def test_times_count_tasks() -> None:
     """A fault for two tasks applies to the next two, and is then removed."""
     sandbox = Sandbox(faults=["drop*2", "duplicate"])

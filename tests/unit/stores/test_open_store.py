@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,3 +90,19 @@ def test_a_url_that_cannot_work_is_refused(url: str) -> None:
     """An unknown option, a file in memory or a fragment raises `ConfigError` with the valid forms."""
     with pytest.raises(ConfigError, match="sqlite:////absolute"):
         open_store(url)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"path": 5}, "path must be the path of a file, not 5"),
+        ({"path": b"jobs.db"}, "path must be the path of a file"),
+        ({"synchronous": "off"}, 'synchronous must be "normal" or "full", not \'off\''),
+        ({"driver": "mysql"}, 'driver must be "apsw" or "sqlite3"'),
+        ({"busy_timeout": -1}, "busy_timeout must be a finite number from 0 on"),
+    ],
+)
+def test_a_file_store_is_told_how_it_can_work(arguments: dict[str, Any], says: str) -> None:
+    """A wrong argument of `SqliteStore` is refused: `synchronous="off"` would lose commits without a word."""
+    with pytest.raises(ConfigError, match=says):
+        SqliteStore(**{"path": "jobs.db", **arguments})

@@ -16,7 +16,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from audioext.errors import StoreError
+from audioext.errors import ConfigError, StoreError
 from audioext.models.entries import make_entry
 from audioext.stores.base import Appended, Created
 from audioext.stores.sqlite import Driver, SqliteStore, has_reset_bug
@@ -367,3 +367,29 @@ async def test_an_sqlite_with_a_known_fault_is_named(path: Path, driver: Driver)
 def test_the_wal_reset_bug_is_known_by_version(version: str, expected: bool) -> None:
     """The WAL-reset bug came with the write-ahead log, and was fixed in three releases."""
     assert expected == has_reset_bug(version)
+
+
+async def test_one_object_serves_one_event_loop(store: SqliteStore) -> None:
+    """A store object that is open on another loop is refused at once (it hung), and is free after its last user."""
+    with pytest.raises(ConfigError, match=r"SqliteStore.* is in use on another event loop"):
+        await asyncio.to_thread(asyncio.run, store.open())
+    await store.aclose()
+
+    await asyncio.to_thread(asyncio.run, open_and_close(store))
+    await store.open()
+
+
+async def test_an_opening_that_failed_leaves_the_object_free(tmp_path: Path) -> None:
+    """A store object whose opening failed on one loop can be opened on another one."""
+    store = SqliteStore(tmp_path / "jobs" / "jobs.db")
+    with pytest.raises(StoreError):
+        await asyncio.to_thread(asyncio.run, store.open())
+    (tmp_path / "jobs").mkdir()
+
+    await open_and_close(store)
+
+
+async def open_and_close(store: SqliteStore) -> None:
+    """Open and close *store* on the running loop."""
+    await store.open()
+    await store.aclose()

@@ -192,6 +192,18 @@ async def test_a_missing_folder(tmp_path: Path, driver: Driver) -> None:
     await store.aclose()
 
 
+async def test_a_relative_path_needs_a_working_folder(
+    tmp_path: Path, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path in a working folder that was removed raises `StoreError`."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+
+    with pytest.raises(StoreError, match=r"the working folder is gone: give jobs\.db as an absolute path"):
+        await SqliteStore("jobs.db", driver=driver).open()
+
+
 async def test_a_folder_is_refused(tmp_path: Path, driver: Driver) -> None:
     """A path that is a folder is refused."""
     with pytest.raises(StoreError, match="is a folder"):
