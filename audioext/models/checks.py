@@ -139,8 +139,8 @@ def weight(value: object) -> str | None:
 
 def is_path(value: object) -> bool:
     """Return whether *value* is a path as text, or an object that stands for one."""
-    as_path = getattr(value, "__fspath__", None)
-    return isinstance(value if as_path is None else as_path(), str)
+    as_path = getattr(type(value), "__fspath__", None)  # not the value's: a class has one that takes an argument
+    return isinstance(value if as_path is None else as_path(value), str)
 
 
 folder = must_be("the path of a folder", is_path)
