@@ -7,11 +7,9 @@ The short version runs with the suite; the long one has its own command:
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import random
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -19,28 +17,20 @@ import aiohttp
 import pytest
 
 import audioext as ax
+from tests.support import warm
+from tests.support.warm import WarmProcess
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
 STAGES = ["TEXT", "FIRST", "COMPLETE"]
 
 
-async def start(*words: str) -> asyncio.subprocess.Process:
+async def start(*words: str) -> WarmProcess:
     """Start one of the two programs."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        *words,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        limit=2**24,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    return await warm.start(*words, complaints=Path(os.devnull))
 
 
-async def read(process: asyncio.subprocess.Process) -> dict[str, object] | None:
+async def read(process: WarmProcess) -> dict[str, object] | None:
     """Return the next message of a process, or `None` at its end."""
-    assert process.stdout is not None
     line = await process.stdout.readline()
     found: dict[str, object] = json.loads(line) if line.endswith(b"\n") else {}
     return found or None
@@ -104,9 +94,7 @@ async def crash(folder: Path, port: int, *, jobs: int, kills: int, seed: int) ->
         assert ends is not None
         return await check(folder, str(described["url"]), ends)
     finally:
-        assert sandbox.stdin is not None
-        sandbox.stdin.close()  # the sandbox runs until its input ends
-        await sandbox.communicate()
+        await sandbox.communicate()  # the sandbox runs until its input ends
 
 
 @pytest.mark.timeout(180)

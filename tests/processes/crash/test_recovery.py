@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,24 +9,12 @@ import pytest
 import audioext as ax
 from audioext.sandbox import Sandbox
 from audioext.stores import open_store
+from tests.support import warm
 from tests.support.clock import soon
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
 SLOW_SECONDS = 2.0
 """The real time that a recovery takes, which is longer than killing a process."""
-
-
-async def start(*words: str) -> asyncio.subprocess.Process:
-    """Start a process that saves a song."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(HERE / "saver.py"),
-        *words,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
 
 
 async def posts(sandbox: Sandbox, count: int) -> None:
@@ -83,16 +68,17 @@ async def test_a_killed_recovery_is_waited_for(way: str, answer: str, tmp_path: 
         if answer == "lost":
             sandbox.script("lose_response*1")
         port = str(unused_tcp_port) if way == "webhook" else ""
-        words = (sandbox.bases["kie"], sandbox.api_key, port, str(tmp_path), job.ref)
-        killed = await start(*words)
+        words = (str(HERE / "saver.py"), sandbox.bases["kie"], sandbox.api_key, port, str(tmp_path), job.ref)
+        complaints = tmp_path / "complaints"
+        killed = await warm.start(*words, complaints=complaints)
         await posts(sandbox, 2)
         if answer == "heard":
             await stored(f"sqlite:///{tmp_path}/jobs.db", job.ref)
         killed.kill()
         await killed.communicate()
 
-        saver = await start(*words)
-        out, errors = await saver.communicate()
+        saver = await warm.start(*words, complaints=complaints)
+        out = await saver.communicate()
 
-        assert (0, 2) == (saver.returncode, len(out.splitlines())), errors.decode()
+        assert (0, 2) == (saver.returncode, len(out.splitlines())), complaints.read_text()
         assert ["extend", "recovery"] == [submission.operation for submission in sandbox.submissions]

