@@ -128,6 +128,7 @@ class Client(Live, Submitting):
             ConfigError: the client was opened before, or cannot listen on its address.
             StoreError: the store cannot be opened.
         """
+        self._parts.check_loop()
         async with self._turn:
             await self._parts.open()
         return self
@@ -146,16 +147,17 @@ class Client(Live, Submitting):
         Open waits raise `ClientClosedError`; their jobs live on. Handlers get 10 seconds; one that is then cancelled
         runs again when a client opens the same store. Closing takes at most 15 seconds: a POST that is still unanswered
         is then left to its callback. Another call waits for the same closing, and cancelling a call does not stop it.
-        In a handler of this client, which closing has to wait for, the call only starts it and returns.
+        A call during `open` first waits for that. In a handler that closing waits for, the call starts it and returns.
 
         Raises:
             ConfigError: the client was opened in another event loop.
         """
+        self._parts.check_loop()
         async with self._turn:
             if self._closing is None:
                 if not self._parts.is_open:
                     return
-                self._parts.check_loop()
+                self._handlers.is_closing = True
                 self._closing = asyncio.create_task(self._parts.aclose(), name="audioext close")
         handling = HANDLING.get()
         if handling is None or not handling.is_drained_by(self._handlers):

@@ -45,7 +45,7 @@ _BOUND = re.compile(
 
 def why_unbound(error: OSError | ValueError) -> str:
     """Return the system's message for a failed bind, without the address and the errno that asyncio and Python add."""
-    # A ValueError is of a host that no name can be. asyncio since Python 3.13 skips addresses that are not there.
+    # A ValueError: it cannot be a host's name. asyncio since Python 3.13 skips addresses that are not there.
     if isinstance(error, ValueError) or error.errno is None:
         return "this machine has no such address"
     return _BOUND.sub("", error.strerror or str(error))

@@ -57,7 +57,7 @@ class Parts:
         self.public_url = settings.public_url
         self.address = settings.address
         self.secrets: tuple[bytes, ...] = ()
-        self.is_open = self.is_closed = False
+        self.is_open = self.is_opening = self.is_closed = False
         self._waits = 0
         self._purge: asyncio.Task[None] | None = None
         store, clock = settings.store, settings.clock
@@ -159,8 +159,16 @@ class Parts:
         settings = self.settings
         if self.is_open or self.is_closed:
             raise ConfigError("a client can only be opened once: make a new one")
-        self.is_closed = True
-        await settings.store.open()  # not closed if it fails: it cleans up itself, and others may share the store
+        self.is_closed = self.is_opening = True
+        self.inbox.loop = asyncio.get_running_loop()
+        try:
+            await settings.store.open()  # not closed if it fails: it cleans up itself, and others may share the store
+            await self._start(is_working=is_working)
+        finally:
+            self.is_opening = False
+
+    async def _start(self, *, is_working: bool) -> None:
+        settings = self.settings
         try:
             self.secrets = settings.secrets
             await self._sync_secret()
@@ -169,7 +177,6 @@ class Parts:
             if is_writer and not isinstance(settings.store, MemoryStore):
                 for warning in await settings.store.warnings():
                     _log.warning("the store: %s", warning)
-            self.inbox.loop = asyncio.get_running_loop()
             # Set before listening, since a webhook may arrive at once.
             self.is_open, self.is_closed, self.inbox.is_open = True, False, True
             if self.address is not None:
@@ -226,7 +233,7 @@ class Parts:
     def check_loop(self) -> None:
         """Raise ConfigError if another event loop than the client's is running."""
         with suppress(RuntimeError):  # no loop is running
-            if self.is_open and asyncio.get_running_loop() is not self.inbox.loop:
+            if (self.is_open or self.is_opening) and asyncio.get_running_loop() is not self.inbox.loop:
                 raise ConfigError(OTHER_LOOP)
 
     def job(self, held: HeldJob) -> Job:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import textwrap
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -79,7 +78,7 @@ class JobsCommand(LookOptions, Command):
             cut(clean(facts["source"]), SHORT_LETTERS),
             f"{span(time.time() - record.created_at)} ago",
             estimate if record.credits is None else f"{record.credits:g}",
-            textwrap.shorten(clean(problem), SHORT_LETTERS, placeholder=" …"),
+            _beginning(clean(problem)),
         )
         return row, facts
 
@@ -265,3 +264,11 @@ def _print(screen: Screen, record: Record, entries: Journal) -> None:
     for track in record.tracks:
         parts = (track.title, length(track.duration), track.id, track.audio_url or track.failure)
         screen.result("  " + "  ".join(clean(part) for part in parts if part))
+
+
+def _beginning(text: str) -> str:
+    """Return the first words of *text*, up to `SHORT_LETTERS` characters."""
+    if len(text) <= SHORT_LETTERS:
+        return text
+    head = text[: SHORT_LETTERS - len(" …") + 1]
+    return f"{head.rpartition(' ')[0] or head[:-1]} …"

@@ -311,7 +311,8 @@ class Sources:
             except (NotSentError, MaybeSentError) as error:  # an upload costs nothing, so it can be repeated
                 failure = error
             if _stamp(path) != checked:  # else half of it might be continued, and paid
-                raise RequestError([Problem("file", f"{cut(str(path))} changed during its upload")]) from failure
+                message = f"{cut(str(path))} changed during its upload; no task was made"
+                raise RequestError([Problem("file", message)], is_submit=False) from failure
             if failure is None:
                 return url
             if attempt == UPLOAD_ATTEMPTS:

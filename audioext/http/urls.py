@@ -86,7 +86,8 @@ def is_loopback(host: str | None) -> bool:
     """Say whether *host*, a name or an address, is this machine."""
     name = (host or "").rstrip(".").lower()
     try:
-        return ipaddress.ip_address(name).is_loopback
+        address = ipaddress.ip_address(name)
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
     except ValueError:
         return name == "localhost"
 

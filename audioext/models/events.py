@@ -44,7 +44,7 @@ class Progress:
 
     `claimed_stage` is the stage that the provider named, or `None`. `tracks` are the tracks that it showed, with the
     fields that it sent. `word` keeps an unknown stage or status word. `ask_now` makes a status call due at once. A
-    claim that *is_doubtful* counts only once a later status call repeats it. `reason` is that of its failed tracks.
+    claim that *is_doubtful* counts only once a later status call repeats it. `reason` is why its failed tracks failed.
     """
 
     task_id: str | None = None

@@ -167,7 +167,7 @@ class Answer(Body):
     def is_about_task(self) -> bool:
         """Return whether it has a task's status, which outweighs its code; an HTTP error has to name the task."""
         try:
-            return bool(self.word.name) and (self.task_id is not None or self.response.status < HTTP_ERROR_FROM)
+            return bool(self.word.name) and (self.task_id is not None or self.code == OK)
         except DecodeError:
             if self.is_good:
                 raise
@@ -227,7 +227,9 @@ class Answer(Body):
         except DecodeError:
             return False
         texts = all_said({key: self.outer.get(key) for key in _ERROR_KEYS})
-        return not self.has_code and "success" not in self.outer and next(texts, None) is not None
+        if self.has_code or "success" in self.outer or self.data or identity(self.keys.get("id")) is not None:
+            return False
+        return next(texts, None) is not None
 
     def _own_code(self, status: int) -> int | None:
         """Return the code in the body; a code outside HTTP's range does not outweigh a *status* that is an error."""

@@ -22,6 +22,7 @@ from audioext.providers._tracks import (
     TRACK_KEYS,
     find_tracks,
     is_audio_file,
+    read_track,
 )
 from audioext.providers._words import StatusWord, all_said, says_no, status_word
 
@@ -170,7 +171,8 @@ class Body:
         words = [(index, status_word(item)) for index, item, _ in named if isinstance(item, str) and item.strip()]
         if words:
             index, first = words[0]
-            word = next((word for at, word in words if at == index and word.unknown is None), first)
+            known = (word for at, word in words if at == index and word.unknown is None)
+            word = first if "type" in self._found else next(known, first)
             shows = "song" in self._found or any(item for _, item, _ in self._found.get("list", ()))
             is_of_call = self.may_be_of_call and not self.outer.get("data", True) and not shows
             return StatusWord() if word.stage is Stage.COMPLETE and is_of_call else word
@@ -197,12 +199,12 @@ class Body:
             for _, item, path in self._found.get("list", ())
             if isinstance(item, (list, str))
         ]
-        bare = sorted({index for index, _, _ in self._found.get("song", ())})
-        if bare:
-            lists.append(([self.layers[index][0] for index in bare], self.layers[bare[0]][1]))
+        layers = [self.layers[index] for index in sorted({index for index, _, _ in self._found.get("song", ())})]
+        bare = [([layer for layer, _ in layers], layers[0][1])] if layers else []
         whole, created_at = self.word.stage is Stage.COMPLETE, self.first("time", moment)
         find = functools.partial(find_tracks, whole=whole, created_at=created_at)
-        found = find(lists, self.problems)
+        # Before the end, a link beside the list may be the source's: it does not replace tracks without files.
+        found = find([*lists, *bare] if whole else lists, self.problems) or find(bare, self.problems)
         if found or self.problems or self.word.runs:
             return found
         others = (find([(values, "$")], []) for values in self._elsewhere())
@@ -213,17 +215,18 @@ class Body:
     def songs(self) -> Sequence[dict[str, object]]:
         """The objects of the first list under a known key that has any, or a single track, as they came."""
         for _, item, _ in self._found.get("list", ()):
-            found = item if isinstance(item, list) else [item] if _names_a_track(item) else []
+            found = item if isinstance(item, list) else []
             objects = [each for each in map(opened, found) if isinstance(each, dict)]
             if objects:
                 return objects
-        return ()
+        alone = (item for _, item, _ in self._found.get("list", ()) if isinstance(item, dict))
+        return [item for item in alone if read_track(item, [], "$").audio_url][:1]
 
     def _elsewhere(self) -> Iterator[Sequence[object]]:
         """Yield groups of sibling objects that look like tracks, except under keys that repeat the request."""
         nodes: list[object] = [layer for layer, _ in self.layers]
         left = MAX_TEXTS
-        yield [layer for layer, _ in self.layers if _holds_a_file(layer)][:MAX_TRACKS]
+        yield [layer for layer, _ in self.layers[1:] or self.layers if _holds_a_file(layer)][:MAX_TRACKS]
 
         def look(item: object) -> object:
             nonlocal left
@@ -291,7 +294,7 @@ def _names_a_track(item: object, *, by_file: bool = False) -> bool:
 
 
 def _holds_a_file(item: Mapping[str, object]) -> bool:
-    return any(is_audio_file(key, value) for key, value in item.items())
+    return any(is_audio_file(key, value) and not _REQUEST_KEYS.search(plain(key)) for key, value in item.items())
 
 
 def _bare(item: Mapping[str, object]) -> object:

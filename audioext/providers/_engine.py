@@ -31,10 +31,10 @@ _NO_CALLBACK = "the provider's callback failed, and its status shows no track"
 _SAY_NOTHING = frozenset({"", "FAIL", "FAILED", "ERROR"})
 _REFUNDED = frozenset({"531"})  # "credits refunded": docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
 _BALANCES = (
-    *("creditsamount", "credits", "credit", "remainingcredits", "creditsremaining", "creditsleft", "availablecredits"),
-    *("creditbalance", "creditsbalance", "balance", "remaining", "available", "amount", "data"),
+    *("data", "creditsamount", "credits", "credit", "remainingcredits", "creditsremaining", "creditsleft"),
+    *("availablecredits", "creditbalance", "creditsbalance", "balance", "remaining", "available", "amount"),
 )
-"""`plain` keys of a balance: the first is on vidgo's page, the others are from public clients, or guessed."""
+"""`plain` keys of a balance: the first two are on the vendors' pages, the others from public clients, or guessed."""
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)", re.ASCII)
 """The commas of `1,234`; that a balance may have them is a guess."""
 
@@ -200,7 +200,7 @@ def _failed(seen: Body, vendor: EngineVendor, *, is_doubtful: bool = False) -> F
 
 # --- documented webhooks ---------------------------------------------------------------------------------------------
 
-DocumentedId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+DocumentedId = Annotated[str, Meta(min_length=10, max_length=MAX_ID_LENGTH)]
 DocumentedLine = Annotated[str, Meta(max_length=LONGEST_LINE)]
 _links_of = attrgetter(
     *("audio_url", "stream_url", "image_url", "source_audio_url", "source_stream_url", "source_image_url")
@@ -307,6 +307,7 @@ def documented_webhook(body: bytes) -> Progress | None:
         links += filter(None, _links_of(song))
         tracks.append(track)
     # One check of all links is faster than one for each.
-    if any(identity(each) != each for each in (task.task_id, *ids)) or not are_plain_links(links):
+    letters = "".join((task.task_id, *ids))
+    if " " in letters or not letters.isprintable() or not are_plain_links(links):
         return None
     return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tuple(tracks))

@@ -112,12 +112,12 @@ class RecoveringAccount(SunoAccount):
         """Return the recovered tracks, a failure, or nothing while it runs; or raise ProviderError or DecodeError."""
         answer = self.answers.parse_any(response)
         # No page shows another envelope or a status word; they are read as those of any task.
-        runs = answer.word.runs or (plain_keys(answer.data).get("data", answer.data) is None and not answer.songs)
-        if text(answer.outer.get("code")) == RECOVERY_RUNNING_CODE or (answer.code == OK and runs):
-            return ()
         tracks = tuple(_recovered(song) for song in answer.songs[:MAX_TRACKS])
         if answer.code == OK and any(track.audio_url for track in tracks):
             return (Progress(claimed_stage=Stage.COMPLETE, tracks=tracks),)
+        runs = answer.word.runs or (plain_keys(answer.data).get("data", answer.data) is None and not tracks)
+        if text(answer.outer.get("code")) == RECOVERY_RUNNING_CODE or (answer.code == OK and runs):
+            return ()
         is_over = answer.code == RECOVERY_FAILED and response.status < HTTP_ERROR_FROM
         if tracks or is_over or (answer.is_good and answer.word.fails):
             said = "; ".join(dict.fromkeys(track.failure for track in tracks if track.failure))

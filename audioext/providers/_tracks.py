@@ -235,15 +235,21 @@ def _read_item(
 
 
 def beside(track: Track, raw: Mapping[str, object]) -> Iterator[Track]:
-    """Yield a track for each further file of the same format in the list that holds the link of *track*."""
+    """Yield a track for each further file of the same format in the list that holds the link of *track*.
+
+    A file of the same name is a mirror if the track has an id of its own.
+    """
     if track.audio_url is None or track.audio_url in raw.values():
         return
     for item in itertools.islice(raw.values(), MAX_KEYS):
         links = opened(item) if isinstance(item, (list, str)) else ()
         files = [file_link(each) for each in links[:MAX_TRACKS]] if isinstance(links, list) else []
         if track.audio_url in files:
-            others = {file: _kind(file) for file in files if file and file != track.audio_url}
-            yield from (evolve(track, audio_url=file) for file in others if others[file] == _kind(track.audio_url))
+            is_mirrored = track.id is not None
+            for file in dict.fromkeys(filter(None, files)):
+                is_same = file == track.audio_url or (is_mirrored and _name(file) == _name(track.audio_url))
+                if not is_same and _kind(file) == _kind(track.audio_url):
+                    yield evolve(track, audio_url=file)
 
 
 def apart(tracks: Sequence[Track]) -> Iterable[Track]:
@@ -256,5 +262,9 @@ def apart(tracks: Sequence[Track]) -> Iterable[Track]:
     return (evolve(track, id=None) if track.id in shared else track for track in tracks)
 
 
+def _name(link: str) -> str:
+    return link.partition("?")[0].rpartition("/")[2]
+
+
 def _kind(link: str) -> str:
-    return link.partition("?")[0].rpartition("/")[2].rpartition(".")[2]
+    return _name(link).rpartition(".")[2]

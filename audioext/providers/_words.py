@@ -22,7 +22,8 @@ CALLBACK_EXCEPTION = "CALLBACK_EXCEPTION"
 """The vendor's callback to us failed: a fault of our endpoint, not of the music."""
 CONTENT_WORDS = re.compile(
     r"\b(copyright\w*|moderat\w+|sensitive|prohibited|inappropriate|artist name|existing work|flagged"
-    r"|content (policy|violations?)|violat(es?|ed|ing) (our|the)|guidelines|nsfw|profan\w+)\b",
+    r"|content (policy|violations?)|(community|content|safety|usage) guidelines|nsfw|profan\w+"
+    r"|violat(es?|ed|ing) (our|the) [\w ]{0,40}(policy|policies|guidelines|rules|standards))\b",
     re.IGNORECASE,
 )
 """Words of content refusals: seen at kie.ai (2026-02 to 08) and at a sibling of vidgo.
@@ -42,7 +43,9 @@ CREDIT_WORDS = re.compile(
 "Insufficient credits" under 429: third-party tests of sunoapi.org; the other phrases are guesses.
 """
 
-RATE_WORDS = re.compile(r"\b(rate[- ]?limit|frequency|too (many|frequent)|concurren)", re.IGNORECASE)
+RATE_WORDS = re.compile(
+    r"\b(rate[- ]?limit|call frequency|too (many (\w+ )?(requests|calls|jobs|tasks)|frequent)|concurren)", re.IGNORECASE
+)
 """Words of rate limits: docs.sunoapi.org/suno-api/generate-music, read 2026-11-21, and guesses."""
 AUTH_WORDS = re.compile(
     r"\b(unauthori[sz]ed|not authenticated|access permissions?"
@@ -77,7 +80,7 @@ _KINDS = {
             "CANCEL CANCELED CANCELLED ABORT ABORTED ABORTING REJECT REJECTED REFUSED DENIED DECLINED BLOCKED "
             "MODERATED SENSITIVE VIOLATION NSFW INVALID EXCEPTION ERR FAULT FAULTED CRASHED BROKEN DEAD EXPIRED "
             "TIMEOUT TIMEDOUT OUT UNSUCCESS UNSUCCESSFUL TERMINATED KILLED STOPPED INTERRUPTED REVOKED REFUNDED "
-            "REMOVED DELETED DISCARDED INSUFFICIENT FATAL BAD"
+            "REMOVED DELETED DISCARDED INSUFFICIENT FATAL"
         ),
         "about us": "CALLBACK WEBHOOK",
     }.items()

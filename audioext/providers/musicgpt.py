@@ -98,7 +98,7 @@ class MusicGpt(HostedAccount):
         """Return the events in a byId answer, with the page's keys or the numbered keys that live clients read."""
         answer = self.answers.parse_any(response)
         if answer.code == OK or answer.is_about_task():
-            events = _status_events(Conversion(answer.layers[0][0], "the status"))
+            events = _status_events(Conversion(answer.layers[0][0], "the status"), doubts=answer.code != OK)
             if events:
                 return events
             if answer.outer.get("conversion"):
@@ -225,7 +225,7 @@ class Conversion(Body):
         )
 
 
-def _status_events(seen: Conversion) -> tuple[Event, ...]:
+def _status_events(seen: Conversion, *, doubts: bool = False) -> tuple[Event, ...]:
     # https://docs.musicgpt.com/api-documentation/endpoint/getById, read 2026-11-21. No events if it is about no task.
     tracks = seen.read_tracks(claims=seen.is_complete)
     # With one track's id and no numbered tracks, as on the page, the status may be only that track's.
@@ -243,7 +243,7 @@ def _status_events(seen: Conversion) -> tuple[Event, ...]:
     )
     if not seen.word.fails:
         return (shown,)
-    failed = evolve(seen.failure(), is_doubtful=seen.may_be_of_call or not is_whole)
+    failed = evolve(seen.failure(), is_doubtful=doubts or seen.may_be_of_call or not is_whole)
     audible = any(track.audio_url for track in tracks)
     if seen.track_id is not None and not audible:
         # The answer may be only about this track; the job may have another.

@@ -69,8 +69,13 @@ class Handling:
     _counts: Counter[str] = field(factory=Counter, init=False)
 
     def is_drained_by(self, handlers: Handlers) -> bool:
-        """Return whether closing *handlers* waits for this call: not for another client's, nor for one that ended."""
-        return self._handlers is handlers and self._task is not None and not self._task.done()
+        """Return whether closing *handlers* may wait for this call, which is running.
+
+        It does if the call is one of theirs; and if its own client is closing, that one's handlers may wait for theirs.
+        """
+        if self._handlers is None or self._task is None or self._task.done():
+            return False
+        return self._handlers is handlers or self._handlers.is_closing
 
     def key(self, provider: str, request: Request, content: str | None) -> str:
         """Return the key for a submit of *request* now. A file counts by the digest of its *content*, not its path."""
@@ -99,6 +104,8 @@ class Handlers:
     _by_topic: dict[str, list[tuple[str, _Call]]] = field(factory=dict, init=False)
     """The name and the call of each handler, by topic."""
     _is_started: bool = field(default=False, init=False)
+    is_closing: bool = field(default=False, init=False)
+    """Whether the client has begun to close; it sets this."""
 
     def __attrs_post_init__(self) -> None:
         """Create the claim loop."""

@@ -62,7 +62,7 @@ class SqliteStore(EngineStore[Writer]):
     the same process: closing that one would drop this one's locks.
 
     Raises:
-        ConfigError: an argument is none of these.
+        ConfigError: an argument has a wrong type or value.
     """
 
     path: str | PathLike[str] = field(validator=_is_path)

@@ -33,6 +33,8 @@ MAX_LISTED = 1_000
 """The most rows in the list, the newest ones."""
 MAX_STREAMS = 32
 """The most pages that may be open at a time."""
+END_SECONDS = 1.0
+"""How long the end of the page waits for streams whose browser reads no more."""
 GATHER_SECONDS = 0.1
 """How long changes are gathered before they are sent to a page."""
 WRITES_HEADER = "X-Audioext"
@@ -71,7 +73,8 @@ class Page:
     token: str = field(factory=lambda: secrets.token_urlsafe(32))
     is_local: bool = True
     _prefix: str = field(default="", init=False)
-    _streams: set[EventSourceResponse] = field(factory=set, init=False)
+    _streams: dict[EventSourceResponse, asyncio.Task[object] | None] = field(factory=dict, init=False)
+    """The open event streams, each with the task that writes it."""
 
     def add_to(self, app: web.Application, prefix: str = "/") -> str:
         """Mount the page into *app* under *prefix*, and return the path with the token that opens it.
@@ -177,7 +180,7 @@ class Page:
         if len(self._streams) >= MAX_STREAMS:
             raise web.HTTPServiceUnavailable(text="too many pages are open\n", headers=_HEADERS)
         response, changed = EventSourceResponse(headers=_HEADERS), dict[str, None]()
-        self._streams.add(response)
+        self._streams[response] = asyncio.current_task()
         listener = asyncio.create_task(self._listen(changed), name="audioext page changes")
         try:
             await response.prepare(request)
@@ -192,7 +195,7 @@ class Page:
         except (ConnectionError, TimeoutError):
             pass  # the browser closed the page, or reads no more
         finally:
-            self._streams.discard(response)
+            self._streams.pop(response, None)
             listener.cancel()
             await asyncio.gather(listener, return_exceptions=True)
         return response
@@ -213,6 +216,10 @@ class Page:
         for stream in tuple(self._streams):
             with suppress(RuntimeError):  # it has not started
                 stream.stop_streaming()
+        writing = [*filter(None, self._streams.values())]
+        if writing:
+            for each in (await asyncio.wait(writing, timeout=END_SECONDS))[1]:  # its browser reads no more
+                each.cancel()
 
 
 async def _nothing(_: web.Request) -> web.StreamResponse:

@@ -71,7 +71,7 @@ class Receiver:
         """Add the routes to your own *app* under *prefix*, the path of `public_url`; the client needs `listen=None`.
 
         Raises:
-            ConfigError: *app* is of another framework or has started, or the prefix is not one.
+            ConfigError: *app* is of another framework or has started, or the prefix cannot be used.
         """
         with mounting(app, prefix):
             base = _as_route(prefix.rstrip("/"))

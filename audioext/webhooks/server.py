@@ -147,7 +147,7 @@ def mounting(app: object, prefix: object) -> Generator[None]:
     """Check the arguments of a mount, and report what aiohttp refuses in the block.
 
     Raises:
-        ConfigError: *app* is not an aiohttp application or has started already, or *prefix* is not one.
+        ConfigError: *app* is not an aiohttp application or has started already, or *prefix* cannot be used.
     """
     if not isinstance(app, web.Application):
         what = "in another framework mount `receiver.asgi`, or call `inbox.accept`"

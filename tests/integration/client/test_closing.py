@@ -310,6 +310,49 @@ async def test_a_close_during_the_opening_closes(api: Api) -> None:
     assert [] == tasks_of_ours()
 
 
+async def test_a_close_during_an_opening_on_another_loop_is_refused(api: Api) -> None:
+    """`aclose` on another event loop while `open` is under way raises at once, and the owner can still close."""
+    store = SlowStore()
+    client = ax.Client(api.provider(), store=store)
+    opening = asyncio.create_task(client.open())
+    await store.begun.wait()
+    async with asyncio.timeout(PROMPT_SECONDS):
+        with pytest.raises(ax.ConfigError, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, client.aclose())
+    store.gate.set()
+    await opening
+    await client.aclose()
+
+    assert "<Client kie, closed>" == repr(client)
+
+
+async def test_handlers_that_close_each_others_clients_do_not_wait_for_each_other(
+    api: Api, open_client: MakeClient
+) -> None:
+    """Two handlers may each close the other's client: neither is cancelled, and both clients close."""
+    clients = [await open_client(**WEB), await open_client(**WEB)]
+    both, ends = asyncio.Barrier(2), list[str]()
+
+    for client, other in (clients, clients[::-1]):
+
+        async def close(_: ax.StageEvent, other: ax.Client = other) -> None:
+            await both.wait()
+            try:
+                await other.aclose()
+            except asyncio.CancelledError:
+                ends.append("cancelled")
+                raise
+            ends.append("closed")
+
+        client.on(ax.Stage.COMPLETE)(close)
+        job = await client.extend(audio_id="x", model="V5")
+        assert 200 == await api.call_back("complete", job.task_id or "")
+    async with asyncio.timeout(PROMPT_SECONDS):
+        await asyncio.gather(*(client.aclose() for client in clients))
+
+    assert ["closed", "closed"] == ends
+
+
 async def test_a_close_begun_by_a_handler_ends_the_waits(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
     """A close that a handler begins raises ClientClosedError in the waiters of the job."""
     sandbox = await make_sandbox(faults=["drop=first", "drop=complete"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -19,7 +19,7 @@ from audioext.errors import ConfigError
 from audioext.sandbox import Sandbox
 from audioext.testing.clients import ClientFactory
 from audioext.ui.jobs import jobs_page
-from audioext.ui.page import COOKIE, WRITES_HEADER
+from audioext.ui.page import COOKIE, WRITES_HEADER, Page
 
 HOSTILE = "<b>Night</b> <script>alert(1)</script>"
 WRITES = {WRITES_HEADER: "test"}
@@ -220,3 +220,25 @@ async def test_a_taken_port_is_named(audioext_client: ClientFactory) -> None:
         with pytest.raises(ConfigError, match="choose another port"):
             async with jobs_page(client).served("127.0.0.1", page.link.port or 0):
                 pass
+
+
+async def test_a_browser_that_reads_no_more_does_not_hold_up_the_end() -> None:
+    """The page ends soon, though a browser keeps its event stream open and does not read it."""
+    sent = asyncio.Event()
+
+    async def changes() -> AsyncGenerator[str]:
+        yield "a row"
+        await asyncio.get_running_loop().create_future()
+
+    async def row(_: str) -> object:
+        sent.set()
+        return {"title": "x" * 50_000_000}  # more than any socket's buffers take
+
+    page = Page(kind="jobs", routes=(), changes=changes, row=row)
+    async with asyncio.timeout(30), page.served("127.0.0.1", 0) as link:
+        _, writer = await asyncio.open_connection(link.host, link.port, limit=1)
+        cookie = f"{COOKIE.format(port=link.port)}={link.query['token']}"
+        writer.write(f"GET /events HTTP/1.1\r\nHost: {link.authority}\r\nCookie: {cookie}\r\n\r\n".encode())
+        await sent.wait()
+        await asyncio.sleep(0)  # it is being written now
+    writer.close()
