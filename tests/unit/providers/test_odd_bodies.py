@@ -472,3 +472,97 @@ def test_a_bare_link_of_a_running_task_may_be_a_page(provider_class: Make, key: 
         assert () == only(asked(provider_class, status(name, "running", **{key: link}))).tracks
         done = only(asked(provider_class, status(name, "SUCCESS", **{key: link})))
         assert [page] == [track.audio_url for track in done.tracks]
+
+
+# --- what a careful reader must not conclude -------------------------------------------------------------------------
+
+
+@each_row(
+    ("http", "body"),
+    [
+        (429, {"status": "error", "message": "Too many requests"}),
+        (500, {"success": False, "status": "FAILED", "message": "Internal server error"}),
+    ],
+)
+def test_a_failed_call_about_a_task_of_musicgpt_is_doubtful(http: int, body: Body) -> None:
+    """A status call that failed does not end the task at once, even if it names the task."""
+    response = HttpResponse(status=http, body=msgspec.json.encode({**body, "task_id": "t1"}))
+    events = load("musicgpt")(KEY).parse_status(response)
+    assert [True] == [event.is_doubtful for event in events if isinstance(event, Failed)]
+
+
+@each_row(
+    ("body", "kind"),
+    [
+        ({"code": 502, "status": "Bad Gateway", "msg": "upstream"}, ProviderError),
+        ({"success": False, "code": 429, "status": "error", "message": "Rate limit"}, RateLimitError),
+        ({"success": False, "code": 401, "status": "error", "message": "Unauthorized"}, AuthError),
+    ],
+)
+def test_an_error_code_in_a_status_answer_is_no_failed_task(provider_class: Make, body: Body, kind: type) -> None:
+    """An envelope's error without a task is an error of the call, whatever its status word is."""
+    with pytest.raises(kind):
+        asked(provider_class, body)
+
+
+def test_an_unknown_callback_type_is_not_complete() -> None:
+    """A callback's own type outranks a status beside it: sunoapi.org has sent `second`, which ends nothing."""
+    data = {"callbackType": "second", "status": "success", "task_id": "t1", "data": [{"id": "a", "audio_url": AUDIO}]}
+    seen = only(hooked(load("sunoapi"), {"code": 200, "data": data}))
+    assert (None, "second", True) == (seen.claimed_stage, seen.word, seen.ask_now)
+
+
+@each_row(
+    "says",
+    [
+        *("prompt has too many characters", "too many tags", "too many tokens"),
+        *("Unsupported sampling frequency of the audio", "Please check the guidelines for uploadUrl"),
+        *("The uploaded audio violates the maximum length", "Your account violates our terms of service"),
+    ],
+)
+def test_words_that_mean_something_else_sort_no_refusal(provider_class: Make, says: str) -> None:
+    """Such a refusal is neither a rate limit, which callers would repeat for ever, nor one of the content."""
+    outcome = submitted(provider_class, {"success": False, "message": says})
+    assert isinstance(outcome, Refused)
+    assert (ProviderError, False) == (type(outcome.error), outcome.error.retryable)
+
+
+@each_row(
+    ("body", "task_id"),
+    [
+        ({"data": {"id": "task-unified-17"}, "error_msg": "成功"}, "task-unified-17"),
+        ({"id": "task-unified-17", "errorMessage": "none yet"}, "task-unified-17"),
+        ({"data": {"uuid": "0f3a4b5c-0000-4000-8000-0000000000f1"}, "errorMessage": "OK, queued"}, None),
+    ],
+)
+def test_an_error_text_beside_a_task_refuses_nothing(provider_class: Make, body: Body, task_id: str | None) -> None:
+    """A text under a key for errors is no refusal where the answer may name a task."""
+    outcome = submitted(provider_class, body)
+    assert isinstance(outcome, Unknown if task_id is None else Submitted)
+    assert task_id == getattr(outcome, "task_id", None)
+
+
+def test_a_link_of_the_task_does_not_replace_its_tracks() -> None:
+    """Before the end, a link beside the list of tracks may be the source's."""
+    tracks = [{"id": "a", "streamAudioUrl": "https://files.example/s"}, {"id": "b"}]
+    body = status("kie", "TEXT_SUCCESS", audioUrl=OTHER, response={"sunoData": tracks})
+    assert [("a", None), ("b", None)] == [
+        (track.id, track.audio_url) for track in only(asked(load("kie"), body)).tracks
+    ]
+
+
+def test_a_mirror_of_a_file_is_no_second_take() -> None:
+    """Of a track with an id, two links to a file of one name are one file."""
+    links = ["https://cdn1.example/a.mp3", "https://cdn2.example/a.mp3"]
+    tracks = [{"id": "a", "audio_url": links}, {"id": "b", "audio_url": AUDIO}]
+    seen = only(asked(load("kie"), status("kie", data=tracks)))
+    assert [("a", links[0]), ("b", AUDIO)] == [(track.id, track.audio_url) for track in seen.tracks]
+
+
+def test_a_bare_balance_counts_before_what_stands_beside_it() -> None:
+    """kie.ai's balance is `data` itself; other numbers beside it are not balances."""
+    for name in ("kie", "sunoapi"):
+        provider = load(name)(KEY)
+        assert isinstance(provider, Credits)
+        body = msgspec.json.encode({"code": 200, "data": 100, "remaining": 19})
+        assert 100.0 == provider.parse_credits(HttpResponse(status=200, body=body))

@@ -131,6 +131,25 @@ def test_one_restored_file_may_stand_alone(provider: Recovers) -> None:
 
 
 @either
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        ({"id": "r1", "status": "SUCCESS", "data": [ONE, {**ONE, "id": "2"}]}, 2),
+        ({"task_id": "r1", "audio_url": None, "data": [ONE, {**ONE, "id": "2"}]}, 2),
+        ({"stream_audio_url": "", "id": "", "data": [ONE]}, 1),
+        ({"status": "queued", "data": [ONE]}, 1),
+        ({"status": {}, "data": [ONE]}, 1),
+        ({"id": "r1", "data": None}, None),
+    ],
+)
+def test_what_stands_beside_the_files_hides_none(provider: Recovers, data: object, found: int | None) -> None:
+    """The files of a recovery count, whatever keys its envelope has; without a file it runs on."""
+    events = provider.parse_recovery_status(answered({"code": 200, "data": data}))
+    assert ([] if found is None else [found]) == [len(event.tracks) for event in events if isinstance(event, Progress)]
+    assert not any(isinstance(event, Failed) for event in events)
+
+
+@either
 def test_a_status_word_tells_whether_it_runs(provider: Recovers) -> None:
     """A recovery may have a status word like a task: it runs, or it failed with the vendor's words."""
     for data in ({"taskId": "rec", "status": "PENDING", "response": None}, {"state": "running", "data": [LOST]}):
