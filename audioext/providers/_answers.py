@@ -33,12 +33,11 @@ OK = 200
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 HTTP_ERROR_FROM = 400
 HTTP_SERVER_ERROR_FROM = 500
-_HTTP_FORBIDDEN = 403
 _FIREWALL = re.compile(rb"\berror( code:)? 1010\b", re.IGNORECASE)
 _FIREWALL_CODE = 1010  # Cloudflare refused the client before the API saw the call
 _FIREWALL_SAYS = "the firewall in front of the API refused this client (error code: 1010)"
 _HIGHEST_CODE = 10**9
-_HTTP_CODES_FROM, _HTTP_CODES_BELOW = 100, 600
+_HTTP_FORBIDDEN, _HTTP_CODES_FROM, _HTTP_CODES_BELOW = 403, 100, 600
 _BARE_ID = re.compile(r"(?=.*[0-9])[\w-]{16,64}", re.ASCII)
 NO_ID = "single_song_generation_request"
 """The placeholder for the second id of a single track: seen by a live client of MusicGPT, on no page."""
@@ -165,7 +164,7 @@ class Answer(Body):
         return self.code == OK and not self.failed
 
     def is_about_task(self) -> bool:
-        """Return whether it has a task's status, which outweighs its code; an HTTP error has to name the task."""
+        """Return whether it has a task's status, which outweighs its code; a failed call has to name the task."""
         try:
             return bool(self.word.name) and (self.task_id is not None or self.code == OK)
         except DecodeError:
@@ -226,10 +225,9 @@ class Answer(Body):
                 return not self.task_ids
         except DecodeError:
             return False
-        texts = all_said({key: self.outer.get(key) for key in _ERROR_KEYS})
         if self.has_code or "success" in self.outer or self.data or identity(self.keys.get("id")) is not None:
             return False
-        return next(texts, None) is not None
+        return any(all_said({key: self.outer.get(key) for key in _ERROR_KEYS}))
 
     def _own_code(self, status: int) -> int | None:
         """Return the code in the body; a code outside HTTP's range does not outweigh a *status* that is an error."""
