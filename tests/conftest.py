@@ -34,6 +34,8 @@ gc.set_threshold(100_000, 50, 100)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs ignore it; children inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # `nohup` ignores it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 for profile, examples in (("quick", 20), ("ci", 50), ("thorough", 1_000)):

@@ -139,7 +139,7 @@ def test_credits(invoke: Invoke) -> None:
         (4, "JobFailedError", ("extend", "voice.wav", *FULL, "--fault", "error=text:531", *FAST)),
         (5, "StageTimeoutError", ("extend", "voice.wav", *FULL, "--sandbox", "--speed", "1", "--timeout", "0.1")),
         (6, "SubmitUnknownError", ("extend", "voice.wav", *FULL, "--fault", "lose_response", "--poll-only", *FAST)),
-        (7, "DownloadError", ("extend", "voice.wav", *FULL, "--fault", "empty_audio", *FAST)),
+        (7, "DownloadError", ("extend", "voice.wav", *FULL, "--fault", "same_audio", *FAST)),
     ],
 )
 def test_each_kind_of_trouble_has_its_exit_code(

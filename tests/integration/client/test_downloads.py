@@ -624,7 +624,7 @@ async def test_a_stream_that_is_not_audio_yields_nothing(data: bytes, host: Host
     track = ax.Track(title="Rain", audio_url=host.put(PATH, gives(data)))
 
     with pytest.raises(ax.DownloadError, match="Rain: "):
-        await anext(Downloader(rules=LOOPBACK, transport=Transport()).stream(track))
+        await anext(Downloader(rules=LOOPBACK, transport=Transport(), patience=0.1).stream(track))
 
 
 async def test_reading_checks_as_saving_does(host: Host) -> None:
