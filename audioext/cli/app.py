@@ -1,4 +1,4 @@
-"""The table of all commands, and the way from arguments to an exit code; a command is imported when it is called."""
+"""The table of all commands, and the way from arguments to an exit code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 from cyclopts import (
     App,
@@ -33,83 +34,83 @@ Begin with `audioext demo`: it runs a complete job on this machine, without payi
 COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "Begin": {
         "demo": (
-            "demo:DemoCommand",
+            "DemoCommand",
             "Extend a tune, or a file of yours, on a sandbox: see text, first and complete arrive by webhook.",
             "Nothing leaves this machine and nothing is charged. Two files are saved, and compared with the source.",
         ),
         "guide": (
-            "guide:GuideCommand",
+            "GuideCommand",
             "Print the guide to writing a program that uses audioext, for people and for agents.",
         ),
     },
     "Tasks": {
         "extend": (
-            "tasks:ExtendCommand",
+            "ExtendCommand",
             "Continue a piece of music, wait for it, and save the tracks.",
             "SOURCE is a file if one of that name exists, else a URL if it begins like https://, else a missing",
             "file if it has a slash or a suffix, else the id of a track.",
         ),
         "instrumental": (
-            "tasks:InstrumentalCommand",
+            "InstrumentalCommand",
             "Give a voice or a melody an accompaniment; --title, --tags and --negative-tags are required.",
             "SOURCE is a URL if it begins like https://, else a file.",
         ),
-        "wait": ("tasks:WaitCommand", "Come back to a job, wait for it, and save the tracks."),
-        "save": ("tasks:SaveCommand", "Save the files of a complete job; results expire, so do it soon."),
+        "wait": ("WaitCommand", "Come back to a job, wait for it, and save the tracks."),
+        "save": ("SaveCommand", "Save the files of a complete job; results expire, so do it soon."),
         "archive": (
-            "archive:ArchiveCommand",
+            "ArchiveCommand",
             "Save every finished song that is not in the archive yet: tracks, covers, timed lyrics, metadata.",
             "Each song has a folder of its own, named after its ref, in which song.json is written last. Call it again",
             "as often as you like: complete songs are left alone, incomplete ones are saved anew.",
         ),
     },
     "Jobs and deliveries": {
-        "jobs": ("jobs:JobsCommand", "List the jobs of the store, the newest last."),
+        "jobs": ("JobsCommand", "List the jobs of the store, the newest last."),
         "show": (
-            "jobs:ShowCommand",
+            "ShowCommand",
             "Show a job: its state, its request, its journal, its tracks, and what went wrong.",
             "Each entry of the journal is listed with the job's state after it.",
         ),
-        "inbox": ("jobs:InboxCommand", "List the deliveries that arrived, the newest first, with their verdicts."),
-        "replay": ("jobs:ReplayCommand", "Feed a stored delivery to this store's inbox again, or to a receiver."),
+        "inbox": ("InboxCommand", "List the deliveries that arrived, the newest first, with their verdicts."),
+        "replay": ("ReplayCommand", "Feed a stored delivery to this store's inbox again, or to a receiver."),
         "forward": (
-            "listening:ForwardCommand",
+            "ForwardCommand",
             "Send the events of a job to your app once more, as `listen --forward-to` does.",
         ),
         "trigger": (
-            "trigger:TriggerCommand",
+            "TriggerCommand",
             "Play one stage of a sandbox's job by hand, like kie.first.",
             "This store's inbox gets the API's webhook. The tracks are made up and cannot be saved; handlers and",
             "apps are called for them as usual.",
         ),
-        "credits": ("doctor:CreditsCommand", "Print the balance of the account, in the provider's own credits."),
+        "credits": ("CreditsCommand", "Print the balance of the account, in the provider's own credits."),
     },
     "Servers": {
         "listen": (
-            "listening:ListenCommand",
+            "ListenCommand",
             "Accept the webhooks of all providers into the store, and print a line for each, until Ctrl-C.",
             "It needs no key. Jobs that have gone quiet are also polled at providers whose key is in the environment.",
             "It runs no handlers: other processes do. Use `--listen none` with other commands while it runs.",
         ),
         "mcp": (
-            "mcp:McpCommand",
+            "McpCommand",
             "Let an agent make music: an MCP server over stdin and stdout, or over HTTP.",
             "Its tools submit by key, wait, and save below --out. An agent that comes back after a crash finds its",
             "jobs in --store. With --sandbox everything is free, and jobs are kept in memory by default.",
         ),
         "doctor": (
-            "doctor:DoctorCommand",
+            "DoctorCommand",
             "Check that the public URL, the keys, the clock and the store work, and say how to fix what does not.",
             "A nonce is sent to the public URL, as a provider would send a webhook, and must reach a receiver: that",
             "of your own process, if it listens with the same store, or else this command's. Nothing is paid.",
         ),
         "sandbox": (
-            "sandboxes:SandboxCommand",
+            "SandboxCommand",
             "Play the four APIs on this machine until Ctrl-C; --json prints their addresses as one line when ready.",
         ),
     },
 }
-"""By group and name: the command's class, its line in the list, and the rest of its own help."""
+"""By group and name: the command's class in `commands`, its line in the list, and the rest of its own help."""
 
 COMPLETION = (
     "Install completion for this shell: a script below ~, and a line in ~/.bashrc or ~/.zshrc that loads it.\n\n"
@@ -118,13 +119,13 @@ COMPLETION = (
     "Completions beside the profile, and a line in the profile. --output writes only the script, to another place."
 )
 _HELP = frozenset({"-h", "--help", "--version", "--install-completion"})
-"""Options that work even if the settings are broken."""
+"""Options that work without settings, which may be broken."""
 _SECONDS = "--continue-at"
 """The option that people write as 2:30."""
 
 
 def make_app() -> App:
-    """Return the parser; the module of a command is imported only when the command is called."""
+    """Return the parser, which imports the arguments of commands when one is called."""
     groups = {name: Group(name, sort_key=place) for place, name in enumerate((*COMMANDS, "Help"))}
     app = App(
         name="audioext",
@@ -137,9 +138,9 @@ def make_app() -> App:
         default_parameter=Parameter(negative="", show_default=False),
     )
     for group, commands in COMMANDS.items():
-        for place, (name, (where, line, *more)) in enumerate(commands.items()):
+        for place, (name, (kind, line, *more)) in enumerate(commands.items()):
             words = f"{line}\n\n{' '.join(more)}".strip()
-            path = f"audioext.cli.{where}"
+            path = f"audioext.cli.commands:{kind}"
             app.command(path, name=name, group=groups[group], sort_key=place, help=words, help_epilogue="")
     app.register_install_completion_command(group=groups["Help"], help=COMPLETION, help_epilogue="")
     return app
@@ -147,12 +148,11 @@ def make_app() -> App:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command in *arguments*, with the settings file added to the environment, and return its exit code."""
-    found: dict[str, str] = {}
+    options = [*takewhile("--".__ne__, arguments)]
     try:
-        found = read_settings(os.environ)
+        found = {} if not arguments or _HELP.intersection(options) else read_settings(os.environ)
     except ConfigError as error:
-        if arguments and not _HELP.intersection(arguments):
-            return _misused(str(error), in_json="--json" in arguments)
+        return _misused(str(error), in_json="--json" in options)
     os.environ.update(found)
     try:
         return _run(arguments)

@@ -6,15 +6,13 @@ import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from attrs import field, frozen
-from cyclopts import Parameter
 
 from audioext.cli.clients import looking_client
+from audioext.cli.commands import ArchiveCommand
 from audioext.cli.exits import Exit
-from audioext.cli.options import OUTPUT, SHOWN, AllowHosts, Command, LookOptions
 from audioext.cli.screen import Screen, clean
 from audioext.errors import AudioextError, DownloadError
 from audioext.files.formats import picture_suffix
@@ -29,54 +27,45 @@ FACTS = "song.json"
 SECONDS_A_DAY = 86_400.0
 
 
-@frozen(slots=False)
-class ArchiveCommand(LookOptions, Command):
-    """`audioext archive`."""
+async def archive(command: ArchiveCommand, screen: Screen) -> Exit | None:
+    """Save the songs that are missing, and report those that could not be saved."""
+    saved = there = 0
+    lost: list[Job] = []
+    async with looking_client(command, allow_hosts=command.allow_hosts) as client:
+        async for job in client.jobs(open=False):
+            folder = command.folder / job.ref
+            if job.verdict is not Verdict.COMPLETE:
+                continue
+            if await asyncio.to_thread(is_whole, folder):
+                there += 1
+                continue
+            screen.note(f"saving job {job.ref}")  # shown first, since a dead link is retried for half a minute
+            try:
+                facts = await keep(job, folder)
+            except (AudioextError, OSError) as error:
+                lost.append(job)
+                problem = str(error) if isinstance(error, AudioextError) else f"{folder}: {error}"
+                _complain(command, screen, job, problem)
+            else:
+                saved += 1
+                names = ", ".join(str(track["file"]) for track in facts["tracks"])
+                screen.result(f"{job.ref}  {clean(names)}", json={"event": "saved", "folder": folder, **facts})
+    screen.note(
+        f"{saved} saved, {there} already in the archive, {len(lost)} could not be saved",
+        json={"event": "done", "saved": saved, "there": there, "failed": len(lost)},
+    )
+    if lost and not screen.json:
+        screen.note(f"  ask for fresh links: {screen.hint('save', of=lost[0].ref)}")
+    return Exit.DOWNLOAD if lost else None
 
-    folder: Annotated[Path, Parameter()]
-    """The folder of the archive; it is created if missing."""
-    allow_hosts: AllowHosts = field(default=(), kw_only=True)
-    days: Annotated[float, OUTPUT, SHOWN] = field(default=3.0, kw_only=True)
-    """Warn if a song could not be saved and its links expire within so many days."""
 
-    async def run(self, screen: Screen) -> Exit | None:
-        """Save the songs that are missing, and report those that could not be saved."""
-        saved = there = 0
-        lost: list[Job] = []
-        async with looking_client(self, allow_hosts=self.allow_hosts) as client:
-            async for job in client.jobs(open=False):
-                folder = self.folder / job.ref
-                if job.verdict is not Verdict.COMPLETE:
-                    continue
-                if await asyncio.to_thread(is_whole, folder):
-                    there += 1
-                    continue
-                screen.note(f"saving job {job.ref}")  # shown first, since a dead link is retried for half a minute
-                try:
-                    facts = await keep(job, folder)
-                except (AudioextError, OSError) as error:
-                    lost.append(job)
-                    problem = str(error) if isinstance(error, AudioextError) else f"{folder}: {error}"
-                    self._complain(screen, job, problem)
-                else:
-                    saved += 1
-                    names = ", ".join(str(track["file"]) for track in facts["tracks"])
-                    screen.result(f"{job.ref}  {clean(names)}", json={"event": "saved", "folder": folder, **facts})
-        screen.note(
-            f"{saved} saved, {there} already in the archive, {len(lost)} could not be saved",
-            json={"event": "done", "saved": saved, "there": there, "failed": len(lost)},
-        )
-        if lost and not screen.json:
-            screen.note(f"  ask for fresh links: {screen.hint('save', of=lost[0].ref)}")
-        return Exit.DOWNLOAD if lost else None
-
-    def _complain(self, screen: Screen, job: Job, problem: str) -> None:
-        """Report a song that could not be saved, and when its links expire."""
-        ends = [track.expires_at.timestamp() for track in job.record.tracks if track.expires_at is not None]
-        left = round((min(ends) - time.time()) / SECONDS_A_DAY, 1) if ends else None  # until the first link expires
-        soon = f"; its links expire in {left:.1f} days" if left is not None and left <= self.days else ""
-        facts = {"event": "failed", "ref": job.ref, "problem": problem, "days_left": left}
-        screen.error(f"job {job.ref}: {clean(problem)}{soon}", json=facts)
+def _complain(command: ArchiveCommand, screen: Screen, job: Job, problem: str) -> None:
+    """Report a song that could not be saved, and when its links expire."""
+    ends = [track.expires_at.timestamp() for track in job.record.tracks if track.expires_at is not None]
+    left = round((min(ends) - time.time()) / SECONDS_A_DAY, 1) if ends else None  # until the first link expires
+    soon = f"; its links expire in {left:.1f} days" if left is not None and left <= command.days else ""
+    facts = {"event": "failed", "ref": job.ref, "problem": problem, "days_left": left}
+    screen.error(f"job {job.ref}: {clean(problem)}{soon}", json=facts)
 
 
 async def keep(job: Job, folder: Path) -> dict[str, Any]:

@@ -7,15 +7,16 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
 
-from attrs import field, frozen
-from cyclopts import Parameter
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
 from rich.filesize import decimal
 
 from audioext.cli.clients import open_client
+from audioext.cli.commands import DemoCommand
 from audioext.cli.exits import Exit
-from audioext.cli.options import API, JOB, POSITIVE, SANDBOX, SHOWN, Command, ConnectOptions, ProviderName, env
+from audioext.cli.options import ConnectOptions
 from audioext.cli.screen import Screen, length, program
 from audioext.cli.tasks import finish, submit
 from audioext.errors import DownloadError, Problem, RequestError
@@ -23,10 +24,10 @@ from audioext.files.sources import probe
 from audioext.models.requests import Extend
 from audioext.models.results import Track
 from audioext.providers.base import FileRoute, Provider
+from audioext.sandbox import audio
+from audioext.sandbox.audio import Clip
 from audioext.ui.objects import stage_objects
 
-DEMO_SPEED = 40.0
-"""Two minutes become three seconds: quick, but slow enough to see the stages arrive one by one."""
 TUNE_SECONDS = 20.0
 TUNE_SEED = 11
 CONTINUED_BEFORE_END_SECONDS = 4.0
@@ -38,6 +39,10 @@ MODEL = "V5"
 MODELLESS = frozenset({"musicgpt"})
 """The providers without a model, style or title."""
 
+ALIKE_FROM = 0.9  # the same music after two lossy encoders correlates above 0.97, other music below 0.5
+COMPARED_RATE_HZ = 4_000  # enough to tell recordings apart, and quick
+LEAST_LOUDNESS = 1e-4  # root mean square of full scale: encoder noise is below it
+LARGEST_SHIFT_SECONDS = 0.1  # MP3 encoders add up to 0.05 s of leading silence, twice if both files are MP3
 COMPARED_SECONDS = 30.0
 LEAST_SECONDS = 0.25  # a shorter beginning is mostly the encoder's leading silence
 
@@ -86,64 +91,50 @@ class Likeness:
         return f"{self.source_seconds:.1f} s → {self.track_seconds:.1f} s, {words[self.begins_like_it]}"
 
 
-@frozen(slots=False)
-class DemoCommand(Command):
-    """`audioext demo`."""
+async def demo(command: DemoCommand, screen: Screen) -> Exit | None:
+    """Run the job, report its result, and show what to do next."""
+    screen.is_asked, began = True, time.monotonic()
+    screen.note("audioext demo: a sandbox on this machine plays the paid API; nothing is charged")
+    with screen.live():
+        source = await _source(command, screen)
+        continue_at = await asyncio.to_thread(_continue_at, source)
+        title = f"{source.stem[:MAX_STEM_LETTERS]} extended"
+        more = {} if command.provider in MODELLESS else {"model": MODEL, "style": "Piano", "title": title}
+        request = Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently", **more)
+        options = ConnectOptions(sandbox=True, speed=command.speed, store=command.store_url, timeout=WAIT_SECONDS)
+        async with open_client(options, command.provider, screen) as opened:
+            screen.step("sandbox", f"{opened.provider.info.base_url}, at {command.speed:g} times real speed")
+            screen.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
+            job = await submit(opened, request)
+            song, paths = await finish(opened, job, out=command.out, overwrite=True)
+        found = [await asyncio.to_thread(compare, source, path, until=continue_at) for path in paths]
+    takes = [*zip(song.tracks, paths, found, strict=False)]
+    is_good = len(takes) > 1 and all(one.is_longer and one.begins_like_it is not False for _, _, one in takes)
+    seconds = time.monotonic() - began
+    if screen.json:
+        known = {"file": source, "duration": found[0].source_seconds if found else None, "continue_at": continue_at}
+        done = {"stages": stage_objects(job.record), "source": known, "ok": is_good, "seconds": round(seconds, 2)}
+        shown = [_take(*take) for take in takes]
+        screen.emit({"ref": job.ref, "provider": job.provider, "takes": shown, **done})
+    else:
+        _report(screen, takes)
+        alike = " and beginning like it" if all(one.begins_like_it for one in found) else ""
+        good = f"{len(found)} tracks, longer than the source{alike}, in {seconds:.1f} s."
+        bad = "The tracks are not what they should be: see the table."
+        screen.result(good if is_good else bad, style="bold green" if is_good else "bold red")
+        show_next_steps(screen, opened.provider, source, continue_at, command.out)
+    return None if is_good else Exit.DOWNLOAD
 
-    is_sandboxed = True
-    store_url = "memory://"
-    file: Annotated[Path | None, Parameter()] = None
-    """A WAV, FLAC, OGG or MP3 of yours; without one a tune is made."""
-    provider: Annotated[ProviderName, API, env("AUDIOEXT_PROVIDER"), SHOWN] = field(default="kie", kw_only=True)
-    """The API to play."""
-    out: Annotated[Path, JOB, SHOWN] = field(default=Path("audioext-demo"), kw_only=True)
-    """The folder for the files."""
-    speed: Annotated[float, SANDBOX, SHOWN, POSITIVE] = field(default=DEMO_SPEED, kw_only=True)
-    """How many times faster than the real APIs the sandbox is."""
 
-    async def run(self, screen: Screen) -> Exit | None:
-        """Run the job, report its result, and show what to do next."""
-        screen.is_asked, began = True, time.monotonic()
-        screen.note("audioext demo: a sandbox on this machine plays the paid API; nothing is charged")
-        with screen.live():
-            source = await self._source(screen)
-            continue_at = await asyncio.to_thread(_continue_at, source)
-            title = f"{source.stem[:MAX_STEM_LETTERS]} extended"
-            more = {} if self.provider in MODELLESS else {"model": MODEL, "style": "Piano", "title": title}
-            request = Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently", **more)
-            options = ConnectOptions(sandbox=True, speed=self.speed, store=self.store_url, timeout=WAIT_SECONDS)
-            async with open_client(options, self.provider, screen) as opened:
-                screen.step("sandbox", f"{opened.provider.info.base_url}, at {self.speed:g} times real speed")
-                screen.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
-                job = await submit(opened, request)
-                song, paths = await finish(opened, job, out=self.out, overwrite=True)
-            found = [await asyncio.to_thread(compare, source, path, until=continue_at) for path in paths]
-        takes = [*zip(song.tracks, paths, found, strict=False)]
-        is_good = len(takes) > 1 and all(one.is_longer and one.begins_like_it is not False for _, _, one in takes)
-        seconds = time.monotonic() - began
-        if screen.json:
-            known = {"file": source, "duration": found[0].source_seconds if found else None, "continue_at": continue_at}
-            done = {"stages": stage_objects(job.record), "source": known, "ok": is_good, "seconds": round(seconds, 2)}
-            shown = [_take(*take) for take in takes]
-            screen.emit({"ref": job.ref, "provider": job.provider, "takes": shown, **done})
-        else:
-            _report(screen, takes)
-            alike = " and beginning like it" if all(one.begins_like_it for one in found) else ""
-            good = f"{len(found)} tracks, longer than the source{alike}, in {seconds:.1f} s."
-            bad = "The tracks are not what they should be: see the table."
-            screen.result(good if is_good else bad, style="bold green" if is_good else "bold red")
-            show_next_steps(screen, opened.provider, source, continue_at, self.out)
-        return None if is_good else Exit.DOWNLOAD
-
-    async def _source(self, screen: Screen) -> Path:
-        if self.file is not None:
-            screen.step("source", f"{self.file}")
-            return self.file
-        path = self.out / "tune.mp3"
-        screen.waiting("a tune to be made")
-        await asyncio.to_thread(_make_tune, path)
-        screen.step("source", f"{path}, a tune of {TUNE_SECONDS:g} s made for you")
-        return path
+async def _source(command: DemoCommand, screen: Screen) -> Path:
+    if command.file is not None:
+        screen.step("source", f"{command.file}")
+        return command.file
+    path = command.out / "tune.mp3"
+    screen.waiting("a tune to be made")
+    await asyncio.to_thread(_make_tune, path)
+    screen.step("source", f"{path}, a tune of {TUNE_SECONDS:g} s made for you")
+    return path
 
 
 def _report(screen: Screen, takes: Sequence[tuple[Track, Path, Likeness]]) -> None:
@@ -189,8 +180,6 @@ def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_a
 
 
 def _make_tune(path: Path) -> None:
-    from audioext.sandbox import audio  # noqa: PLC0415 - its packages are an extra
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(audio.encode(audio.tune(seed=TUNE_SEED, seconds=TUNE_SECONDS), "mp3"))
@@ -200,8 +189,6 @@ def _make_tune(path: Path) -> None:
 
 def _continue_at(source: Path) -> float:
     """Return a second to continue from: near the end, so that most of the source is kept."""
-    from audioext.sandbox import audio  # noqa: PLC0415 - its packages are an extra
-
     found = probe(source)
     if isinstance(found, Problem):
         raise RequestError([found])
@@ -220,9 +207,6 @@ def _continue_at(source: Path) -> float:
 
 def compare(source: Path, track: Path, *, until: float) -> Likeness:
     """Decode both files and compare their first *until* seconds (30 at most). It blocks."""
-    from audioext.cli.likeness import begin_alike  # noqa: PLC0415 - as above
-    from audioext.sandbox import audio  # noqa: PLC0415 - as above
-
     try:
         first, second = audio.load(source.read_bytes()), audio.load(track.read_bytes())
     except ValueError as error:
@@ -230,3 +214,26 @@ def compare(source: Path, track: Path, *, until: float) -> Likeness:
     kept = min(until, COMPARED_SECONDS, first.duration, second.duration)
     alike = begin_alike(first, second, kept) if kept >= LEAST_SECONDS else None
     return Likeness(source_seconds=first.duration, track_seconds=second.duration, begins_like_it=alike)
+
+
+def begin_alike(source: Clip, track: Clip, seconds: float) -> bool | None:
+    """Return whether the first *seconds* of both correlate at any small shift; `None` if the source is silent."""
+    first, second = (_mono(clip, seconds) for clip in (source, track))
+    powers = [float((each**2).sum()) for each in (first, second)]
+    if powers[0] < len(first) * LEAST_LOUDNESS**2:
+        return None
+    span = 2 * len(first)
+    correlation = np.fft.irfft(np.fft.rfft(first, span) * np.conj(np.fft.rfft(second, span)), span)
+    shift = min(len(first), round(LARGEST_SHIFT_SECONDS * COMPARED_RATE_HZ))
+    near = np.roll(correlation, shift)[: 2 * shift + 1]
+    return bool(near.max() >= ALIKE_FROM * np.sqrt(powers[0] * powers[1]) > 0)
+
+
+def _mono(clip: Clip, kept: float) -> NDArray[np.float64]:
+    mono = clip.samples[: round(kept * clip.rate)].astype(np.float64).mean(axis=1)
+    # A moving average over one new sample's span reduces aliasing from above the new Nyquist frequency.
+    width = max(1, clip.rate // COMPARED_RATE_HZ)
+    smooth = np.convolve(mono, np.full(width, 1.0 / width), mode="same")
+    times = np.arange(0.0, kept, 1.0 / COMPARED_RATE_HZ)
+    found = np.interp(times, np.arange(len(smooth)) / clip.rate, smooth)
+    return np.asarray(found - found.mean(), dtype=np.float64)

@@ -48,9 +48,9 @@ def execute(command: Command) -> int:
     screen, came = Screen(command=command, json=command.json), [Exit.INTERRUPTED]
     with _logs(command):
         try:
-            loops = _fast_loop() if command.is_server else None
+            run, loops = command.load(), _fast_loop() if command.is_server else None
             with _interrupts(came), asyncio.Runner(loop_factory=loops) as runner:
-                return runner.run(command.run(screen)) or Exit.OK
+                return runner.run(run(screen)) or Exit.OK
         except KeyboardInterrupt:
             return _interrupted(screen, came[-1])
         except Exception as error:  # the user gets a sentence and an exit code for any error

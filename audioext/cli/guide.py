@@ -5,20 +5,14 @@ from __future__ import annotations
 import sys
 from importlib.resources import files
 
-from attrs import frozen
-
-from audioext.cli.options import Command
+from audioext.cli.commands import GuideCommand
 from audioext.cli.screen import Screen
 
 
-@frozen(kw_only=True, slots=False)
-class GuideCommand(Command):
-    """`audioext guide`."""
-
-    async def run(self, screen: Screen) -> None:
-        """Print the page as it is, or as one JSON string."""
-        page = files("audioext").joinpath("SKILL.md").read_text(encoding="utf-8")
-        if screen.json:
-            screen.emit({"guide": page})
-        else:
-            sys.stdout.write(page)
+async def guide(_: GuideCommand, screen: Screen) -> None:
+    """Print the page as it is, or as one JSON string."""
+    page = files("audioext").joinpath("SKILL.md").read_text(encoding="utf-8")
+    if screen.json:
+        screen.emit({"guide": page})
+    else:
+        sys.stdout.write(page)

@@ -8,19 +8,16 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Annotated
 
 import aiohttp
 import msgspec
-from attrs import field, frozen
-from cyclopts import Parameter
 from rich.filesize import decimal
 from yarl import URL
 
 from audioext import config
 from audioext.cli.clients import find_job, looking_client, read_meta, the_one
+from audioext.cli.commands import InboxCommand, JobsCommand, ReplayCommand, ShowCommand
 from audioext.cli.execution import NoSuchRefError
-from audioext.cli.options import API, JOB, OUTPUT, Command, Limit, LookOptions, Meta, Ref
 from audioext.cli.screen import Screen, clean, dump, length, moment, span
 from audioext.client import Client
 from audioext.errors import ConfigError, Problem, RequestError, WebhookError, cut, shown
@@ -39,129 +36,92 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 CHARGED = {True: "yes", False: "no", None: "unknown"}
 
 
-@frozen(kw_only=True, slots=False)
-class JobsCommand(LookOptions, Command):
-    """`audioext jobs`."""
-
-    meta: Meta = ()
-    since: Annotated[str | None, JOB] = None
-    """Only jobs created since then: a date (2026-11-26), or how long ago (12h, 7d)."""
-    open_only: Annotated[bool, JOB, Parameter(name="--open")] = False
-    """Only jobs that have not ended."""
-    undelivered: Annotated[bool, JOB] = False
-    """Only jobs with events that a handler, or the app of `listen --forward-to`, never accepted."""
-    limit: Limit = 20
-
-    async def run(self, screen: Screen) -> None:
-        """Print the newest jobs of the store, oldest first."""
-        since = 0.0 if self.since is None else read_since(self.since, time.time())
-        async with looking_client(self) as client:
-            jobs = (await first(self.limit, self._wanted(client, since)))[::-1]
-        headers = ("ref", "state", "provider", "operation", "source", "made", "credits", "problem")
-        screen.list("jobs", headers, [self._listed(job.record) for job in jobs])
-        if not screen.json:
-            _sum_up(screen, [job.record for job in jobs])
-
-    async def _wanted(self, client: Client, since: float) -> AsyncIterator[Job]:
-        async for job in client.jobs(open=self.open_only or None, meta=read_meta(self.meta), newest_first=True):
-            if job.record.created_at >= since and (job.record.handler_faults or not self.undelivered):
-                yield job
-
-    def _listed(self, record: Record) -> tuple[Sequence[object], Mapping[str, object]]:
-        """Return a job as a row and as an object."""
-        facts, problem = job_object(record), problem_of(record) or ""
-        if self.undelivered:
-            facts, problem = facts | {"handler_faults": record.handler_faults}, " ".join(record.handler_faults)
-        estimate = "" if record.credit_estimate is None else f"~{record.credit_estimate:g}"
-        row = (
-            *(facts[name] for name in ("ref", "state", "provider", "operation")),
-            cut(clean(facts["source"]), SHORT_LETTERS),
-            f"{span(time.time() - record.created_at)} ago",
-            estimate if record.credits is None else f"{record.credits:g}",
-            _beginning(clean(problem)),
-        )
-        return row, facts
+async def list_jobs(command: JobsCommand, screen: Screen) -> None:
+    """Print the newest jobs of the store, oldest first."""
+    since = 0.0 if command.since is None else read_since(command.since, time.time())
+    async with looking_client(command) as client:
+        jobs = (await first(command.limit, _wanted(command, client, since)))[::-1]
+    headers = ("ref", "state", "provider", "operation", "source", "made", "credits", "problem")
+    screen.list("jobs", headers, [_listed(command, job.record) for job in jobs])
+    if not screen.json:
+        _sum_up(screen, [job.record for job in jobs])
 
 
-@frozen(slots=False)
-class ShowCommand(LookOptions, Command):
-    """`audioext show`."""
+async def _wanted(command: JobsCommand, client: Client, since: float) -> AsyncIterator[Job]:
+    async for job in client.jobs(open=command.open_only or None, meta=read_meta(command.meta), newest_first=True):
+        if job.record.created_at >= since and (job.record.handler_faults or not command.undelivered):
+            yield job
 
-    ref: Ref
-    at: Annotated[int | None, OUTPUT] = field(default=None, kw_only=True)
-    """Show the job as it was after this many entries."""
-    body: Annotated[int | None, OUTPUT] = field(default=None, kw_only=True)
-    """Print the body of this entry, byte for byte."""
 
-    async def run(self, screen: Screen) -> None:
-        """Print a job: state, request, journal, tracks, and what went wrong."""
-        async with looking_client(self) as client:
-            job = await find_job(client, screen, self.ref)
-            entries = await client.timeline(job.ref)
-            deliveries = [delivery async for delivery in client.deliveries(job.ref)][::-1]
-        if self.body is not None:
-            sys.stdout.buffer.write(_entry("body", self.body, entries)[0].body)
-            sys.stdout.buffer.flush()
-            return
-        record = job.record
-        if self.at is not None:
-            record, entries = _entry("at", self.at, entries)[1] or record, entries[: self.at]
-        if screen.json:
-            screen.emit(whole_object(record, entries, deliveries))
+def _listed(command: JobsCommand, record: Record) -> tuple[Sequence[object], Mapping[str, object]]:
+    """Return a job as a row and as an object."""
+    facts, problem = job_object(record), problem_of(record) or ""
+    if command.undelivered:
+        facts, problem = facts | {"handler_faults": record.handler_faults}, " ".join(record.handler_faults)
+    estimate = "" if record.credit_estimate is None else f"~{record.credit_estimate:g}"
+    row = (
+        *(facts[name] for name in ("ref", "state", "provider", "operation")),
+        cut(clean(facts["source"]), SHORT_LETTERS),
+        f"{span(time.time() - record.created_at)} ago",
+        estimate if record.credits is None else f"{record.credits:g}",
+        _beginning(clean(problem)),
+    )
+    return row, facts
+
+
+async def show(command: ShowCommand, screen: Screen) -> None:
+    """Print a job: state, request, journal, tracks, and what went wrong."""
+    async with looking_client(command) as client:
+        job = await find_job(client, screen, command.ref)
+        entries = await client.timeline(job.ref)
+        deliveries = [delivery async for delivery in client.deliveries(job.ref)][::-1]
+    if command.body is not None:
+        sys.stdout.buffer.write(_entry("body", command.body, entries)[0].body)
+        sys.stdout.buffer.flush()
+        return
+    record = job.record
+    if command.at is not None:
+        record, entries = _entry("at", command.at, entries)[1] or record, entries[: command.at]
+    if screen.json:
+        screen.emit(whole_object(record, entries, deliveries))
+    else:
+        _print(screen, record, entries)
+
+
+async def list_deliveries(command: InboxCommand, screen: Screen) -> None:
+    """Print the newest deliveries, newest first."""
+    async with looking_client(command) as client:
+        ref = command.ref
+        if ref is not None:
+            with suppress(NoSuchRefError):  # the store may have deliveries without their job
+                ref = (await find_job(client, screen, ref)).ref
+        found = await first(command.limit, client.deliveries(ref))
+    headers = ("delivery", "received", "ref", "provider", "verdict", "size", "note")
+    screen.list("deliveries", headers, [_delivery(one) for one in found])
+
+
+async def replay(command: ReplayCommand, screen: Screen) -> None:
+    """Feed the delivery to this store's inbox again, or POST it to another receiver."""
+    target = config.read_public_url(command.to)
+    async with looking_client(command) as client:
+        found = await _find(command, client, screen)
+        if target is None:
+            status = await client.replay(found.id)
         else:
-            _print(screen, record, entries)
+            # The store has the secret, so the tag can be made again.
+            status = await _post(callback_url(target, client.inbox.secrets[0], found.provider, found.ref), found)
+    if status != HTTP_OK:
+        raise WebhookError(f"delivery {found.id} was answered with {status}", http_status=status)
+    words = f"delivery {found.id} of job {found.ref} was answered with {status}"
+    screen.result(words, json={"delivery": found.id, "ref": found.ref, "status": status})
 
 
-@frozen(slots=False)
-class InboxCommand(LookOptions, Command):
-    """`audioext inbox`."""
-
-    ref: Annotated[str | None, Parameter()] = None
-    """List only the deliveries of this job."""
-    limit: Limit = field(default=20, kw_only=True)
-
-    async def run(self, screen: Screen) -> None:
-        """Print the newest deliveries, newest first."""
-        async with looking_client(self) as client:
-            ref = self.ref
-            if ref is not None:
-                with suppress(NoSuchRefError):  # the store may have deliveries without their job
-                    ref = (await find_job(client, screen, ref)).ref
-            found = await first(self.limit, client.deliveries(ref))
-        headers = ("delivery", "received", "ref", "provider", "verdict", "size", "note")
-        screen.list("deliveries", headers, [_delivery(one) for one in found])
-
-
-@frozen(slots=False)
-class ReplayCommand(LookOptions, Command):
-    """`audioext replay`."""
-
-    delivery: Annotated[str, Parameter()]
-    """Its id as `inbox` prints it, or a unique beginning of it."""
-    to: Annotated[str | None, API] = field(default=None, kw_only=True)
-    """POST it to the receiver with this public URL, which has the same secret."""
-
-    async def run(self, screen: Screen) -> None:
-        """Feed the delivery to this store's inbox again, or POST it to another receiver."""
-        target = config.read_public_url(self.to)
-        async with looking_client(self) as client:
-            found = await self._find(client, screen)
-            if target is None:
-                status = await client.replay(found.id)
-            else:
-                # The store has the secret, so the tag can be made again.
-                status = await _post(callback_url(target, client.inbox.secrets[0], found.provider, found.ref), found)
-        if status != HTTP_OK:
-            raise WebhookError(f"delivery {found.id} was answered with {status}", http_status=status)
-        words = f"delivery {found.id} of job {found.ref} was answered with {status}"
-        screen.result(words, json={"delivery": found.id, "ref": found.ref, "status": status})
-
-    async def _find(self, client: Client, screen: Screen) -> Delivery:
-        with suppress(RequestError):
-            return await client.delivery(self.delivery)
-        beginning = self.delivery
-        found = {one.id: one async for one in client.deliveries() if beginning and one.id.startswith(beginning)}
-        return the_one(found, beginning, "delivery", screen.hint("inbox"))
+async def _find(command: ReplayCommand, client: Client, screen: Screen) -> Delivery:
+    with suppress(RequestError):
+        return await client.delivery(command.delivery)
+    beginning = command.delivery
+    found = {one.id: one async for one in client.deliveries() if beginning and one.id.startswith(beginning)}
+    return the_one(found, beginning, "delivery", screen.hint("inbox"))
 
 
 def read_since(words: str, now: float) -> float:

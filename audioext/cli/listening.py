@@ -17,17 +17,16 @@ from base64 import b64decode, b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Annotated, cast
+from typing import cast
 
 import aiohttp
 from attrs import define, field, frozen
-from cyclopts import Parameter
 from rich.filesize import decimal
 from yarl import URL
 
 from audioext.cli.clients import find_job, listening_providers, looking_client, make_client, read_listen
+from audioext.cli.commands import ForwardCommand, ListenCommand
 from audioext.cli.execution import ForwardError, stop_signals
-from audioext.cli.options import API, OUTPUT, PORT, SHOWN, Command, LookOptions, Ref, StoreOptions, WebhookOptions, env
 from audioext.cli.screen import Screen, clean, dump, moment, span
 from audioext.client import Client
 from audioext.config import client_options
@@ -41,8 +40,6 @@ from audioext.ui.objects import delivery_object, timeline, track_object
 
 _log = logging.getLogger("audioext.cli")
 
-_ForwardSecret = Annotated[str | None, API, env("AUDIOEXT_FORWARD_SECRET", "Signs the events: whsec_ and Base64.")]
-
 DAY_SECONDS = 86_400.0
 """How long an event is retried if the app is down; after that it has the five tries of every handler."""
 LEAST_WAIT_SECONDS = 2.0
@@ -55,84 +52,60 @@ TAKEN = 2
 """The first digit of a status that accepts an event: any 2xx."""
 
 
-@frozen(kw_only=True, slots=False)
-class ListenCommand(WebhookOptions, StoreOptions, Command):
-    """`audioext listen`."""
+async def listen(command: ListenCommand, screen: Screen) -> None:
+    """Accept webhooks of all providers into the store until Ctrl-C or SIGTERM, and print a line for each."""
+    if command.public_url is None:
+        raise ConfigError("say where providers reach this listener: --public-url https://hooks.example.org/audio")
+    address = read_listen(command.listen)
+    if address is None:
+        raise ConfigError("a listener has to listen: --listen HOST:PORT, not none")
+    store = RecordingStore(open_store(command.store_url))
+    set_up = client_options(os.environ).get("metrics")  # the address, if `--metrics` has none
+    client = make_client(
+        *listening_providers(command),
+        public_url=command.public_url,
+        listen=address,
+        store=cast("Store", store),
+        metrics=set_up if command.metrics is True and isinstance(set_up, str) else command.metrics,
+    )
+    page = None
+    if command.ui:
+        from audioext.ui.jobs import jobs_page  # noqa: PLC0415 - its package is an extra
 
-    is_server = True
-    metrics: Annotated[bool | str, API, env("AUDIOEXT_METRICS"), Parameter(metavar="[HOST:PORT]")] = False
-    """Serve /metrics for Prometheus at HOST:PORT, else at the address in the settings, else at 127.0.0.1:9464."""
-    forward_to: Annotated[str | None, API] = None
-    """POST every stage and failure, signed, to this URL of your app."""
-    forward_secret: _ForwardSecret = field(default=None, repr=False)
-    ui: Annotated[bool, OUTPUT] = False
-    """Show all jobs on a live page, for a browser on this machine."""
-    ui_port: Annotated[int, OUTPUT, SHOWN, PORT] = 8090
-    """The live page's port on 127.0.0.1."""
-
-    async def run(self, screen: Screen) -> None:
-        """Accept webhooks of all providers into the store until Ctrl-C or SIGTERM, and print a line for each."""
-        if self.public_url is None:
-            raise ConfigError("say where providers reach this listener: --public-url https://hooks.example.org/audio")
-        listen = read_listen(self.listen)
-        if listen is None:
-            raise ConfigError("a listener has to listen: --listen HOST:PORT, not none")
-        store = RecordingStore(open_store(self.store_url))
-        set_up = client_options(os.environ).get("metrics")  # the address, if `--metrics` has none
-        client = make_client(
-            *listening_providers(self),
-            public_url=self.public_url,
-            listen=listen,
-            store=cast("Store", store),
-            metrics=set_up if self.metrics is True and isinstance(set_up, str) else self.metrics,
+        page = jobs_page(client)
+    async with AsyncExitStack() as stack:
+        stopped = stack.enter_context(stop_signals())
+        if command.forward_to is not None:
+            forwarder = await stack.enter_async_context(open_forwarder(command.forward_to, command.forward_secret))
+            forwarder.register(client)
+        await stack.enter_async_context(client)
+        shown, where = without_password(str(client.public_url)), without_password(command.store_url)
+        ready, events = f"listening for {shown}", "no handlers run here: your bot's process has them"
+        bound = client.receiver.address
+        at = f" at {bound[0]}:{bound[1]}" if bound else ""
+        if command.forward_to is not None:
+            events = f"events go to {without_password(command.forward_to)}"
+        screen.note(
+            f"{ready}{at}; jobs in {where}; {events}; Ctrl-C ends it",
+            json={"event": "listening", "public_url": shown, "store": where},
         )
-        page = None
-        if self.ui:
-            from audioext.ui.jobs import jobs_page  # noqa: PLC0415 - its package is an extra
-
-            page = jobs_page(client)
-        async with AsyncExitStack() as stack:
-            stopped = stack.enter_context(stop_signals())
-            if self.forward_to is not None:
-                forwarder = await stack.enter_async_context(open_forwarder(self.forward_to, self.forward_secret))
-                forwarder.register(client)
-            await stack.enter_async_context(client)
-            shown, where = without_password(str(client.public_url)), without_password(self.store_url)
-            ready, events = f"listening for {shown}", "no handlers run here: your bot's process has them"
-            address = client.receiver.address
-            at = f" at {address[0]}:{address[1]}" if address else ""
-            if self.forward_to is not None:
-                events = f"events go to {without_password(self.forward_to)}"
-            screen.note(
-                f"{ready}{at}; jobs in {where}; {events}; Ctrl-C ends it",
-                json={"event": "listening", "public_url": shown, "store": where},
-            )
-            printing = asyncio.create_task(_print_all(screen, client, store))
-            if page is not None:
-                link = str(await stack.enter_async_context(page.served("127.0.0.1", self.ui_port)))
-                screen.note(f"the live page: {link}", json={"event": "page", "url": link})
-            async with supervised(ready):
-                await stopped.wait()
-            await store.appends.join()
-            printing.cancel()
+        printing = asyncio.create_task(_print_all(screen, client, store))
+        if page is not None:
+            link = str(await stack.enter_async_context(page.served("127.0.0.1", command.ui_port)))
+            screen.note(f"the live page: {link}", json={"event": "page", "url": link})
+        async with supervised(ready):
+            await stopped.wait()
+        await store.appends.join()
+        printing.cancel()
 
 
-@frozen(slots=False)
-class ForwardCommand(LookOptions, Command):
-    """`audioext forward`."""
-
-    ref: Ref
-    to: Annotated[str, API] = field(kw_only=True)
-    """The URL of the app."""
-    forward_secret: _ForwardSecret = field(default=None, kw_only=True, repr=False)
-
-    async def run(self, screen: Screen) -> None:
-        """Send the events that a job has so far once more."""
-        async with open_forwarder(self.to, self.forward_secret) as forwarder, looking_client(self) as client:
-            job = await find_job(client, screen, self.ref)
-            sent = await forwarder.send_all(job)
-        words = f"job {job.ref}: the app accepted {', '.join(sent) or 'nothing: there is no event yet'}"
-        screen.note(words, json={"ref": job.ref, "events": sent})
+async def forward(command: ForwardCommand, screen: Screen) -> None:
+    """Send the events that a job has so far once more."""
+    async with open_forwarder(command.to, command.forward_secret) as forwarder, looking_client(command) as client:
+        job = await find_job(client, screen, command.ref)
+        sent = await forwarder.send_all(job)
+    words = f"job {job.ref}: the app accepted {', '.join(sent) or 'nothing: there is no event yet'}"
+    screen.note(words, json={"ref": job.ref, "events": sent})
 
 
 @define(eq=False)

@@ -7,7 +7,9 @@ import hmac
 import inspect
 import io
 import mimetypes
+import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import nullcontext, suppress
 from http import HTTPStatus
@@ -24,6 +26,11 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from yarl import URL
 
+from audioext import config
+from audioext.cli.clients import open_client
+from audioext.cli.commands import McpCommand
+from audioext.cli.execution import stop_signals
+from audioext.cli.exits import Exit
 from audioext.cli.mcp_jobs import SONGS, Balance, JobInfo, JobList, JobTasks, SavedFiles, error_result, job_info, money
 from audioext.cli.options import request_fields
 from audioext.cli.screen import Screen
@@ -36,6 +43,46 @@ from audioext.models.results import Stage
 from audioext.runtime.jobs import TOLD_STAGES, Job, JobExpiredError, StageTimeoutError
 from audioext.ui.objects import BY, first, state_of
 from audioext.version import __version__
+
+SANDBOX_NOTE = (
+    "This server plays the API on its own machine: nothing is charged, songs are made up, and a task takes seconds."
+    " Sources to begin with: "
+)
+GUARDED_HOSTS = ("127.0.0.1", "localhost", "::1")
+"""On these, and on no other name of this machine, the SDK refuses what a page in a browser sends."""
+
+
+async def serve(command: McpCommand, screen: Screen) -> None:
+    """Serve until the client closes stdin, or until Ctrl-C or SIGTERM."""
+    address = None if command.http is None else _read_address(command.http, has_token=bool(command.token))
+    async with open_client(command, command.provider, screen, base_url=command.base_url) as opened:
+        note = SANDBOX_NOTE + ", ".join(opened.samples) if command.sandbox else ""
+        server = AgentServer(opened.client, provider=command.provider, out=command.out, note=note)
+        with stop_signals() as stopped:
+            if address is not None:
+                app = server.streamable_http_app(host=address[0])
+                guarded = gated(app, command.token) if command.token else app
+                await serve_http(guarded, address, screen, stopped)
+                return
+            if sys.stdin.isatty():
+                screen.note("speaking MCP on stdin and stdout: meant to be started by an agent; Ctrl-C ends it")
+            speaking = asyncio.create_task(server.run_stdio_async())
+            await first_of(speaking, stopped)
+            if speaking.done():
+                await speaking
+                return
+    os._exit(Exit.OK)  # the client is closed; a thread of the SDK still blocks reading stdin
+
+
+def _read_address(text: str, *, has_token: bool) -> tuple[str, int]:
+    try:
+        host, port = config.read_listen(text, None) or ("", 0)
+    except ConfigError as error:
+        raise ConfigError(f"--http must look like 127.0.0.1:8000, not {text!r:.80}") from error
+    if not has_token and host not in GUARDED_HOSTS:
+        message = f"--http {text} can be reached from elsewhere, and submits cost money: set AUDIOEXT_MCP_TOKEN"
+        raise ConfigError(message)
+    return host, port
 
 
 async def serve_http(app: ASGIApp, address: tuple[str, int], screen: Screen, stopped: asyncio.Event) -> None:

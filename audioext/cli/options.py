@@ -1,12 +1,13 @@
-"""The options of the commands: a command is a class that inherits its options and has a method `run`.
+"""The options that commands share: a command is a class that inherits its options, and names what runs it.
 
 The docstring of an option is its help. The classes have no slots, since a command inherits from several of them.
 Annotations are not postponed here: the parser would look up their names in the module of the command.
 """
 
-import abc
+import importlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
@@ -53,11 +54,13 @@ AllowHosts = Annotated[tuple[str, ...], JOB, env("AUDIOEXT_ALLOW_HOSTS", _HOSTS)
 Out = Annotated[Path, JOB, SHOWN, Parameter(help="The folder for the files.")]
 Provided = Annotated[ProviderName, API, env("AUDIOEXT_PROVIDER", "The API to use."), SHOWN]
 BaseUrl = Annotated[str | None, API, env(BASE_URL_VARIABLE, "The API's address, such as a sandbox of another process.")]
+JobUrl = Annotated[str | None, API, Parameter(help="The API's address, if it is not that of the submit.")]
+ForwardSecret = Annotated[str | None, API, env("AUDIOEXT_FORWARD_SECRET", "Signs the events: whsec_ and Base64.")]
 Limit = Annotated[int, OUTPUT, SHOWN, Parameter(help="How many to list, the newest ones.", validator=Number(gte=1))]
 
 
 @frozen(kw_only=True, slots=False)
-class Command(abc.ABC):
+class Command:
     """One command with its arguments, and the options that all commands have."""
 
     json: Annotated[bool, OUTPUT] = False
@@ -70,10 +73,13 @@ class Command(abc.ABC):
     """The format of log lines: text, or one JSON object a line."""
 
     is_server: ClassVar[bool] = False
+    runs: ClassVar[str]
+    """The function that runs the command, as MODULE:FUNCTION of this package: the help of a command loads neither."""
 
-    @abc.abstractmethod
-    async def run(self, screen: Screen) -> Exit | None:
-        """Run the command, and return an exit code, `None` for 0; `execution` maps exceptions to exit codes."""
+    def load(self) -> Callable[[Screen], Coroutine[object, object, Exit | None]]:
+        """Import and return what runs this command; it returns an exit code, `None` for 0, or raises."""
+        module, _, name = self.runs.partition(":")
+        return partial(getattr(importlib.import_module(f"audioext.cli.{module}"), name), self)
 
 
 @frozen(kw_only=True, slots=False)

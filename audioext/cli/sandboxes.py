@@ -5,13 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Annotated
 
 import attrs
-from attrs import field, frozen
 
+from audioext.cli.commands import SandboxCommand
 from audioext.cli.execution import stop_signals
-from audioext.cli.options import OUTPUT, PORT, SANDBOX, SHOWN, Command, PlayOptions
+from audioext.cli.options import PlayOptions
 from audioext.cli.screen import Screen, program
 from audioext.errors import ConfigError, why_unbound
 from audioext.models.limits import Pace
@@ -25,64 +24,48 @@ QUIET_FACTOR = 2.0
 """A sandbox takes up to 115 s from first to complete: polls after the usual 90 s would race its webhooks."""
 
 
-@frozen(kw_only=True, slots=False)
-class SandboxCommand(PlayOptions, Command):
-    """`audioext sandbox`."""
+async def serve(command: SandboxCommand, screen: Screen) -> None:
+    """Serve the four APIs until Ctrl-C or SIGTERM."""
+    given = {name: getattr(command, name) for name in ("host", "port", "hmac_key", "seed")}
+    if command.api_key is not None:
+        given["api_key"] = command.api_key
+    try:
+        # Signal handlers come first: a parent process may stop us as soon as it reads that we are ready.
+        async with AsyncExitStack() as stack:
+            stopped = stack.enter_context(stop_signals())
+            sandbox = await stack.enter_async_context(open_sandbox(command, **given))
+            page = None
+            if command.ui:
+                from audioext.cli.sandbox_page import tasks_page  # noqa: PLC0415 - its package is an extra
 
-    port: Annotated[int, SANDBOX, SHOWN, PORT] = 0
-    """The port; 0 takes a free one."""
-    host: Annotated[str, SANDBOX, SHOWN] = "127.0.0.1"
-    """The address to listen on."""
-    api_key: Annotated[str | None, SANDBOX] = field(default=None, repr=False)
-    """The key to accept: sandbox-key by default."""
-    hmac_key: Annotated[str | None, SANDBOX] = field(default=None, repr=False)
-    """Sign kie.ai's webhooks with this key."""
-    seed: Annotated[int | None, SANDBOX] = None
-    """Make a run repeatable: the seed decides ids, music and everything random."""
-    ui: Annotated[bool, OUTPUT] = False
-    """Show the tasks and their webhooks on a live page, for a browser on this machine."""
-    ui_port: Annotated[int, OUTPUT, SHOWN, PORT] = 8091
-    """The live page's port on 127.0.0.1."""
-
-    async def run(self, screen: Screen) -> None:
-        """Serve the four APIs until Ctrl-C or SIGTERM."""
-        given = {name: getattr(self, name) for name in ("host", "port", "hmac_key", "seed")}
-        if self.api_key is not None:
-            given["api_key"] = self.api_key
-        try:
-            # Signal handlers come first: a parent process may stop us as soon as it reads that we are ready.
-            async with AsyncExitStack() as stack:
-                stopped = stack.enter_context(stop_signals())
-                sandbox = await stack.enter_async_context(open_sandbox(self, **given))
-                page = None
-                if self.ui:
-                    from audioext.cli.sandbox_page import tasks_page  # noqa: PLC0415 - its package is an extra
-
-                    page = tasks_page(sandbox)
-                screen.result(self._described(sandbox), json=sandbox.describe())
-                if page is not None:
-                    url = str(await stack.enter_async_context(page.served("127.0.0.1", self.ui_port)))
-                    screen.note(f"the live page: {url}", json={"event": "page", "url": url})
-                await stopped.wait()
-        except OSError as error:
-            message = f"cannot listen on {self.host}:{self.port}: {why_unbound(error)}; choose another --host or --port"
-            raise ConfigError(message) from error
-
-    def _described(self, sandbox: Sandbox) -> str:
-        # The default key is not secret; a given key may be used elsewhere, so it is not shown.
-        key = sandbox.api_key if self.api_key is None else "…"
-        command = f"{program()} extend {sandbox.track_ids[0]} --base-url {sandbox.bases['kie']} --poll-every 1"
-        fields = "--model V5 --continue-at 60 --prompt more --style Piano --title 'Part 2'"
-        return "\n".join(
-            (
-                f"sandbox at {sandbox.url}, {self.speed:g} times as fast as the real APIs; Ctrl-C ends it",
-                *(f"  {name:<9} {base}" for name, base in sandbox.bases.items()),
-                f"  ready tracks to extend by id: {', '.join(sandbox.track_ids)}",
-                f"  a tune and a voice to use by URL: {sandbox.tune_url} {sandbox.voice_url}",
-                "from another terminal:",
-                f"  KIE_API_KEY={key} {command} {fields}",
-            )
+                page = tasks_page(sandbox)
+            screen.result(_described(command, sandbox), json=sandbox.describe())
+            if page is not None:
+                url = str(await stack.enter_async_context(page.served("127.0.0.1", command.ui_port)))
+                screen.note(f"the live page: {url}", json={"event": "page", "url": url})
+            await stopped.wait()
+    except OSError as error:
+        message = (
+            f"cannot listen on {command.host}:{command.port}: {why_unbound(error)}; choose another --host or --port"
         )
+        raise ConfigError(message) from error
+
+
+def _described(command: SandboxCommand, sandbox: Sandbox) -> str:
+    # The default key is not secret; a given key may be used elsewhere, so it is not shown.
+    key = sandbox.api_key if command.api_key is None else "…"
+    extend = f"{program()} extend {sandbox.track_ids[0]} --base-url {sandbox.bases['kie']} --poll-every 1"
+    fields = "--model V5 --continue-at 60 --prompt more --style Piano --title 'Part 2'"
+    return "\n".join(
+        (
+            f"sandbox at {sandbox.url}, {command.speed:g} times as fast as the real APIs; Ctrl-C ends it",
+            *(f"  {name:<9} {base}" for name, base in sandbox.bases.items()),
+            f"  ready tracks to extend by id: {', '.join(sandbox.track_ids)}",
+            f"  a tune and a voice to use by URL: {sandbox.tune_url} {sandbox.voice_url}",
+            "from another terminal:",
+            f"  KIE_API_KEY={key} {extend} {fields}",
+        )
+    )
 
 
 @asynccontextmanager

@@ -12,11 +12,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, ClassVar
 
 import attrs
-from attrs import field, frozen
-from cyclopts import Parameter
 from rich.filesize import decimal
 
 from audioext.cli.clients import (
@@ -28,34 +25,18 @@ from audioext.cli.clients import (
     read_source,
     real_provider,
 )
-from audioext.cli.options import (
-    API,
-    BASE_URL_VARIABLE,
-    JOB,
-    SOURCE_NAMES,
-    AllowHosts,
-    BaseUrl,
-    Command,
-    LookOptions,
-    Meta,
-    Out,
-    Provided,
-    Ref,
-    SavingOptions,
-    StoreOptions,
-    with_fields,
-)
+from audioext.cli.commands import SaveCommand, SubmitCommand, WaitCommand
+from audioext.cli.options import BASE_URL_VARIABLE, SOURCE_NAMES, StoreOptions
 from audioext.cli.screen import Screen, clean, length, moment
 from audioext.errors import AudioextError, ConfigError, Problem, ProviderError, RequestError
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.record import Record, Verdict
-from audioext.models.requests import AddInstrumental, Extend, Request
+from audioext.models.requests import Extend, Request
 from audioext.models.results import Song, Stage
 from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
 from audioext.ui.objects import BY, job_object, problem_of, stage_objects, state_of, track_object
 
-_JobUrl = Annotated[str | None, API, Parameter(help="The API's address, if it is not that of the submit.")]
 _PATIENCE_SECONDS = 0.3
 _TRACK_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _NEXT = {None: "submitted", Stage.SUBMITTED: "text", Stage.TEXT: "first", Stage.FIRST: "complete"}
@@ -65,111 +46,78 @@ LISTENED_SECONDS = 10.0
 SLOW_FACTOR = 5.0  # how much longer it waits, if the check found nothing wrong, before it says so
 
 
-@frozen(slots=False)
-class _Submits(SavingOptions, Command):
-    """The common base of `extend` and `instrumental`; `with_fields` adds SOURCE and the fields of their request."""
+async def submit_and_save(command: SubmitCommand, screen: Screen) -> None:
+    """Submit the request, show its stages, save the files, and print the tracks."""
+    if command.sandbox and command.no_wait:
+        message = (
+            "with --sandbox the task would end with this command, so --no-wait makes no sense; start "
+            "`audioext sandbox` in another terminal, and submit to it with --base-url"
+        )
+        raise ConfigError(message)
+    source = read_source(command.source, ids=command.request is Extend)
+    names = {each.name for each in attrs.fields(command.request)} - SOURCE_NAMES - {"provider"}
+    given = {name: value for name in names if (value := getattr(command, name)) is not None}
+    try:
+        await _submit(command, screen, command.request.draft(**given, **source))
+    except RequestError as error:
+        if "audio_id" not in source or _TRACK_ID.fullmatch(command.source):
+            raise
+        doubt = Problem("source", f"there is no file {command.source!r}, so it was taken for a track's id")
+        raise RequestError([doubt, *error.problems]) from error
 
-    source: ClassVar[str]
-    request: ClassVar[type[Request]]
-    meta: Meta = field(default=(), kw_only=True)
-    provider: Provided = field(default="kie", kw_only=True)
-    base_url: BaseUrl = field(default=None, kw_only=True)
-    key: Annotated[str | None, JOB] = field(default=None, kw_only=True)
-    """A name for this submit: the same key gives the same job, never a second task."""
-    no_wait: Annotated[bool, JOB] = field(default=False, kw_only=True)
-    """Submit, print the ref, and exit; `listen` or `wait` follows the job."""
 
-    async def run(self, screen: Screen) -> None:
-        """Submit the request, show its stages, save the files, and print the tracks."""
-        if self.sandbox and self.no_wait:
-            message = (
-                "with --sandbox the task would end with this command, so --no-wait makes no sense; start "
-                "`audioext sandbox` in another terminal, and submit to it with --base-url"
-            )
-            raise ConfigError(message)
-        source = read_source(self.source, ids=self.request is Extend)
-        names = {each.name for each in attrs.fields(self.request)} - SOURCE_NAMES - {"provider"}
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        try:
-            await self._submit(screen, self.request.draft(**given, **source))
-        except RequestError as error:
-            if "audio_id" not in source or _TRACK_ID.fullmatch(self.source):
+async def _submit(command: SubmitCommand, screen: Screen, request: Request) -> None:
+    meta, options = read_meta(command.meta), command
+    if not (command.sandbox or _has_key(real_provider(command.provider, command.base_url, screen))):
+        options = attrs.evolve(command, store="memory://")  # the submit will be refused: create no file
+    async with open_client(options, command.provider, screen, base_url=command.base_url) as opened:
+        screen.is_asked = True
+        with screen.live():
+            try:
+                job = await submit(opened, request, key=command.key, meta=meta)
+            except asyncio.CancelledError:  # closing the client waits for the answer of a POST
+                words = "waiting some seconds for the submit's answer; Ctrl-C again exits at once"
+                asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, screen.note, words)
                 raise
-            doubt = Problem("source", f"there is no file {self.source!r}, so it was taken for a track's id")
-            raise RequestError([doubt, *error.problems]) from error
-
-    async def _submit(self, screen: Screen, request: Request) -> None:
-        meta, options = read_meta(self.meta), self
-        if not (self.sandbox or _has_key(real_provider(self.provider, self.base_url, screen))):
-            options = attrs.evolve(self, store="memory://")  # the submit will be refused: create no file
-        async with open_client(options, self.provider, screen, base_url=self.base_url) as opened:
-            screen.is_asked = True
-            with screen.live():
-                try:
-                    job = await submit(opened, request, key=self.key, meta=meta)
-                except asyncio.CancelledError:  # closing the client waits for the answer of a POST
-                    words = "waiting some seconds for the submit's answer; Ctrl-C again exits at once"
-                    asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, screen.note, words)
-                    raise
-                screen.ref = job.ref
-                seen = None if self.no_wait else await finish(opened, job, out=self.folder)
-            if seen is not None:
-                report(screen, job, *seen)
-                return
-            state = state_of(job.record)
-            facts = {"ref": job.ref, "provider": job.provider, "task_id": job.task_id, "state": state}
-            screen.result(job.ref, json=facts)
-            if not screen.json:
-                screen.note(f"come back to it: {screen.hint('wait', of=job.ref)}")
-
-
-ExtendCommand = with_fields(_Submits, Extend, "A file, a URL, or the id of a track.")
-InstrumentalCommand = with_fields(_Submits, AddInstrumental, "A file or a URL.")
-
-
-@frozen(slots=False)
-class WaitCommand(SavingOptions, Command):
-    """`audioext wait`."""
-
-    ref: Ref
-    base_url: _JobUrl = field(default=None, kw_only=True)
-
-    async def run(self, screen: Screen) -> None:
-        """Wait for a job of the store, submitted by any process, then save and print the tracks."""
-        record = (await _find(self, screen, self.ref)).record
-        async with open_client(self, record.provider, screen, base_url=_api_url(self.base_url, record)) as opened:
-            job = await opened.client.job(record.ref)
-            with screen.live():
-                show_submitted(screen, job)
-                await _ask(opened, job)
-                seen = await finish(opened, job, out=self.folder)
+            screen.ref = job.ref
+            seen = None if command.no_wait else await finish(opened, job, out=command.folder)
+        if seen is not None:
             report(screen, job, *seen)
+            return
+        state = state_of(job.record)
+        facts = {"ref": job.ref, "provider": job.provider, "task_id": job.task_id, "state": state}
+        screen.result(job.ref, json=facts)
+        if not screen.json:
+            screen.note(f"come back to it: {screen.hint('wait', of=job.ref)}")
 
 
-@frozen(slots=False)
-class SaveCommand(LookOptions, Command):
-    """`audioext save`."""
+async def wait_and_save(command: WaitCommand, screen: Screen) -> None:
+    """Wait for a job of the store, submitted by any process, then save and print the tracks."""
+    record = (await _find(command, screen, command.ref)).record
+    async with open_client(command, record.provider, screen, base_url=_api_url(command.base_url, record)) as opened:
+        job = await opened.client.job(record.ref)
+        with screen.live():
+            show_submitted(screen, job)
+            await _ask(opened, job)
+            seen = await finish(opened, job, out=command.folder)
+        report(screen, job, *seen)
 
-    ref: Ref
-    allow_hosts: AllowHosts = field(default=(), kw_only=True)
-    out: Out = field(default=Path(), kw_only=True)
-    base_url: _JobUrl = field(default=None, kw_only=True)
 
-    async def run(self, screen: Screen) -> None:
-        """Save the tracks of a job that is complete."""
-        job = await _find(self, screen, self.ref)
-        if job.verdict is Verdict.OPEN:
-            raise too_early(job)
-        base_url = _api_url(self.base_url, job.record)
-        # For fresh links: an API can be asked for them, but a sandbox has ended.
-        asked = () if self.is_sandboxed else (real_provider(job.provider, base_url, screen),)
-        async with looking_client(self, *asked, allow_hosts=self.allow_hosts) as client:
-            job = await client.job(job.ref)
-            song = await job
-            with screen.live():
-                screen.waiting("the files")
-                paths = await save(song, self.out, screen)
-            report(screen, job, song, paths)
+async def save_complete(command: SaveCommand, screen: Screen) -> None:
+    """Save the tracks of a job that is complete."""
+    job = await _find(command, screen, command.ref)
+    if job.verdict is Verdict.OPEN:
+        raise too_early(job)
+    base_url = _api_url(command.base_url, job.record)
+    # For fresh links: an API can be asked for them, but a sandbox has ended.
+    asked = () if command.is_sandboxed else (real_provider(job.provider, base_url, screen),)
+    async with looking_client(command, *asked, allow_hosts=command.allow_hosts) as client:
+        job = await client.job(job.ref)
+        song = await job
+        with screen.live():
+            screen.waiting("the files")
+            paths = await save(song, command.out, screen)
+        report(screen, job, song, paths)
 
 
 def _api_url(given: str | None, record: Record) -> str | None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Annotated
 
 import msgspec
-from attrs import field, frozen
-from cyclopts import Parameter
 from yarl import URL
 
 from audioext.cli.clients import find_job, looking_client
-from audioext.cli.options import JOB, Command, LookOptions, Ref
+from audioext.cli.commands import TriggerCommand
 from audioext.cli.screen import Screen
 from audioext.errors import ConfigError, WebhookError
 from audioext.http.messages import Webhook
@@ -34,34 +31,27 @@ FORMS: Mapping[str, CallbackForm] = {
 STAGES: Mapping[str, TaskStage | None] = {**{stage.word: stage for stage in TaskStage}, "error": None}
 
 
-@frozen(slots=False)
-class TriggerCommand(LookOptions, Command):
-    """`audioext trigger`."""
-
-    event: Annotated[str, Parameter(help=f"API.STAGE: one of {', '.join(FORMS)}, and of {', '.join(STAGES)}.")]
-    job: Annotated[Ref, Parameter(name="--job"), JOB] = field(kw_only=True)
-
-    async def run(self, screen: Screen) -> None:
-        """Feed this store's inbox the webhook of one stage, with made-up tracks."""
-        api, _, stage = self.event.partition(".")
-        if api not in FORMS or stage not in STAGES:
-            known = f"one of {', '.join(FORMS)}, a dot, and one of {', '.join(STAGES)}"
-            raise ConfigError(f"{self.event!r:.80} is not an event; write {known}")
-        async with looking_client(self) as client:
-            record = (await find_job(client, screen, self.job)).record
-            if record.provider != api or not is_loopback(URL(record.asked.base_url or "").host):
-                message = f"job {record.ref} was not submitted to {api} at a sandbox: it would keep made-up tracks"
-                raise ConfigError(message)
-            (callback,) = FORMS[api].callbacks(_made_up(record, STAGES[stage]))
-            hook = Webhook(headers={"Content-Type": "application/json"}, body=msgspec.json.encode(callback.body))
-            status = await client.inbox.take(Route(api, record.ref, ""), hook, verify=False)
-            after = (await client.job(record.ref)).record
-        if status != HTTPStatus.OK:
-            raise WebhookError(f"the webhook was answered with {status}", http_status=status)
-        facts = {"event": self.event, "ref": record.ref, "status": status}
-        is_same = (after.reached, after.verdict) == (record.reached, record.verdict)
-        news = f"; nothing changed, it is at {state_of(after)}" if is_same else ""
-        screen.result(f"job {record.ref} received {stage}{news}", json=facts)
+async def trigger(command: TriggerCommand, screen: Screen) -> None:
+    """Feed this store's inbox the webhook of one stage, with made-up tracks."""
+    api, _, stage = command.event.partition(".")
+    if api not in FORMS or stage not in STAGES:
+        known = f"one of {', '.join(FORMS)}, a dot, and one of {', '.join(STAGES)}"
+        raise ConfigError(f"{command.event!r:.80} is not an event; write {known}")
+    async with looking_client(command) as client:
+        record = (await find_job(client, screen, command.job)).record
+        if record.provider != api or not is_loopback(URL(record.asked.base_url or "").host):
+            message = f"job {record.ref} was not submitted to {api} at a sandbox: it would keep made-up tracks"
+            raise ConfigError(message)
+        (callback,) = FORMS[api].callbacks(_made_up(record, STAGES[stage]))
+        hook = Webhook(headers={"Content-Type": "application/json"}, body=msgspec.json.encode(callback.body))
+        status = await client.inbox.take(Route(api, record.ref, ""), hook, verify=False)
+        after = (await client.job(record.ref)).record
+    if status != HTTPStatus.OK:
+        raise WebhookError(f"the webhook was answered with {status}", http_status=status)
+    facts = {"event": command.event, "ref": record.ref, "status": status}
+    is_same = (after.reached, after.verdict) == (record.reached, record.verdict)
+    news = f"; nothing changed, it is at {state_of(after)}" if is_same else ""
+    screen.result(f"job {record.ref} received {stage}{news}", json=facts)
 
 
 def _made_up(record: Record, stage: TaskStage | None) -> Task:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ class Fails(LookOptions, Command):
     ref: str | None = None
     is_asked: bool = False
     base_url: BaseUrl = None
+
+    def load(self) -> Callable[[Screen], Coroutine[object, object, Exit]]:
+        """Return what runs the command."""
+        return self.run
 
     async def run(self, screen: Screen) -> Exit:
         """Raise the error."""
