@@ -6,6 +6,7 @@ Importing it needs no extra; running a command needs `audioext[cli]`, and `audio
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 
@@ -14,6 +15,9 @@ from audioext.cli.exits import Exit, leave, missing_extra
 
 def main() -> None:
     """Run the command in `sys.argv` and exit with its code; `audioext --help` lists the codes."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the shell closed it, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - open until the end
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
     gc.set_threshold(50_000)  # by default, collections take a sixth of a short command's CPU time

@@ -20,10 +20,12 @@ from cyclopts import (
     UnknownCommandError,
     UnusedCliTokensError,
 )
+from rich.console import Console
 
+from audioext.cli.checks import check_given
 from audioext.cli.exits import Exit, epilogue, is_output_lost, lose_output
 from audioext.errors import ConfigError
-from audioext.settings import read_settings
+from audioext.settings import PREFIX, read_settings
 from audioext.version import __version__
 
 HELP = """\
@@ -120,6 +122,8 @@ COMPLETION = (
 )
 _HELP = frozenset({"-h", "--help", "--version", "--install-completion"})
 """Options that work without settings, which may be broken."""
+_LEAST_COLUMNS = 20
+"""Help for a narrower terminal would take forever, or fail at 0 columns."""
 _SECONDS = "--continue-at"
 """The option that people write as 2:30."""
 
@@ -135,7 +139,8 @@ def make_app() -> App:
         help_format="plaintext",
         group_commands=groups["Help"],
         result_action="return_value",
-        default_parameter=Parameter(negative="", show_default=False),
+        default_parameter=Parameter(negative="", show_default=False, validator=check_given),
+        console=Console(width=max(_LEAST_COLUMNS, Console().width)),
     )
     for group, commands in COMMANDS.items():
         for place, (name, (kind, line, *more)) in enumerate(commands.items()):
@@ -148,14 +153,17 @@ def make_app() -> App:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command in *arguments*, with the settings file added to the environment, and return its exit code."""
-    options = [*takewhile("--".__ne__, arguments)]
+    options, found = [*takewhile("--".__ne__, arguments)], dict[str, str]()
+    blank = {name: text for name, text in os.environ.items() if name.startswith(PREFIX) and not text.strip()}
+    for name in blank:  # for the parser they would be values
+        del os.environ[name]
     try:
-        found = {} if not arguments or _HELP.intersection(options) else read_settings(os.environ)
+        if arguments and not _HELP.intersection(options):
+            found = read_settings(os.environ)
+        os.environ.update(found)
+        return _run(arguments)
     except ConfigError as error:
         return _misused(str(error), in_json="--json" in options)
-    os.environ.update(found)
-    try:
-        return _run(arguments)
     except OSError as error:
         if not is_output_lost(error):
             raise
@@ -167,6 +175,7 @@ def run(arguments: Sequence[str]) -> int:
     finally:
         for name in found:
             os.environ.pop(name, None)
+        os.environ.update(blank)
 
 
 def _run(arguments: Sequence[str]) -> int:

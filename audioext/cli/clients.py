@@ -77,6 +77,27 @@ def read_listen(text: str | None) -> str | UnsetType | None:
     return None if text.lower() == "none" else text
 
 
+def check_folder(folder: Path | None) -> None:
+    """Check, before a task is paid for, that files can be saved in a *folder*, which may be missing yet.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    if folder is None:
+        return
+    there = folder.absolute()
+    try:
+        while not there.exists():
+            there = there.parent
+        why = "" if there.is_dir() else "is not a folder"
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+    if not why and not os.access(there, os.W_OK | os.X_OK):
+        why = "cannot be written by you"
+    if why:
+        raise ConfigError(f"no files can be saved in {folder}: {there} {why}")
+
+
 # --- providers -------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,9 @@ from cyclopts import Parameter
 from audioext.cli.options import (
     API,
     JOB,
+    NOT_NEGATIVE,
     OUTPUT,
+    PATH,
     PORT,
     POSITIVE,
     SANDBOX,
@@ -50,11 +52,11 @@ class DemoCommand(Command):
     runs = "demo:demo"
     is_sandboxed = True
     store_url = "memory://"
-    file: Annotated[Path | None, Parameter()] = None
+    file: Annotated[Path | None, PATH] = None
     """A WAV, FLAC, OGG or MP3 of yours; without one a tune is made."""
     provider: Annotated[ProviderName, API, env("AUDIOEXT_PROVIDER"), SHOWN] = field(default="kie", kw_only=True)
     """The API to play."""
-    out: Annotated[Path, JOB, SHOWN] = field(default=Path("audioext-demo"), kw_only=True)
+    out: Annotated[Path, PATH, JOB, SHOWN] = field(default=Path("audioext-demo"), kw_only=True)
     """The folder for the files."""
     # Two minutes become three seconds: quick, but slow enough to see the stages arrive one by one.
     speed: Annotated[float, SANDBOX, SHOWN, POSITIVE] = field(default=40.0, kw_only=True)
@@ -116,10 +118,10 @@ class ArchiveCommand(LookOptions, Command):
     """`audioext archive`."""
 
     runs = "archive:archive"
-    folder: Annotated[Path, Parameter()]
+    folder: Annotated[Path, PATH]
     """The folder of the archive; it is created if missing."""
     allow_hosts: AllowHosts = field(default=(), kw_only=True)
-    days: Annotated[float, OUTPUT, SHOWN] = field(default=3.0, kw_only=True)
+    days: Annotated[float, OUTPUT, SHOWN, NOT_NEGATIVE] = field(default=3.0, kw_only=True)
     """Warn if a song could not be saved and its links expire within so many days."""
 
 

@@ -13,7 +13,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 from rich.filesize import decimal
 
-from audioext.cli.clients import open_client
+from audioext.cli.clients import check_folder, open_client
 from audioext.cli.commands import DemoCommand
 from audioext.cli.exits import Exit
 from audioext.cli.options import ConnectOptions
@@ -93,6 +93,7 @@ class Likeness:
 
 async def demo(command: DemoCommand, screen: Screen) -> Exit | None:
     """Run the job, report its result, and show what to do next."""
+    check_folder(command.out)
     screen.is_asked, began = True, time.monotonic()
     screen.note("audioext demo: a sandbox on this machine plays the paid API; nothing is charged")
     with screen.live():

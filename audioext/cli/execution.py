@@ -194,7 +194,7 @@ _IN_OPTIONS = (
 _INSTALL = re.compile(r"""(?<!-m )pip install ["']audioext\[(\w+)\]["']""")
 _HOSTS = re.compile(r'allow_hosts=\[("[^"]*"(?:, "[^"]*")*)\]')
 _HOST = re.compile(r'"([^"]*)",?')
-_SETTING = re.compile(r"`?\b((?:public|base)_url\b=?|listen(?:=|(?= must)))`?")
+_SETTING = re.compile(r"`?\b((?:public|base)_url\b=?|(?:listen|metrics)(?:=|(?= must)))`?")
 
 
 class NoSuchRefError(StoreError):

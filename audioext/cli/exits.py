@@ -7,6 +7,7 @@ import errno
 import os
 import shlex
 import sys
+from contextlib import suppress
 from typing import Self
 
 EXTRAS = {
@@ -56,7 +57,8 @@ def lose_output(error: OSError) -> int:
     # Else Python reports the error once more when it flushes stdout at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if error.errno != errno.EPIPE:
-        print(f"audioext: cannot write the output: {error.strerror}", file=sys.stderr)
+        with suppress(OSError):  # stderr may be what was lost
+            print(f"audioext: cannot write the output: {error.strerror}", file=sys.stderr)
     return Exit.BROKEN_PIPE
 
 

@@ -71,6 +71,8 @@ def _listed(command: JobsCommand, record: Record) -> tuple[Sequence[object], Map
 
 async def show(command: ShowCommand, screen: Screen) -> None:
     """Print a job: state, request, journal, tracks, and what went wrong."""
+    if command.body is not None and (command.json or command.at is not None):
+        raise ConfigError(f"--body prints one entry as it came: leave out {'--json' if command.json else '--at'}")
     async with looking_client(command) as client:
         job = await find_job(client, screen, command.ref)
         entries = await client.timeline(job.ref)
@@ -92,17 +94,25 @@ async def list_deliveries(command: InboxCommand, screen: Screen) -> None:
     """Print the newest deliveries, newest first."""
     async with looking_client(command) as client:
         ref = command.ref
+        missing = None
         if ref is not None:
-            with suppress(NoSuchRefError):  # the store may have deliveries without their job
+            try:
                 ref = (await find_job(client, screen, ref)).ref
+            except NoSuchRefError as error:  # the store may have deliveries without their job
+                missing = error
         found = await first(command.limit, client.deliveries(ref))
+        if missing is not None and not found:
+            raise missing
     headers = ("delivery", "received", "ref", "provider", "verdict", "size", "note")
     screen.list("deliveries", headers, [_delivery(one) for one in found])
 
 
 async def replay(command: ReplayCommand, screen: Screen) -> None:
     """Feed the delivery to this store's inbox again, or POST it to another receiver."""
-    target = config.read_public_url(command.to)
+    try:
+        target = config.read_public_url(command.to)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("public_url", "--to", 1)) from error
     async with looking_client(command) as client:
         found = await _find(command, client, screen)
         if target is None:

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from yarl import URL
 
 from audioext import config
-from audioext.cli.clients import open_client
+from audioext.cli.clients import check_folder, open_client
 from audioext.cli.commands import McpCommand
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
@@ -54,6 +54,7 @@ GUARDED_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 async def serve(command: McpCommand, screen: Screen) -> None:
     """Serve until the client closes stdin, or until Ctrl-C or SIGTERM."""
+    check_folder(command.out)
     address = None if command.http is None else _read_address(command.http, has_token=bool(command.token))
     async with open_client(command, command.provider, screen, base_url=command.base_url) as opened:
         note = SANDBOX_NOTE + ", ".join(opened.samples) if command.sandbox else ""

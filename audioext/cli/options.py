@@ -5,7 +5,6 @@ Annotations are not postponed here: the parser would look up their names in the 
 """
 
 import importlib
-import math
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from attrs import frozen
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
+from audioext.cli.checks import check_not_negative, check_positive, read_path
 from audioext.cli.exits import Exit
 from audioext.cli.screen import Screen
 from audioext.models.requests import Request
@@ -38,20 +38,16 @@ def env(variable: str, words: str | None = None) -> Parameter:
     return Parameter(env_var=variable) if words is None else Parameter(env_var=variable, help=words)
 
 
-def check_positive(_: object, value: float | None) -> None:
-    """Check that the *value* of an option is finite and above 0; `Number` would accept NaN."""
-    if value is not None and not 0 < value < math.inf:
-        raise ValueError("It must be a finite number above 0.")
-
-
+PATH = Parameter(converter=read_path)
 POSITIVE = Parameter(validator=check_positive)
+NOT_NEGATIVE = Parameter(validator=check_not_negative)
 PORT = Parameter(validator=Number(gte=0, lte=65_535))
 
 Ref = Annotated[str, Parameter(help="The job's ref as `extend` and `jobs` print it, or a unique beginning of it.")]
 Meta = Annotated[tuple[str, ...], JOB, Parameter(help="NAME=VALUE of the job's meta; may be repeated.")]
 _HOSTS = "NAME, NAME:PORT or http://NAME to fetch files from, besides public https hosts; may be repeated."
 AllowHosts = Annotated[tuple[str, ...], JOB, env("AUDIOEXT_ALLOW_HOSTS", _HOSTS), Parameter(name="--allow-host")]
-Out = Annotated[Path, JOB, SHOWN, Parameter(help="The folder for the files.")]
+Out = Annotated[Path, PATH, JOB, SHOWN, Parameter(help="The folder for the files.")]
 Provided = Annotated[ProviderName, API, env("AUDIOEXT_PROVIDER", "The API to use."), SHOWN]
 BaseUrl = Annotated[str | None, API, env(BASE_URL_VARIABLE, "The API's address, such as a sandbox of another process.")]
 JobUrl = Annotated[str | None, API, Parameter(help="The API's address, if it is not that of the submit.")]
@@ -215,7 +211,7 @@ def with_fields(command: type[Command], request: type[Request], source: str) -> 
     for name, kind, default, words in request_fields(request):
         if name not in SOURCE_NAMES:
             # A flag whose default is derived (None) also has its `--no-` form.
-            how = Parameter(help=words, negative=None if default is None else "")
+            how = Parameter(help=words, negative=None if default is None else "", validator=())
             fields[name] = attrs.field(default=default, type=annotated[kind, REQUEST, how], kw_only=True)
     body, name = {"request": request}, request.__name__
     return attrs.make_class(name, fields, (command,), class_body=body, frozen=True, slots=False, collect_by_mro=True)

@@ -18,6 +18,7 @@ from rich.filesize import decimal
 
 from audioext.cli.clients import (
     OpenClient,
+    check_folder,
     find_job,
     looking_client,
     open_client,
@@ -54,6 +55,7 @@ async def submit_and_save(command: SubmitCommand, screen: Screen) -> None:
             "`audioext sandbox` in another terminal, and submit to it with --base-url"
         )
         raise ConfigError(message)
+    check_folder(command.folder)
     source = read_source(command.source, ids=command.request is Extend)
     names = {each.name for each in attrs.fields(command.request)} - SOURCE_NAMES - {"provider"}
     given = {name: value for name in names if (value := getattr(command, name)) is not None}
@@ -93,6 +95,7 @@ async def _submit(command: SubmitCommand, screen: Screen, request: Request) -> N
 
 async def wait_and_save(command: WaitCommand, screen: Screen) -> None:
     """Wait for a job of the store, submitted by any process, then save and print the tracks."""
+    check_folder(command.folder)
     record = (await _find(command, screen, command.ref)).record
     async with open_client(command, record.provider, screen, base_url=_api_url(command.base_url, record)) as opened:
         job = await opened.client.job(record.ref)
