@@ -261,22 +261,29 @@ class DocumentedWebhook(Struct, forbid_unknown_fields=True):
 
 
 _WEBHOOKS = msgspec.json.Decoder(DocumentedWebhook)
+_LONGEST_DOCUMENTED = 65_536  # bytes; msgspec builds all songs of a longer one before it counts them
 _STAGES = {"text": Stage.TEXT, "first": Stage.FIRST, "complete": Stage.COMPLETE, "finished": Stage.COMPLETE}
 
 
 def task_ids(body: bytes) -> set[str]:
     """Return every task id in a webhook, wherever and however it is spelled, or raise DecodeError."""
+    task = _documented_task(body)
+    return {*Body.delivered(body).task_ids} if task is None else {task.task_id}
+
+
+def _documented_task(body: bytes) -> DocumentedTask | None:
+    if len(body) > _LONGEST_DOCUMENTED:
+        return None
     try:
-        return {_WEBHOOKS.decode(body).data.task_id}
+        return _WEBHOOKS.decode(body).data
     except (ValueError, RecursionError):
-        return {*Body.delivered(body).task_ids}
+        return None
 
 
 def documented_webhook(body: bytes) -> Progress | None:
     """Return the event of a webhook that is exactly as documented and has usable tracks, as most are; else `None`."""
-    try:
-        task = _WEBHOOKS.decode(body).data
-    except (ValueError, RecursionError):
+    task = _documented_task(body)
+    if task is None:
         return None
     stage, songs = _STAGES.get(task.stage + task.status), task.songs or task.files
     if stage is None or (task.songs and task.files) or not (songs or stage is Stage.TEXT):
