@@ -19,11 +19,11 @@ _CALLBACK = re.compile(
     r"(?:^|/)(?P<provider>[a-z0-9-]{1,64})/(?P<ref>[0-9a-z]{8,64})/(?P<tag>[\w%.~-]{1,128})/?$", re.ASCII
 )
 # A prefix may have any number of segments, so the secret is found by its own shape, or else as the path's last segment.
-# A slash may be spelled \/ in JSON, %2F by a proxy, and %252F if that is encoded again.
+# A slash may be spelled \/ in JSON, %2F by a proxy, and %252F if that is encoded again; or it is a backslash.
 _SECRET_PATH = re.compile(
     r"""(
-      (?:(?<![\w%.~-])|(?<=%2[Ff])|(?<=52[Ff]))  # ref and tag, as we make them, or a file's token
-      (?:[0-9a-z]{24}|files)(?:\\?/|%(?:25)*+2[Ff])+ (?=[\w-]{43}(?![\w-]))
+      (?:(?<![\w%.~-])|(?<=[%5]2[Ff])|(?<=[%5]5[Cc]))  # ref and tag, as we make them, or a file's token
+      (?:[0-9a-z]{24}|files)(?:[\\/]|%(?:25)*+(?:2[Ff]|5[Cc]))+ (?=[\w-]{43}(?![\w-]))
     | =(?=[\w-]{43}(?![\w-]))  # in a query
     | (?<![\w%.~-])(?:
         files(?:\\?/)+ (?=[^/?\s"\\]++(?:(?:\\?/)+[^/?\s"\\]*+)?(?:\\?/)?(?!\\/|[^?\s"\\]))

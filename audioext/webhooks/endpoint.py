@@ -169,6 +169,8 @@ class Endpoint:
 
     async def readiness(self) -> tuple[int, dict[str, object]]:
         """Return the reply to `/readyz`: whether the store works, and no details, since strangers can read it."""
+        if not self.inbox.is_open:
+            return 503, {"status": "not open"}
         now = self.inbox.clock.monotonic()
         if not 0 <= now - self._checked_at < READY_SECONDS:
             self._checked_at = now

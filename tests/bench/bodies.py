@@ -117,6 +117,10 @@ def bodies(name: str) -> dict[str, bytes]:
         "a link of dots": shaped(name, inner={"others": "https://" + "a." * (MOST // 2)}),
         "depth": shaped(name, inner={"deep": [deep] * (MAX_VALUES // 60)}),
         "values": {"code": 200, "data": [0] * MANY},
+        "empty tracks, else as documented": {
+            "code": 200,
+            "data": {"task_id": "t", "callbackType": "complete", "data": [{}] * (MOST // 3)},
+        },
     }
     return {what: body[:MAX_BODY_BYTES] for what, value in found.items() if (body := msgspec.json.encode(value))}
 

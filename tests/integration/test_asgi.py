@@ -232,6 +232,19 @@ async def test_an_offered_file_is_served(client: ax.Client, tmp_path: Path) -> N
     assert 404 == (await ask(app, "GET", "/audio/files/guess/voice.wav"))[0]
 
 
+async def test_readiness_needs_an_open_client() -> None:
+    """A client that is not open, whose webhooks are put off, is not ready, but its process lives."""
+    client = ax.Client(ax.Kie("key"), public_url="https://hooks.test/audio", listen=None)
+
+    before = [await ask(client.receiver.asgi, "GET", f"/{name}") for name in ("healthz", "readyz")]
+    async with client:
+        during = await ask(client.receiver.asgi, "GET", "/readyz")
+    after = await ask(client.receiver.asgi, "GET", "/readyz")
+
+    assert [200, 503, 200, 503] == [status for status, *_ in (*before, during, after)]
+    assert b'{"status":"not open"}' == after[2]
+
+
 async def test_a_websocket_is_closed(client: ax.Client) -> None:
     """A websocket is closed at once."""
     sent: list[MutableMapping[str, Any]] = []

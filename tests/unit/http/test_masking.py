@@ -46,7 +46,10 @@ def test_a_tag_is_hidden_in_json_that_escapes_its_slashes(prefix: str, provider:
     assert text.replace(url.name, "***") == mask(text)
 
 
-@given(prefix=PREFIXES, secret=SECRETS, slash=st.sampled_from(["%2F", "%2f", "%252F", "%25252f"]))
+SLASHES = ["%2F", "%2f", "%252F", "%25252f", "\\", r"\\", "%5C", "%255c"]
+
+
+@given(prefix=PREFIXES, secret=SECRETS, slash=st.sampled_from(SLASHES))
 def test_a_tag_is_hidden_where_slashes_are_encoded(prefix: str, secret: bytes, slash: str) -> None:
     """A tag is hidden after percent-encoded slashes, since a receiver accepts such a path and logs it as it came."""
     url = callback_url(URL(f"https://hooks.me.dev{prefix}"), secret, "kie", REF)
@@ -63,7 +66,9 @@ def test_a_tag_is_hidden_in_a_query(secret: bytes, query: str) -> None:
     assert f"/kie/{REF}{query.format('***')}" == mask(f"/kie/{REF}{query.format(url.name)}")
 
 
-@pytest.mark.parametrize("part", ["aaaaaaaa%2f", "files%2F", "%252F", "%25", "=", "a/", "files/", "0" * 24 + "/", "/"])
+@pytest.mark.parametrize(
+    "part", ["aaaaaaaa%2f", "files%2F", "%252F", "%25", "=", "a/", "files/", "0" * 24 + "/", "/", "\\"]
+)
 @pytest.mark.parametrize("end", ["", "/x", "/a/b/c", '"', "%2F" + "a" * 43])
 def test_the_mask_takes_no_longer_for_hostile_texts(part: str, end: str) -> None:
     """Half a megabyte of hostile text is masked within two seconds of processor time."""
