@@ -42,7 +42,7 @@ UNSENT = "not sent"
 """What the note of a `recovery_answer` begins with if the POST was certainly never sent."""
 
 STILL = "still"
-"""The note of a status answer that came long enough after a doubtful one to confirm what it repeats."""
+"""How the note of a status answer begins that came long enough after a doubtful one to confirm what it repeats."""
 DONE_SECONDS = 300.0
 """How long status calls have to report a task as done before that counts, if they do not show all tracks."""
 

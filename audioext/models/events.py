@@ -57,6 +57,11 @@ class Progress:
     is_doubtful: bool = False
     reason: FailureReason = FailureReason.UNKNOWN
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it reports no end of the task."""
+        return self.claimed_stage is not Stage.COMPLETE and not self.is_doubtful
+
 
 @frozen(kw_only=True)
 class Failed:

@@ -131,7 +131,8 @@ class Record:
     `tracks` are the tracks known now, in order, merged from `sightings`. `fault` is why the job failed, `None` if it
     did not, or has risen to complete since. `asks_at` is when a webhook last raised a question that only a status call
     can answer, `None` if no question is open. `doubted_at` is when an end was first reported that counts only once a
-    status call repeats it. `complaint` is the error of the latest status call that failed or could not be decoded.
+    status call repeats it; a status call that reports progress clears it. `complaint` is the error of the latest
+    status call that failed or could not be decoded.
     `recovery` is the latest recovery of its files. `handled` names the topics (stages in lower case, and `failed`) that
     all handlers are done with; `runs` has the calls of each handler, by topic and name. `unhandled` are the topics
     handlers still have to be called for, in that order: `failed` after all earlier stages, and before a late COMPLETE.

@@ -76,6 +76,7 @@ HTTP_CODES: Mapping[int, Code] = {
 """HTTP's own meanings, for vendors whose pages have no table."""
 # Other 4xx codes mean that no task was made; with these the server may have given up while working on it.
 _UNSURE_CODES = frozenset({408, 425, 499})
+NEVER_MADE = frozenset({401, 403, 404, 405})  # with these a call never reached what makes tasks, whatever the body
 
 _CONTENT_CODES = frozenset({400, 403, 422})  # with a text about the content, the content was refused, not the call
 _ERROR_KEYS = ("error", "errors", "errormessage", "errormsg")
@@ -92,13 +93,13 @@ class CodeTable:
     """One vendor's codes, and the texts that outrank them.
 
     `phrases` are (pattern, codes, meaning), tried in order: if the answer has one of the codes and its text matches the
-    pattern, the meaning applies. `http_refusals` are HTTP statuses that the vendor documents as refusals whatever the
-    body. `text_keys` are the `plain` keys that may hold an answer's text, the likeliest first.
+    pattern, the meaning applies. `http_refusals` are HTTP statuses that are refusals even if the body is unreadable.
+    `text_keys` are the `plain` keys that may hold an answer's text, the likeliest first.
     """
 
     codes: Mapping[int, Code] = HTTP_CODES
     phrases: tuple[tuple[re.Pattern[str], frozenset[int], Code], ...] = ()
-    http_refusals: frozenset[int] = frozenset()
+    http_refusals: frozenset[int] = NEVER_MADE
     text_keys: tuple[str, ...] = ("msg", "message", "errormessage", "errormsg", "error", "detail", "reason")
 
     def meaning(self, code: int, message: str) -> Code:
@@ -140,18 +141,18 @@ class Answer(Body):
         self.failed = self.says_no or self._says_failed()
         self.code = _http_code(status) if own is None else own
         if is_blocked:
-            self.text = _FIREWALL_SAYS
+            self.text, self.meaning = _FIREWALL_SAYS, Code()
         elif self.problem is not None:
             self.text = reader.clean(response.body)
+            self.meaning = HTTP_CODES[status] if status in NEVER_MADE else table.meaning(status, self.text)
             if status in REDIRECTS and "Location" in response.headers:
                 self.text = f"a redirect to {as_data(response.headers['Location'], longest=LONGEST_EXCERPT)}"
         else:
             # The message of a good answer is only a pleasantry.
             told = "" if self.is_good else said(self.outer, table.text_keys) or self.says()
             self.text = reader.clean(told.encode(), LONGEST_MESSAGE) if told else ""
-        uncoded = self.failed and self.code == OK
-        judged = _uncoded(self.text) if uncoded else table.meaning(self.code, self.text)
-        self.meaning = Code() if is_blocked else judged
+            uncoded = self.failed and self.code == OK
+            self.meaning = _uncoded(self.text) if uncoded else table.meaning(self.code, self.text)
 
     @property
     def data(self) -> object:
@@ -252,16 +253,15 @@ class Answers:
     def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
         """Return whether the task was made, refused, or may have been made. Never raises, whatever the bytes.
 
-        Refused needs a readable refusal without a task id. After HTTP 5xx, or a code whose meaning is not `no_task`,
-        the task may have been made, whatever the body says.
+        Refused needs a readable refusal without a task id, or one of `http_refusals`. After HTTP 5xx, or a code whose
+        meaning is not `no_task`, the task may have been made, whatever the body says.
         """
         if (documented := _documented(response)) is not None:
             return documented
         answer, broken = Answer(response, self), response.status >= HTTP_SERVER_ERROR_FROM
         says, made = answer.text or self.clean(response.body), answer.made()
         if answer.problem is not None:
-            refused = response.status in self.table.http_refusals and not broken
-            reason = f"HTTP {response.status} with {says}"
+            refused, reason = response.status in self.table.http_refusals, f"HTTP {response.status} with {says}"
         elif answer.is_good and not broken:
             if made is not None:
                 return made

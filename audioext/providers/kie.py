@@ -25,7 +25,16 @@ from audioext.models import checks
 from audioext.models.requests import Operation
 from audioext.models.results import FailureReason
 from audioext.providers._account import DAY_SECONDS
-from audioext.providers._answers import CONTENT, HTTP_CODES, MAINTENANCE, MAYBE_MADE, SOURCE, Code, CodeTable
+from audioext.providers._answers import (
+    CONTENT,
+    HTTP_CODES,
+    MAINTENANCE,
+    MAYBE_MADE,
+    NEVER_MADE,
+    SOURCE,
+    Code,
+    CodeTable,
+)
 from audioext.providers._engine import EngineVendor, task_ids
 from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules, wire_names
 from audioext.providers._suno import REASONS, RecoveringAccount, SunoAccount, suno_vendor
@@ -59,7 +68,7 @@ TABLE = CodeTable(
         (_UNKNOWN_TASK, frozenset({422}), Code(retryable=True)),
     ),
     # "rejected with HTTP 429", whatever the body: docs.kie.ai/1973359m0, read 2026-11-21
-    http_refusals=frozenset({429}),
+    http_refusals=NEVER_MADE | {429},
 )
 
 ROUTE = suno_vendor(

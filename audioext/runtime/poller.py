@@ -110,6 +110,11 @@ class Poller:
         doubted_at = held.record.doubted_at
         is_old = doubted_at is not None and at - doubted_at >= BELIEVED_AFTER * held.provider.info.pace.slowest
         entry = make_entry("status", at, status=response.status, body=response.body, note=STILL if is_old else "")
+        known = held.readings.get(entry.id)
+        if known is not None and known.events:
+            # The same answer as once before, but now after others: an entry of its own, if it is news.
+            note = f"{entry.note} again at {at:.0f}".lstrip()
+            entry = make_entry("status", at, status=response.status, body=response.body, note=note)
         (reading,) = held.read([entry])
         is_news = _is_news(held, reading)
         await self.journal.append_read(held, [reading] if is_news else [])
@@ -207,11 +212,14 @@ def _is_news(held: HeldJob, reading: Reading) -> bool:
     if new is None:
         return False
     if held.count >= LONG_JOURNAL and not old.is_final and _gist(new) == _gist(old):
-        return False
+        # A doubt that comes and goes is heeded for longer, and never kept when it has gone.
+        is_doubted = new.doubted_at is not None
+        if is_doubted == (old.doubted_at is not None) or (is_doubted and held.count >= 2 * LONG_JOURNAL):
+            return False
     return attrs.evolve(new, sightings=old.sightings, seen_at=old.seen_at) != old
 
 
 def _gist(record: Record) -> object:
     """Return the parts of a record that a status call is for, and that do not differ with each call."""
     shown = sorted((track.audio_url is None, track.failure is None) for track in record.tracks)
-    return record.stage, record.verdict, record.doubted_at, shown
+    return record.stage, record.verdict, shown

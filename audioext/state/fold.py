@@ -10,7 +10,7 @@
 4. `tracks.py` merges tracks. Webhooks alone add no more tracks than were asked for, playable ones first; extra tracks
    make a status call due. After COMPLETE, a webhook changes no track. A complete song has a playable track.
 5. A failed track has `Track.failure`; the job fails only when every expected track failed. A doubtful failure or claim
-   counts once a status call repeats it some time later.
+   counts once a status call repeats it some time later, and none in between reported mere progress.
 6. Verdicts: OPEN < REFUSED < EXPIRED < FAILED < COMPLETE. A verdict may rise, as from failed to complete; entries after
    COMPLETE are still folded. A refusal does not count if a webhook named a task.
 7. The task id in the POST's answer outranks one from a webhook; of several webhooks the earliest counts. An entry that
@@ -156,6 +156,8 @@ class _Facts:
         for event in events:
             if event.task_id is not None and event.task_id != self.task_id:
                 return
+        if seen == "poll" and all(isinstance(event, Progress) and event.goes_on for event in events):
+            self.doubted_at = None  # an end that was reported before was premature
         if self.submitted is None:
             self.submitted = (at, seen)
         for event in events:
@@ -168,10 +170,9 @@ class _Facts:
                 self._see_failure(event, seen, entry)
 
     def _doubts(self, event: Progress | Failed, entry: Entry) -> bool:
-        if event.is_doubtful and self.doubted_at is None:
-            self.doubted_at = entry.at
-        wait = DONE_SECONDS if event is _NO_TRACK or isinstance(event, Progress) else 0.0
-        return event.is_doubtful and (entry.note != STILL or entry.at < (self.doubted_at or 0.0) + wait)
+        self.doubted_at = self.doubted_at or (entry.at if event.is_doubtful else None)
+        wait = DONE_SECONDS if event is _NO_TRACK or isinstance(event, Progress) else 1.0
+        return event.is_doubtful and (not entry.note.startswith(STILL) or entry.at < (self.doubted_at or 0.0) + wait)
 
     def _see(self, event: Progress, seen: Seen, at: float) -> None:
         claimed = event.claimed_stage
@@ -203,10 +204,9 @@ class _Facts:
     def _see_failure(self, event: Failed, seen: Seen, entry: Entry) -> None:
         # Of several failures a status answer's counts more than a webhook's, then the later one.
         if not self._doubts(event, entry) and (self.fault is None or SEEN_RANK[seen] >= SEEN_RANK[self.fault_seen]):
-            first_at = entry.at if self.fault is None else self.fault.at
-            self.fault_seen = seen
+            at, self.fault_seen = entry.at if self.fault is None else self.fault.at, seen
             self.fault = TaskFault(
-                reason=event.reason, code=event.code, message=event.message, charged=event.charged, at=first_at
+                reason=event.reason, code=event.code, message=event.message, charged=event.charged, at=at
             )
 
     def _join_handled(self, handled: Handled, at: float) -> None:

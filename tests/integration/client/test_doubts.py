@@ -79,6 +79,24 @@ async def test_a_task_that_shows_its_track_late_does_not_fail(
     assert 1 == len((await job).tracks)
 
 
+async def test_progress_clears_a_doubtful_failure(api: Api, stack: AsyncExitStack, clock: JumpClock) -> None:
+    """Doubtful failures end a job only if no status call between them reports progress, even in words seen before."""
+    api.is_done, provider = False, api.provider(pace=ax.Pace(first=60.0, slowest=60.0))
+    job = await extend(await stack.enter_async_context(ax.Client(provider, clock=clock.clock)))
+    for word, seconds in (("CALLBACK_EXCEPTION", 1.0), ("PENDING", DONE_SECONDS)) * 3:
+        api.word = word
+        await job.refresh()
+        doubted_at = None if word == "PENDING" else clock.time
+        assert (ax.Verdict.OPEN, doubted_at) == (job.verdict, job.record.doubted_at)
+        await clock.advance(seconds)
+
+    api.word = "CALLBACK_EXCEPTION"
+    for verdict in (ax.Verdict.OPEN, ax.Verdict.FAILED):
+        await job.refresh()
+        assert verdict is job.verdict
+        await clock.advance(DONE_SECONDS)
+
+
 @pytest.mark.parametrize("made", [{}, {"conversion_id_1": "a"}, {"conversion_id_1": "a", "conversion_id_2": "b"}])
 async def test_a_second_track_that_never_shows_is_not_awaited_for_ever(
     stack: AsyncExitStack, clock: JumpClock, made: dict[str, str]

@@ -127,11 +127,17 @@ RUNNING = (
 )
 
 
-@pytest.mark.parametrize("said", [COMPLAINT, RUNNING], ids=["complaints", "links"])
+DOUBTS = (
+    '{"code": 200, "data": {"taskId": "task-1", "status": "CALLBACK_EXCEPTION"}}',
+    '{"code": 200, "data": {"taskId": "task-1", "status": "PENDING"}}',
+)
+
+
+@pytest.mark.parametrize("said", [COMPLAINT, RUNNING, DOUBTS], ids=["complaints", "links", "doubts"])
 async def test_statuses_that_all_differ_leave_room_for_the_result(
-    stack: AsyncExitStack, clock: JumpClock, said: str
+    stack: AsyncExitStack, clock: JumpClock, said: str | tuple[str, str]
 ) -> None:
-    """Hours of status answers that all differ, by error text or signed links, leave the journal room for the song."""
+    """Hours of status answers that all differ, by text, links or a doubt, leave the journal room for the song."""
     calls, is_long_silent = 0, asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -141,11 +147,11 @@ async def test_statuses_that_all_differ_leave_room_for_the_result(
             writer.close()
             return
         calls += 1
-        if calls > LONG_JOURNAL + 10:
+        if calls > 3 * LONG_JOURNAL:
             is_long_silent.set()
         body = b'{"code": 200, "msg": "", "data": {"taskId": "task-1"}}'
         if head.startswith(b"GET"):
-            body = (said % calls).encode()
+            body = (said % calls if isinstance(said, str) else said[calls % 2]).encode()
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         await writer.drain()
         writer.close()
@@ -161,7 +167,7 @@ async def test_statuses_that_all_differ_leave_room_for_the_result(
     await clock.run(is_long_silent.wait(), step=60.0)
     stored = await store.read(job.ref)
     assert stored is not None
-    assert LONG_JOURNAL == stored.count
+    assert (2 if said is DOUBTS else 1) * LONG_JOURNAL == stored.count
     assert said is not COMPLAINT or "trace" in str(job.record.complaint)
     said = RUNNING.replace("FIRST_SUCCESS", "SUCCESS")
     song = await clock.run(job.result(), step=60.0)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from audioext.errors import AudioextError, ContentError, CreditsError, DecodeError
+from audioext.errors import AudioextError, AuthError, ContentError, CreditsError, DecodeError, ProviderError
 from audioext.http.messages import HttpResponse
 from audioext.models.events import Event, Failed, Progress, Refused, Submitted, Unknown
 from audioext.models.results import FailureReason, Stage, Track
@@ -762,6 +762,52 @@ def test_an_answer_that_may_have_made_a_task_is_unknown(provider_class: Make, ht
     assert isinstance(outcome, Unknown)
     said = body.get("msg") or body.get("message") or body.get("error") or "{" if isinstance(body, dict) else ""
     assert str(said) in outcome.reason
+
+
+UNREADABLE = (
+    b"",
+    b"null",
+    b"[]",
+    b"401",
+    b'"Unauthorized"',
+    b"Insufficient credits",
+    b'{"code": 401, "ms',
+    b"<html><body>This content is prohibited: too many requests</body></html>",
+)
+"""Bodies of proxies, gateways and servers that are not the vendor's own JSON."""
+
+
+@each_row("body", [*UNREADABLE, b"{}"])
+@each_row(("http", "error"), [(401, AuthError), (403, AuthError), (404, ProviderError), (405, ProviderError)])
+def test_a_status_that_never_makes_a_task_is_a_refusal_whatever_the_body(
+    provider_class: Make, http: int, error: type[ProviderError], body: bytes
+) -> None:
+    """HTTP 401, 403, 404 and 405 refuse a submit whatever the body, since they come before any work; no word counts."""
+    if (provider_class.__name__, http, body) == ("SunoApi", 405, b"{}"):
+        return  # readable, and there 405 means a rate limit
+    outcome = provider_class(KEY).parse_submit(HttpResponse(status=http, body=body))
+    assert isinstance(outcome, Refused)
+    assert (error, False, False, str(http)) == (
+        type(outcome.error),
+        outcome.resend,
+        outcome.error.charged,
+        outcome.error.code,
+    )
+    assert b"prohibited" not in body or "prohibited" in outcome.error.message
+
+
+@each_row("body", UNREADABLE)
+@each_row("http", [200, 400, 402, 408, 409, 410, 422, 425, 499, 500, 502, 503, 504, 520, 524])
+def test_another_status_with_an_unreadable_body_is_unknown(provider_class: Make, http: int, body: bytes) -> None:
+    """Any other status with a body that cannot be read leaves the outcome unknown, unless the vendor documents it."""
+    outcome = provider_class(KEY).parse_submit(HttpResponse(status=http, body=body))
+    is_documented = provider_class.__name__ == "MusicGpt" and http in {402, 409, 422}
+    assert isinstance(outcome, Refused if is_documented else Unknown)
+
+
+def test_a_refusal_that_names_a_task_is_unknown_under_any_status(provider_class: Make) -> None:
+    """A task id under HTTP 403 leaves the outcome unknown."""
+    assert isinstance(submitted(provider_class, {"data": {"taskId": "t1"}}, 403), Unknown)
 
 
 @each_row(
