@@ -79,6 +79,6 @@ if __name__ == "__main__":
         """Tell Telegram our webhook URL."""
         await bot.set_webhook(f"{url}/telegram", secret_token=secret)
 
-    client = ax.Client(ax.Kie(), public_url=f"{url}/audio", listen=None, store="sqlite:///bot.db")
+    client = ax.Client.from_env(public_url=f"{url}/audio", listen=None, store="sqlite:///bot.db")
     app = make_app(client, Bot(os.environ["BOT_TOKEN"]), secret=secret)
     web.run_app(app, port=8080, access_log_class=ax.MaskedAccessLogger)  # a plain access log would print the tags

@@ -77,9 +77,9 @@ def make_bot() -> commands.Bot:
 
 
 async def main(token: str) -> None:
-    """Run the bot; without a `public_url` the client polls the status."""
+    """Run the bot; without AUDIOEXT_PUBLIC_URL the client polls the status."""
     async with make_bot() as bot:
-        await bot.add_cog(Music(bot, ax.Client(ax.Kie(), store="sqlite:///bot.db")))
+        await bot.add_cog(Music(bot, ax.Client.from_env(store="sqlite:///bot.db")))
         await bot.start(token)
 
 

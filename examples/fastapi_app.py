@@ -1,12 +1,11 @@
 """A FastAPI application that receives the webhooks, and answers when the song is complete.
 
-KIE_API_KEY=... PUBLIC_URL=https://hooks.example.org uvicorn --app-dir examples --factory fastapi_app:make_app
+KIE_API_KEY=... AUDIOEXT_PUBLIC_URL=https://example.org/audio uvicorn --app-dir examples --factory fastapi_app:make_app
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -25,7 +24,7 @@ class SongRequest(BaseModel):
 
 def make_app(client: ax.Client | None = None) -> FastAPI:
     """Return an application with the receiver mounted at /audio, and the route /songs."""
-    chosen = client or ax.Client(ax.Kie(), public_url=os.environ["PUBLIC_URL"] + "/audio", listen=None)
+    chosen = client or ax.Client.from_env(listen=None)
     logging.getLogger("uvicorn.access").addFilter(ax.MaskingFilter())  # the tags are secrets
 
     @asynccontextmanager

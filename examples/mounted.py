@@ -1,18 +1,15 @@
 """An aiohttp application that receives the webhooks on its own port, and answers when the song is complete.
 
-KIE_API_KEY=... PUBLIC_URL=https://hooks.example.org python examples/mounted.py
+KIE_API_KEY=... AUDIOEXT_PUBLIC_URL=https://hooks.example.org/audio python examples/mounted.py
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 import audioext as ax
-from audioext.webhooks import MaskedAccessLogger
 
 CLIENT = web.AppKey("client", ax.Client)
 
@@ -51,7 +48,5 @@ async def order_song(request: web.Request) -> web.Response:
 
 
 if __name__ == "__main__":
-    if "PUBLIC_URL" not in os.environ:
-        sys.exit("usage: KIE_API_KEY=... PUBLIC_URL=https://hooks.example.org python examples/mounted.py")
-    app = make_app(ax.Client(ax.Kie(), public_url=os.environ["PUBLIC_URL"] + "/audio", listen=None))
-    web.run_app(app, port=8080, access_log_class=MaskedAccessLogger)  # a plain access log would print the tags
+    app = make_app(ax.Client.from_env(listen=None))  # without AUDIOEXT_PUBLIC_URL it polls
+    web.run_app(app, port=8080, access_log_class=ax.MaskedAccessLogger)  # a plain access log would print the tags

@@ -1,6 +1,8 @@
 """An observable worker: Prometheus metrics, one trace per job, and log lines that name their job.
 
-It needs `pip install 'audioext[metrics]' opentelemetry-sdk`, and KIE_API_KEY.
+It needs `pip install 'audioext[metrics]' opentelemetry-sdk`.
+
+    KIE_API_KEY=... python examples/observed.py https://example.org/voice.mp3
 """
 
 from __future__ import annotations
@@ -30,9 +32,9 @@ def observe() -> None:
     log.setLevel(logging.INFO)
 
 
-async def main(url: str, provider: ax.Provider, *, metrics: bool | str = True) -> ax.Stats:
+async def main(url: str, *, client: ax.Client) -> ax.Stats:
     """Extend the music at *url* and return the stats, which http://127.0.0.1:9464/metrics serves meanwhile."""
-    async with ax.Client(provider, metrics=metrics) as client:
+    async with client:
         with trace.get_tracer("observed").start_as_current_span("a longer version"):
             song = await client.run(ax.Extend(url=url, model="V5", continue_at=2.0))
         print(song.tracks[0].audio_url)
@@ -40,5 +42,7 @@ async def main(url: str, provider: ax.Provider, *, metrics: bool | str = True) -
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: KIE_API_KEY=... python examples/observed.py URL")
     observe()
-    print(asyncio.run(main(sys.argv[1], ax.Kie())))
+    print(asyncio.run(main(sys.argv[1], client=ax.Client.from_env(metrics=True))))

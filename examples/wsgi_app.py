@@ -1,6 +1,6 @@
 """A WSGI application, such as one of Flask or Django: the client runs in a thread, a view passes it the webhooks.
 
-KIE_API_KEY=... PUBLIC_URL=https://hooks.example.org gunicorn --chdir examples --threads 8 'wsgi_app:make_app()'
+KIE_API_KEY=... AUDIOEXT_PUBLIC_URL=https://a.example/audio gunicorn --chdir examples --threads 8 'wsgi_app:make_app()'
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import asyncio
 import atexit
 import json
 import logging
-import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
@@ -68,7 +67,7 @@ class Music:
 def make_app(music: Music | None = None) -> WSGIApplication:
     """Return an application with the webhooks below /audio, and the route /songs."""
     if music is None:
-        music = Music(ax.Client(ax.Kie(), public_url=os.environ["PUBLIC_URL"] + "/audio", listen=None))
+        music = Music(ax.Client.from_env(listen=None))
         music.start()
     chosen = music
     logging.getLogger("gunicorn.access").addFilter(ax.MaskingFilter())  # the tags are secrets

@@ -7,14 +7,11 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from aiohttp import web
 from yarl import URL
 
 import audioext as ax
-from audioext.bots import ProgressMessages
 from audioext.sandbox import Sandbox, audio
 from tests.integration.test_examples import example, serve
-from tests.support import pages
 from tests.support.chats import ChatApi, serve_discord, serve_telegram, telegram_flood, telegram_voice
 from tests.support.clock import soon
 
@@ -79,37 +76,6 @@ async def test_the_aiogram_bot_continues_voice_messages(voice: bytes, unused_tcp
 
     assert 1 == len(api.texts)
     assert all(data for _, data in api.files)
-
-
-def test_the_readmes_block_on_aiogram_makes_an_app_of_both_webhooks() -> None:
-    """It stands here, where aiogram has been loaded; all other blocks are run by the README's own tests."""
-    from aiogram import Bot, Dispatcher  # noqa: PLC0415 - as above
-    from aiogram.webhook.aiohttp_server import SimpleRequestHandler, setup_application  # noqa: PLC0415 - as above
-
-    async def send(chat: int | str, text: str) -> int:
-        return 0
-
-    async def edit(chat: int | str, message: int | str, text: str) -> None:
-        """Take what the bot says."""
-
-    (block,) = (each for each in pages.blocks(pages.ROOT / "README.md") if "Dispatcher(" in each)
-    client = ax.Client(ax.Kie("made-up"), public_url="http://127.0.0.1/audio", listen=None)
-    names: dict[str, object] = {
-        "bot": Bot(TOKEN),
-        "client": client,
-        "Dispatcher": Dispatcher,
-        "progress": ProgressMessages(client, send=send, edit=edit, name="telegram"),
-        "setup_application": setup_application,
-        "SimpleRequestHandler": SimpleRequestHandler,
-        "web": web,
-    }
-    exec(compile(block, "README.md", "exec"), names)  # noqa: S102 - this is what a reader does with the block
-
-    app = names["app"]
-    assert isinstance(app, web.Application)
-    paths = {resource.canonical for resource in app.router.resources()}
-    assert "/telegram" in paths
-    assert any(path.startswith("/audio") for path in paths), paths
 
 
 async def test_the_discord_bot_continues_attached_audio(voice: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

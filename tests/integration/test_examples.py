@@ -197,7 +197,7 @@ async def test_the_observed_worker_shows_numbers_a_trace_and_lines(unused_tcp_po
     async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0) as sandbox:
         kie = f'ax.Kie("{sandbox.api_key}", base_url="{sandbox.bases["kie"]}", pace=ax.Pace(first=0.01, every=0.02))'
         name = "observed"
-        work = f'{name}.main("{sandbox.tune_url}", {kie}, metrics="127.0.0.1:{unused_tcp_port}")'
+        work = f'{name}.main("{sandbox.tune_url}", client=ax.Client({kie}, metrics="127.0.0.1:{unused_tcp_port}"))'
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
