@@ -36,7 +36,7 @@ WAIT_SECONDS = 120.0
 MAX_STEM_LETTERS = 40
 MODEL = "V5"
 MODELLESS = frozenset({"musicgpt"})
-"""The providers without a model, style or title."""
+"""The providers without a model and a style."""
 
 COMPARED_SECONDS = 30.0
 LEAST_SECONDS = 0.25  # a shorter beginning is mostly the encoder's leading silence
