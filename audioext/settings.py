@@ -24,12 +24,13 @@ _log = logging.getLogger("audioext.settings")
 FILE_NAME = "audioext.toml"
 PREFIX = "AUDIOEXT_"
 FILE_VARIABLE = f"{PREFIX}CONFIG"
-VENDORS = ("kie", "sunoapi", "vidgo", "musicgpt")
+VENDORS = {"kie": ("api_key", "webhook_key"), **dict.fromkeys(("sunoapi", "vidgo", "musicgpt"), ("api_key",))}
+"""The keys of each vendor. They are repeated here because importing the providers is slow."""
 NON_CLIENT_SETTINGS = ("provider", "base_url", "log_format", "forward_secret", "mcp_token")
 """Settings that are not `Client` arguments: the default provider, its base URL, and those of the commands."""
 SECRETS = frozenset(
     {f"AUDIOEXT_{name}" for name in ("FORWARD_SECRET", "MCP_TOKEN", "SECRETS", "STORE")}
-    | {"KIE_WEBHOOK_KEY", *(f"{vendor.upper()}_API_KEY" for vendor in VENDORS)}
+    | {f"{vendor}_{key}".upper() for vendor, keys in VENDORS.items() for key in keys}
 )
 """Variables whose value is a secret or may contain one."""
 MOUNTED = ("/run/", "/var/run/")
@@ -102,8 +103,8 @@ def _variables() -> dict[str, str]:
 
     names = [*NON_CLIENT_SETTINGS, *(name for name in get_type_hints(ClientOptions) if name not in CODE_ONLY)]
     known = {name: f"AUDIOEXT_{name.upper()}" for name in names}
-    known |= {f"{vendor}.{key}": f"{vendor}_{key}".upper() for vendor in VENDORS for key in ("api_key", "base_url")}
-    known["kie.webhook_key"] = "KIE_WEBHOOK_KEY"
+    keys_of = {vendor: (*keys, "base_url") for vendor, keys in VENDORS.items()}
+    known |= {f"{vendor}.{key}": f"{vendor}_{key}".upper() for vendor, keys in keys_of.items() for key in keys}
     return known | {f"{key}_file": f"{name}_FILE" for key, name in known.items() if name in SECRETS}
 
 

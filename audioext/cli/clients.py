@@ -103,9 +103,10 @@ def check_folder(folder: Path | None) -> None:
 
 def make_provider(name: str, **given: object) -> Provider:
     """Return the provider called *name*; settings that are `None` or empty are left at their defaults."""
-    if name not in {"kie", "kie-jobs"}:
+    made = providers.load(name)
+    if not made().info.webhook_key_variable:
         given.pop("webhook_key", None)
-    return providers.load(name)(**{key: value for key, value in given.items() if value not in {None, ()}})
+    return made(**{key: value for key, value in given.items() if value not in {None, ()}})
 
 
 def real_provider(

@@ -37,7 +37,7 @@ WAIT_SECONDS = 120.0
 MAX_STEM_LETTERS = 40
 MODEL = "V5"
 MODELLESS = frozenset({"musicgpt"})
-"""The providers without a model, style or title."""
+"""The providers without a model and a style."""
 
 ALIKE_FROM = 0.9  # the same music after two lossy encoders correlates above 0.97, other music below 0.5
 COMPARED_RATE_HZ = 4_000  # enough to tell recordings apart, and quick

@@ -164,34 +164,6 @@ class SavingOptions(ConnectOptions):
         return None if self.no_save else self.out
 
 
-FIELD_HELP = {
-    "audio_id": "The id of a track that this provider made.",
-    "url": "The public URL of an audio file.",
-    "file": "The path of an audio file on the machine of this server.",
-    "model": "The model, such as V5; required for extend except at MusicGPT.",
-    "title": "The title of the result.",
-    "lyrics": "The words to sing, if the API takes them separately from the prompt.",
-    "negative_tags": "Styles to avoid.",
-    "vocal_gender": "Who sings; neutral only at MusicGPT.",
-    "style_weight": "0 to 1, in steps of 0.01.",
-    "weirdness_constraint": "0 to 1, in steps of 0.01.",
-    "audio_weight": "0 to 1, in steps of 0.01.",
-    "variety": "0 to 4.",
-    "source_duration": "The source's length in seconds, to check limits beforehand; read from a file by itself.",
-    "rehost": "Copy a source URL to the provider's own file host first.",
-    "continue_at": "The second of the source to continue from.",
-    "prompt": "A description or the lyrics, depending on the API.",
-    "style": "The style of the result.",
-    "tags": "The wanted styles; required.",
-    "persona_id": "A persona or voice of yours.",
-    "persona_model": "What kind of persona it is.",
-    "lyrics_section_to_extend": "The part of the lyrics to go on from (MusicGPT).",
-    "instrumental": "Whether the result is without a voice.",
-    "num_outputs": "1 or 2 tracks (MusicGPT).",
-    "generate_album_cover": "Whether a cover is made (MusicGPT).",
-    "lyrics_timestamps": "Whether lyrics come with times (MusicGPT).",
-    "custom": "Whether the given fields are used, or the source's inherited; derived by default.",
-}
 SOURCE_NAMES = frozenset({"source", "file", "url", "audio_id"})
 """The request fields that a command has as SOURCE."""
 
@@ -201,7 +173,7 @@ def request_fields(request: type[Request]) -> Iterator[tuple[str, object, object
     hints = get_type_hints(request)
     for each in attrs.fields(request):
         if each.name != "provider":
-            yield each.name, hints[each.name], each.default, FIELD_HELP[each.name]
+            yield each.name, hints[each.name], each.default, each.metadata["help"]
 
 
 def with_fields(command: type[Command], request: type[Request], source: str) -> type[Command]:

@@ -1,7 +1,7 @@
 """The requests that users submit: frozen values, validated on construction, with all problems reported at once.
 
-A field is declared once, in `_Request`, `Extend` or `AddInstrumental`, together with the check of its value. The
-`…Options` declare the same fields for type checkers, as keyword arguments; a test keeps them equal.
+A field is declared once, in `_Request`, `Extend` or `AddInstrumental`, with its check and its help. The `…Options`
+declare the same fields for type checkers, as keyword arguments; a test keeps them equal.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ class InstrumentalOptions(RequestOptions, total=False):
     tags: str | None
 
 
-def _given(check: Check) -> Any:  # noqa: ANN401 - as attrs' own field(), so that the annotation beside it counts
-    """Return an optional field with the check of its value."""
-    return field(default=None, metadata={"check": check})
+def _given(check: Check, words: str) -> Any:  # noqa: ANN401 - as attrs' own field(), so that its annotation counts
+    """Return an optional field with the check of its value, and with *words* as the help of its option."""
+    return field(default=None, metadata={"check": check, "help": words})
 
 
 # --- the requests ----------------------------------------------------------------------------------------------------
@@ -116,25 +116,32 @@ class _Request:
 
     SOURCES: ClassVar[tuple[str, ...]] = ("audio_id", "url", "file")
 
-    url: str | None = _given(checks.url)
+    url: str | None = _given(checks.url, "The public URL of an audio file.")
     file: Path | bytes | BinaryIO | None = field(
         default=None,
         converter=_file,
         repr=lambda value: repr(value) if isinstance(value, Path) else shown(value),
-        metadata={"check": checks.file},
+        metadata={"check": checks.file, "help": "The path of an audio file on the machine of this server."},
     )
-    model: str | None = _given(checks.model)
-    title: str | None = _given(checks.text)
-    lyrics: str | None = _given(checks.text)
-    negative_tags: str | None = _given(checks.text)
-    vocal_gender: VocalGender | None = _given(checks.gender)  # noqa: RUF009 - it returns attrs' own field()
-    style_weight: float | None = _given(checks.weight)
-    weirdness_constraint: float | None = _given(checks.weight)
-    audio_weight: float | None = _given(checks.weight)
-    variety: int | None = _given(checks.variety)
-    source_duration: float | None = _given(checks.seconds)
-    rehost: bool = field(default=False, metadata={"check": checks.flag})
-    provider: str | None = _given(checks.text)
+    model: str | None = _given(checks.model, "The model, such as V5; required for extend except at MusicGPT.")
+    title: str | None = _given(checks.text, "The title of the result.")
+    lyrics: str | None = _given(checks.text, "The words to sing, if the API takes them separately from the prompt.")
+    negative_tags: str | None = _given(checks.text, "Styles to avoid.")
+    vocal_gender: VocalGender | None = _given(  # noqa: RUF009 - it returns attrs' own field()
+        checks.gender, "Who sings; neutral only at MusicGPT."
+    )
+    style_weight: float | None = _given(checks.weight, "0 to 1, in steps of 0.01.")
+    weirdness_constraint: float | None = _given(checks.weight, "0 to 1, in steps of 0.01.")
+    audio_weight: float | None = _given(checks.weight, "0 to 1, in steps of 0.01.")
+    variety: int | None = _given(checks.variety, "0 to 4.")
+    source_duration: float | None = _given(
+        checks.seconds, "The source's length in seconds, to check limits beforehand; read from a file by itself."
+    )
+    rehost: bool = field(
+        default=False,
+        metadata={"check": checks.flag, "help": "Copy a source URL to the provider's own file host first."},
+    )
+    provider: str | None = _given(checks.text, "The name of the provider to use.")
 
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
@@ -216,18 +223,22 @@ class Extend(_Request):
         RequestError: the request is not valid; it lists all problems.
     """
 
-    audio_id: str | None = _given(checks.audio_id)
-    continue_at: float | None = _given(checks.seconds)
-    prompt: str | None = _given(checks.text)
-    style: str | None = _given(checks.text)
-    persona_id: str | None = _given(checks.full_text)
-    persona_model: PersonaModel | None = _given(checks.persona_model)  # noqa: RUF009 - it returns attrs' own field()
-    lyrics_section_to_extend: str | None = _given(checks.text)
-    instrumental: bool | None = _given(checks.flag)
-    num_outputs: int | None = _given(checks.outputs)
-    generate_album_cover: bool | None = _given(checks.flag)
-    lyrics_timestamps: bool | None = _given(checks.flag)
-    custom: bool | None = _given(checks.flag)
+    audio_id: str | None = _given(checks.audio_id, "The id of a track that this provider made.")
+    continue_at: float | None = _given(checks.seconds, "The second of the source to continue from.")
+    prompt: str | None = _given(checks.text, "A description or the lyrics, depending on the API.")
+    style: str | None = _given(checks.text, "The style of the result.")
+    persona_id: str | None = _given(checks.full_text, "A persona or voice of yours.")
+    persona_model: PersonaModel | None = _given(  # noqa: RUF009 - it returns attrs' own field()
+        checks.persona_model, "What kind of persona it is."
+    )
+    lyrics_section_to_extend: str | None = _given(checks.text, "The part of the lyrics to go on from (MusicGPT).")
+    instrumental: bool | None = _given(checks.flag, "Whether the result is without a voice.")
+    num_outputs: int | None = _given(checks.outputs, "1 or 2 tracks (MusicGPT).")
+    generate_album_cover: bool | None = _given(checks.flag, "Whether a cover is made (MusicGPT).")
+    lyrics_timestamps: bool | None = _given(checks.flag, "Whether lyrics come with times (MusicGPT).")
+    custom: bool | None = _given(
+        checks.flag, "Whether the given fields are used, or the source's inherited; derived by default."
+    )
 
     @cached_property
     def operation(self) -> Operation:
@@ -270,7 +281,7 @@ class AddInstrumental(_Request):
 
     SOURCES: ClassVar[tuple[str, ...]] = ("url", "file")
 
-    tags: str | None = _given(checks.text)
+    tags: str | None = _given(checks.text, "The wanted styles; required.")
 
     @property
     def operation(self) -> Operation:

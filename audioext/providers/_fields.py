@@ -27,11 +27,11 @@ _Given = Mapping[str, object]
 _Limit = tuple[str, int, str, bool]
 """A field, its longest length in characters, " with MODEL" or "", and whether the vendor's page states the limit."""
 _NONE: frozenset[str] = frozenset()
-_ALL = frozenset(NAMES)
-_SUNO = _ALL - {"musicgpt"}
-_REHOSTING = _SUNO - {"vidgo"}
 _KIE_JOBS, _SUNOAPI, _MUSICGPT = frozenset({"kie-jobs"}), frozenset({"sunoapi"}), frozenset({"musicgpt"})
-_FLAGGED = _SUNO - _KIE_JOBS
+_ENGINE = _KIE_JOBS | _SUNOAPI | {"kie", "vidgo"}
+_ALL = _ENGINE | _MUSICGPT
+_REHOSTING = _ENGINE - {"vidgo"}
+_FLAGGED = _ENGINE - _KIE_JOBS
 
 _COLUMNS: Mapping[Operation, str] = {
     Operation.EXTEND: "extending by audio_id",
@@ -41,30 +41,30 @@ _COLUMNS: Mapping[Operation, str] = {
 """The columns of `FIELDS` in order, and their names in messages."""
 FIELDS: Mapping[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
     # field: APIs that take it to extend by id, to extend a url or file, to add an instrumental
-    "provider": (_SUNO, _ALL, _SUNO),
+    "provider": (_ENGINE, _ALL, _ENGINE),
     "source_duration": (_ALL, _ALL, _ALL),
-    "audio_id": (_SUNO, _NONE, _NONE),
-    "url": (_NONE, _ALL, _SUNO),
-    "file": (_NONE, _ALL, _SUNO),
+    "audio_id": (_ENGINE, _NONE, _NONE),
+    "url": (_NONE, _ALL, _ENGINE),
+    "file": (_NONE, _ALL, _ENGINE),
     "rehost": (_NONE, _REHOSTING, _REHOSTING),
-    "model": (_SUNO, _SUNO, _SUNO),
+    "model": (_ENGINE, _ENGINE, _ENGINE),
     "continue_at": (_ALL, _ALL, _NONE),
     "prompt": (_ALL, _ALL, _NONE),
-    "style": (_SUNO, _SUNO, _NONE),
+    "style": (_ENGINE, _ENGINE, _NONE),
     # title, generate_album_cover and lyrics_timestamps at MusicGPT are on no page; two integrations of 2026 send them.
-    "title": (_ALL, _ALL, _SUNO),
-    "tags": (_NONE, _NONE, _SUNO),
-    "negative_tags": (_SUNO, _SUNO, _SUNO),
+    "title": (_ALL, _ALL, _ENGINE),
+    "tags": (_NONE, _NONE, _ENGINE),
+    "negative_tags": (_ENGINE, _ENGINE, _ENGINE),
     "lyrics": (_KIE_JOBS | _MUSICGPT, _KIE_JOBS | _MUSICGPT, _SUNOAPI),
     "lyrics_section_to_extend": (_MUSICGPT, _MUSICGPT, _NONE),
-    "vocal_gender": (_ALL, _ALL, _SUNO),
-    "style_weight": (_SUNO, _SUNO, _SUNO),
-    "weirdness_constraint": (_SUNO, _SUNO, _SUNO),
-    "audio_weight": (_SUNO, _SUNO, _SUNO),
-    "persona_id": (_SUNO, _SUNO, _NONE),
+    "vocal_gender": (_ALL, _ALL, _ENGINE),
+    "style_weight": (_ENGINE, _ENGINE, _ENGINE),
+    "weirdness_constraint": (_ENGINE, _ENGINE, _ENGINE),
+    "audio_weight": (_ENGINE, _ENGINE, _ENGINE),
+    "persona_id": (_ENGINE, _ENGINE, _NONE),
     "persona_model": (_REHOSTING, _REHOSTING, _NONE),
     # By id: it is in kie.ai's OpenAPI of 2026-08-19, and not on vidgo's page.
-    "instrumental": (_REHOSTING, _SUNO, _NONE),
+    "instrumental": (_REHOSTING, _ENGINE, _NONE),
     "variety": (_KIE_JOBS, _KIE_JOBS, _SUNOAPI),
     "num_outputs": (_MUSICGPT, _MUSICGPT, _NONE),
     "generate_album_cover": (_MUSICGPT, _MUSICGPT, _NONE),

@@ -119,22 +119,20 @@ class Job(JobFacts):
         """The failure of the job, `None` if it did not fail."""
         record = self.record
         fault = record.fault
-        return (
-            None
-            if fault is None
-            else Failure(
-                reason=fault.reason,
-                code=fault.code,
-                message=fault.message,
-                charged=fault.charged,
-                at=moment(fault.at),
-                ref=record.ref,
-                provider=record.provider,
-                task_id=record.task_id,
-                tracks=self.tracks,
-                meta=record.meta,
-                job=self,
-            )
+        if fault is None:
+            return None
+        return Failure(
+            reason=fault.reason,
+            code=fault.code,
+            message=fault.message,
+            charged=fault.charged,
+            at=moment(fault.at),
+            ref=record.ref,
+            provider=record.provider,
+            task_id=record.task_id,
+            tracks=self.tracks,
+            meta=record.meta,
+            job=self,
         )
 
     def event(self, stage: Stage) -> StageEvent | None:
@@ -146,20 +144,19 @@ class Job(JobFacts):
         checks.refuse_wrong(stage=_is_stage(stage))
         record = self.record
         found = stage_reached(record, stage)
-        return (
-            None
-            if found is None
-            else StageEvent(
-                stage=stage,
-                tracks=fetched_by(self._context.files(self._held), found[1]),
-                source=found[0].source,
-                at=moment(found[0].at),
-                ref=record.ref,
-                provider=record.provider,
-                task_id=record.task_id,
-                meta=record.meta,
-                job=self,
-            )
+        if found is None:
+            return None
+        reached, tracks = found
+        return StageEvent(
+            stage=stage,
+            tracks=fetched_by(self._context.files(self._held), tracks),
+            source=reached.source,
+            at=moment(reached.at),
+            ref=record.ref,
+            provider=record.provider,
+            task_id=record.task_id,
+            meta=record.meta,
+            job=self,
         )
 
     @property

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import hmac
-import time
 from collections.abc import Callable, Mapping
 
 import aiohttp
@@ -21,15 +17,6 @@ from audioext.sandbox.settings import SandboxSettings
 HTTP_OK = 200
 HTTP_SUCCESSES = range(200, 300)
 UNREACHABLE_DOMAIN = ".invalid"  # RFC 2606: names under it never resolve; clients without a receiver give one
-
-
-def sign(key: str, task_id: str, timestamp: str) -> str:
-    """Sign a webhook as kie.ai does: standard Base64 of HMAC-SHA256 over ``task_id.timestamp``.
-
-    https://docs.kie.ai/common-api/webhook-verification
-    """
-    digest = hmac.digest(key.encode(), f"{task_id}.{timestamp}".encode(), hashlib.sha256)
-    return base64.b64encode(digest).decode("ascii")
 
 
 def is_reachable(url: str | None) -> bool:
@@ -72,10 +59,8 @@ class Sender:
                 url=task.input.callback_url or "",
                 body=callback.body,
             )
-            data, headers = (
-                msgspec.json.encode(made.body),
-                {"Content-Type": "application/json", **self._signature(task)},
-            )
+            data = msgspec.json.encode(made.body)
+            headers = {"Content-Type": "application/json", **self._signature(task, data)}
             try:
                 async with self.session.post(
                     made.url, data=data, headers=headers, timeout=timeout, allow_redirects=False
@@ -89,11 +74,8 @@ class Sender:
             if made.status == HTTP_OK or (made.status in HTTP_SUCCESSES and not facts.wants_exactly_200):
                 return
 
-    def _signature(self, task: Task) -> Mapping[str, str]:
+    def _signature(self, task: Task, data: bytes) -> Mapping[str, str]:
         key, spoiled = self.settings.hmac_key, task.plan.get(FaultKind.BAD_SIGNATURE)
-        if not task.facts.signs or not (key or spoiled):
+        if task.facts.sign is None or not (key or spoiled):
             return {}
-        # No page says whether kie.ai gives a retry a new timestamp; here each attempt has its own.
-        timestamp = str(int(time.time()))
-        signature = sign(f"not {key}" if spoiled else key or "", task.id, timestamp)
-        return {"X-Webhook-Timestamp": timestamp, "X-Webhook-Signature": signature}
+        return task.facts.sign(f"not {key}" if spoiled else key or "", task.id, data)

@@ -68,9 +68,9 @@ class ApiFacts:
     `statuses` has the HTTP statuses of codes that are not sent with 200. `usual_failure` is the code and text of a task
     that a fault fails. `limit`: whether submits in a time window or open tasks are limited. `fetches_first`: the source
     is fetched before the submit is answered. A webhook's reply may take `timeout_seconds` (real ones); `retry_seconds`
-    are the waits before each retry (the API's). `wants_exactly_200`: another 2xx counts as failed. `signs`: webhooks
-    are signed if there is a key. `any_leads`: any track may be ready first. `is_recorded`: there are recordings that
-    differ from the pages.
+    are the waits before each retry (the API's). `wants_exactly_200`: another 2xx counts as failed. `sign` returns the
+    headers that sign a webhook, from a key, the task's id and the body. `any_leads`: any track may be ready first.
+    `is_recorded`: there are recordings that differ from the pages.
     """
 
     provider: str
@@ -84,7 +84,7 @@ class ApiFacts:
     timeout_seconds: float
     retry_seconds: tuple[float, ...]
     wants_exactly_200: bool = False
-    signs: bool = False
+    sign: Callable[[str, str, bytes], Mapping[str, str]] | None = None
     is_recorded: bool = False
     any_leads: bool = False
     new_id: Callable[[random.Random], str] = lambda dice: f"{dice.getrandbits(128):032x}"

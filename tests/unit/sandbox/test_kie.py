@@ -9,7 +9,7 @@ from itertools import product
 import msgspec
 import pytest
 
-from audioext.sandbox.deliveries import sign
+from audioext.sandbox.apis.kie import sign
 from tests.unit.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
