@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Mapping
 
-import attrs
+import msgspec
 from attrs import define, field
 from yarl import URL
 
@@ -208,7 +208,7 @@ def _is_news(held: HeldJob, reading: Reading) -> bool:
         return False
     if held.count >= LONG_JOURNAL and not old.is_final and _gist(new) == _gist(old):
         return False
-    return attrs.evolve(new, sightings=old.sightings, seen_at=old.seen_at) != old
+    return msgspec.structs.replace(new, sightings=old.sightings, seen_at=old.seen_at) != old
 
 
 def _gist(record: Record) -> object:
