@@ -38,7 +38,7 @@ _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _PLACE = re.compile(r"(?P<what>.*) - at `(?P<path>[^`]*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 # Links that `link` accepts unchanged: a plain host, and a path that begins with a letter, digit, `_`, `%`, `~` or `-`.
-_PLAIN_LINKS = re.compile(r"(?:https?://[a-z0-9.-]++(?::[1-5]?\d{1,4})?/[\w%~-].*+\n)+", re.ASCII)
+_PLAIN_LINKS = re.compile(r"(?:https?://[a-z0-9.-]++(?:/|:[1-5]?\d{1,4}/)[\w%~-].*+\n)++", re.ASCII)
 _PLAIN_LETTERS = bytes([*range(ord("!"), ord("[")), *range(ord("^"), ord("\x7f"))])
 _MAYBE_NOTHING = re.compile("/(?:n(?:one|ull|an)|undef|false)")
 _WORDS_FOR_NOTHING = frozenset({"", "none", "null", "undefined", "nan", "false", "[object%20object]"})

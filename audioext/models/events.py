@@ -38,8 +38,7 @@ class Unknown:
     reason: str = field(converter=printable)
 
 
-@frozen(kw_only=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """News of a task other than its failure.
 
     `claimed_stage` is the stage that the provider named, or `None`. `tracks` are the tracks that it showed, with the
@@ -52,10 +51,15 @@ class Progress:
     tracks: tuple[Track, ...] = ()
     cover_url: str | None = None
     credits: float | None = None
-    word: str | None = field(default=None, converter=optional(printable))
+    word: str | None = None
     ask_now: bool = False
     is_doubtful: bool = False
     reason: FailureReason = FailureReason.UNKNOWN
+
+    def __post_init__(self) -> None:
+        """Make the word printable."""
+        if self.word is not None:
+            msgspec.structs.force_setattr(self, "word", printable(self.word))
 
     @property
     def goes_on(self) -> bool:

@@ -6,6 +6,7 @@ import enum
 from collections.abc import Mapping
 from typing import Literal
 
+import msgspec
 from attrs import field, frozen
 from msgspec import Struct
 
@@ -122,8 +123,7 @@ class Recovery:
     problem: str | None = None
 
 
-@frozen(kw_only=True, slots=False)
-class Record:
+class Record(Struct, frozen=True, kw_only=True):
     """The state of one job. All times are Unix seconds.
 
     `seen_at` is when the provider last sent an answer or a webhook, `ended_at` when the entry that proves the verdict
@@ -138,8 +138,6 @@ class Record:
     handlers still have to be called for, in that order: `failed` after all earlier stages, and before a late COMPLETE.
     """
 
-    # With up to 29 fields all records share one table of names; with more, each record takes 1.3 kB more.
-
     ref: str
     asked: Asked
     created_at: float
@@ -152,7 +150,7 @@ class Record:
     ended_at: float | None = None
     reached: tuple[Reached, ...] = ()
     tracks: tuple[Track, ...] = ()
-    sightings: tuple[Sighting, ...] = field(default=(), repr=False)
+    sightings: tuple[Sighting, ...] = ()
     asks_at: float | None = None
     doubted_at: float | None = None
     cover_url: str | None = None
@@ -164,7 +162,7 @@ class Record:
     complaint: str | None = None
     recovery: Recovery | None = None
     handled: frozenset[str] = frozenset()
-    runs: Mapping[tuple[str, str], Run] = field(factory=dict)
+    runs: Mapping[tuple[str, str], Run] = msgspec.field(default_factory=dict)
     unhandled: tuple[str, ...] = ()
 
     @property

@@ -185,13 +185,11 @@ def _named(track: Track) -> str:
 
 
 def fetched_by(files: Files | None, tracks: Iterable[Track]) -> tuple[Track, ...]:
-    """Return copies of *tracks* that download by *files*; clients do this."""
-    found = []
-    for track in tracks:
-        fields = vars(track).copy()
-        fields["_files"] = files
-        found.append(fields)
-    return build_tracks(found)
+    """Make *tracks* download by *files*, and return them; clients do this with the tracks of their own records."""
+    found = tuple(tracks)
+    for track in found if files is not None else ():
+        vars(track)["_files"] = files
+    return found
 
 
 def build_tracks(tracks: Iterable[dict[str, Any]]) -> tuple[Track, ...]:

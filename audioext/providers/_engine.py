@@ -17,7 +17,7 @@ from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, id
 from audioext.http.messages import HttpRequest, HttpResponse
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.requests import Extend, Operation, Request
-from audioext.models.results import FailureReason, Stage, Track
+from audioext.models.results import FailureReason, Stage, Track, build_tracks
 from audioext.providers._account import HostedAccount, Vendor
 from audioext.providers._answers import OK, code_of
 from audioext.providers._body import Body
@@ -202,9 +202,9 @@ def _failed(seen: Body, account: EngineAccount, *, is_doubtful: bool = False) ->
 
 DocumentedId = Annotated[str, Meta(min_length=10, max_length=MAX_ID_LENGTH)]
 DocumentedLine = Annotated[str, Meta(max_length=LONGEST_LINE)]
-_links_of = attrgetter(
-    *("audio_url", "stream_url", "image_url", "source_audio_url", "source_stream_url", "source_image_url")
-)
+_LINKS = ("audio_url", "stream_url", "image_url", "source_audio_url", "source_stream_url", "source_image_url")
+_links_of = attrgetter(*_LINKS)
+_EMPTY = vars(Track())
 
 
 class DocumentedSong(
@@ -216,7 +216,7 @@ class DocumentedSong(
         "created_at": "createTime",
     },
 ):
-    """A track of a webhook; `createTime` is documented as text and arrives as epoch milliseconds."""
+    """A track, with the names of `Track`. `createTime` is documented as text, and arrives as epoch milliseconds."""
 
     id: DocumentedId | None = None
     audio_id: DocumentedId | None = None
@@ -288,33 +288,24 @@ def documented_webhook(body: bytes) -> Progress | None:
     stage, songs = _STAGES.get(task.stage + task.status), task.songs or task.files
     if stage is None or (task.songs and task.files) or not (songs or stage is Stage.TEXT):
         return None
-    ids, links, tracks = list[str](), list[str](), list[Track]()
+    ids, links, tracks = list[str](), list[str](), list[dict[str, object]]()
     for song in songs:
         id_, audio_url = song.id or song.audio_id, song.audio_url or None
-        track = Track(
-            id=id_,
-            title=song.title,
-            audio_url=audio_url,
-            stream_url=song.stream_url or None,
-            image_url=song.image_url or None,
-            duration=song.duration,
-            tags=song.tags,
-            prompt=song.prompt,
-            model_name=song.model_name,
-            source_audio_url=song.source_audio_url or None,
-            source_stream_url=song.source_stream_url or None,
-            source_image_url=song.source_image_url or None,
-            created_at=moment(song.created_at) or moment(task.created_time),
-        )
+        fields = _EMPTY | msgspec.structs.asdict(song)
+        del fields["audio_id"]
+        fields["id"], fields["created_at"] = id_, moment(song.created_at) or moment(task.created_time)
+        shown = _links_of(song)
+        if "" in shown:
+            fields.update((name, fields[name] or None) for name in _LINKS)
         is_playable = audio_url or (song.stream_url and stage is Stage.TEXT)
         may_be_image = audio_url and (audio_url[-4:] != ".mp3" or "?" in audio_url)  # rarely true: `is_image` is slow
         if id_ is None or id_ in ids or not is_playable or (may_be_image and is_image(audio_url or "")):
             return None
         ids.append(id_)
-        links += filter(None, _links_of(song))
-        tracks.append(track)
+        links += filter(None, shown)
+        tracks.append(fields)
     # One check of all links is faster than one for each.
     letters = "".join((task.task_id, *ids))
     if " " in letters or not letters.isprintable() or not are_plain_links(links):
         return None
-    return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tuple(tracks))
+    return Progress(task_id=task.task_id, claimed_stage=stage, tracks=build_tracks(tracks))

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import ClassVar
 
 from attrs import evolve, frozen
+from msgspec.structs import replace
 from yarl import URL
 
 from audioext.errors import DecodeError, WebhookError
@@ -252,14 +253,14 @@ def _status_events(seen: Conversion, answers: Answers, *, doubts: bool = False) 
         tracks = tracks or (Track(id=seen.track_id),)
     elif not audible:
         bare = seen.cover_url is None and seen.cost is None
-        return (failed,) if bare else (evolve(shown, tracks=()), failed)
+        return (failed,) if bare else (replace(shown, tracks=()), failed)
     else:
         # The job fails only if all tracks do, so each missing track gets a failure of its own.
         ids = {position: id_of_track(seen.keys.get(f"conversionid{position}")) for position in POSITIONS}
         known = {track.id for track in tracks}
         tracks += tuple(Track(id=id_, position=at) for at, id_ in ids.items() if id_ and id_ not in known)
     judged = (track if track.audio_url else evolve(track, failure=failed.message) for track in tracks)
-    return (evolve(shown, tracks=tuple(judged), reason=failed.reason), failed)
+    return (replace(shown, tracks=tuple(judged), reason=failed.reason), failed)
 
 
 def _unclear(part: Conversion, *, audible: bool) -> tuple[str | None, bool]:

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Mapping
 
-import attrs
+import msgspec
 from attrs import define, field
 from yarl import URL
 
@@ -216,7 +216,7 @@ def _is_news(held: HeldJob, reading: Reading) -> bool:
         is_doubted = new.doubted_at is not None
         if is_doubted == (old.doubted_at is not None) or (is_doubted and held.count >= 2 * LONG_JOURNAL):
             return False
-    return attrs.evolve(new, sightings=old.sightings, seen_at=old.seen_at) != old
+    return msgspec.structs.replace(new, sightings=old.sightings, seen_at=old.seen_at) != old
 
 
 def _gist(record: Record) -> object:

@@ -27,8 +27,6 @@ import math
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
-from attrs import evolve
-
 from audioext.models.entries import DONE_SECONDS, OTHER_TASK, REFUSED, STILL, Entry
 from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted
 from audioext.models.record import Asked, Reached, Record, Recovery, Run, Seen, Sighting, TaskFault, Verdict
@@ -162,9 +160,9 @@ class _Facts:
             self.submitted = (at, seen)
         for event in events:
             if isinstance(event, Progress):
-                shown = evolve(event, claimed_stage=None) if event.is_doubtful and self._doubts(event, entry) else event
-                self._see(shown, seen, at)
-                if seen == "poll" and shown.claimed_stage is _COMPLETE and self.audible is None:
+                claimed = None if event.is_doubtful and self._doubts(event, entry) else event.claimed_stage
+                self._see(event, claimed, seen, at)
+                if seen == "poll" and claimed is _COMPLETE and self.audible is None:
                     self._see_failure(_NO_TRACK, seen, entry)
             elif isinstance(event, Failed):
                 self._see_failure(event, seen, entry)
@@ -174,8 +172,7 @@ class _Facts:
         wait = DONE_SECONDS if event is _NO_TRACK or isinstance(event, Progress) else 1.0
         return event.is_doubtful and (not entry.note.startswith(STILL) or entry.at < (self.doubted_at or 0.0) + wait)
 
-    def _see(self, event: Progress, seen: Seen, at: float) -> None:
-        claimed = event.claimed_stage
+    def _see(self, event: Progress, claimed: Stage | None, seen: Seen, at: float) -> None:
         shown: _Word = (at, seen)
         is_list = claimed is not None or len(event.tracks) > 1
         for position, track in enumerate(event.tracks, 1):

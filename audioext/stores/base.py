@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 from attrs import field, frozen
+from msgspec import Struct
 
 from audioext.models.entries import MAX_DELIVERY_BYTES, OTHER_TASK, REFUSED, UNREADABLE, Entry, Index
 from audioext.models.limits import Limits
@@ -47,8 +48,7 @@ class Full:
     until: float
 
 
-@frozen(kw_only=True)
-class Appended:
+class Appended(Struct, frozen=True, kw_only=True):
     """The outcome of an append.
 
     `count` is how many entries the journal has now. `missed` are the stored entries that the caller had not seen, and
@@ -119,8 +119,7 @@ def to_delivery(ref: str, provider: str, entry: Entry, *, is_orphan: bool) -> De
     )
 
 
-@frozen
-class Changed:
+class Changed(Struct, frozen=True, gc=False):
     """The journal of `ref` has `count` entries now."""
 
     ref: str

@@ -161,7 +161,7 @@ def track(name: str | None, *, audio: bool = True, **fields: object) -> Track:
 def shown(stage: Stage | None, *tracks: Track, task_id: str | None = TASK, **fields: object) -> Progress:
     """Return the task's progress at a stage."""
     plain = Progress(task_id=task_id, claimed_stage=stage, tracks=tracks)
-    return attrs.evolve(plain, **fields)  # type: ignore[arg-type]  # a test's own fields
+    return msgspec.structs.replace(plain, **fields)
 
 
 def failed(task_id: str | None = TASK, **fields: object) -> Failed:
