@@ -36,83 +36,67 @@ Begin with `audioext demo`: it runs a complete job on this machine, without payi
 COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "Begin": {
         "demo": (
-            "DemoCommand",
             "Extend a tune, or a file of yours, on a sandbox: see text, first and complete arrive by webhook.",
             "Nothing leaves this machine and nothing is charged. Two files are saved, and compared with the source.",
         ),
-        "guide": (
-            "GuideCommand",
-            "Print the guide to writing a program that uses audioext, for people and for agents.",
-        ),
+        "guide": ("Print the guide to writing a program that uses audioext, for people and for agents.",),
     },
     "Tasks": {
         "extend": (
-            "ExtendCommand",
             "Continue a piece of music, wait for it, and save the tracks.",
             "SOURCE is a file if one of that name exists, else a URL if it begins like https://, else a missing",
             "file if it has a slash or a suffix, else the id of a track.",
         ),
         "instrumental": (
-            "InstrumentalCommand",
             "Give a voice or a melody an accompaniment; --title, --tags and --negative-tags are required.",
             "SOURCE is a URL if it begins like https://, else a file.",
         ),
-        "wait": ("WaitCommand", "Come back to a job, wait for it, and save the tracks."),
-        "save": ("SaveCommand", "Save the files of a complete job; results expire, so do it soon."),
+        "wait": ("Come back to a job, wait for it, and save the tracks.",),
+        "save": ("Save the files of a complete job; results expire, so do it soon.",),
         "archive": (
-            "ArchiveCommand",
             "Save every finished song that is not in the archive yet: tracks, covers, timed lyrics, metadata.",
             "Each song has a folder of its own, named after its ref, in which song.json is written last. Call it again",
             "as often as you like: complete songs are left alone, incomplete ones are saved anew.",
         ),
     },
     "Jobs and deliveries": {
-        "jobs": ("JobsCommand", "List the jobs of the store, the newest last."),
+        "jobs": ("List the jobs of the store, the newest last.",),
         "show": (
-            "ShowCommand",
             "Show a job: its state, its request, its journal, its tracks, and what went wrong.",
             "Each entry of the journal is listed with the job's state after it.",
         ),
-        "inbox": ("InboxCommand", "List the deliveries that arrived, the newest first, with their verdicts."),
-        "replay": ("ReplayCommand", "Feed a stored delivery to this store's inbox again, or to a receiver."),
-        "forward": (
-            "ForwardCommand",
-            "Send the events of a job to your app once more, as `listen --forward-to` does.",
-        ),
+        "inbox": ("List the deliveries that arrived, the newest first, with their verdicts.",),
+        "replay": ("Feed a stored delivery to this store's inbox again, or to a receiver.",),
+        "forward": ("Send the events of a job to your app once more, as `listen --forward-to` does.",),
         "trigger": (
-            "TriggerCommand",
             "Play one stage of a sandbox's job by hand, like kie.first.",
             "This store's inbox gets the API's webhook. The tracks are made up and cannot be saved; handlers and",
             "apps are called for them as usual.",
         ),
-        "credits": ("CreditsCommand", "Print the balance of the account, in the provider's own credits."),
+        "credits": ("Print the balance of the account, in the provider's own credits.",),
     },
     "Servers": {
         "listen": (
-            "ListenCommand",
             "Accept the webhooks of all providers into the store, and print a line for each, until Ctrl-C.",
             "It needs no key. Jobs that have gone quiet are also polled at providers whose key is in the environment.",
             "It runs no handlers: other processes do. Use `--listen none` with other commands while it runs.",
         ),
         "mcp": (
-            "McpCommand",
             "Let an agent make music: an MCP server over stdin and stdout, or over HTTP.",
             "Its tools submit by key, wait, and save below --out. An agent that comes back after a crash finds its",
             "jobs in --store. With --sandbox everything is free, and jobs are kept in memory by default.",
         ),
         "doctor": (
-            "DoctorCommand",
             "Check that the public URL, the keys, the clock and the store work, and say how to fix what does not.",
             "A nonce is sent to the public URL, as a provider would send a webhook, and must reach a receiver: that",
             "of your own process, if it listens with the same store, or else this command's. Nothing is paid.",
         ),
         "sandbox": (
-            "SandboxCommand",
             "Play the four APIs on this machine until Ctrl-C; --json prints their addresses as one line when ready.",
         ),
     },
 }
-"""By group and name: the command's class in `commands`, its line in the list, and the rest of its own help."""
+"""By group and name: the command's line in the list, and the rest of its own help; its class is in `commands`."""
 
 COMPLETION = (
     "Install completion for this shell: a script below ~, and a line in ~/.bashrc or ~/.zshrc that loads it.\n\n"
@@ -143,9 +127,9 @@ def make_app() -> App:
         console=Console(width=max(_LEAST_COLUMNS, Console().width)),
     )
     for group, commands in COMMANDS.items():
-        for place, (name, (kind, line, *more)) in enumerate(commands.items()):
+        for place, (name, (line, *more)) in enumerate(commands.items()):
             words = f"{line}\n\n{' '.join(more)}".strip()
-            path = f"audioext.cli.commands:{kind}"
+            path = f"audioext.cli.commands:{name.title()}Command"
             app.command(path, name=name, group=groups[group], sort_key=place, help=words, help_epilogue="")
     app.register_install_completion_command(group=groups["Help"], help=COMPLETION, help_epilogue="")
     return app

@@ -99,13 +99,15 @@ def test_demo_runs_on_silence_and_on_a_click(invoke: Invoke, folder: Path, secon
 
 
 def test_demo_says_when_its_folder_cannot_be_written(invoke: Invoke, folder: Path) -> None:
-    """A file in place of the output folder is a download error in one sentence."""
+    """A file in place of the output folder is refused in one sentence, and a dead link is a download error."""
     (folder / "taken").write_text("")
+    (folder / "dead").symlink_to("nowhere/at/all")
 
-    ended = invoke("demo", "--out", "taken")
+    refused, failed = invoke("demo", "--out", "taken"), invoke("demo", "--out", "dead")
 
-    assert 7 == ended.code
-    assert "cannot write taken/tune.mp3" in ended.err
+    assert (2, 7) == (refused.code, failed.code)
+    assert f"no files can be saved in taken: {folder / 'taken'} is not a folder" in refused.err
+    assert "cannot write dead/tune.mp3" in failed.err
 
 
 def test_demo_is_live_on_a_terminal(voice: Path) -> None:

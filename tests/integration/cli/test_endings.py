@@ -142,3 +142,19 @@ def test_a_full_disk_is_reported_in_one_line(words: list[str]) -> None:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
 
     assert (141, "audioext: cannot write the output: No space left on device\n") == (ended.returncode, ended.stderr)
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        command = [sys.executable, "-m", "audioext", "jobs", "--store", "nosuch://"]
+        assert 141 == subprocess.run(command, stderr=full, check=False, timeout=30).returncode
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [("guide", 0), ("jobs --store nosuch://", 2), ("jobs --store nosuch:// --json", 2)]
+)
+def test_closed_streams_are_no_defect(arguments: str, code: int) -> None:
+    """A command whose stdout or stderr the shell closed ends with its usual code, and prints nothing in its place."""
+    for closed, left in (">&-", "stderr"), ("2>&-", "stdout"):
+        program = f"{sys.executable} -m audioext {arguments} {closed}"
+        ended = subprocess.run(["/bin/sh", "-c", program], capture_output=True, text=True, check=False, timeout=30)
+        is_shown = (left == "stdout") == (code == 0 or "--json" in arguments)
+
+        assert (code, is_shown) == (ended.returncode, bool(getattr(ended, left)))

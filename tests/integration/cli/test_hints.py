@@ -44,7 +44,7 @@ async def test_the_command_in_a_hint_works_as_printed(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, fault: str, options: tuple[str, ...], ending: tuple[int, str]
 ) -> None:
     """The hint after a job is left, times out, fails, cannot be saved or continues is a command that works."""
-    Path("taken").write_text("no folder")
+    Path("taken").symlink_to("nowhere/at/all")
     async with short_sandbox(faults=(fault,) if fault else ()) as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         api = ("--base-url", str(sandbox.bases["kie"]), "--poll-every", "0.1")

@@ -187,6 +187,10 @@ def test_show_prints_what_came_byte_for_byte(invoke: Invoke, ref: str) -> None:
     body = json.loads(invoke("show", ref, *STORE, "--body", "5").out)
 
     assert "complete" == body["data"]["callbackType"]
+    for option in (["--json"], ["--at", "1"]):
+        refused = invoke("show", ref, *STORE, "--body", "5", *option)
+        assert 2 == refused.code
+        assert f"leave out {option[0]}" in refused.out + refused.err
 
 
 def test_a_failed_job_says_why(invoke: Invoke) -> None:
@@ -386,13 +390,14 @@ async def test_replay_to_a_receiver_posts_it_there(invoke: Invoke) -> None:
     assert (0, 3, 2) == (posted.code, refused.code, lost.code)
     assert "was answered with 401" in refused.err
     assert "no server answers at http://127.0.0.1:9" in lost.err
+    assert "--to must look like https://" in (await aside(invoke, "replay", "x", *STORE, "--to", "nonsense")).err
     assert [] == re.findall(r"/[0-9a-z]{24}/[\w-]{43}", posted.out + refused.err + lost.err)
 
 
 # --- errors ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [("show", "x"), ("save", "x"), ("wait", "x"), ("replay", "x")])
+@pytest.mark.parametrize("command", [("show", "x"), ("save", "x"), ("wait", "x"), ("replay", "x"), ("inbox", "x")])
 def test_what_the_store_does_not_hold_is_exit_code_8(invoke: Invoke, ref: str, command: tuple[str, str]) -> None:
     """An unknown ref or delivery and a missing store are named with exit code 8, and no file is created."""
     unknown, nowhere = invoke(*command, *STORE), invoke(*command, "--store", "sqlite:///nope.db")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -32,7 +33,7 @@ HEAVY = (
 
 def commands_by_name() -> dict[str, type[Command]]:
     """Return the class of each command."""
-    return {name: getattr(commands, kind) for name, (kind, *_) in LISTED.items()}
+    return {name: getattr(commands, f"{name.title()}Command") for name in LISTED}
 
 
 def run_program(program: str) -> subprocess.CompletedProcess[str]:
@@ -178,7 +179,7 @@ def test_every_listed_command_is_there(invoke: Invoke, name: str) -> None:
     ended = invoke(name, "--help")
 
     assert (0, "") == (ended.code, ended.err)
-    assert LISTED[name][1] in " ".join(ended.out.split())
+    assert LISTED[name][0] in " ".join(ended.out.split())
     module, _, attribute = command.runs.partition(":")
     run = getattr(importlib.import_module(f"audioext.cli.{module}"), attribute)
     assert inspect.iscoroutinefunction(run)
@@ -224,6 +225,12 @@ def test_shell_completion_can_be_installed(invoke: Invoke, monkeypatch: pytest.M
         (["sandbox", "--port", "99999"], "99999 for --port. Must be <= 65535"),
         (["sandbox", "--ui-port", "80801"], "80801 for --ui-port. Must be <= 65535"),
         (["listen", "--ui-port", "80801"], "80801 for --ui-port. Must be <= 65535"),
+        (["archive", "songs", "--days", "nan"], "nan for --days. It must be a finite number, 0 or more."),
+        (["extend", ""], "for SOURCE. It is empty: leave it out, or give a value."),
+        (["credits", "--base-url", ""], "for --base-url. It is empty: leave it out, or give a value."),
+        (["sandbox", "--host", ""], "for --host. It is empty: leave it out, or give a value."),
+        (["demo", ""], "A path is empty: leave it out, or give one."),
+        (["save", "x", "--out", ""], "A path is empty: leave it out, or give one."),
     ],
 )
 def test_wrong_arguments_are_named(invoke: Invoke, arguments: list[str], words: str) -> None:
@@ -233,6 +240,27 @@ def test_wrong_arguments_are_named(invoke: Invoke, arguments: list[str], words: 
     assert (2, "") == (ended.code, ended.out)
     assert words in ended.err.replace('"', "")  # the parser added quotes before release 5
     assert [arguments[0], "--help"] == ended.hint  # which test_every_listed_command_is_there runs
+
+
+def test_a_blank_variable_is_none(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A blank variable, as an orchestrator's template leaves it, counts as unset, and is still there after."""
+    for name in ("PROVIDER", "WAIT_TIMEOUT", "LOG_FORMAT", "STORE"):
+        monkeypatch.setenv(f"AUDIOEXT_{name}", " ")
+
+    ended = invoke("wait", "x", *MEMORY)
+
+    assert 8 == ended.code, ended.err
+    assert " " == os.environ["AUDIOEXT_PROVIDER"]
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "19"])
+def test_help_for_hardly_any_columns_is_twenty_wide(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    """Help ends at once for a terminal that says it has no width."""
+    monkeypatch.setenv("COLUMNS", columns)
+
+    assert [20, 20] == [max(map(len, invoke(*words).out.splitlines())) for words in (["--help"], ["jobs", "--help"])]
 
 
 def test_a_misspelt_command_is_one_sentence_and_exit_code_2(invoke: Invoke) -> None:

@@ -101,7 +101,11 @@ def test_a_taken_port_hints_at_a_running_listener(start: Start, invoke: Invoke) 
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [((), "--public-url"), (("--public-url", "https://a.example", "--listen", "none"), "--listen")],
+    [
+        ((), "--public-url"),
+        (("--public-url", "https://a.example", "--listen", "none"), "--listen"),
+        ((*HOOKS, "--metrics", "nonsense"), "--metrics must look like 127.0.0.1:9464"),
+    ],
 )
 def test_listen_needs_an_address(invoke: Invoke, options: tuple[str, ...], words: str) -> None:
     """A listener without a public URL or without an address to listen on is refused."""

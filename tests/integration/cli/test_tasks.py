@@ -111,6 +111,22 @@ def test_a_sandbox_that_ends_at_once_is_refused(invoke: Invoke, folder: Path) ->
     assert "`audioext sandbox` in another terminal, and submit to it with --base-url" in ended.err
 
 
+@pytest.mark.parametrize("out", ["taken", "taken/deeper", "no-entry/deeper", "x" * 300])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_submit(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    """Files that could not be saved are noticed before a task is paid for, and no command makes a store for them."""
+    Path("taken").touch()
+    Path("no-entry").mkdir()
+    monkeypatch.setattr("os.access", lambda path, _: Path(path).name != "no-entry")  # root may write everywhere
+    commands = ("extend", TRACK, *FULL, *FAST), ("wait", "x"), ("mcp", *FAST)
+
+    for ended in (*(invoke(*words, "--out", out) for words in commands), invoke("archive", out)):
+        assert (2, "") == (ended.code, ended.out)
+        assert f"no files can be saved in {out}: " in ended.err
+    assert {"taken", "no-entry"} == {path.name for path in Path().iterdir()}
+
+
 def test_credits(invoke: Invoke) -> None:
     """`credits` prints the balance as a number or an object."""
     plain, in_json = invoke("credits", *FAST), invoke("credits", *FAST, "--provider", "sunoapi", "--json")
