@@ -21,7 +21,7 @@ from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
 from mcp.types import Resource, ToolAnnotations
-from pydantic import Field
+from pydantic import Field, ValidationError
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from yarl import URL
@@ -245,8 +245,15 @@ class AgentServer(MCPServer[object]):
         except AudioextError as error:
             return error_result(error)
         except ToolError as error:
-            if isinstance(error.__cause__, AudioextError):
-                return error_result(error.__cause__)
+            cause = error.__cause__
+            if isinstance(cause, ValidationError) and cause.title == f"{name}Arguments":
+                wrong = [
+                    Problem(".".join(map(str, each["loc"])), f"no valid argument: {each['msg']}")
+                    for each in cause.errors()
+                ]
+                cause = RequestError(wrong)
+            if isinstance(cause, AudioextError):
+                return error_result(cause)
             raise
 
     async def list_resources(self) -> list[Resource]:

@@ -134,6 +134,8 @@ async def test_a_wait_is_bounded_and_says_how_to_go_on() -> None:
     [
         ((), {"key": "a", "model": "V5", "colour": "red"}, "RequestError", "This call charged nothing."),
         ((), {"key": "a", "model": "V5", "continue_at": -1}, "RequestError", "This call charged nothing."),
+        ((), {"key": "a", "model": "V5", "continue_at": "soon"}, "RequestError", "This call charged nothing."),
+        ((), {"model": "V5"}, "RequestError", "This call charged nothing."),
         (("code=402",), {"key": "a", **ASKED}, "CreditsError", "Nothing was charged."),
         (("http=500:made",), {"key": "a", **ASKED}, "SubmitUnknownError", "It is unknown whether it was charged"),
         (("error=complete:501",), {"key": "a", **ASKED}, "JobFailedError", "charged"),
