@@ -26,7 +26,7 @@ from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Limiter
 from audioext.runtime.news import names
 from audioext.runtime.orders import choose
-from audioext.state.reading import Reading
+from audioext.state.reading import Reading, masked, secrets_sent
 from audioext.state.schedule import farthest
 
 _log = logging.getLogger("audioext.poller")
@@ -109,12 +109,13 @@ class Poller:
         response = await self._call(held, provider)
         doubted_at = held.record.doubted_at
         is_old = doubted_at is not None and at - doubted_at >= BELIEVED_AFTER * held.provider.info.pace.slowest
-        entry = make_entry("status", at, status=response.status, body=response.body, note=STILL if is_old else "")
+        body = masked(response.body, secrets_sent(held.provider))
+        entry = make_entry("status", at, status=response.status, body=body, note=STILL if is_old else "")
         known = held.readings.get(entry.id)
         if known is not None and known.events:
             # The same answer as once before, but now after others: an entry of its own, if it is news.
             note = f"{entry.note} again at {at:.0f}".lstrip()
-            entry = make_entry("status", at, status=response.status, body=response.body, note=note)
+            entry = make_entry("status", at, status=response.status, body=body, note=note)
         (reading,) = held.read([entry])
         is_news = _is_news(held, reading)
         await self.journal.append_read(held, [reading] if is_news else [])

@@ -27,8 +27,8 @@ from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.runtime.orders import choose
 from audioext.runtime.poller import Poller
-from audioext.runtime.submitter import POLL_GRACE_SECONDS, SUBMIT_TIMEOUT_SECONDS, Submitter, secrets_sent
-from audioext.state.reading import masked
+from audioext.runtime.submitter import POLL_GRACE_SECONDS, SUBMIT_TIMEOUT_SECONDS, Submitter
+from audioext.state.reading import masked, secrets_sent
 from audioext.state.recovery import status_note
 from audioext.state.tracks import song_of
 

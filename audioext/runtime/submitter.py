@@ -36,7 +36,7 @@ from audioext.runtime.orders import (
     refuse_other,
     unsent_error,
 )
-from audioext.state.reading import Reading, answer_entry, dump_asked
+from audioext.state.reading import Reading, answer_entry, dump_asked, secrets_sent
 from audioext.stores.base import Existing
 
 _log = logging.getLogger("audioext.submit")
@@ -47,7 +47,6 @@ RESEND_SECONDS = 5.0
 """How long a submit waits before it resends after a refusal; doubled each time, unless the answer says how long."""
 POLL_GRACE_SECONDS = SUBMIT_TIMEOUT_SECONDS + 15.0
 """Without a callback URL, other processes count an unanswered POST as unknown after this; this one does at once."""
-SHORTEST_SECRET = 8
 _UNSENT = "the client was closed before this submit was sent; nothing was paid"
 
 
@@ -332,10 +331,3 @@ class Submitter:
         name = sent.provider.info.name
         message = f"job {sent.ref}: its POST was cut off, so it is unknown whether it reached {name}"
         return SubmitUnknownError(message, job=Job(sent, self.context))
-
-
-def secrets_sent(provider: Provider, callback: URL | None) -> list[str]:
-    """Return the secrets that a provider was sent and may quote in an answer: never show or store them."""
-    key = getattr(provider, "api_key", None) or ""
-    tag = [] if callback is None else [callback.raw_path.rpartition("/")[2]]
-    return [*tag, key] if len(key) >= SHORTEST_SECRET else tag

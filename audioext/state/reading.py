@@ -11,6 +11,7 @@ import attrs
 import msgspec
 from attrs import frozen
 from msgspec import Struct
+from yarl import URL
 
 from audioext.errors import AudioextError, UnreadableError
 from audioext.http.messages import HttpResponse, as_data
@@ -23,6 +24,7 @@ from audioext.providers.base import Provider, Recovers
 FORMAT = 1
 """Of the JSON of an `Asked`, the body of a journal's first entry."""
 _KEPT_HEADERS = ("content-type", "retry-after", "date")
+SHORTEST_SECRET = 8
 
 
 @frozen
@@ -93,6 +95,16 @@ def answer_entry(response: HttpResponse, at: float, secrets: Sequence[str]) -> E
     body = masked(response.body, secrets)
     headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
     return make_entry("answer", at, status=response.status, headers=headers, body=body)
+
+
+def secrets_sent(provider: Provider, callback: str | URL | None = None) -> list[str]:
+    """Return the secrets that a provider was sent and may quote: its key, and the tag of *callback*.
+
+    They are never shown or stored.
+    """
+    key = getattr(provider, "api_key", None) or ""
+    tag = "" if callback is None else str(callback).rpartition("/")[2]
+    return [secret for secret in (tag, key) if len(secret) >= SHORTEST_SECRET]
 
 
 def masked(body: bytes, secrets: Iterable[str]) -> bytes:

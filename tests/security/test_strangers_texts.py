@@ -55,6 +55,28 @@ def is_clean(text: str) -> bool:
     return "\n" not in text and _COMMANDS.search(text) is None
 
 
+@pytest.mark.parametrize("by", ["webhook", "status"])
+async def test_a_quoted_api_key_is_neither_shown_nor_stored(
+    api: Api, client: ax.Client, caplog: pytest.LogCaptureFixture, by: str
+) -> None:
+    """An API key that a webhook or a status answer quotes is masked in the journal, so no error or log shows it."""
+    caplog.set_level(logging.DEBUG, "audioext")
+    key = api.provider().api_key
+    assert key is not None
+    job = await client.extend(audio_id="x", model="V5")
+    if by == "webhook":
+        failed = {"callbackType": "error", "task_id": job.task_id, "data": None}
+        assert 200 == await deliver(client, job, {"code": 500, "msg": f"no access with Bearer {key}", "data": failed})
+    else:
+        api.is_done, api.word = False, f"NO ACCESS WITH {key}"
+        await job.refresh()
+
+    bodies = [entry.body for entry, _ in await client.timeline(job.ref)]
+    assert b"***" in bodies[-1]
+    assert key.encode() not in b"".join(bodies)
+    assert key not in f"{job.record!r} {caplog.text}"
+
+
 async def test_a_hostile_failure_message_is_cleaned(client: ax.Client, caplog: pytest.LogCaptureFixture) -> None:
     """A hostile failure message puts no control character or tag into the error, the record, handlers or the log."""
     caplog.set_level(logging.DEBUG, "audioext")
