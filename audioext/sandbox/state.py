@@ -234,7 +234,7 @@ class State(SandboxSettings):
         self._script = [fault for fault in left if fault.times != 0]
         return Plan(tuple(drawn))
 
-    def start(
+    def begin(
         self,
         given: TaskInput,
         plan: Plan,

@@ -135,7 +135,7 @@ class Api(ABC):
             source = await self._find_source(given)
         except Refusal as refusal:
             return await _send(request, self.refused(refusal), submission)
-        task = state.start(given, plan, source, facts=facts, callbacks=self.callbacks)
+        task = state.begin(given, plan, source, facts=facts, callbacks=self.callbacks)
         submission.task_id = task.id
         try:
             if plan.get(FaultKind.CALLBACK_BEFORE_RESPONSE) and task.runner is not None:

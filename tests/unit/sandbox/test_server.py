@@ -133,6 +133,11 @@ async def test_it_must_run_to_be_used() -> None:
     assert (("duplicate",), ("complete",), True) == (sandbox.scripted, sandbox.held, sandbox.is_settled)
 
 
+async def test_it_is_opened_only_by_async_with() -> None:
+    """It has no `start()`, so that none forgets to close it."""
+    assert not hasattr(Sandbox, "start")
+
+
 async def test_a_bad_fault_is_refused_at_the_start() -> None:
     """A text that is not a fault is refused when the sandbox is made."""
     with pytest.raises(FaultError, match="explode"):
