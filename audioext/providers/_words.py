@@ -107,9 +107,8 @@ class StatusWord:
     @property
     def unknown(self) -> str | None:
         """The raw word if its meaning is unknown, else `None`."""
-        return (
-            self.raw if self.name and not (self.stage or self.fails or self.runs or self.is_callback_failure) else None
-        )
+        is_known = self.stage or self.fails or self.runs or self.is_callback_failure
+        return self.raw if self.name and not is_known else None
 
 
 def status_word(raw: str) -> StatusWord:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import msgspec
 import pytest
 from hypothesis import given
@@ -40,6 +41,7 @@ common = {
     "audio_weight": weights,
     "variety": st.integers(0, 4),
     "rehost": st.booleans(),
+    "source_duration": seconds,
     "provider": texts,
 }
 only_extend = {
@@ -53,7 +55,9 @@ only_extend = {
     "lyrics_timestamps": st.booleans(),
     "custom": st.booleans(),
     "persona_id": texts.filter(bool),
+    "persona_model": st.sampled_from(PERSONA_MODELS),
 }
+only_instrumental = {"tags": texts}
 sources = st.one_of(
     st.just({"url": "https://files.test/λ.mp3"}),
     files.map(lambda path: {"file": path}),
@@ -61,12 +65,12 @@ sources = st.one_of(
 extends = st.builds(
     lambda source, fields: Extend.draft(**source, **fields),
     st.one_of(sources, st.just({"audio_id": "e231"})),
-    st.fixed_dictionaries({}, optional={**common, **only_extend, "persona_model": st.sampled_from(PERSONA_MODELS)}),
+    st.fixed_dictionaries({}, optional={**common, **only_extend}),
 )
 instrumentals = st.builds(
     lambda source, fields: AddInstrumental.draft(**source, **fields),
     sources,
-    st.fixed_dictionaries({}, optional={**common, "tags": texts}),
+    st.fixed_dictionaries({}, optional={**common, **only_instrumental}),
 )
 jsons = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | texts,
@@ -89,6 +93,13 @@ everything = st.builds(
     grace=st.floats(0.0, 1e6),
     traceparent=st.none() | texts,
 )
+
+
+def test_every_field_of_a_request_is_tried() -> None:
+    """The strategies above have every field of a request."""
+    tried = {*Extend.SOURCES, *common}
+    assert {each.name for each in attrs.fields(Extend)} == tried | only_extend.keys()
+    assert {each.name for each in attrs.fields(AddInstrumental)} == (tried - {"audio_id"}) | only_instrumental.keys()
 
 
 @given(value=everything)
