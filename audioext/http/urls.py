@@ -62,7 +62,7 @@ def read_callback(path: str) -> Route:
     found = _CALLBACK.search(path.partition("?")[0])
     if found is None:
         raise WebhookError("no such route", http_status=404)
-    return Route(found["provider"], found["ref"], found["tag"])
+    return Route(*found.groups())
 
 
 def mask(text: str) -> str:
