@@ -14,7 +14,7 @@ from yarl import URL
 
 from audioext.errors import DecodeError
 from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, identity, moment, number
-from audioext.http.messages import HttpRequest, HttpResponse
+from audioext.http.messages import HttpRequest, HttpResponse, excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.requests import Extend, Operation, Request
 from audioext.models.results import FailureReason, Stage, Track, build_tracks
@@ -94,13 +94,13 @@ class EngineAccount(HostedAccount):
         answer = self.answers.parse_any(response)
         if not answer.is_about_task() and not answer.is_good:
             if answer.has_code and answer.code in self.vendor.failed_codes:
-                return (_failed(answer, self),)
+                return (_failed(answer, self.vendor),)
             raise answer.error()
         if answer.is_empty and not answer.problems:
             if answer.data in (None, ""):
                 raise answer.no_task()
             raise DecodeError(["expected an object with a task @ $.data"], where=answer.where)
-        return _events(answer, self, is_delivered=False)
+        return _events(answer, self.vendor, is_delivered=False)
 
     def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
         """Return the events in a webhook, or raise WebhookError or DecodeError; documented ones take a fast path."""
@@ -111,7 +111,7 @@ class EngineAccount(HostedAccount):
         bad_code = _bad_code(seen.first("code", identity)) if self.vendor.code_can_fail_task else None
         if seen.is_empty and bad_code is None:
             raise DecodeError(seen.problems[:MAX_PATHS] or ["required field missing @ $.data"], where=seen.where)
-        return _events(seen, self, is_delivered=True)
+        return _events(seen, self.vendor, is_delivered=True)
 
     def build_credits(self) -> HttpRequest:
         """Return the GET of the balance."""
@@ -129,27 +129,27 @@ class EngineAccount(HostedAccount):
         raise DecodeError(["expected a number @ $.data"])
 
 
-def _events(seen: Body, account: EngineAccount, *, is_delivered: bool) -> tuple[Event, ...]:
+def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Event, ...]:
     """Return the events in *seen*; an unclear status in a webhook asks for a status call at once.
 
     A failure code is ignored beside a stage before COMPLETE, or beside COMPLETE with tracks: public clients of kie.ai
     report interim callbacks that look like a failure. Without tracks, the stage beside such a code is ignored as well.
     """
     word, stage, shown = seen.word, seen.word.stage, bool(seen.tracks)
-    judges = account.vendor.code_can_fail_task or not word.name
+    judges = vendor.code_can_fail_task or not word.name
     bad_code = judges and is_delivered and _bad_code(seen.first("code", identity)) is not None
     bad = bad_code or (seen.says_no and (is_delivered or not word.name))
     if word.is_callback_failure:
         whole = shown and not is_delivered and all(track.audio_url for track in seen.tracks)
         # The pages only say that an error happened in the callback process. Without a track, no further news may come.
         if not (shown or is_delivered):
-            return (_failed(seen, account, is_doubtful=True),)
+            return (_failed(seen, vendor, is_doubtful=True),)
         unclear = None if whole or is_delivered else word.name
         return (_progress(seen, Stage.COMPLETE if whole else None, unclear, ask_now=is_delivered),)
     if word.fails or (bad and (stage is None or (stage is Stage.COMPLETE and not shown))):
         kept = (_progress(seen, None, None),) if shown or seen.first("credits", number) is not None else ()
         # A call that failed may say so like a task; if it is the task, the next calls will say it again.
-        return (*kept, evolve(_failed(seen, account), is_doubtful=not is_delivered and seen.may_be_of_call))
+        return (*kept, evolve(_failed(seen, vendor), is_doubtful=not is_delivered and seen.may_be_of_call))
     playable = any(track.audio_url for track in seen.tracks)
     if seen.problems and not playable and (stage is Stage.COMPLETE or seen.is_empty):
         raise DecodeError(seen.problems[:MAX_PATHS], where=seen.where)
@@ -176,8 +176,8 @@ def _progress(seen: Body, stage: Stage | None, word: str | None, *, ask_now: boo
     )
 
 
-def _failed(seen: Body, account: EngineAccount, *, is_doubtful: bool = False) -> Failed:
-    vendor, word = account.vendor, seen.word
+def _failed(seen: Body, vendor: EngineVendor, *, is_doubtful: bool = False) -> Failed:
+    word = seen.word
     code = seen.first("own code", _bad_code) or seen.first("code", _bad_code)
     said = " ".join(filter(None, (seen.says(), _NO_CALLBACK if is_doubtful else "")))
     message = said or word.raw or (f"code {code}" if code else "no reason was given")
@@ -192,7 +192,7 @@ def _failed(seen: Body, account: EngineAccount, *, is_doubtful: bool = False) ->
         task_id=seen.task_id,
         reason=reason,
         code=code,
-        message=account.answers.clean(message.encode(), LONGEST_MESSAGE),
+        message=excerpt(message.encode(), longest=LONGEST_MESSAGE),
         charged=False if code in _REFUNDED else vendor.charged,
         is_doubtful=is_doubtful,
     )

@@ -17,14 +17,14 @@ from yarl import URL
 
 from audioext.errors import DecodeError, WebhookError
 from audioext.http.decoding import MAX_PATHS, link, number
-from audioext.http.messages import HttpRequest, HttpResponse, Part
+from audioext.http.messages import HttpRequest, HttpResponse, Part, excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.limits import Limits
 from audioext.models.record import Record
 from audioext.models.requests import Operation, Request
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._account import DAY_SECONDS, HostedAccount, Vendor, file_part
-from audioext.providers._answers import HTTP_CODES, NO_ID, OK, Answers, CodeTable, id_of_track
+from audioext.providers._answers import HTTP_CODES, NO_ID, OK, CodeTable, id_of_track
 from audioext.providers._body import Body
 from audioext.providers._fields import FieldRules, wire_names, wire_values
 from audioext.providers._tracks import AUDIO_KEYS, TRACK_KEYS, apart, beside, read_track
@@ -99,9 +99,7 @@ class MusicGpt(HostedAccount):
         """Return the events in a byId answer, with the page's keys or the numbered keys that live clients read."""
         answer = self.answers.parse_any(response)
         if answer.code == OK or answer.is_about_task():
-            events = _status_events(
-                Conversion(answer.layers[0][0], "the status"), self.answers, doubts=answer.code != OK
-            )
+            events = _status_events(Conversion(answer.layers[0][0], "the status"), doubts=answer.code != OK)
             if events:
                 return events
             if answer.outer.get("conversion"):
@@ -121,7 +119,7 @@ class MusicGpt(HostedAccount):
             # {"event": "conversion.completed", "output_url": ...} is on the vendor's n8n page, and never seen live.
             raise WebhookError("the webhook is an event of another kind", http_status=400)
         if part.says_no or part.word.fails:
-            return _failing_part(part, self.answers)
+            return _failing_part(part)
         # Beside a track's id the status is that track's, and in a cover or lyrics part it is that part's.
         claims = part.is_complete and part.track_id is None and not part.is_side
         tracks = part.read_tracks(claims=claims or part.has_audio)
@@ -216,19 +214,19 @@ class Conversion(Body):
             raise DecodeError(problems[:MAX_PATHS], where=self.where)
         return tuple(apart(found))
 
-    def failure(self, answers: Answers) -> Failed:
-        """Return this body as a failure of the task of the account with these *answers*."""
+    def failure(self) -> Failed:
+        """Return this body as a failure of the task."""
         message = said(self.keys, _FAILURE_KEYS) or self.says() or self.word.raw or "no reason was given"
         flagged = str(self.keys.get("isflagged")).lower() in {"true", "1"} or CONTENT_WORDS.search(message)
         return Failed(
             task_id=self.task_id,
             reason=FailureReason.CONTENT if flagged else FailureReason.UNKNOWN,
             code=self.word.raw or None,
-            message=answers.clean(message.encode(), LONGEST_MESSAGE),
+            message=excerpt(message.encode(), longest=LONGEST_MESSAGE),
         )
 
 
-def _status_events(seen: Conversion, answers: Answers, *, doubts: bool = False) -> tuple[Event, ...]:
+def _status_events(seen: Conversion, *, doubts: bool = False) -> tuple[Event, ...]:
     # https://docs.musicgpt.com/api-documentation/endpoint/getById, read 2026-11-21. No events if it is about no task.
     tracks = seen.read_tracks(claims=seen.is_complete)
     # With one track's id and no numbered tracks, as on the page, the status may be only that track's.
@@ -246,7 +244,7 @@ def _status_events(seen: Conversion, answers: Answers, *, doubts: bool = False) 
     )
     if not seen.word.fails:
         return (shown,)
-    failed = evolve(seen.failure(answers), is_doubtful=doubts or seen.may_be_of_call or not is_whole)
+    failed = evolve(seen.failure(), is_doubtful=doubts or seen.may_be_of_call or not is_whole)
     audible = any(track.audio_url for track in tracks)
     if seen.track_id is not None and not audible:
         # The answer may be only about this track; the job may have another.
@@ -275,11 +273,11 @@ def _unclear(part: Conversion, *, audible: bool) -> tuple[str | None, bool]:
     return (subtype or None) if isinstance(subtype, str) else None, True
 
 
-def _failing_part(part: Conversion, answers: Answers) -> tuple[Event, ...]:
+def _failing_part(part: Conversion) -> tuple[Event, ...]:
     if part.is_side and not part.has_audio:
         # A failed cover or failed lyrics do not mean that the music failed.
         return (Progress(task_id=part.task_id, ask_now=True),)
-    tracks, failed = part.read_tracks(claims=False), part.failure(answers)
+    tracks, failed = part.read_tracks(claims=False), part.failure()
     if part.track_id is not None:
         known = next((track for track in tracks if track.id == part.track_id), Track(id=part.track_id))
         track = evolve(known, failure=failed.message)

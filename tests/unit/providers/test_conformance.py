@@ -383,19 +383,6 @@ def test_an_echoed_key_is_not_repeated(provider_class: MakeProvider) -> None:
     assert KEY not in f"{outcome!r} {outcome.error} {outcome.error.message}"
 
 
-def test_a_key_in_the_words_of_a_failure_is_not_repeated(provider_class: MakeProvider) -> None:
-    """A key that the API repeats in the failure of a task is not in the event, by webhook or by status."""
-    task = {"task_id": "t" * 32, "taskId": "t" * 32, "status": "FAILED", "callbackType": "error", "data": None}
-    said = {"msg": f"bad key {KEY}", "message": f"bad key {KEY}", "errorMessage": f"bad key {KEY}"}
-    body = msgspec.json.encode({"code": 501, "success": False, **said, **task, "data": {**task, **said}})
-
-    events = provider_class(KEY).parse_webhook(body)
-    events += provider_class(KEY).parse_status(HttpResponse(status=200, body=body.replace(b"501", b"200")))
-
-    assert [True, True] == ["bad key [key]" in str(event) for event in events if isinstance(event, Failed)]
-    assert KEY not in str(events)
-
-
 @each_row("base_url", ["", "api.example", "ftp://api.example", "https://", "https://api.example?q=1", "http://[", 7])
 def test_a_base_url_that_cannot_work_is_refused(provider_class: MakeProvider, base_url: object) -> None:
     """A base URL that is not http(s), or has no host or a query, raises `ConfigError`."""
