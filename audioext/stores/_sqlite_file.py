@@ -167,7 +167,9 @@ class DatabaseFile:
                 continue
             if stat.S_ISLNK(found.st_mode):
                 raise StoreError(f"the SQLite file {path} is a symbolic link: name the file that it points to")
-            if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            if stat.S_ISDIR(found.st_mode):
+                return  # SQLite refuses it; its permissions are none of our business
+            if not stat.S_ISREG(found.st_mode):
                 raise StoreError(f"{path} is a device or a pipe, not a SQLite file: name another file")
             old = stat.S_IMODE(found.st_mode)
             if mode is None:

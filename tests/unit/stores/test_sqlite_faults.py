@@ -205,9 +205,13 @@ async def test_a_relative_path_needs_a_working_folder(
 
 
 async def test_a_folder_is_refused(tmp_path: Path, driver: Driver) -> None:
-    """A path that is a folder is refused."""
+    """A path that is a folder is refused, and keeps its permissions."""
+    tmp_path.chmod(0o1777)
+
     with pytest.raises(StoreError, match="is a folder"):
         await SqliteStore(tmp_path, driver=driver).open()
+
+    assert 0o1777 == stat.S_IMODE(tmp_path.stat().st_mode)
 
 
 async def test_a_deleted_file(store: SqliteStore, path: Path, listen: Listen) -> None:
