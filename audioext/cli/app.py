@@ -202,8 +202,7 @@ def _misused(message: str, command: Sequence[str] = (), *, in_json: bool) -> int
 
     screen = Screen(json=in_json)
     message = clean(message)  # a script's argument may come from a stranger
-    facts = {"type": "UsageError", "message": message, "exit_code": int(Exit.USAGE)}
-    screen.error(message, json={"error": facts})
+    screen.fail("UsageError", message, Exit.USAGE)
     if not in_json:
         screen.note(f"  see the help: {' '.join((program(), *command, '--help'))}")
     return Exit.USAGE

@@ -13,7 +13,7 @@ import msgspec
 from audioext.cli.clients import check_folder, looking_client
 from audioext.cli.commands import ArchiveCommand
 from audioext.cli.exits import Exit
-from audioext.cli.screen import Screen, clean
+from audioext.cli.screen import DAY_SECONDS, Screen, clean
 from audioext.errors import AudioextError, DownloadError
 from audioext.files.formats import picture_suffix
 from audioext.files.sources import fingerprint
@@ -24,7 +24,6 @@ from audioext.ui.objects import job_object, timeline_objects, track_object
 
 FACTS = "song.json"
 """Written last: a folder that has it is complete."""
-SECONDS_A_DAY = 86_400.0
 
 
 async def archive(command: ArchiveCommand, screen: Screen) -> Exit | None:
@@ -63,7 +62,7 @@ async def archive(command: ArchiveCommand, screen: Screen) -> Exit | None:
 def _complain(command: ArchiveCommand, screen: Screen, job: Job, problem: str) -> None:
     """Report a song that could not be saved, and when its links expire."""
     ends = [track.expires_at.timestamp() for track in job.record.tracks if track.expires_at is not None]
-    left = round((min(ends) - time.time()) / SECONDS_A_DAY, 1) if ends else None  # until the first link expires
+    left = round((min(ends) - time.time()) / DAY_SECONDS, 1) if ends else None  # until the first link expires
     soon = f"; its links expire in {left:.1f} days" if left is not None and left <= command.days else ""
     facts = {"event": "failed", "ref": job.ref, "problem": problem, "days_left": left}
     screen.error(f"job {job.ref}: {clean(problem)}{soon}", json=facts)

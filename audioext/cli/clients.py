@@ -211,7 +211,7 @@ async def find_job(client: Client, screen: Screen, ref: str) -> Job:
     """Return the job of *ref*, or the only one whose ref begins with it; raises NoSuchRefError."""
     with suppress(RequestError):
         return await client.job(ref)
-    found = {job.ref: job async for job in client.jobs() if ref and job.ref.startswith(ref)}
+    found = {job.ref: job async for job in client.jobs() if job.ref.startswith(ref)}
     return the_one(found, ref, "job", screen.hint("jobs"))
 
 

@@ -110,8 +110,7 @@ def _failed(screen: Screen, error: Exception, *, debug: bool) -> int:
     if debug:
         print("".join(traceback.format_exception(error)), file=sys.stderr)
     code, words = exit_code(error), sentence(error)
-    facts = {"type": type(error).__name__, "message": words, "exit_code": int(code), **error_facts(error)}
-    screen.error(words, json={"error": facts})
+    screen.fail(type(error).__name__, words, code, **error_facts(error))
     if not screen.json and (hint := advice(screen, error)):
         screen.note(f"  {hint}")
     return code
@@ -122,8 +121,7 @@ def _interrupted(screen: Screen, code: Exit) -> int:
     # After a second Ctrl-C, asyncio would log whatever was left open.
     logging.getLogger("asyncio").addHandler(logging.NullHandler())
     with suppress(OSError):  # the terminal may be gone
-        facts = {"type": "Interrupted", "message": message, "exit_code": int(code), "ref": screen.ref}
-        screen.error(message, json={"error": facts})
+        screen.fail("Interrupted", message, code, ref=screen.ref)
     return code
 
 

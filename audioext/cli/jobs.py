@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from http import HTTPStatus
 
 import aiohttp
 import msgspec
@@ -30,7 +31,6 @@ from audioext.stores.base import Delivery
 from audioext.ui.objects import Journal, delivery_object, first, job_object, problem_of, state_of, whole_object
 
 SHORT_LETTERS = 40
-HTTP_OK = 200
 _AGO = re.compile(r"(?P<count>\d{1,6}(?:\.\d+)?)(?P<unit>[smhdw])", re.ASCII)
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 CHARGED = {True: "yes", False: "no", None: "unknown"}
@@ -120,7 +120,7 @@ async def replay(command: ReplayCommand, screen: Screen) -> None:
         else:
             # The store has the secret, so the tag can be made again.
             status = await _post(callback_url(target, client.inbox.secrets[0], found.provider, found.ref), found)
-    if status != HTTP_OK:
+    if status != HTTPStatus.OK:
         raise WebhookError(f"delivery {found.id} was answered with {status}", http_status=status)
     words = f"delivery {found.id} of job {found.ref} was answered with {status}"
     screen.result(words, json={"delivery": found.id, "ref": found.ref, "status": status})
@@ -129,9 +129,8 @@ async def replay(command: ReplayCommand, screen: Screen) -> None:
 async def _find(command: ReplayCommand, client: Client, screen: Screen) -> Delivery:
     with suppress(RequestError):
         return await client.delivery(command.delivery)
-    beginning = command.delivery
-    found = {one.id: one async for one in client.deliveries() if beginning and one.id.startswith(beginning)}
-    return the_one(found, beginning, "delivery", screen.hint("inbox"))
+    found = {one.id: one async for one in client.deliveries() if one.id.startswith(command.delivery)}
+    return the_one(found, command.delivery, "delivery", screen.hint("inbox"))
 
 
 def read_since(words: str, now: float) -> float:

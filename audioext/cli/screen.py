@@ -179,6 +179,10 @@ class Screen:
         """Print an error; with `--json` print *json* instead."""
         self.note(Text.assemble(("audioext: ", "bold red"), _shown(text)), json=json)
 
+    def fail(self, kind: str, text: str, code: int, /, **facts: object) -> None:
+        """Print the error that a command ends with; with `--json` also its *kind*, the exit code and more *facts*."""
+        self.error(text, json={"error": {"type": kind, "message": text, "exit_code": int(code), **facts}})
+
     # --- the steps of a task: live on a terminal, else one plain line each ---------------------------------
 
     @contextmanager

@@ -34,9 +34,6 @@ STAGES: Mapping[str, TaskStage | None] = {**{stage.word: stage for stage in Task
 async def trigger(command: TriggerCommand, screen: Screen) -> None:
     """Feed this store's inbox the webhook of one stage, with made-up tracks."""
     api, _, stage = command.event.partition(".")
-    if api not in FORMS or stage not in STAGES:
-        known = f"one of {', '.join(FORMS)}, a dot, and one of {', '.join(STAGES)}"
-        raise ConfigError(f"{command.event!r:.80} is not an event; write {known}")
     async with looking_client(command) as client:
         record = (await find_job(client, screen, command.job)).record
         if record.provider != api or not is_loopback(URL(record.asked.base_url or "").host):
