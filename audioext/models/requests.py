@@ -7,10 +7,9 @@ A field is declared once, in `_Request`, `Extend` or `AddInstrumental`, together
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import Field
-from functools import cache, cached_property
-from operator import attrgetter
+from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal, Protocol, Self, TypedDict, cast
@@ -48,6 +47,11 @@ class Operation(enum.StrEnum):
     EXTEND = "extend"
     UPLOAD_EXTEND = "upload_extend"
     ADD_INSTRUMENTAL = "add_instrumental"
+
+    __hash__ = str.__hash__  # an enum's own is slow, and differs from that of the equal text
+
+
+EXTEND, UPLOAD_EXTEND, ADD_INSTRUMENTAL = Operation  # looking up an enum member is slow on Python 3.11
 
 
 # --- for type checkers -----------------------------------------------------------------------------------------------
@@ -110,11 +114,15 @@ def _file(value: AudioFile | None) -> Path | bytes | BinaryIO | None:
     return bytes(value) if isinstance(value, (bytearray, memoryview)) else cast("None", value)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class _Request:
     """The fields that both requests have. `None` means not given."""
 
+    # Without slots, so that a draft holds only what was given, and the class has the defaults.
+
     SOURCES: ClassVar[tuple[str, ...]] = ("audio_id", "url", "file")
+    _checks: ClassVar[dict[str, Check]] = {}
+    """The check of each field by name."""
 
     url: str | None = _given(checks.url)
     file: Path | bytes | BinaryIO | None = field(
@@ -138,8 +146,12 @@ class _Request:
 
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
-        """Make a misspelt field raise an error that suggests the right one."""
+        """Make a misspelt field raise an error that suggests the right one, and give a draft its defaults."""
         checks.name_what_was_meant(cls, "field", sources=cls.SOURCES)
+        fields = attrs.fields(cls)
+        cls._checks = {each.name: each.metadata["check"] for each in fields}
+        for each in fields:
+            setattr(cls, each.name, each.default)
 
     def __attrs_post_init__(self) -> None:
         """Raise `RequestError` for a request that no provider could take."""
@@ -149,15 +161,12 @@ class _Request:
     @classmethod
     def draft(cls, **fields: object) -> Self:
         """Return a request without validating its values; raise TypeError for an unknown field."""
-        _, defaults, _ = _fields(cast("type", cls))
-        if not fields.keys() <= defaults.keys():
-            checks.refuse_unknown(cls.__name__, "field", fields, defaults)
-        request = object.__new__(cls)
-        put = object.__setattr__.__get__(request)  # a single lookup, which makes this three times as fast
-        for name, value in {**defaults, **fields}.items():
-            put(name, value)
+        if not fields.keys() <= cls._checks.keys():
+            checks.refuse_unknown(cls.__name__, "field", fields, cls._checks)
         if "file" in fields:
-            put("file", _file(cast("None", fields["file"])))
+            fields["file"] = _file(cast("None", fields["file"]))
+        request = object.__new__(cls)
+        vars(request).update(fields)
         return request
 
     @property
@@ -175,12 +184,11 @@ class _Request:
 
     @cached_property
     def _given(self) -> dict[str, object]:
-        by_name, _, values = _fields(cast("type", type(self)))
-        return {
-            name: value
-            for name, value in zip(by_name, values(self), strict=True)
-            if value is not None and (value is not False or name != "rehost")
-        }
+        held = vars(self)
+        found = {name: held[name] for name in self._checks if name in held and held[name] is not None}
+        if found.get("rehost") is False:
+            del found["rehost"]
+        return found
 
     @cached_property
     def _problems(self) -> tuple[Problem, ...]:
@@ -194,15 +202,14 @@ class _Request:
             choices = f"{', '.join(self.SOURCES[:-1])} or {self.SOURCES[-1]}"
             got = f"got {' and '.join(sources)}" if sources else "none was given"
             found.append(Problem("source", f"give exactly one of {choices}; {got}"))
-        by_name, _, _ = _fields(cast("type", type(self)))
         for name, value in given.items():
-            complaint = by_name[name](value)
+            complaint = self._checks[name](value)
             if complaint is not None:
                 found.append(Problem(name, complaint))
         return found
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Extend(_Request):
     """Continue a piece of music from `continue_at` seconds on.
 
@@ -229,18 +236,18 @@ class Extend(_Request):
     lyrics_timestamps: bool | None = _given(checks.flag)
     custom: bool | None = _given(checks.flag)
 
-    @cached_property
+    @property
     def operation(self) -> Operation:
         """`EXTEND` for a track of the provider (`audio_id`), `UPLOAD_EXTEND` for other audio."""
-        return Operation.EXTEND if self.audio_id is not None else Operation.UPLOAD_EXTEND
+        return EXTEND if self.audio_id is not None else UPLOAD_EXTEND
 
-    @cached_property
+    @property
     def custom_fields(self) -> tuple[str, ...]:
         """The given fields that select custom mode: any of `CUSTOM_FIELDS` with `audio_id`, else style or title."""
         asking = CUSTOM_FIELDS if self.audio_id is not None else ("style", "title")
         return tuple(filter(self._given.__contains__, asking))
 
-    @cached_property
+    @property
     def is_custom(self) -> bool:
         """Whether the given parameters are used (`True`) or the source's are inherited. `custom` overrides it."""
         return bool(self.custom_fields) if self.custom is None else self.custom
@@ -257,7 +264,7 @@ class Extend(_Request):
         return found
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class AddInstrumental(_Request):
     """Add an accompaniment to vocals or a melody.
 
@@ -275,7 +282,7 @@ class AddInstrumental(_Request):
     @property
     def operation(self) -> Operation:
         """Always `Operation.ADD_INSTRUMENTAL`."""
-        return Operation.ADD_INSTRUMENTAL
+        return ADD_INSTRUMENTAL
 
     def _find_problems(self) -> list[Problem]:
         missing = [name for name in ("title", "tags", "negative_tags") if name not in self._given]
@@ -283,11 +290,3 @@ class AddInstrumental(_Request):
 
 
 Request = Extend | AddInstrumental
-
-
-@cache
-def _fields(kind: type) -> tuple[dict[str, Check], dict[str, object], Callable[[object], tuple[object, ...]]]:
-    """Return the check and the default of each field by name, and a getter of all values at once."""
-    fields = attrs.fields(kind)
-    by_name: dict[str, Check] = {each.name: each.metadata["check"] for each in fields}
-    return by_name, {each.name: each.default for each in fields}, attrgetter(*by_name)

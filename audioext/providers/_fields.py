@@ -17,7 +17,15 @@ from attrs import field, frozen
 from audioext.errors import Problem, UnsupportedError, cut, shown
 from audioext.http.decoding import EXACT_FLOAT
 from audioext.models import checks
-from audioext.models.requests import CUSTOM_FIELDS, Extend, Operation, Request
+from audioext.models.requests import (
+    ADD_INSTRUMENTAL,
+    CUSTOM_FIELDS,
+    EXTEND,
+    UPLOAD_EXTEND,
+    Extend,
+    Operation,
+    Request,
+)
 from audioext.providers import NAMES
 
 DEFAULT_INSTRUMENTAL_MODEL = "V4_5PLUS"
@@ -156,7 +164,7 @@ class FieldRules:
         """The limits of texts by operation and model; those of an unknown model have the key `""`."""
         found: dict[tuple[Operation, str], list[_Limit]] = {}
         for operation, model in itertools.product(Operation, ("", *EXTEND_LIMITS)):
-            is_extend = operation is not Operation.ADD_INSTRUMENTAL
+            is_extend = operation is not ADD_INSTRUMENTAL
             by_model = EXTEND_LIMITS.get(model, {}) if is_extend and self.is_engine else {}
             found[operation, model] = [
                 *((name, longest, f" with {model}", model in self.stated) for name, longest in by_model.items()),
@@ -176,7 +184,7 @@ def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
     if operation not in rules.operations:
         words, names = _COLUMNS[operation], _listed(formats_taking("provider", operation))
         message = f"{rules.wire_name} has no call for {words}; {names} have it"
-        if operation is Operation.EXTEND:
+        if operation is EXTEND:
             message += "; here use track.extend(), or url= with the track's audio URL"
         raise UnsupportedError(message)
     given, taken = request.given(), rules.taken[operation]
@@ -213,13 +221,13 @@ def _engine(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[
         yield Problem("url", f"must be an http(s) URL at {rules.wire_name}; musicgpt takes s3:// as well")
     if isinstance(model, str) and model not in rules.listed.get(operation, _NONE):
         yield from _unlisted(model, rules)
-    if operation is Operation.ADD_INSTRUMENTAL:
+    if operation is ADD_INSTRUMENTAL:
         return
     if model is None:
         yield Problem("model", f"is required to extend at {rules.wire_name}")
     if given.get("instrumental") is True:
         yield from _instrumental_clashes(given, operation, rules)
-    if operation is Operation.UPLOAD_EXTEND and seconds is not None:
+    if operation is UPLOAD_EXTEND and seconds is not None:
         named = model if isinstance(model, str) else ""
         longest = SHORT_UPLOADS.get(named, MAX_UPLOAD_SECONDS)
         if checks.is_number(seconds, above=longest):
@@ -273,7 +281,7 @@ def _extend(request: Extend, given: _Given, rules: FieldRules) -> Iterator[Probl
 def _instrumental_clashes(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[Problem]:
     # kie.ai's OpenAPI of 2026-08-19 calls prompt and vocalGender prohibited, and its own example sends both. Readers of
     # the jobs pages in 2026-10 name the others. We refuse only `prompt` by id; the rest is advice.
-    refused = operation is Operation.EXTEND and rules.has_custom_mode
+    refused = operation is EXTEND and rules.has_custom_mode
     if "prompt" in given and (refused or not rules.has_custom_mode):
         message = "must be left out when instrumental is True: there is nothing to sing"
         yield Problem("prompt", message, advice=not refused)
@@ -318,6 +326,6 @@ def wire_values(
     operation = request.operation
     if request.model is None and operation in models:
         values[names["model"]] = models[operation]
-    if rules.upload_needs_instrumental and operation is Operation.UPLOAD_EXTEND:
+    if rules.upload_needs_instrumental and operation is UPLOAD_EXTEND:
         values.setdefault(names["instrumental"], False)
     return values
