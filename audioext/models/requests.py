@@ -236,7 +236,7 @@ class Extend(_Request):
     lyrics_timestamps: bool | None = _given(checks.flag)
     custom: bool | None = _given(checks.flag)
 
-    @property
+    @cached_property
     def operation(self) -> Operation:
         """`EXTEND` for a track of the provider (`audio_id`), `UPLOAD_EXTEND` for other audio."""
         return EXTEND if self.audio_id is not None else UPLOAD_EXTEND
