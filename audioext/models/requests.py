@@ -191,11 +191,11 @@ class _Request:
 
     @cached_property
     def _given(self) -> dict[str, object]:
-        return {
-            name: value
-            for name, value in vars(self).items()
-            if value is not None and (value is not False or name != "rehost")
-        }
+        held = vars(self)
+        found = {name: held[name] for name in self._checks if name in held and held[name] is not None}
+        if found.get("rehost") is False:
+            del found["rehost"]
+        return found
 
     @cached_property
     def _problems(self) -> tuple[Problem, ...]:

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypedDict
 
-import attrs
 import msgspec
-from attrs import field, frozen
+from msgspec.structs import replace
 
 from audioext import providers as known
 from audioext.errors import (
@@ -48,14 +47,13 @@ _OURS = frozenset({"provider", "source_duration", "rehost"})
 """Fields that do not change what the provider generates."""
 
 
-@frozen(kw_only=True)
-class Order:
+class Order(msgspec.Struct, frozen=True, kw_only=True):
     """One submit: the request, the provider, and what to store with the job."""
 
     request: Request
     provider: Provider
     key: str | None = None
-    meta: Mapping[str, object] = field(factory=dict)
+    meta: Mapping[str, object] = msgspec.field(default_factory=dict)
     progress: Progress | None = None
     fallback: tuple[Provider, ...] = ()
     """The providers to try next, if those before certainly made no task."""
@@ -72,7 +70,7 @@ class Order:
         said = f"{self.note}; " if self.note else ""
         note = f"{said}{self.provider.info.name} refused{job}: {cut(error.message)}"
         tried = (*self.tried, self.provider)
-        return attrs.evolve(self, provider=self.fallback[0], fallback=self.fallback[1:], tried=tried, note=note)
+        return replace(self, provider=self.fallback[0], fallback=self.fallback[1:], tried=tried, note=note)
 
 
 class SubmitOptions(TypedDict, total=False):
@@ -254,7 +252,7 @@ def refuse_other(order: Order, ref: str, held: Order) -> None:
     if held.provider.info.name not in chain:
         differing = ["provider"]
     else:
-        order = attrs.evolve(order, provider=chain[held.provider.info.name])
+        order = replace(order, provider=chain[held.provider.info.name])
         by_content = held.content is not None and order.content is not None
         ours, theirs = _wanted(held, by_content=by_content), _wanted(order, by_content=by_content)
         differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
