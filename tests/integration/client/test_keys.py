@@ -84,7 +84,7 @@ async def test_a_key_that_is_taken_by_another_request_is_refused(sandbox: Sandbo
     first = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="chat:8")
 
     again = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="chat:8", meta={"chat": 8})
-    with pytest.raises(ax.KeyConflictError, match=r"key: 'chat:8' has job .* \(audio_id and model differ\)") as refused:
+    with pytest.raises(ax.KeyConflictError, match=r"key: 'chat:8' has job .* \(model and audio_id differ\)") as refused:
         await client.extend(audio_id=sandbox.track_ids[1], model="V4", key="chat:8")
 
     assert isinstance(refused.value, ax.RequestError)
