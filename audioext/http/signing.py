@@ -8,7 +8,7 @@ import hmac
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-_TAG_CONTEXT = b"audioext callback 1"
+_TAG_CONTEXT = b"\0\0\0\x13audioext callback 1"
 MAX_TIMESTAMP_DIGITS = 12  # Unix seconds until the year 33658
 
 
@@ -16,7 +16,8 @@ MAX_TIMESTAMP_DIGITS = 12  # Unix seconds until the year 33658
 def tag(secret: bytes, provider: str, ref: str) -> str:
     """Return the tag that proves that we issued *ref* for *provider*: 43 characters, safe in a URL path."""
     # Each part is hashed with its length, so that no two lists of parts make the same message.
-    message = b"".join(len(part).to_bytes(4, "big") + part for part in (_TAG_CONTEXT, provider.encode(), ref.encode()))
+    name, job = provider.encode(), ref.encode()
+    message = _TAG_CONTEXT + len(name).to_bytes(4, "big") + name + len(job).to_bytes(4, "big") + job
     return base64.urlsafe_b64encode(hmac.digest(secret, message, "sha256"))[:-1].decode("ascii")
 
 

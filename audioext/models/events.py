@@ -56,11 +56,6 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     is_doubtful: bool = False
     reason: FailureReason = FailureReason.UNKNOWN
 
-    def __post_init__(self) -> None:
-        """Make the word printable."""
-        if self.word is not None:
-            msgspec.structs.force_setattr(self, "word", printable(self.word))
-
     @property
     def goes_on(self) -> bool:
         """Whether it reports no end of the task."""

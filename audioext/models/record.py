@@ -165,6 +165,11 @@ class Record(Struct, frozen=True, kw_only=True):
     runs: Mapping[tuple[str, str], Run] = msgspec.field(default_factory=dict)
     unhandled: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Show all but the sightings, which repeat the tracks."""
+        shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "sightings")
+        return f"Record({', '.join(shown)})"
+
     @property
     def provider(self) -> str:
         """The name of the provider that does the work."""

@@ -247,7 +247,7 @@ class Extend(_Request):
         checks.flag, "Whether the given fields are used, or the source's inherited; derived by default."
     )
 
-    @property
+    @cached_property
     def operation(self) -> Operation:
         """`EXTEND` for a track of the provider (`audio_id`), `UPLOAD_EXTEND` for other audio."""
         return EXTEND if self.audio_id is not None else UPLOAD_EXTEND

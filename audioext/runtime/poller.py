@@ -26,7 +26,7 @@ from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Limiter
 from audioext.runtime.news import names
 from audioext.runtime.orders import choose
-from audioext.state.reading import Reading, masked, secrets_sent
+from audioext.state.reading import Reading, masked
 from audioext.state.schedule import farthest
 
 _log = logging.getLogger("audioext.poller")
@@ -109,7 +109,7 @@ class Poller:
         response = await self._call(held, provider)
         doubted_at = held.record.doubted_at
         is_old = doubted_at is not None and at - doubted_at >= BELIEVED_AFTER * held.provider.info.pace.slowest
-        body = masked(response.body, secrets_sent(held.provider))
+        body = masked(response.body, held.provider)
         entry = make_entry("status", at, status=response.status, body=body, note=STILL if is_old else "")
         known = held.readings.get(entry.id)
         if known is not None and known.events:

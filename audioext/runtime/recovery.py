@@ -28,7 +28,7 @@ from audioext.runtime.journal import Journal
 from audioext.runtime.orders import choose
 from audioext.runtime.poller import Poller
 from audioext.runtime.submitter import POLL_GRACE_SECONDS, SUBMIT_TIMEOUT_SECONDS, Submitter
-from audioext.state.reading import masked, secrets_sent
+from audioext.state.reading import masked
 from audioext.state.recovery import status_note
 from audioext.state.tracks import song_of
 
@@ -208,9 +208,8 @@ class Recoveries:
         except (NotSentError, MaybeSentError) as error:
             unsent = f"{UNSENT}: " if isinstance(error, NotSentError) else ""
             return make_entry(kind, self.journal.clock.now(), note=f"{unsent}{error} ({note})")
-        body = masked(
-            response.body, secrets_sent(held.provider, self.submitter.callback(held.record.provider, held.ref))
-        )
+        callback = self.submitter.callback(held.record.provider, held.ref)
+        body = masked(response.body, held.provider, callback)
         return make_entry(kind, self.journal.clock.now(), status=response.status, body=body, note=note)
 
 

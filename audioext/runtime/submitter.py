@@ -36,7 +36,7 @@ from audioext.runtime.orders import (
     refuse_other,
     unsent_error,
 )
-from audioext.state.reading import Reading, answer_entry, dump_asked, secrets_sent
+from audioext.state.reading import Reading, answer_entry, dump_asked
 from audioext.stores.base import Existing
 
 _log = logging.getLogger("audioext.submit")
@@ -280,7 +280,7 @@ class Submitter:
         except Exception as error:  # noqa: BLE001 - any error, since bytes may have been sent
             _log.exception("job %s: the submit broke off", ref)
             return make_entry("answer", clock.now(), note=f"the submit broke off with {type(error).__name__}")
-        return answer_entry(response, clock.now(), secrets_sent(provider, callback))
+        return answer_entry(response, clock.now(), provider, callback)
 
     def _conclude(self, held: HeldJob, entry: Entry) -> Refused | None:
         record = held.record

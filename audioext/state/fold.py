@@ -27,6 +27,7 @@ import math
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
+from audioext.errors import printable
 from audioext.models.entries import DONE_SECONDS, OTHER_TASK, REFUSED, STILL, Entry
 from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted
 from audioext.models.record import Asked, Reached, Record, Recovery, Run, Seen, Sighting, TaskFault, Verdict
@@ -195,7 +196,7 @@ class _Facts:
             self.cover_url = event.cover_url
         if event.credits is not None and not (is_late and self.credits is not None):
             self.credits = event.credits
-        if event.word is not None and (word := event.word[:LONGEST_WORD]) not in self.words:
+        if event.word is not None and (word := printable(event.word[:LONGEST_WORD])) not in self.words:
             self.words.append(word)
 
     def _see_failure(self, event: Failed, seen: Seen, entry: Entry) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -90,27 +90,22 @@ def read(entry: Entry, provider: Provider) -> Reading:
     return _read_recovery(entry, provider) if entry.kind.startswith("recovery_") else Reading(entry)
 
 
-def answer_entry(response: HttpResponse, at: float, secrets: Sequence[str]) -> Entry:
-    """Return the entry of a POST's answer, with *secrets* masked."""
-    body = masked(response.body, secrets)
+def answer_entry(response: HttpResponse, at: float, provider: Provider, callback: URL | None) -> Entry:
+    """Return the entry of a POST's answer, `masked`."""
+    body = masked(response.body, provider, callback)
     headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
     return make_entry("answer", at, status=response.status, headers=headers, body=body)
 
 
-def secrets_sent(provider: Provider, callback: str | URL | None = None) -> list[str]:
-    """Return the secrets that a provider was sent and may quote: its key, and the tag of *callback*.
+def masked(body: bytes, provider: Provider, callback: str | URL | None = None) -> bytes:
+    """Return *body* without the secrets that a vendor was sent and may quote: its key, and the tag of *callback*.
 
     They are never shown or stored.
     """
-    key = getattr(provider, "api_key", None) or ""
     tag = "" if callback is None else str(callback).rpartition("/")[2]
-    return [secret for secret in (tag, key) if len(secret) >= SHORTEST_SECRET]
-
-
-def masked(body: bytes, secrets: Iterable[str]) -> bytes:
-    """Return *body* with *secrets* masked, since a vendor may quote them."""
-    for secret in secrets:
-        body = body.replace(secret.encode(), b"***")
+    for secret in (tag, getattr(provider, "api_key", None) or ""):
+        if len(secret) >= SHORTEST_SECRET:
+            body = body.replace(secret.encode(), b"***")
     return body
 
 

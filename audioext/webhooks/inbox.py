@@ -29,7 +29,7 @@ from audioext.outage import Outage
 from audioext.providers.base import Provider
 from audioext.runtime import tracing
 from audioext.runtime.journal import Journal
-from audioext.state.reading import Reading, masked, read_webhook, secrets_sent
+from audioext.state.reading import Reading, masked, read_webhook
 from audioext.webhooks.probe import is_fresh, status_of_probe
 
 _log = logging.getLogger("audioext.inbox")
@@ -179,7 +179,7 @@ class Inbox:
 
     async def _take(self, route: Route, hook: Webhook, *, verify: bool) -> WebhookEnd:
         provider = self.providers[route.provider]
-        body = masked(hook.body, secrets_sent(provider, route.tag))
+        body = masked(hook.body, provider, route.tag)
         headers = {name: value for name in _KEPT_HEADERS if (value := hook.headers.get(name)) is not None}
         entry = make_entry("webhook", hook.received_at or 0.0, headers=headers, body=body)
         try:

@@ -17,10 +17,10 @@ import audioext as ax
 from audioext.errors import Problem, UnreadableError
 from audioext.http.urls import callback_url
 from audioext.models.entries import make_entry
-from audioext.models.events import Event, Failed, Progress, Unknown
+from audioext.models.events import Event, Failed, Unknown
 from audioext.state.reading import Reading, read
 from tests.support.api import Api, callback, serve_api
-from tests.support.tape import Tape
+from tests.support.tape import Tape, folded, request, shown, webhook
 
 SECRET = b"0123456789abcdef-secret"
 HOSTILE = "x\nCRITICAL root: you were hacked\x1b[31m\x9b2J\u202egnp.exe\u2066\x07\x00"
@@ -127,10 +127,11 @@ async def test_a_hostile_webhook_is_logged_in_one_clean_line(
 
 @pytest.mark.parametrize("code", ["\x1b[31m", "a\nb"])
 def test_hostile_codes_and_messages_are_plain_text(code: str) -> None:
-    """Events keep hostile codes and messages as plain text."""
+    """Events and records keep hostile codes, messages and words as plain text."""
     assert is_clean(Failed(code=code, message=code).code or "")
     assert is_clean(Failed(code=code, message=code).message)
-    assert is_clean(Progress(word=code).word or "")
+    (word,) = folded(request(), webhook(1, shown(None, word=code))).words
+    assert is_clean(word)
     assert is_clean(Unknown(reason=code).reason)
 
 

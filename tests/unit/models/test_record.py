@@ -58,6 +58,15 @@ def test_every_verdict_but_open_is_final(verdict: Verdict) -> None:
     assert (verdict is not Verdict.OPEN) == make(verdict=verdict).is_final
 
 
+def test_a_records_repr_shows_all_but_its_sightings() -> None:
+    """The sightings repeat the tracks, and would make the repr many times as long."""
+    shown = repr(make(task_id="t"))
+
+    assert shown.startswith("Record(ref='r', asked=Asked(")
+    assert "task_id='t'" in shown
+    assert "sightings" not in shown
+
+
 def test_verdicts_are_ordered() -> None:
     """Verdicts are ordered: a higher one outranks a lower one."""
     assert [Verdict.OPEN, Verdict.REFUSED, Verdict.EXPIRED, Verdict.FAILED, Verdict.COMPLETE] == sorted(Verdict)
