@@ -143,7 +143,7 @@ def run(arguments: Sequence[str]) -> int:
         del os.environ[name]
     try:
         if arguments and not _HELP.intersection(options):
-            found = read_settings(os.environ)
+            found = {name: text for name, text in read_settings(os.environ).items() if text.strip()}
         os.environ.update(found)
         return _run(arguments)
     except ConfigError as error:

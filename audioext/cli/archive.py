@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from audioext.cli.clients import check_folder, looking_client
+from audioext.cli.clients import looking_client
 from audioext.cli.commands import ArchiveCommand
 from audioext.cli.exits import Exit
 from audioext.cli.screen import DAY_SECONDS, Screen, clean
@@ -28,7 +28,6 @@ FACTS = "song.json"
 
 async def archive(command: ArchiveCommand, screen: Screen) -> Exit | None:
     """Save the songs that are missing, and report those that could not be saved."""
-    check_folder(command.folder)
     saved = there = 0
     lost: list[Job] = []
     async with looking_client(command, allow_hosts=command.allow_hosts) as client:

@@ -54,7 +54,8 @@ GUARDED_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 async def serve(command: McpCommand, screen: Screen) -> None:
     """Serve until the client closes stdin, or until Ctrl-C or SIGTERM."""
-    check_folder(command.out)
+    if command.out != Path():  # many agents start us in a folder that we may not write, and only `save` does
+        check_folder(command.out)
     address = None if command.http is None else _read_address(command.http, has_token=bool(command.token))
     async with open_client(command, command.provider, screen, base_url=command.base_url) as opened:
         note = SANDBOX_NOTE + ", ".join(opened.samples) if command.sandbox else ""

@@ -55,7 +55,7 @@ async def submit_and_save(command: SubmitCommand, screen: Screen) -> None:
             "`audioext sandbox` in another terminal, and submit to it with --base-url"
         )
         raise ConfigError(message)
-    check_folder(command.folder)
+    check_folder(None if command.no_wait else command.folder)
     source = read_source(command.source, ids=command.request is Extend)
     names = {each.name for each in attrs.fields(command.request)} - SOURCE_NAMES - {"provider"}
     given = {name: value for name in names if (value := getattr(command, name)) is not None}

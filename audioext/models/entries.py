@@ -42,7 +42,7 @@ UNSENT = "not sent"
 """What the note of a `recovery_answer` begins with if the POST was certainly never sent."""
 
 STILL = "still"
-"""How the note of a status answer begins that came long enough after a doubtful one to confirm what it repeats."""
+"""How the note of a status answer begins that repeats an end long after it was first doubted; the seconds follow."""
 DONE_SECONDS = 300.0
 """How long status calls have to report a task as done before that counts, if they do not show all tracks."""
 
@@ -95,6 +95,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if self.kind == "webhook":
             return _FAULTY_ROOM if self.note.startswith((REFUSED, UNREADABLE, OTHER_TASK)) else 1.0
         return _STATUS_ROOM if self.kind == "status" else math.inf
+
+
+def doubted_for(entry: Entry) -> float:
+    """Return how many seconds an end had been doubted when a status answer repeated it; -1 for too few to count."""
+    word, _, seconds = entry.note.partition(" ")
+    return float(seconds.partition(" ")[0]) if word == STILL else -1.0
 
 
 def make_entry(  # noqa: PLR0913 - each is a field

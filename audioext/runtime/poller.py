@@ -107,14 +107,14 @@ class Poller:
     async def _ask(self, held: HeldJob, provider: Provider, at: float) -> bool:
         """Make the call, append its answer if it is news, and return whether it is."""
         response = await self._call(held, provider)
-        doubted_at = held.record.doubted_at
-        is_old = doubted_at is not None and at - doubted_at >= BELIEVED_AFTER * held.provider.info.pace.slowest
+        doubted_at, enough = held.record.doubted_at, BELIEVED_AFTER * held.provider.info.pace.slowest
+        still = f"{STILL} {at - doubted_at:.0f}" if doubted_at is not None and at - doubted_at >= enough else ""
         body = masked(response.body, held.provider)
-        entry = make_entry("status", at, status=response.status, body=body, note=STILL if is_old else "")
+        entry = make_entry("status", at, status=response.status, body=body, note=still)
         known = held.readings.get(entry.id)
         if known is not None and known.events:
             # The same answer as once before, but now after others: an entry of its own, if it is news.
-            note = f"{entry.note} again at {at:.0f}".lstrip()
+            note = f"{still} again at {at:.0f}".lstrip()
             entry = make_entry("status", at, status=response.status, body=body, note=note)
         (reading,) = held.read([entry])
         is_news = _is_news(held, reading)
@@ -213,9 +213,10 @@ def _is_news(held: HeldJob, reading: Reading) -> bool:
     if new is None:
         return False
     if held.count >= LONG_JOURNAL and not old.is_final and _gist(new) == _gist(old):
-        # A doubt that comes and goes is heeded for longer, and never kept when it has gone.
+        # A new doubt is news, unless it has come and gone too often; that it is gone always is.
         is_doubted = new.doubted_at is not None
-        if is_doubted == (old.doubted_at is not None) or (is_doubted and held.count >= 2 * LONG_JOURNAL):
+        calls = sum(each.entry.kind == "status" for each in held.readings.values())
+        if is_doubted == (old.doubted_at is not None) or (is_doubted and calls >= LONG_JOURNAL):
             return False
     return msgspec.structs.replace(new, sightings=old.sightings, seen_at=old.seen_at) != old
 

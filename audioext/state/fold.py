@@ -10,7 +10,7 @@
 4. `tracks.py` merges tracks. Webhooks alone add no more tracks than were asked for, playable ones first; extra tracks
    make a status call due. After COMPLETE, a webhook changes no track. A complete song has a playable track.
 5. A failed track has `Track.failure`; the job fails only when every expected track failed. A doubtful failure or claim
-   counts once a status call repeats it some time later, and none in between reported mere progress.
+   counts once a status call repeats it some time later, if none that is known by then reported mere progress since.
 6. Verdicts: OPEN < REFUSED < EXPIRED < FAILED < COMPLETE. A verdict may rise, as from failed to complete; entries after
    COMPLETE are still folded. A refusal does not count if a webhook named a task.
 7. The task id in the POST's answer outranks one from a webhook; of several webhooks the earliest counts. An entry that
@@ -28,7 +28,7 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from audioext.errors import printable
-from audioext.models.entries import DONE_SECONDS, OTHER_TASK, REFUSED, STILL, Entry
+from audioext.models.entries import DONE_SECONDS, OTHER_TASK, REFUSED, Entry, doubted_for
 from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted
 from audioext.models.record import Asked, Reached, Record, Recovery, Run, Seen, Sighting, TaskFault, Verdict
 from audioext.models.results import FailureReason, Source, Stage
@@ -169,9 +169,11 @@ class _Facts:
                 self._see_failure(event, seen, entry)
 
     def _doubts(self, event: Progress | Failed, entry: Entry) -> bool:
-        self.doubted_at = self.doubted_at or (entry.at if event.is_doubtful else None)
-        wait = DONE_SECONDS if event is _NO_TRACK or isinstance(event, Progress) else 1.0
-        return event.is_doubtful and (not entry.note.startswith(STILL) or entry.at < (self.doubted_at or 0.0) + wait)
+        if not event.is_doubtful:
+            return False
+        self.doubted_at = self.doubted_at or entry.at
+        # Its note says for how long, so that an entry of an earlier call, stored later, takes no verdict back.
+        return doubted_for(entry) < (DONE_SECONDS if event is _NO_TRACK or isinstance(event, Progress) else 0.0)
 
     def _see(self, event: Progress, claimed: Stage | None, seen: Seen, at: float) -> None:
         shown: _Word = (at, seen)

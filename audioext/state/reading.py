@@ -103,7 +103,8 @@ def masked(body: bytes, provider: Provider, callback: str | URL | None = None) -
     They are never shown or stored.
     """
     tag = "" if callback is None else str(callback).rpartition("/")[2]
-    for secret in (tag, getattr(provider, "api_key", None) or ""):
+    key = getattr(provider, "api_key", None)
+    for secret in (tag, key if isinstance(key, str) else ""):
         if len(secret) >= SHORTEST_SECRET:
             body = body.replace(secret.encode(), b"***")
     return body

@@ -190,9 +190,9 @@ def webhook(at: float, *events: Event, note: str = "", since: int = 1, until: in
     return make_entry("webhook", at, body=body(*events, since=since, until=until), note=note)
 
 
-def status(at: float, *events: Event) -> Entry:
+def status(at: float, *events: Event, note: str = "") -> Entry:
     """Return the entry of one status answer."""
-    return make_entry("status", at, status=HTTP_OK, body=body(*events))
+    return make_entry("status", at, status=HTTP_OK, body=body(*events), note=note)
 
 
 def busy(at: float) -> Entry:

@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_submit(
     monkeypatch.setattr("os.access", lambda path, _: Path(path).name != "no-entry")  # root may write everywhere
     commands = ("extend", TRACK, *FULL, *FAST), ("wait", "x"), ("mcp", *FAST)
 
-    for ended in (*(invoke(*words, "--out", out) for words in commands), invoke("archive", out)):
+    for ended in (invoke(*words, "--out", out) for words in commands):
         assert (2, "") == (ended.code, ended.out)
         assert f"no files can be saved in {out}: " in ended.err
     assert {"taken", "no-entry"} == {path.name for path in Path().iterdir()}

@@ -12,14 +12,17 @@ from hypothesis import strategies as st
 
 from audioext.errors import StoreError
 from audioext.models.entries import (
+    DONE_SECONDS,
     OTHER_TASK,
     REFUSED,
+    STILL,
     UNCONFIRMED,
     UNREADABLE,
     Entry,
     EntryKind,
     make_entry,
 )
+from audioext.models.events import Failed, Progress
 from audioext.models.record import Record, Run, Verdict
 from audioext.models.results import FailureReason, Stage, TimedLine, Track
 from audioext.runtime.held import HeldJob
@@ -415,6 +418,39 @@ def test_a_status_answers_failure_outranks_a_webhooks() -> None:
 
     assert [("poll", 2.0)] == [(f.code, f.at) for f in [folded(tape.request(), NO, asked).fault] if f]
     assert [("later", 3.0)] == [(f.code, f.at) for f in [folded(tape.request(), NO, later).fault] if f]
+
+
+@pytest.mark.parametrize(
+    ("end", "needed"),
+    [
+        (tape.failed(is_doubtful=True), 1),
+        (tape.shown(Stage.COMPLETE, ONE, is_doubtful=True), DONE_SECONDS),
+        (tape.shown(Stage.COMPLETE), DONE_SECONDS),
+    ],
+    ids=["a failure", "a claim", "a claim without a track"],
+)
+def test_a_doubtful_end_counts_once_it_was_doubted_for_long_enough(end: Progress | Failed, needed: float) -> None:
+    """Until then the job is open; progress that came in between but is stored later takes no verdict back."""
+    first = [tape.request(), tape.answer(1.0), tape.status(100.0, end)]
+    soon = tape.status(200.0, end, note=f"{STILL} {needed - 1:.0f}" if needed > 1 else "")
+    late = tape.status(700.0, end, note=f"{STILL} {needed:.0f}")
+    between = tape.status(400.0, tape.shown(Stage.TEXT))
+
+    assert Verdict.OPEN is folded(*first, soon).verdict
+    ended = folded(*first, soon, late)
+    assert ended.is_final
+    assert ended.verdict is folded(*first, soon, late, between).verdict
+
+
+def test_progress_clears_a_doubt() -> None:
+    """A doubtful failure after progress is the first of its kind again."""
+    end, going = tape.failed(is_doubtful=True), tape.status(400.0, tape.shown(Stage.TEXT))
+
+    assert folded(tape.request(), tape.answer(1.0), tape.status(100.0, end), going).doubted_at is None
+    again = folded(
+        tape.request(), tape.answer(1.0), tape.status(100.0, end), going, tape.status(700.0, end, note="again at 700")
+    )
+    assert (Verdict.OPEN, 700.0) == (again.verdict, again.doubted_at)
 
 
 def test_expiry_is_outranked_by_a_failure_and_by_the_song() -> None:
