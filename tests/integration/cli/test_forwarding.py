@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 import pytest
@@ -17,6 +17,8 @@ from attrs import define, field
 from standardwebhooks import Webhook
 
 import audioext as ax
+from audioext.cli import trigger
+from audioext.cli.commands import TriggerEvent
 from audioext.cli.execution import ForwardError
 from audioext.cli.listening import open_forwarder
 from audioext.sandbox import Sandbox
@@ -236,6 +238,11 @@ async def test_a_stage_can_be_triggered_by_hand(app: App, clock: JumpClock, invo
 
     assert STAGES == [event["type"] for event in app.events][: len(STAGES)]
     assert app.events[1]["data"]["tracks"][0]["id"] in {track["id"] for track in app.events[2]["data"]["tracks"]}
+
+
+def test_every_stage_that_can_be_made_up_is_a_choice() -> None:
+    """The parser's choices are the stages of the APIs that `trigger` can play, which it loads only to run."""
+    assert {f"{api}.{stage}" for api in trigger.FORMS for stage in trigger.STAGES} == {*get_args(TriggerEvent)}
 
 
 async def test_only_a_job_at_a_sandbox_can_be_triggered(invoke: Invoke, unused_tcp_port: int) -> None:
