@@ -158,3 +158,12 @@ def test_closed_streams_are_no_defect(arguments: str, code: int) -> None:
         is_shown = (left == "stdout") == (code == 0 or "--json" in arguments)
 
         assert (code, is_shown) == (ended.returncode, bool(getattr(ended, left)))
+
+
+def test_mcp_with_closed_stdin_says_what_to_do(tmp_path: Path) -> None:
+    """`mcp` whose stdin is closed says so on one line, and makes no store."""
+    command = ["/bin/sh", "-c", f"{sys.executable} -m audioext mcp --store sqlite:///jobs.db <&-"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30)
+
+    assert (2, "", []) == (ended.returncode, ended.stdout, list(tmp_path.iterdir()))
+    assert "audioext: stdin is closed: let an agent start this command, or give it --http\n" == ended.stderr

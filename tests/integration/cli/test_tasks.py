@@ -111,20 +111,21 @@ def test_a_sandbox_that_ends_at_once_is_refused(invoke: Invoke, folder: Path) ->
     assert "`audioext sandbox` in another terminal, and submit to it with --base-url" in ended.err
 
 
-@pytest.mark.parametrize("out", ["taken", "taken/deeper", "no-entry/deeper", "x" * 300])
+@pytest.mark.parametrize("out", ["taken", "taken/deeper", "no-entry/deeper", "to-nothing", "x" * 300])
 def test_a_folder_that_cannot_be_written_is_refused_before_the_submit(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, out: str
 ) -> None:
     """Files that could not be saved are noticed before a task is paid for, and no command makes a store for them."""
     Path("taken").touch()
     Path("no-entry").mkdir()
+    Path("to-nothing").symlink_to("nothing")
     monkeypatch.setattr("os.access", lambda path, _: Path(path).name != "no-entry")  # root may write everywhere
     commands = ("extend", TRACK, *FULL, *FAST), ("wait", "x"), ("mcp", *FAST)
 
     for ended in (invoke(*words, "--out", out) for words in commands):
         assert (2, "") == (ended.code, ended.out)
         assert f"no files can be saved in {out}: " in ended.err
-    assert {"taken", "no-entry"} == {path.name for path in Path().iterdir()}
+    assert {"taken", "no-entry", "to-nothing"} == {path.name for path in Path().iterdir()}
 
 
 def test_credits(invoke: Invoke) -> None:
