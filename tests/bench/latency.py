@@ -83,6 +83,7 @@ def run(turns: int = TURNS) -> dict[str, dict[str, float]]:
         servers: dict[str, Peer] = {}
         try:
             servers = {
+                "floor, sqlite": Peer("webhooks", f"{folder}/floor.db", module="floors"),
                 "memory": Peer("webhooks", "-"),
                 "sqlite": Peer("webhooks", f"sqlite:///{folder}/jobs.db"),
             }

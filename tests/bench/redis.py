@@ -27,6 +27,12 @@ IN_FLIGHT = 64
 WAKE_UPS = 300
 TURNS = 5
 
+FLOOR = """redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+redis.call('HSET', KEYS[2], 'stage', 'complete', 'open', '0', 'count', ARGV[3])
+redis.call('ZREM', KEYS[3], ARGV[4])
+return redis.call('XADD', KEYS[4], 'MAXLEN', '~', 10000, '*', 'ref', ARGV[4])"""
+"""The least that a webhook must write: its bytes, the job's row, what is no longer due, and the change."""
+
 numbers = itertools.count()
 
 
@@ -60,8 +66,8 @@ def webhook(ref: str) -> Entry:
     return make_entry("webhook", time.time(), body=callback(ref))
 
 
-async def webhooks(store: Store, pipe: Pipe) -> tuple[float, float]:
-    """Return the rates per second of appended webhooks and of plain SETs of the same bytes."""
+async def webhooks(store: Store, pipe: Pipe) -> tuple[float, float, float]:
+    """Return the rates per second of appended webhooks, of `FLOOR`, and of plain SETs of the same bytes."""
     indexes = await jobs(store, JOBS)
     hooks = [webhook(index.ref) for index in indexes]
 
@@ -69,8 +75,16 @@ async def webhooks(store: Store, pipe: Pipe) -> tuple[float, float]:
         return store.append(indexes[n].ref, [hooks[n]], provider="kie", index=indexes[n], known=1)
 
     appends = await at_once(append, JOBS)
+    script = await pipe.run("SCRIPT", "LOAD", FLOOR)
+
+    def least(n: int) -> Awaitable[object]:
+        ref, hook = indexes[n].ref, hooks[n]
+        keys = (f"floor:{ref}:entries", f"floor:{ref}", "floor:due", "floor:changes")
+        return pipe.run("EVALSHA", script, len(keys), *keys, hook.id, hook.body, 3, ref)
+
+    floor = await at_once(least, JOBS)
     sets = await at_once(lambda n: pipe.run("SET", f"plain:{indexes[n].ref}", hooks[n].body), JOBS)
-    return appends, sets
+    return appends, floor, sets
 
 
 async def wake_ups(store: Store, url: str) -> list[float]:
@@ -135,10 +149,11 @@ async def run() -> dict[str, dict[str, float]]:
         await store.open()
         pipe = Pipe(read_url(url))
         for _ in range(TURNS):
-            appends, sets = await webhooks(store, pipe)
+            appends, floor, sets = await webhooks(store, pipe)
             rows.setdefault("webhooks a second", []).append(appends)
             rows.setdefault("plain SETs a second", []).append(sets)
             rows.setdefault("ratio", []).append(appends / sets)
+            rows.setdefault("floor: ratio", []).append(floor / sets)
             woken, plain = await wake_ups(store, url), await plain_wake_ups(url)
             rows.setdefault("wake-up, p50 ms", []).append(statistics.median(woken))
             rows.setdefault("pub/sub and GET, p50 ms", []).append(statistics.median(plain))

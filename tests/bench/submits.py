@@ -1,4 +1,7 @@
-"""CPU and rate of a complete submit, against a plain session that POSTs the same JSON, in one run."""
+"""CPU and rate of a complete submit, against a plain session that POSTs the same JSON, in one run.
+
+`floor` is `tests.bench.floors`: the least code with the same duties.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ def run(stores: Sequence[str] = ("memory", "sqlite"), turns: int = TURNS) -> dic
         base = f"http://127.0.0.1:{api.ready['port']}"
         urls = {"memory": "-", "sqlite": f"sqlite:///{folder}/jobs.db"}
         clients = {"plain session": Peer("plain", base)}
+        floors = {"floor, memory": "-", "floor, sqlite": f"{folder}/floor.db"}
+        clients |= {name: Peer("submits", file, base, module="floors") for name, file in floors.items()}
         clients |= {name: Peer("submits", urls.get(name, name), base) for name in stores}
         if others.has("httpx"):
             clients["httpx"] = Peer("httpx", base, module="others")
@@ -31,7 +36,7 @@ def run(stores: Sequence[str] = ("memory", "sqlite"), turns: int = TURNS) -> dic
                     seconds = client.ask(f"go {SUBMITS}")
                     spent[name] = ((client.ask("cpu") - before) / SUBMITS * 1e6, SUBMITS / seconds)
                     rows.setdefault(f"{name}: µs of CPU", []).append(spent[name][0])
-                for name in stores:
+                for name in (*floors, *stores):
                     rows.setdefault(f"{name}: ratio by CPU", []).append(spent["plain session"][0] / spent[name][0])
                     rows.setdefault(f"{name}: ratio by rate", []).append(spent[name][1] / spent["plain session"][1])
                     if "httpx" in spent:

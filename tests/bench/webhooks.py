@@ -1,4 +1,7 @@
-"""CPU and rate of a complete webhook, against an aiohttp handler that only reads the body, in one run."""
+"""CPU and rate of a complete webhook, against an aiohttp handler that only reads the body, in one run.
+
+`floor` is `tests.bench.floors`: the least code with the same duties.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,11 @@ def run(stores: Sequence[str] = STORES, turns: int = TURNS) -> dict[str, dict[st
             "sqlite": f"sqlite:///{folder}/jobs.db",
             "sqlite, uvloop": f"sqlite:///{folder}/uvloop.db",
         }
+        floors = {"floor, memory": (), "floor, sqlite": (f"{folder}/floor.db",)}
         servers = {
+            name: stack.enter_context(peer("webhooks", *words, module="floors")) for name, words in floors.items()
+        }
+        servers |= {
             name: stack.enter_context(
                 peer("webhooks+uvloop" if name.endswith("uvloop") else "webhooks", urls.get(name, name))
             )
@@ -101,8 +108,8 @@ def run(stores: Sequence[str] = STORES, turns: int = TURNS) -> dict[str, dict[st
                 rows.setdefault(f"{name}: µs of CPU", []).append(spent)
                 rows.setdefault(f"{name}: ratio by CPU", []).append(base[0] / spent)
                 rows.setdefault(f"{name}: ratio by rate", []).append(rate / base[1])
-                for other, (_, their_rate) in theirs.items() if name == "sqlite" else ():
-                    rows.setdefault(f"sqlite: times the rate of {other}", []).append(rate / their_rate)
+                for other, (_, their_rate) in theirs.items() if name.endswith("sqlite") else ():
+                    rows.setdefault(f"{name}: times the rate of {other}", []).append(rate / their_rate)
     return table("A webhook, whole way, against a bare aiohttp handler", rows)
 
 
