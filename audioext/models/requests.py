@@ -114,7 +114,7 @@ def _file(value: AudioFile | None) -> Path | bytes | BinaryIO | None:
     return bytes(value) if isinstance(value, (bytearray, memoryview)) else cast("None", value)
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True, slots=False, repr=False)
 class _Request:
     """The fields that both requests have. `None` means not given."""
 
@@ -128,7 +128,6 @@ class _Request:
     file: Path | bytes | BinaryIO | None = field(
         default=None,
         converter=_file,
-        repr=lambda value: repr(value) if isinstance(value, Path) else shown(value),
         metadata={"check": checks.file, "help": "The path of an audio file on the machine of this server."},
     )
     model: str | None = _given(checks.model, "The model, such as V5; required for extend except at MusicGPT.")
@@ -164,6 +163,14 @@ class _Request:
         """Raise `RequestError` for a request that no provider could take."""
         if self._problems:
             raise RequestError(self._problems)
+
+    def __repr__(self) -> str:
+        """Show what was given, and of bytes or a file object only the beginning."""
+        parts: list[str] = []
+        for name, value in self._given.items():
+            is_data = name == "file" and not isinstance(value, Path)
+            parts.append(f"{name}={shown(value) if is_data else repr(value)}")
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     @classmethod
     def draft(cls, **fields: object) -> Self:
@@ -216,7 +223,7 @@ class _Request:
         return found
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True, slots=False, repr=False)
 class Extend(_Request):
     """Continue a piece of music from `continue_at` seconds on.
 
@@ -275,7 +282,7 @@ class Extend(_Request):
         return found
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True, slots=False, repr=False)
 class AddInstrumental(_Request):
     """Add an accompaniment to vocals or a melody.
 

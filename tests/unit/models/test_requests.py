@@ -127,6 +127,13 @@ def test_bytes_in_the_wrong_place_are_a_problem(field: str) -> None:
     assert (field != "file") == (field in {problem.field for problem in problems})
 
 
+def test_a_request_shows_only_what_was_given() -> None:
+    """The repr of a request is the call that makes it, without the fields that were left out."""
+    assert "Extend(model='V5', audio_id='1f2e', continue_at=60)" == repr(
+        ax.Extend(audio_id="1f2e", model="V5", continue_at=60)
+    )
+
+
 def test_a_request_does_not_show_a_whole_file() -> None:
     """The repr of a request cuts the bytes of its file."""
     assert len(repr(ax.Extend(file=b"\xff" * 5_000))) < 1_000
