@@ -111,9 +111,11 @@ def _joined(root: URL, path: str) -> URL:
 class HostedAccount:
     """An account at one vendor: its API key, base URL and limits; the base class of every provider.
 
-    `base_url` may have a path prefix. `name` is a segment of the callback path; two accounts at one API need different
-    names. `grace` and `retention` are in seconds. A subclass sets `vendor` and adds `build_submit`, `parse_status` and
-    `parse_webhook` for its wire format. Raises ConfigError: a setting cannot work.
+    `Kie` describes the settings. A subclass sets `vendor` and adds `build_submit`, `parse_status` and
+    `parse_webhook` for its wire format.
+
+    Raises:
+        ConfigError: a setting cannot work.
     """
 
     vendor: ClassVar[Vendor]
