@@ -67,7 +67,7 @@ class ClientOptions(TypedDict, total=False):
     clock: Clock | None
     trust_env: bool
     session: aiohttp.ClientSession | None
-    metrics: bool | str | int
+    metrics: bool | str | int | None
 
 
 def read_public_url(value: str | URL | None) -> URL | None:
