@@ -114,9 +114,8 @@ class Client(Live, Submitting):
         return cls(*chosen, **{**client_options(found), **options})  # type: ignore[arg-type]  # the types were checked
 
     def __repr__(self) -> str:
-        """Show the providers, and whether the client is new, open or closed."""
-        state = "open" if self._parts.is_open else "closed" if self._parts.is_closed else "new"
-        return f"<Client {', '.join(self._parts.settings.providers) or 'without providers'}, {state}>"
+        """Show the providers, and whether the client is new, opening, open or closed."""
+        return f"<Client {', '.join(self._parts.settings.providers) or 'without providers'}, {self._parts.state}>"
 
     def __del__(self) -> None:
         """Warn if the client was opened and never closed: its tasks may go on, or be cut off."""
