@@ -26,7 +26,7 @@ from audioext.models.entries import MAX_ENTRIES
 from audioext.models.events import Event
 from audioext.webhooks.endpoint import BODY_SECONDS, MAX_UNFINISHED_BYTES
 from audioext.webhooks.inbox import KEPT_BYTES
-from audioext.webhooks.server import HEAD_SECONDS, LINGERING_SECONDS, MAX_CONNECTIONS, TAIL_SECONDS, most_connections
+from audioext.webhooks.server import HEAD_SECONDS, LINGERING_SECONDS, MAX_CONNECTIONS, most_connections
 from tests.support.api import Api, callback, serve_api
 from tests.support.bombs import bomb
 from tests.support.clock import SOON_SECONDS, LoopTime, soon
