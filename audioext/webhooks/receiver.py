@@ -51,7 +51,11 @@ class MaskedAccessLogger(AbstractAccessLogger):
 
 @define(kw_only=True, eq=False, repr=False)
 class Receiver:
-    """Answers webhooks and health checks (`/healthz`, `/readyz`), and serves offered files and live progress."""
+    """Answers webhooks and health checks (`/healthz`, `/readyz`), and serves offered files and live progress.
+
+    Each client makes its own, `client.receiver`. To run it in an app of yours, use `add_to`, `add_ui` or `asgi`, and
+    `Client(listen=None)`; the client calls the rest.
+    """
 
     endpoint: Endpoint
     client: object = field(default=None, init=False)

@@ -137,7 +137,7 @@ def test_the_two_lists_of_public_names_agree() -> None:
     }
 
     assert for_type_checkers == homes
-    assert {"__version__"}.union(*homes.values()) == set(vars(ax)["__all__"])
+    assert {"__version__"}.union(*homes.values()) == set(vars(ax)["__all__"]) == set(dir(ax))
 
 
 def test_the_client_describes_each_of_its_arguments() -> None:
