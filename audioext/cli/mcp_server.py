@@ -40,7 +40,7 @@ from audioext.files.formats import audio_info
 from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.models.results import Stage
-from audioext.runtime.jobs import TOLD_STAGES, Job, JobExpiredError, StageTimeoutError
+from audioext.runtime.jobs import LATER_STAGES, Job, JobExpiredError, StageTimeoutError
 from audioext.ui.objects import BY, first, state_of
 from audioext.version import __version__
 
@@ -188,7 +188,7 @@ class AgentServer(MCPServer[object]):
         await _refresh(job)
         await ctx.report_progress(float(Stage.SUBMITTED), float(Stage.COMPLETE), state_of(job.record))
         try:
-            for stage in TOLD_STAGES:
+            for stage in LATER_STAGES:
                 event = await job.wait(stage, timeout=max(until - clock(), 0.001))
                 words = f"{stage} {BY[event.source]}"
                 await ctx.report_progress(float(stage), float(Stage.COMPLETE), words)
