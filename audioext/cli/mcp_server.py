@@ -312,7 +312,10 @@ def _submit_tool(client: Client, request: type[Request]) -> Callable[..., Awaita
     annotated: Any = Annotated  # for types known only at run time
     parameters = [inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, annotation=Key)]
     for name, kind, default, words in request_fields(request):
-        described = annotated[str | None if name == "file" else kind, Field(description=words)]
+        if name == "file":  # an agent can send neither bytes nor an open file
+            described = annotated[str | None, Field(description="The path of an audio file on this server's machine.")]
+        else:
+            described = annotated[kind, Field(description=words)]
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters.append(inspect.Parameter(name, keyword, default=default, annotation=described))
     submit.__signature__ = inspect.Signature(parameters, return_annotation=JobInfo)  # type: ignore[attr-defined]  # it may be set on functions

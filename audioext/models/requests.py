@@ -128,7 +128,7 @@ class _Request:
     file: Path | bytes | BinaryIO | None = field(
         default=None,
         converter=_file,
-        metadata={"check": checks.file, "help": "The path of an audio file on the machine of this server."},
+        metadata={"check": checks.file, "help": "An audio file: a path, the bytes, or a binary file object."},
     )
     model: str | None = _given(checks.model, "The model, such as V5; required for extend except at MusicGPT.")
     title: str | None = _given(checks.text, "The title of the result.")
@@ -137,9 +137,11 @@ class _Request:
     vocal_gender: VocalGender | None = _given(  # noqa: RUF009 - it returns attrs' own field()
         checks.gender, "Who sings; neutral only at MusicGPT."
     )
-    style_weight: float | None = _given(checks.weight, "0 to 1, in steps of 0.01.")
-    weirdness_constraint: float | None = _given(checks.weight, "0 to 1, in steps of 0.01.")
-    audio_weight: float | None = _given(checks.weight, "0 to 1, in steps of 0.01.")
+    style_weight: float | None = _given(checks.weight, "How much the style counts: 0 to 1, in steps of 0.01.")
+    weirdness_constraint: float | None = _given(
+        checks.weight, "How far the result may deviate: 0 to 1, in steps of 0.01."
+    )
+    audio_weight: float | None = _given(checks.weight, "How much the source counts: 0 to 1, in steps of 0.01.")
     variety: int | None = _given(checks.variety, "0 to 4.")
     source_duration: float | None = _given(
         checks.seconds, "The source's length in seconds, to check limits beforehand; read from a file by itself."
@@ -152,12 +154,14 @@ class _Request:
 
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
-        """Make a misspelt field raise an error that suggests the right one, and give a draft its defaults."""
+        """Make a misspelt field raise an error that suggests the right one; give a draft its defaults; add the help."""
         checks.name_what_was_meant(cls, "field", sources=cls.SOURCES)
         fields = attrs.fields(cls)
         cls._checks = {each.name: each.metadata["check"] for each in fields}
         for each in fields:
             setattr(cls, each.name, each.default)
+        helps = "".join(f"        {each.name}: {each.metadata['help']}\n" for each in fields)
+        cls.__doc__ = (cls.__doc__ or "").replace("    Raises:", f"    Args:\n{helps}\n    Raises:")
 
     def __attrs_post_init__(self) -> None:
         """Raise `RequestError` for a request that no provider could take."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from contextlib import suppress
 from pathlib import Path
@@ -88,6 +89,15 @@ def test_the_options_are_the_fields(kind: type[ax.Extend | ax.AddInstrumental], 
     fields = {a.name: source if a.name == "file" else get_type_hints(kind)[a.name] for a in attrs.fields(kind)}
     assert get_type_hints(options) == fields
     assert all(callable(a.metadata["check"]) for a in attrs.fields(kind))
+
+
+@each_row("kind", [ax.Extend, ax.AddInstrumental])
+def test_the_help_of_a_request_describes_each_field(kind: type[ax.Extend | ax.AddInstrumental]) -> None:
+    """`help(ax.Extend)` has a line for each field, in the order of the signature."""
+    lines = (inspect.getdoc(kind) or "").splitlines()
+    listed = lines[lines.index("Args:") + 1 : lines.index("Raises:") - 1]
+
+    assert [*inspect.signature(kind).parameters] == [line.split(":")[0].strip() for line in listed]
 
 
 LONG = 5_000
