@@ -212,8 +212,7 @@ def _as_spelt(prefix: str) -> str:
     aiohttp's router treats such paths as different. A ref and a tag of our shape keep it off the user's own routes.
     """
     parts = [re.escape(part) for part in unquote(prefix).split("/") if part]
-    callback = ("[a-z0-9-]+", "[0-9a-z]+", "[0-9A-Za-z_-]{43}")
-    return f"/{{audioext_callback:/*{'(?:/|%2F)+'.join((*parts, *callback))}/*}}"
+    return f"/{{audioext_callback:/*{'(?:/|%2F)+'.join((*parts, urls.PROVIDER, urls.REF, urls.TAG))}/*}}"
 
 
 async def _write(request: web.BaseRequest, response: web.StreamResponse, data: bytes) -> None:
