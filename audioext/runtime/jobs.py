@@ -42,8 +42,9 @@ class _HasJobError(JobBoundError):
 class SubmitUnknownError(_HasJobError):
     """Nothing was heard of the task within the grace period. The POST may have arrived, so nothing was resent.
 
-    Look at the provider's own task list before you submit again. The job can still be adopted: a late
-    callback completes it, and a later `await job` then returns the song.
+    Look at the provider's own task list before you submit again. The job can still be adopted: a late callback
+    completes it, and a later `await job` then returns the song. It is no `JobError`, since it may
+    have cost money: catch it as well.
     """
 
 
