@@ -134,5 +134,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Return all public names, loaded or not."""
-    return sorted({*globals(), *_HOME_OF})
+    """Return the public names, loaded or not, and nothing else."""
+    return ["__version__", *_HOME_OF]

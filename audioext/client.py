@@ -49,24 +49,33 @@ _MetaT = TypeVar("_MetaT")
 class Client(Live, Submitting):
     """Submits tasks and returns jobs to await; use it with `async with`.
 
-    Constructing it does no I/O and needs no event loop. The first provider is the default.
-    Times are in seconds. `wait_timeout` (1,800) bounds an await of a job, `permit_timeout` (900) a submit's wait for
-    its turn, `handler_timeout` (60) a handler call, `poll_timeout` (20) a status call, `download_timeout` (900) a
-    download. A job expires after `expire_after` (a day). A failing link is retried for `download_patience` (30). An
-    ended job is kept for `keep` (7 days).
-    Providers call the receiver at `public_url`; without one the client only polls. The receiver listens at `listen`, by
-    default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` is for one mounted in your app, or in another
-    process. With port 0 the system chooses one, which replaces `{port}` in `public_url`. `secrets` sign callback URLs,
-    the first one all new URLs; without them the store keeps one. `confirm="always"` lets webhooks only trigger status
-    calls, `"unsigned"` those without a checked signature, `"never"` (the default) none. For `store` see `open_store`.
-    At most `handler_concurrency` (16) handlers run at a time. At most `deliveries_kept` (100,000) webhooks are kept,
-    and of those without a submitted job `delivery_bytes_kept` (1 GiB).
-    `serve_files=True` serves local files instead of uploading them. Files are downloaded over https from public
-    addresses, and from APIs on this machine; `allow_hosts` adds hosts: `"a.lan"`, `"10.0.0.7:8443"`, or
-    `"http://a.lan"` for http as well. `trust_env=True` uses the environment's proxies. Your own `session` (with its
-    proxy, connector or TLS context) makes all calls by this client's rules, and is yours to close; it, or a proxy,
-    resolves hosts by itself, so their addresses are not checked.
-    `metrics=True` serves `/metrics` at 127.0.0.1:9464, `metrics="HOST:PORT"` at that address; the receiver never does.
+    Constructing it does no I/O and needs no event loop. All times are in seconds.
+
+    Args:
+        *providers: the accounts to submit to; the first one is the default.
+        public_url: where providers call the receiver; without one the client only polls.
+        listen: the receiver's `"HOST:PORT"`, by default 127.0.0.1:8080 with a `public_url`, else nowhere. `None` is for
+            one mounted in your app, or in another process. A port 0 is chosen, and replaces `{port}` in `public_url`.
+        store: where jobs are kept: a URL as for `audioext.stores.open_store`, or an object; by default in memory.
+        secrets: what signs callback URLs, the first one all new URLs; without them the store keeps one.
+        confirm: `"always"` lets webhooks only trigger status calls, `"unsigned"` those without a checked signature.
+        serve_files: whether local files are served by the receiver instead of being uploaded.
+        wait_timeout: how long a job is awaited.
+        expire_after: how long until a job is given up.
+        permit_timeout: how long a submit waits for its turn.
+        handler_timeout: how long a handler may run.
+        poll_timeout: how long a status call may take.
+        download_patience: how long a failing link is tried again.
+        download_timeout: how long a whole download may take.
+        handler_concurrency: how many handlers run at a time.
+        keep: how long an ended job is kept.
+        deliveries_kept: how many webhooks are kept.
+        delivery_bytes_kept: how many bytes are kept of webhooks without a submitted job.
+        allow_hosts: where files may be besides public https hosts: `"a.lan"`, `"10.0.0.7:8443"`, `"http://a.lan"`.
+        clock: the source of time, which a test may replace.
+        trust_env: whether the environment's proxies are used.
+        session: yours, for all calls; it stays open. Addresses that it, or a proxy, resolves are not checked.
+        metrics: `True` serves `/metrics` at 127.0.0.1:9464, `"HOST:PORT"` at that address; the receiver never does.
 
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.
@@ -105,9 +114,8 @@ class Client(Live, Submitting):
         return cls(*chosen, **{**client_options(found), **options})  # type: ignore[arg-type]  # the types were checked
 
     def __repr__(self) -> str:
-        """Show the providers, and whether the client is new, open or closed."""
-        state = "open" if self._parts.is_open else "closed" if self._parts.is_closed else "new"
-        return f"<Client {', '.join(self._parts.settings.providers) or 'without providers'}, {state}>"
+        """Show the providers, and whether the client is new, opening, open or closed."""
+        return f"<Client {', '.join(self._parts.settings.providers) or 'without providers'}, {self._parts.state}>"
 
     def __del__(self) -> None:
         """Warn if the client was opened and never closed: its tasks may go on, or be cut off."""
@@ -115,8 +123,6 @@ class Client(Live, Submitting):
         if parts is not None and parts.is_open and self._closing is None:
             message = f"unclosed {self!r}: use `async with`, or `await client.aclose()` at the end"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
-
-    # --- opening and closing ---------------------------------------------------------------------------
 
     async def open(self) -> Self:
         """Open the store, start to listen, and resume the jobs that an earlier process left open.
@@ -182,8 +188,6 @@ class Client(Live, Submitting):
         """Return this client's counters; any thread may call it."""
         return self._parts.stats()
 
-    # --- jobs and their webhooks -------------------------------------------------------------------------
-
     async def job(self, ref: str | None = None, *, key: str | None = None) -> Job:
         """Return the job with *ref*, or the one submitted with *key*, whichever process submitted it.
 
@@ -200,9 +204,7 @@ class Client(Live, Submitting):
         meta: Mapping[str, object] | None = None,
         newest_first: bool = False,
     ) -> AsyncIterator[Job]:
-        """Yield the jobs in the store: all, or only open or ended ones, whose meta contains *meta*.
-
-        The oldest comes first, or the newest with *newest_first*.
+        """Yield the jobs in the store, oldest first: all, or only open or ended ones, whose meta contains *meta*.
 
         Raises:
             RequestError: *open* is not True, False or None, *newest_first* is not a bool, or *meta* is not a mapping.
@@ -214,14 +216,13 @@ class Client(Live, Submitting):
             newest_first=checks.flag(newest_first),
         )
         wanted = dict(meta or {})
-        way = {"newest_first": True} if newest_first else {}  # a user's own store may not have it
-        async for stored in self.store.jobs(is_open=open, **way):
+        async for stored in self.store.jobs(is_open=open, newest_first=newest_first):
             try:
                 job = self._parts.job(self._parts.journal.load(stored))
             except (ConfigError, StoreError) as error:
                 _log.warning("%s", error)
                 continue
-            if not wanted or all(name in job.meta and job.meta[name] == value for name, value in wanted.items()):
+            if all(name in job.meta and job.meta[name] == value for name, value in wanted.items()):
                 yield job
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
@@ -298,8 +299,6 @@ class Client(Live, Submitting):
         self._parts.check_open()
         checks.refuse_wrong(job=_is_job(job))
         return self.receiver.endpoint.watching.url(self.public_url, job.ref)
-
-    # --- handlers ----------------------------------------------------------------------------------------
 
     @overload
     def on(self, stage: Stage) -> Callable[[_StageHandlerT], _StageHandlerT]: ...

@@ -29,8 +29,8 @@ _LETTER_OF_BYTE = (_REF_ALPHABET * 8).encode()  # each of the 32 letters for 8 o
 class Clock:
     """The source of time for a client.
 
-    `now` returns Unix seconds, `monotonic` seconds that never go back, `jitter` a number from 0 to 1. Everything that
-    waits for time to pass uses `sleep`, so your own clock can jump ahead.
+    `now` returns Unix seconds, `monotonic` seconds that never go back, `jitter` a number from 0 to 1. Jobs, polls,
+    handlers and submits wait by `sleep`, so your own clock can jump ahead; retries of a connection take real time.
     """
 
     now: Callable[[], float] = field(default=time.time, validator=is_callable())

@@ -15,11 +15,11 @@ from msgspec import UNSET, UnsetType
 from yarl import URL
 
 from audioext import providers
-from audioext.clock import Clock
+from audioext.clock import Clock, mint_id
 from audioext.errors import ConfigError, cut, lacks_extra, shown
 from audioext.files.hosts import LinkRules, read_link_rules
 from audioext.http.transport import lacks_proxy
-from audioext.http.urls import CHECK_SEGMENT, FILES_SEGMENT, may_be_public, without_password
+from audioext.http.urls import CHECK_SEGMENT, FILES_SEGMENT, callback_url, may_be_public, without_password
 from audioext.models import checks
 from audioext.models.entries import MAX_DELIVERY_BYTES
 from audioext.providers.base import Provider, ProviderInfo
@@ -67,7 +67,7 @@ class ClientOptions(TypedDict, total=False):
     clock: Clock | None
     trust_env: bool
     session: aiohttp.ClientSession | None
-    metrics: bool | str | int
+    metrics: bool | str | int | None
 
 
 def read_public_url(value: str | URL | None) -> URL | None:
@@ -255,8 +255,7 @@ def check_callbacks(callers: Iterable[Provider], public_url: URL | None) -> None
     if public_url is None:
         return
     for provider in callers:
-        # A callback adds the provider's name, a ref of 24 and a tag of 43 letters.
-        why = provider.check_callback(public_url / provider.info.name / ("r" * 24) / ("t" * 43))
+        why = provider.check_callback(callback_url(public_url, b"", provider.info.name, mint_id(0.0)))
         if why is not None:
             url = cut(without_password(str(public_url)))
             raise ConfigError(f"{provider.info.name} would never call public_url {url}: {why}")

@@ -8,6 +8,7 @@ import secrets as random_secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from typing import Literal
 
 from audioext.config import MIN_SECRET_BYTES, Settings
 from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
@@ -57,7 +58,7 @@ class Parts:
         self.public_url = settings.public_url
         self.address = settings.address
         self.secrets: tuple[bytes, ...] = ()
-        self.is_open = self.is_opening = self.is_closed = False
+        self.state: Literal["new", "opening", "open", "closed"] = "new"
         self._waits = 0
         self._purge: asyncio.Task[None] | None = None
         store, clock = settings.store, settings.clock
@@ -112,6 +113,11 @@ class Parts:
         self.journal.on_final, self.journal.on_orphan = self.submitter.finish, self._housekeeping.note_orphan
         self._metrics = None if settings.metrics is None else MetricsServer(self.stats, settings.metrics)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the client can be used."""
+        return self.state == "open"
+
     def stats(self) -> Stats:
         """Return the counters; any thread may call it."""
         open_jobs = sum(not held.record.is_final for held in self.journal.held_jobs())
@@ -156,16 +162,15 @@ class Parts:
 
     async def open(self, *, is_working: bool = True) -> None:
         """Open the store, listen, and start the workers unless *is_working* is False, as for a check."""
-        settings = self.settings
-        if self.is_open or self.is_closed:
+        if self.state != "new":
             raise ConfigError("a client can only be opened once: make a new one")
-        self.is_closed = self.is_opening = True
-        self.inbox.loop = asyncio.get_running_loop()
+        self.state, self.inbox.loop = "opening", asyncio.get_running_loop()
         try:
-            await settings.store.open()  # not closed if it fails: it cleans up itself, and others may share the store
-            await self._start(is_working=is_working)
-        finally:
-            self.is_opening = False
+            await self.settings.store.open()
+        except BaseException:  # the store is not closed: it cleans up itself, and others may share it
+            self.state = "closed"
+            raise
+        await self._start(is_working=is_working)
 
     async def _start(self, *, is_working: bool) -> None:
         settings = self.settings
@@ -178,7 +183,7 @@ class Parts:
                 for warning in await settings.store.warnings():
                     _log.warning("the store: %s", warning)
             # Set before listening, since a webhook may arrive at once.
-            self.is_open, self.is_closed, self.inbox.is_open = True, False, True
+            self.state, self.inbox.is_open = "open", True
             if self.address is not None:
                 port = await self.receiver.start(*self.address)
                 if self.public_url is not None and self.public_url.explicit_port == 0:  # it was given as {port}
@@ -220,7 +225,7 @@ class Parts:
 
     async def _stop_listening(self) -> None:
         await self.receiver.aclose()
-        self.is_open, self.is_closed, self.inbox.is_open = False, True, False
+        self.state, self.inbox.is_open = "closed", False
         if self._metrics is not None:
             await self._metrics.aclose()
 
@@ -233,7 +238,7 @@ class Parts:
     def check_loop(self) -> None:
         """Raise ConfigError if another event loop than the client's is running."""
         with suppress(RuntimeError):  # no loop is running
-            if (self.is_open or self.is_opening) and asyncio.get_running_loop() is not self.inbox.loop:
+            if self.state in {"opening", "open"} and asyncio.get_running_loop() is not self.inbox.loop:
                 raise ConfigError(OTHER_LOOP)
 
     def job(self, held: HeldJob) -> Job:

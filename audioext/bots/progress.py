@@ -21,7 +21,7 @@ from audioext.models.record import Verdict
 from audioext.models.requests import Extend, ExtendOptions, Request
 from audioext.models.results import Stage
 from audioext.runtime.jobs import (
-    TOLD_STAGES,
+    LATER_STAGES,
     Failure,
     Job,
     JobExpiredError,
@@ -184,7 +184,7 @@ class ProgressMessages:
         self._lines: dict[str, _ProgressMessage] = {}
         self._ended: deque[str] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        for stage in TOLD_STAGES:
+        for stage in LATER_STAGES:
             client.on(stage)(self._tell)
         client.on_failure(self._tell)
 

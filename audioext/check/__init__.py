@@ -36,8 +36,8 @@ _PACKAGES = ("aiohttp", "attrs", "cattrs", "msgspec", "apsw", "redis")
 
 async def check_parts(parts: Parts) -> CheckReport:
     """Check the parts of a client; if they are not open, open them for the check alone, and close them after it."""
-    if parts.is_closed:
-        raise ConfigError("the client is closed and cannot be opened again: make a new one for the check")
+    if parts.state not in {"new", "open"}:
+        raise ConfigError(f"the client is {parts.state}, and cannot be opened for the check: make a new one")
     if parts.is_open:
         return CheckReport((*await _look(parts), _versions()))
     lines = await _yield_address(parts)

@@ -33,7 +33,7 @@ from audioext.config import client_options
 from audioext.errors import AudioextError, ConfigError, RequestError, RetryLater
 from audioext.http.urls import without_password
 from audioext.models.entries import Entry
-from audioext.runtime.jobs import TOLD_STAGES, Failure, Job, StageEvent
+from audioext.runtime.jobs import LATER_STAGES, Failure, Job, StageEvent
 from audioext.stores import Store, open_store
 from audioext.stores.base import Appended, to_delivery
 from audioext.ui.objects import delivery_object, timeline, track_object
@@ -182,7 +182,7 @@ class Forwarder:
 
     def register(self, client: Client) -> None:
         """Handle every stage and failure of *client*'s store."""
-        for stage in TOLD_STAGES:
+        for stage in LATER_STAGES:
             client.on(stage)(self.tell)
         client.on_failure(self.tell)
 
@@ -200,7 +200,7 @@ class Forwarder:
     async def send_all(self, job: Job) -> Sequence[str]:
         """Post each event of *job* once, and return their types."""
         events: list[StageEvent | Failure] = [
-            await job.wait(stage) for stage in TOLD_STAGES if job.stage is not None and stage <= job.stage
+            await job.wait(stage) for stage in LATER_STAGES if job.stage is not None and stage <= job.stage
         ]
         if job.failure is not None:
             events.append(job.failure)

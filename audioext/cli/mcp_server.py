@@ -40,7 +40,7 @@ from audioext.files.formats import audio_info
 from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.models.results import Stage
-from audioext.runtime.jobs import TOLD_STAGES, Job, JobExpiredError, StageTimeoutError
+from audioext.runtime.jobs import LATER_STAGES, Job, JobExpiredError, StageTimeoutError
 from audioext.ui.objects import BY, first, state_of
 from audioext.version import __version__
 
@@ -190,7 +190,7 @@ class AgentServer(MCPServer[object]):
         await _refresh(job)
         await ctx.report_progress(float(Stage.SUBMITTED), float(Stage.COMPLETE), state_of(job.record))
         try:
-            for stage in TOLD_STAGES:
+            for stage in LATER_STAGES:
                 event = await job.wait(stage, timeout=max(until - clock(), 0.001))
                 words = f"{stage} {BY[event.source]}"
                 await ctx.report_progress(float(stage), float(Stage.COMPLETE), words)
@@ -314,7 +314,10 @@ def _submit_tool(client: Client, request: type[Request]) -> Callable[..., Awaita
     annotated: Any = Annotated  # for types known only at run time
     parameters = [inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, annotation=Key)]
     for name, kind, default, words in request_fields(request):
-        described = annotated[str | None if name == "file" else kind, Field(description=words)]
+        if name == "file":  # an agent can send neither bytes nor an open file
+            described = annotated[str | None, Field(description="The path of an audio file on this server's machine.")]
+        else:
+            described = annotated[kind, Field(description=words)]
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters.append(inspect.Parameter(name, keyword, default=default, annotation=described))
     submit.__signature__ = inspect.Signature(parameters, return_annotation=JobInfo)  # type: ignore[attr-defined]  # it may be set on functions

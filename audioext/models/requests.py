@@ -114,7 +114,7 @@ def _file(value: AudioFile | None) -> Path | bytes | BinaryIO | None:
     return bytes(value) if isinstance(value, (bytearray, memoryview)) else cast("None", value)
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True, slots=False, repr=False)
 class _Request:
     """The fields that both requests have. `None` means not given."""
 
@@ -128,8 +128,7 @@ class _Request:
     file: Path | bytes | BinaryIO | None = field(
         default=None,
         converter=_file,
-        repr=lambda value: repr(value) if isinstance(value, Path) else shown(value),
-        metadata={"check": checks.file, "help": "The path of an audio file on the machine of this server."},
+        metadata={"check": checks.file, "help": "An audio file: a path, the bytes, or a binary file object."},
     )
     model: str | None = _given(checks.model, "The model, such as V5; required for extend except at MusicGPT.")
     title: str | None = _given(checks.text, "The title of the result.")
@@ -138,9 +137,11 @@ class _Request:
     vocal_gender: VocalGender | None = _given(  # noqa: RUF009 - it returns attrs' own field()
         checks.gender, "Who sings; neutral only at MusicGPT."
     )
-    style_weight: float | None = _given(checks.weight, "0 to 1, in steps of 0.01.")
-    weirdness_constraint: float | None = _given(checks.weight, "0 to 1, in steps of 0.01.")
-    audio_weight: float | None = _given(checks.weight, "0 to 1, in steps of 0.01.")
+    style_weight: float | None = _given(checks.weight, "How much the style counts: 0 to 1, in steps of 0.01.")
+    weirdness_constraint: float | None = _given(
+        checks.weight, "How far the result may deviate: 0 to 1, in steps of 0.01."
+    )
+    audio_weight: float | None = _given(checks.weight, "How much the source counts: 0 to 1, in steps of 0.01.")
     variety: int | None = _given(checks.variety, "0 to 4.")
     source_duration: float | None = _given(
         checks.seconds, "The source's length in seconds, to check limits beforehand; read from a file by itself."
@@ -153,17 +154,27 @@ class _Request:
 
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
-        """Make a misspelt field raise an error that suggests the right one, and give a draft its defaults."""
+        """Make a misspelt field raise an error that suggests the right one; give a draft its defaults; add the help."""
         checks.name_what_was_meant(cls, "field", sources=cls.SOURCES)
         fields = attrs.fields(cls)
         cls._checks = {each.name: each.metadata["check"] for each in fields}
         for each in fields:
             setattr(cls, each.name, each.default)
+        helps = "".join(f"        {each.name}: {each.metadata['help']}\n" for each in fields)
+        cls.__doc__ = (cls.__doc__ or "").replace("    Raises:", f"    Args:\n{helps}\n    Raises:")
 
     def __attrs_post_init__(self) -> None:
         """Raise `RequestError` for a request that no provider could take."""
         if self._problems:
             raise RequestError(self._problems)
+
+    def __repr__(self) -> str:
+        """Show what was given, and of bytes or a file object only the beginning."""
+        parts: list[str] = []
+        for name, value in self._given.items():
+            is_data = name == "file" and not isinstance(value, Path)
+            parts.append(f"{name}={shown(value) if is_data else repr(value)}")
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     @classmethod
     def draft(cls, **fields: object) -> Self:
@@ -216,7 +227,7 @@ class _Request:
         return found
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True, slots=False, repr=False)
 class Extend(_Request):
     """Continue a piece of music from `continue_at` seconds on.
 
@@ -275,7 +286,7 @@ class Extend(_Request):
         return found
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True, slots=False, repr=False)
 class AddInstrumental(_Request):
     """Add an accompaniment to vocals or a melody.
 

@@ -80,15 +80,16 @@ class Files(Protocol):
         ...
 
 
-@frozen(
-    kw_only=True, slots=False, repr=False
-)  # `_files` is stored in `__dict__` beside the fields, and is not part of the value
+@frozen(kw_only=True, slots=False, repr=False)  # no slots: `_files` is beside the fields, and no part of the value
 class Track:
     """One track of a song.
 
-    Fields that the provider did not send are `None`. `duration` is in seconds; `created_at` and `expires_at`
-    are timezone-aware. `position` is its place in the song, from 1. `failure` is the provider's message if
-    the track could not be made. `provider` and `model` are those that the task was submitted with.
+    Fields that the provider did not send are `None`. `audio_url` is the link to the file, `stream_url` to a stream that
+    may be there earlier, `wav_url` to a WAV file, `image_url` to the cover; some vendors add further links, the
+    `source_…_url`s. `duration` is in seconds; `created_at` and `expires_at` are timezone-aware. `position` is its place
+    in the song, from 1. `failure` is the provider's message if the track could not be made. `model_name` is the
+    vendor's own word for the model; `provider` and `model` are those that the task was submitted with. `extends_by_id`
+    is false where tracks are extended by URL only.
     """
 
     id: str | None = None

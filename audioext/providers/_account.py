@@ -15,6 +15,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from audioext.errors import ConfigError, Problem, RequestError
+from audioext.http import urls
 from audioext.http.messages import AUDIO_TYPES, HttpRequest, HttpResponse, Part, Webhook
 from audioext.models import checks
 from audioext.models.events import SubmitOutcome
@@ -31,7 +32,6 @@ USER_AGENT = f"audioext/{__version__}"
 
 DAY_SECONDS = 86_400.0
 
-_NAME = re.compile("[a-z0-9-]{1,64}")  # as `http.urls` reads it in a callback path
 _PASTED = re.compile(
     r"\A((export\s+)?[A-Z0-9_]*API_KEY\s*[=:]|authorization\s*[=:]|x-api-key\s*[=:]|bearer(\s|:))\s*", re.IGNORECASE
 )
@@ -95,7 +95,7 @@ def _vendors(fact: str) -> Any:  # noqa: ANN401 - like attrs.Factory, so that th
 _name = checks.setting(
     checks.must_be(
         "1 to 64 small letters, digits and hyphens, such as kie-2",  # it is a segment of the callback path
-        lambda value: isinstance(value, str) and _NAME.fullmatch(value) is not None,
+        lambda value: isinstance(value, str) and re.fullmatch(urls.PROVIDER, value) is not None,
     )
 )
 _limits = checks.setting(checks.made_as(Limits, "an audioext.Limits(...)"))
@@ -111,9 +111,11 @@ def _joined(root: URL, path: str) -> URL:
 class HostedAccount:
     """An account at one vendor: its API key, base URL and limits; the base class of every provider.
 
-    `base_url` may have a path prefix. `name` is a segment of the callback path; two accounts at one API need different
-    names. `grace` and `retention` are in seconds. A subclass sets `vendor` and adds `build_submit`, `parse_status` and
-    `parse_webhook` for its wire format. Raises ConfigError: a setting cannot work.
+    `Kie` describes the settings. A subclass sets `vendor` and adds `build_submit`, `parse_status` and
+    `parse_webhook` for its wire format.
+
+    Raises:
+        ConfigError: a setting cannot work.
     """
 
     vendor: ClassVar[Vendor]

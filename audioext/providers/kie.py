@@ -154,9 +154,17 @@ _INSTRUMENTAL_MODELS = frozenset({"V4_5PLUS", "V5", "V5_5"}) | V6_MODELS
 class Kie(RecoveringAccount, KieAccount):
     """kie.ai by its per-operation routes, which its older pages describe and which still work.
 
+    `api_key` is by default that in `KIE_API_KEY`. `base_url` is the API's address, which may have a path prefix, and
+    `upload_url` that of its file host. Two accounts at one API need different names: `name` is what `provider=` picks,
+    and a part of the callback URL. `limits` and `pace` replace those of the vendor. A submit without an answer counts
+    as unknown after `grace` seconds. Files are kept for `retention` seconds, from which `Track.expires_at` follows;
+    `None` means that nobody knows.
+
     `webhook_key` is the key that signs callbacks, or several during a rotation; without one, signatures are not
-    checked. `webhook_tolerance` is how far, in seconds, a signature's timestamp may be from our clock. Raises
-    ConfigError: a setting cannot work.
+    checked. `webhook_tolerance` is how far, in seconds, a signature's timestamp may be from our clock.
+
+    Raises:
+        ConfigError: a setting cannot work.
     """
 
     vendor: ClassVar[EngineVendor] = evolve(
@@ -181,7 +189,8 @@ class Kie(RecoveringAccount, KieAccount):
 class KieJobs(KieAccount):
     """kie.ai by its newer jobs route; it shares the account's key and limits with `Kie`, and has the same settings.
 
-    Raises ConfigError: a setting cannot work.
+    Raises:
+        ConfigError: a setting cannot work.
     """
 
     vendor: ClassVar[EngineVendor] = evolve(

@@ -45,10 +45,13 @@ RULES = FieldRules(
 
 @frozen
 class MusicGpt(HostedAccount):
-    """MusicGPT's extend call; a track is extended by its audio URL.
+    """MusicGPT's extend call, where a track is extended by its audio URL; `Kie` describes the settings that both have.
 
     `limits` defaults to the free plan, one unfinished job at a time: set `Limits(parallel=5)` on Plus and
-    `Limits(parallel=10)` on Pro. Raises ConfigError: a setting cannot work.
+    `Limits(parallel=10)` on Pro.
+
+    Raises:
+        ConfigError: a setting cannot work.
     """
 
     vendor: ClassVar[Vendor] = Vendor(

@@ -42,7 +42,11 @@ RULES = FieldRules(
 
 @frozen
 class SunoApi(RecoveringAccount):
-    """sunoapi.org; `upload_url` defaults to its own file host. Raises ConfigError: a setting cannot work."""
+    """sunoapi.org; its settings are those that `Kie` describes, without the two for signatures.
+
+    Raises:
+        ConfigError: a setting cannot work.
+    """
 
     vendor: ClassVar[EngineVendor] = suno_vendor(
         rules=RULES,

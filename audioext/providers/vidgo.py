@@ -49,12 +49,13 @@ NAMES_BY_MODEL_KEY = {key: wire_names(url="upload_url", model=key) for key in MO
 
 @frozen
 class Vidgo(EngineAccount):
-    """vidgo.ai.
+    """vidgo.ai; `Kie` describes the settings that both have.
 
     `instrumental_model_key` is the wire name of the model when adding an instrumental: the page's text says `model`,
     its example has none, and the extend pages and a sibling of the API say `mv`.
 
-    Raises ConfigError: a setting cannot work.
+    Raises:
+        ConfigError: a setting cannot work.
     """
 
     vendor: ClassVar[EngineVendor] = EngineVendor(

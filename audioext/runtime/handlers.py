@@ -11,10 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
-import attrs
 import msgspec
 import msgspec.inspect
 from attrs import define, field
@@ -78,9 +76,13 @@ class Handling:
         return self._handlers is handlers or self._handlers.is_closing
 
     def key(self, provider: str, request: Request, content: str | None) -> str:
-        """Return the key for a submit of *request* now. A file counts by the digest of its *content*, not its path."""
-        asked = request if content is None else attrs.evolve(request, file=Path(content))
-        digest = hashlib.sha256(repr((provider, asked)).encode(errors="surrogatepass")).hexdigest()[:24]
+        """Return the key for a submit of *request* now. A file counts by the digest of its *content*, not its path.
+
+        It depends on the given fields alone: a release that adds a field must not make a retried handler pay again.
+        """
+        given = request.given() if content is None else {**request.given(), "file": content}
+        asked = ascii((provider, type(request).__name__, sorted(given.items())))
+        digest = hashlib.sha256(asked.encode()).hexdigest()[:24]
         self._counts[digest] += 1
         return f"handler:{self.name}:{digest}:{self._counts[digest]}"
 

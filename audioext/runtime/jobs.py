@@ -13,9 +13,11 @@ from audioext.models.record import Verdict
 from audioext.models.results import FailureReason, Song, Source, Stage, Track, fetched_by
 from audioext.runtime.handle import JobBoundError, JobFacts, JobNotice
 from audioext.runtime.held import HeldJob, JobContext
+from audioext.state.fold import TOPIC_OF
 from audioext.state.tracks import moment, song_of, stage_reached
 
-TOLD_STAGES = (Stage.TEXT, Stage.FIRST, Stage.COMPLETE)
+LATER_STAGES = tuple(TOPIC_OF)
+"""The stages after SUBMITTED: those that an iteration yields, and that handlers are called for."""
 
 _is_stage = checks.made_as(Stage, "one like Stage.FIRST")
 
@@ -40,8 +42,9 @@ class _HasJobError(JobBoundError):
 class SubmitUnknownError(_HasJobError):
     """Nothing was heard of the task within the grace period. The POST may have arrived, so nothing was resent.
 
-    Look at the provider's own task list before you submit again. The job can still be adopted: a late
-    callback completes it, and a later `await job` then returns the song.
+    Look at the provider's own task list before you submit again. The job can still be adopted: a late callback
+    completes it, and a later `await job` then returns the song. It is no `JobError`, since it may
+    have cost money: catch it as well.
     """
 
 
@@ -232,7 +235,7 @@ class Job(JobFacts):
         return self._context.clock.monotonic() + seconds
 
     async def _events(self, deadline: float) -> AsyncIterator[StageEvent]:
-        for stage in TOLD_STAGES:
+        for stage in LATER_STAGES:
             yield await self._until(self.event, stage, deadline)
 
     def _given_up(self, stage: Stage, deadline: float) -> Exception:

@@ -152,7 +152,8 @@ class Submitter:
         is_new = self._under_way.get(asyncio.current_task()) is outcome
         self._by_key.pop(order.key, None)
         if isinstance(outcome, Exception):
-            _log.info("a submit to %s ended without a job: %s", name, outcome, extra={"provider": name})
+            said = " ".join(str(outcome).split())  # a RequestError has a line for each problem
+            _log.info("a submit to %s ended without a job: %s", name, said, extra={"provider": name})
         end = end_of(outcome if isinstance(outcome, Exception) else outcome.record, is_new=is_new)
         self.journal.counts.submits[name, end] += 1
         for waiter in waiters:

@@ -49,7 +49,7 @@ _BY_TIME_AND_ID = attrgetter("entry.at", "entry.id")
 _NOTHING = frozenset[str]()
 """Shared by all records, since `frozenset({})` makes a new object each time."""
 _HEARD = frozenset({"answer", "webhook", "status"})
-_Word = tuple[float, Seen]
+_Proof = tuple[float, Seen]
 """When something was first seen, and where."""
 
 
@@ -79,10 +79,10 @@ class _Facts:
     """The POST's answer, if it names a task."""
     called_id: str | None = None
     task_id: str | None = None
-    submitted: _Word | None = None
-    shown: _Word | None = None
+    submitted: _Proof | None = None
+    shown: _Proof | None = None
     """When a stage was first claimed or a stream URL shown."""
-    audible: _Word | None = None
+    audible: _Proof | None = None
     """When a playable track was first shown."""
     fault: TaskFault | None = None
     fault_seen: Seen = "webhook"
@@ -99,7 +99,7 @@ class _Facts:
         self.ref = ref
         self.asked = asked
         self.created_at = created_at
-        self.claimed: dict[Stage, _Word] = {}
+        self.claimed: dict[Stage, _Proof] = {}
         """When each stage was first claimed."""
         self.sightings: list[Sighting] = []
         self.failures: list[tuple[Sighting, FailureReason]] = []
@@ -176,7 +176,7 @@ class _Facts:
         return doubted_for(entry) < (DONE_SECONDS if event is _NO_TRACK or isinstance(event, Progress) else 0.0)
 
     def _see(self, event: Progress, claimed: Stage | None, seen: Seen, at: float) -> None:
-        shown: _Word = (at, seen)
+        shown: _Proof = (at, seen)
         is_list = claimed is not None or len(event.tracks) > 1
         for position, track in enumerate(event.tracks, 1):
             sighting = Sighting(track, claimed, seen, at, position if is_list else 0)
@@ -281,20 +281,20 @@ def _reached(facts: _Facts) -> tuple[tuple[Reached, ...], list[str]]:
     """
     found: list[Reached] = []
     topics: list[str] = []
-    later: _Word | None = None
+    later: _Proof | None = None
     for stage, proof in (
         (_COMPLETE, _complete_proof(facts)),
         (_FIRST, facts.audible),
         (_TEXT, facts.shown),
         (_SUBMITTED, facts.submitted),
     ):
-        word = proof
-        if word is None:
+        known = proof
+        if known is None:
             told_at = facts.told.get(TOPIC_OF.get(stage, "")) if facts.told else None
-            word = later if told_at is None else (told_at, "webhook")
-            if word is None:
+            known = later if told_at is None else (told_at, "webhook")
+            if known is None:
                 continue
-        at, seen = word
+        at, seen = known
         source: Source = "implied" if proof is None else _SOURCE_OF[seen]
         if later is not None and at >= later[0]:
             # Reached with a later stage: its source is `implied` unless the stage itself was claimed by then.
@@ -311,7 +311,7 @@ def _reached(facts: _Facts) -> tuple[tuple[Reached, ...], list[str]]:
     return tuple(found), topics
 
 
-def _complete_proof(facts: _Facts) -> _Word | None:
+def _complete_proof(facts: _Facts) -> _Proof | None:
     if facts.audible is None:
         return None
     claimed = facts.claimed.get(_COMPLETE)
@@ -324,9 +324,9 @@ def _complete_proof(facts: _Facts) -> _Word | None:
     return proof
 
 
-def _counted_proof(facts: _Facts) -> _Word | None:
+def _counted_proof(facts: _Facts) -> _Proof | None:
     """Return when the last expected track was playable or had failed. Only ids count: without, two may be one track."""
-    settled: dict[str, _Word] = {}
+    settled: dict[str, _Proof] = {}
     for seen in facts.sightings:
         if seen.track.id is not None and (seen.track.audio_url is not None or seen.track.failure is not None):
             settled.setdefault(seen.track.id, (seen.at, seen.seen))

@@ -60,7 +60,10 @@ _KEPT_HEADERS = ("content-type", "user-agent", "x-webhook-timestamp", "x-webhook
 
 @define(kw_only=True, eq=False, repr=False)
 class Inbox:
-    """Takes webhooks and returns the status to answer; a webhook is stored before it is answered with 200."""
+    """Takes webhooks and returns the status to answer; a webhook is stored before it is answered with 200.
+
+    Each client makes its own, `client.inbox`, of which you call `accept`; the receiver calls the rest.
+    """
 
     journal: Journal
     providers: Mapping[str, Provider]

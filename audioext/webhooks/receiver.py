@@ -51,7 +51,11 @@ class MaskedAccessLogger(AbstractAccessLogger):
 
 @define(kw_only=True, eq=False, repr=False)
 class Receiver:
-    """Answers webhooks and health checks (`/healthz`, `/readyz`), and serves offered files and live progress."""
+    """Answers webhooks and health checks (`/healthz`, `/readyz`), and serves offered files and live progress.
+
+    Each client makes its own, `client.receiver`. To run it in an app of yours, use `add_to`, `add_ui` or `asgi`, and
+    `Client(listen=None)`; the client calls the rest.
+    """
 
     endpoint: Endpoint
     client: object = field(default=None, init=False)
@@ -208,8 +212,7 @@ def _as_spelt(prefix: str) -> str:
     aiohttp's router treats such paths as different. A ref and a tag of our shape keep it off the user's own routes.
     """
     parts = [re.escape(part) for part in unquote(prefix).split("/") if part]
-    callback = ("[a-z0-9-]+", "[0-9a-z]+", "[0-9A-Za-z_-]{43}")
-    return f"/{{audioext_callback:/*{'(?:/|%2F)+'.join((*parts, *callback))}/*}}"
+    return f"/{{audioext_callback:/*{'(?:/|%2F)+'.join((*parts, urls.PROVIDER, urls.REF, urls.TAG))}/*}}"
 
 
 async def _write(request: web.BaseRequest, response: web.StreamResponse, data: bytes) -> None:

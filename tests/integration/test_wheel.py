@@ -88,6 +88,16 @@ def test_it_introduces_itself(metadata: Message) -> None:
     assert (ROOT / "README.md").read_text(encoding="utf-8").strip() == str(metadata.get_payload()).strip()
 
 
+def test_it_carries_its_licence(wheel: Path, metadata: Message) -> None:
+    """The wheel has the text of the licence that its metadata names, as that licence demands."""
+    (name,) = metadata.get_all("License-File", [])
+    with ZipFile(wheel) as archive:
+        text = archive.read(f"{INFO}/licenses/{name}").decode()
+
+    assert "MIT" == metadata["License-Expression"]
+    assert text.startswith("MIT License\n\nCopyright (c)")
+
+
 def test_it_works_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:
     """Installed into an empty folder, every module imports, and the command prints its version and guide."""
     target = tmp_path / "site"

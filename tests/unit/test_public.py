@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 import typing
@@ -136,7 +137,15 @@ def test_the_two_lists_of_public_names_agree() -> None:
     }
 
     assert for_type_checkers == homes
-    assert {"__version__"}.union(*homes.values()) == set(vars(ax)["__all__"])
+    assert {"__version__"}.union(*homes.values()) == set(vars(ax)["__all__"]) == set(dir(ax))
+
+
+def test_the_client_describes_each_of_its_arguments() -> None:
+    """The docstring of `Client` has one entry for each argument of its signature, in the same order."""
+    (listed,) = re.findall(r"^Args:\n(.*?)\n\n", inspect.getdoc(ax.Client) or "", re.DOTALL | re.MULTILINE)
+    described = [name.lstrip("*") for name in re.findall(r"^ {4}([*\w]+): ", listed, re.MULTILINE)]
+
+    assert [*inspect.signature(ax.Client).parameters] == described
 
 
 def test_a_name_that_is_not_offered_is_an_attribute_error() -> None:

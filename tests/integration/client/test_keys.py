@@ -66,6 +66,22 @@ async def test_a_key_that_is_refused_while_it_is_looked_up_is_free(api: Api, ope
     assert ("task-2", True) == ((job := await submitting).task_id, job.is_new)
 
 
+async def test_a_key_conflict_is_one_line_of_the_log(
+    api: Api, open_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log of a submit that ended without a job has one line, however many its error has."""
+    caplog.set_level("INFO", "audioext.submit")
+    client = await open_client()
+    await client.submit(REQUEST, key="k")
+
+    with pytest.raises(ax.KeyConflictError, match="\n"):
+        await client.submit(ax.Extend(audio_id="y", model="V5"), key="k")
+
+    (line,) = caplog.messages
+    assert "audio_id differs" in line
+    assert "\n" not in line
+
+
 async def test_one_key_is_one_task_however_many_submit_it(sandbox: Sandbox, make_client: MakeClient) -> None:
     """Ten concurrent submits with one key make one POST and one job."""
     client = await make_client(sandbox)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from contextlib import suppress
 from pathlib import Path
@@ -90,6 +91,15 @@ def test_the_options_are_the_fields(kind: type[ax.Extend | ax.AddInstrumental], 
     assert all(callable(a.metadata["check"]) for a in attrs.fields(kind))
 
 
+@each_row("kind", [ax.Extend, ax.AddInstrumental])
+def test_the_help_of_a_request_describes_each_field(kind: type[ax.Extend | ax.AddInstrumental]) -> None:
+    """`help(ax.Extend)` has a line for each field, in the order of the signature."""
+    lines = (inspect.getdoc(kind) or "").splitlines()
+    listed = lines[lines.index("Args:") + 1 : lines.index("Raises:") - 1]
+
+    assert [*inspect.signature(kind).parameters] == [line.split(":")[0].strip() for line in listed]
+
+
 LONG = 5_000
 huge = st.one_of(
     st.text(min_size=1, max_size=9).map(lambda text: text * LONG),
@@ -125,6 +135,13 @@ def test_bytes_in_the_wrong_place_are_a_problem(field: str) -> None:
     """Bytes are a problem in every field but `file`."""
     problems = ax.Extend.draft(**{field: b"\xff" * 5_000}).problems()
     assert (field != "file") == (field in {problem.field for problem in problems})
+
+
+def test_a_request_shows_only_what_was_given() -> None:
+    """The repr of a request is the call that makes it, without the fields that were left out."""
+    assert "Extend(model='V5', audio_id='1f2e', continue_at=60)" == repr(
+        ax.Extend(audio_id="1f2e", model="V5", continue_at=60)
+    )
 
 
 def test_a_request_does_not_show_a_whole_file() -> None:

@@ -759,3 +759,12 @@ async def test_a_file_that_is_gone_has_a_key_as_well(tmp_path: Path) -> None:
 
     assert Handling("x").key("tape", missing, None) == Handling("x").key("tape", missing, None)
     assert Handling("x").key("tape", missing, None) != Handling("y").key("tape", missing, None)
+
+
+def test_the_key_of_a_submit_in_a_handler_is_the_same_in_every_release() -> None:
+    """A handler that is retried after an update finds the job that it paid for before, whatever fields were added."""
+    request = Extend(audio_id="1f2e", model="V5", continue_at=60, prompt="a bridge", style="Jazz", title="Été")
+
+    found = Handling("1m8gbsy2adgnpg33x0mzn7ks:first:bot.tell").key("kie", request, None)
+
+    assert "handler:1m8gbsy2adgnpg33x0mzn7ks:first:bot.tell:524ab4778e2e83f16be33566:1" == found
