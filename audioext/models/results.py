@@ -207,6 +207,7 @@ def build_tracks(tracks: Iterable[dict[str, Any]]) -> tuple[Track, ...]:
 class Song:
     """The result of a complete job: its playable tracks in order, and the details of the task.
 
+    `credits` is what the task cost in the provider's own credits, if it says so, and `meta` what the submit was given.
     `source_name` is the name of the source file without its suffix, or `None` if it is not known.
     """
 

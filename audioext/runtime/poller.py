@@ -119,7 +119,8 @@ class Poller:
         (reading,) = held.read([entry])
         is_news = _is_news(held, reading)
         await self.journal.append_read(held, [reading] if is_news else [])
-        held.provider.parse_status(response)
+        if reading.problem:
+            held.provider.parse_status(response)  # raises it, with what the entry's headers do not keep
         return is_news
 
     async def credits(self, name: str | None) -> float:
