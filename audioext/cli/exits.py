@@ -7,7 +7,6 @@ import errno
 import os
 import shlex
 import sys
-from contextlib import suppress
 from typing import Self
 
 EXTRAS = {
@@ -53,12 +52,16 @@ def is_output_lost(error: Exception) -> bool:
 
 
 def lose_output(error: OSError) -> int:
-    """Redirect stdout to nowhere after a failed write, and return the exit code."""
-    # Else Python reports the error once more when it flushes stdout at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if error.errno != errno.EPIPE:
-        with suppress(OSError):  # stderr may be what was lost
+    """Redirect to nowhere what could not be written, and return the exit code."""
+    # Else Python reports the error once more when it flushes at exit, and exits with 120.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    try:
+        if error.errno != errno.EPIPE:
             print(f"audioext: cannot write the output: {error.strerror}", file=sys.stderr)
+        sys.stderr.flush()
+    except OSError:  # stderr is what was lost
+        os.dup2(nowhere, sys.stderr.fileno())
     return Exit.BROKEN_PIPE
 
 

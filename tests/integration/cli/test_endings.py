@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
@@ -20,6 +21,7 @@ from audioext.cli.screen import Screen
 from tests.integration.cli.conftest import Start
 
 REF = "r" * 24
+FULL = Path("/dev/full")
 
 
 @frozen(kw_only=True, slots=False)
@@ -133,18 +135,24 @@ def test_a_closed_stdout_ends_a_command_quietly(words: list[str], start: Start) 
     assert (141, "") == (process.returncode, err)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has a device that is always full")
 @pytest.mark.parametrize("words", [["--help"], ["guide"], ["guide", "--json"]])
 def test_a_full_disk_is_reported_in_one_line(words: list[str]) -> None:
     """A full disk is reported in one line without a traceback."""
-    with Path("/dev/full").open("w", encoding="utf-8") as full:
+    with FULL.open("w", encoding="utf-8") as full:
         command = [sys.executable, "-m", "audioext", *words]
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
 
     assert (141, "audioext: cannot write the output: No space left on device\n") == (ended.returncode, ended.stderr)
-    with Path("/dev/full").open("w", encoding="utf-8") as full:
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has a device that is always full")
+def test_errors_that_cannot_be_written_have_their_exit_code() -> None:
+    """A full disk behind stderr exits with the same code, also if stderr is buffered until a line ends."""
+    env = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with FULL.open("w", encoding="utf-8") as full:
         command = [sys.executable, "-m", "audioext", "jobs", "--store", "nosuch://"]
-        assert 141 == subprocess.run(command, stderr=full, check=False, timeout=30).returncode
+        assert 141 == subprocess.run(command, stderr=full, check=False, timeout=30, env=env).returncode
 
 
 @pytest.mark.parametrize(
