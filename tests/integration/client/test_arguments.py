@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from fastapi import FastAPI
 
 import audioext as ax
 from tests.integration.client.conftest import MakeClient
@@ -101,6 +100,8 @@ async def test_a_class_is_no_folder() -> None:
 
 async def test_a_mount_that_cannot_work_is_refused(open_client: MakeClient) -> None:
     """A wrong prefix, an application of another framework, and one that runs already are errors of ours."""
+    from fastapi import FastAPI  # noqa: PLC0415 - it takes long to load, which not every worker should pay
+
     receiver, running = (await open_client(public_url="https://hooks.test", listen=None)).receiver, web.Application()
     prefixes: tuple[Any, ...] = (5, None, b"/a", "audio", "/a{", "/{}", "/{a}/{a}", Unprintable())
     for prefix in prefixes:
