@@ -104,7 +104,11 @@ async def test_a_program_without_its_file_says_how_it_is_called(folder: Path, na
 async def test_the_apps_show_the_song(folder: Path, unused_tcp_port: int, name: str) -> None:
     """An app accepts an order at once, and shows the song after its webhooks."""
     url, port = f"http://127.0.0.1:{unused_tcp_port}", str(unused_tcp_port)
-    run_app = f"from aiohttp import web; import web_app; web.run_app(web_app.make_app(), host='127.0.0.1', port={port})"
+    run_app = f"""
+from aiohttp import web
+import web_app
+web.run_app(web_app.make_app(), host="127.0.0.1", port={port}, print=lambda text: print(text, flush=True))
+"""
     command = ("-m", "uvicorn", f"{name}:app", "--port", port) if name == "fastapi_app" else ("-c", run_app)
     async with (
         short_sandbox() as sandbox,
