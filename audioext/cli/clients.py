@@ -87,7 +87,7 @@ def check_folder(folder: Path | None) -> None:
         return
     there = folder.absolute()
     try:
-        while not (there.exists() or there.is_symlink()):  # a link to nothing is in the way of a folder
+        while not (there.exists() or there.is_symlink()):  # a link that leads nowhere is no folder
             there = there.parent
         why = "" if there.is_dir() else "is not a folder"
     except OSError as error:

@@ -10,7 +10,6 @@ import shlex
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -31,6 +30,8 @@ from audioext.errors import (
 )
 from audioext.runtime.jobs import ClientClosedError, JobError, JobFailedError, StageTimeoutError, SubmitUnknownError
 from audioext.ui.objects import iso
+
+_log = logging.getLogger("audioext.cli")
 
 _QUIET = {
     getattr(signal, name): handler
@@ -108,7 +109,7 @@ def stop_signals() -> Generator[asyncio.Event]:
 
 def _failed(screen: Screen, error: Exception, *, debug: bool) -> int:
     if debug:
-        print("".join(traceback.format_exception(error)), file=sys.stderr)
+        _log.debug("the command failed", exc_info=error)
     code, words = exit_code(error), sentence(error)
     screen.fail(type(error).__name__, words, code, **error_facts(error))
     if not screen.json and (hint := advice(screen, error)):

@@ -6,6 +6,7 @@ Times, states and tables are formatted for people, and untrusted text so that it
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -24,6 +25,8 @@ from rich.text import Text
 
 from audioext.errors import printable
 from audioext.http.urls import without_password
+
+_log = logging.getLogger("audioext.cli")
 
 NAME = "audioext"
 TENTHS_BELOW_SECONDS = 10.0
@@ -173,7 +176,7 @@ class Screen:
         if self.json and json is not None:
             self.emit(json)
         else:
-            self.err.print(Text(_shown(text)) if isinstance(text, str) else text)
+            self._tell(Text(_shown(text)) if isinstance(text, str) else text)
 
     def error(self, text: str, *, json: Mapping[str, object]) -> None:
         """Print an error; with `--json` print *json* instead."""
@@ -185,19 +188,31 @@ class Screen:
 
     # --- the steps of a task: live on a terminal, else one plain line each ---------------------------------
 
+    @property
+    def _is_logged(self) -> bool:
+        return getattr(self.command, "log_format", "text") == "json"
+
+    def _tell(self, text: Text) -> None:
+        """Print *text* on stderr; with `--log-format json` as a record of the log, whatever the log's level."""
+        if self._is_logged:
+            fields = {"name": _log.name, "levelno": logging.INFO, "levelname": "INFO", "msg": text.plain}
+            _log.handle(logging.makeLogRecord(fields))
+        else:
+            self.err.print(text)
+
     @contextmanager
     def live(self) -> Generator[None]:
         """Show a status line while the context is open, if stderr is a terminal."""
         status = self.err.status("")
         self._below = status.update
-        with status if self.err.is_terminal else nullcontext():
+        with status if self.err.is_terminal and not self._is_logged else nullcontext():
             yield
 
     def step(self, word: str, words: str, *, after: float | None = None) -> None:
         """Print a finished step, with the seconds *after* which it was reached, if known."""
         since = "" if after is None else f"+{span(after)}"
         tick = ("✔ ", "green") if self.err.is_terminal else ""
-        self.err.print(Text.assemble(tick, f"{word:<{STEP_LETTERS}} {since:>{STEP_LETTERS}}  {words}"))
+        self._tell(Text.assemble(tick, f"{word:<{STEP_LETTERS}} {since:>{STEP_LETTERS}}  {words}"))
 
     def waiting(self, what: str) -> None:
         """Show in the status line what the command waits for."""

@@ -48,7 +48,12 @@ class NotSentError(AudioextError):
 
 
 class MaybeSentError(AudioextError):
-    """The connection broke or timed out after the request may have arrived."""
+    """The connection broke or timed out after the request may have arrived; *status* is of the answer, if it began."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        """Say so with *message*."""
+        super().__init__(message)
+        self.status = status
 
 
 def _connector(resolver: AbstractResolver | None) -> aiohttp.BaseConnector:
@@ -146,9 +151,6 @@ class Transport:
                     message = f"no connection to {request.url.host}: {error}{offline(error)}; nothing was sent"
                     raise NotSentError(message) from error
                 await asyncio.sleep(CONNECT_BACKOFF_SECONDS * 2 ** (attempt - 1))
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                message = f"no complete answer from {request.url.host}: {type(error).__name__} {error}".rstrip()
-                raise MaybeSentError(message) from error
             except ValueError as error:  # its text may contain a password
                 if aiohttp.hdrs.AUTHORIZATION.lower() not in str(error).lower():
                     raise
@@ -165,23 +167,31 @@ class Transport:
         session, url = self._session or self.session, request.url
         form = data if isinstance(data, _Form) and data.has_file else None
         began = asyncio.get_running_loop().time()
-        async with (  # asyncio.timeout costs half as much as aiohttp's own `total`
-            asyncio.timeout(timeout) if form is None else form.watched(),
-            session.request(
-                request.method,
-                request.url,
-                headers=request.headers,
-                data=data,
-                allow_redirects=False,
-                timeout=_limits(timeout, has_file=form is not None),
-                raise_for_status=False,  # the user's own session may have other defaults for both
-                auto_decompress=True,
-            ) as response,
-        ):
-            body = await _whole(response.content)
-            took = asyncio.get_running_loop().time() - began
-            _log.debug("%s %s%s: %d in %.3f s", request.method, url.host, url.raw_path, response.status, took)
-            return HttpResponse(status=response.status, headers=response.headers, body=body)
+        status = 0
+        try:
+            async with (  # asyncio.timeout costs half as much as aiohttp's own `total`
+                asyncio.timeout(timeout) if form is None else form.watched(),
+                session.request(
+                    request.method,
+                    request.url,
+                    headers=request.headers,
+                    data=data,
+                    allow_redirects=False,
+                    timeout=_limits(timeout, has_file=form is not None),
+                    raise_for_status=False,  # the user's own session may have other defaults for both
+                    auto_decompress=True,
+                ) as response,
+            ):
+                status = response.status
+                body = await _whole(response.content)
+                took = asyncio.get_running_loop().time() - began
+                _log.debug("%s %s%s: %d in %.3f s", request.method, url.host, url.raw_path, status, took)
+                return HttpResponse(status=status, headers=response.headers, body=body)
+        except _CONNECT_ERRORS:
+            raise
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            message = f"no complete answer from {url.host}: {type(error).__name__} {error}".rstrip()
+            raise MaybeSentError(message, status) from error
 
     async def aclose(self) -> None:
         """Close the session and its connections for good."""

@@ -34,15 +34,17 @@ class ProviderFacts:
     """The facts of one API, the same for every account.
 
     `key_variable` is the environment variable of the API key, `webhook_key_variable` that of the `webhook_key`, if the
-    API has one. `default_models` are sent if a request names no model. `extends_by_id` says whether a track is extended
-    by its id, otherwise by its audio URL. `counts_tracks` says that a job is COMPLETE once all its tracks have arrived,
-    for an API that names no stages. `grace` (seconds) is how long we wait for news of a submit that got no answer
-    before its outcome is unknown. `retention` (seconds) is how long the vendor keeps files, `None` if no page says.
+    API has one, and `signature_headers` the headers that it signs webhooks with. `default_models` are sent if a request
+    names no model. `extends_by_id` says whether a track is extended by its id, otherwise by its audio URL.
+    `counts_tracks` says that a job is COMPLETE once all its tracks have arrived, for an API that names no stages.
+    `grace` (seconds) is how long we wait for news of a submit that got no answer before its outcome is unknown.
+    `retention` (seconds) is how long the vendor keeps files, `None` if no page says.
     """
 
     base_url: URL
     key_variable: str
     webhook_key_variable: str = ""
+    signature_headers: tuple[str, ...] = ()
     file_route: FileRoute = FileRoute.SERVE
     limits: Limits = field(factory=Limits)
     default_models: Mapping[Operation, str] = field(factory=dict)

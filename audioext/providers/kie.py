@@ -84,6 +84,7 @@ ROUTE = suno_vendor(
     ),
     key_variable="KIE_API_KEY",
     webhook_key_variable="KIE_WEBHOOK_KEY",
+    signature_headers=("X-Webhook-Timestamp", "X-Webhook-Signature"),
     base_url=URL("https://api.kie.ai"),
     table=TABLE,
     hosts=frozenset({"api.kie.ai"}),
@@ -132,7 +133,7 @@ class KieAccount(SunoAccount):
         """
         if not self.webhook_key:
             return
-        stamp, signature = hook.headers.get("X-Webhook-Timestamp"), hook.headers.get("X-Webhook-Signature")
+        stamp, signature = map(hook.headers.get, self.vendor.signature_headers)
         if not stamp or not signature:
             raise WebhookError("the webhook is not signed", http_status=401)
         ids = task_ids(hook.body)

@@ -160,11 +160,10 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each option of a submit
 def _plain(meta: Meta, found: list[Problem]) -> dict[str, object]:
     """Return *meta* as plain JSON, as a store returns it; add what is wrong with it to *found*."""
     try:
-        plain = dict(meta) if isinstance(meta, Mapping) else meta
-        body = msgspec.json.encode(plain)
-        if b"null" in body:  # msgspec writes NaN and infinity as null
-            json.dumps(msgspec.to_builtins(plain, str_keys=True), allow_nan=False)
+        given = dict(meta) if isinstance(meta, Mapping) else meta
+        body = msgspec.json.encode(given)
         if len(body) <= MAX_META_BYTES:
+            json.dumps(msgspec.to_builtins(given, str_keys=True), allow_nan=False)  # msgspec makes null of nan and inf
             return msgspec.json.decode(body, type=dict[str, object])
         found.append(Problem("meta", f"must be at most {MAX_META_BYTES} bytes of JSON: keep large data elsewhere"))
     except (TypeError, ValueError, RecursionError) as error:

@@ -277,7 +277,8 @@ class Submitter:
         except NotSentError as error:
             return make_entry("abandoned", clock.now(), status=1, note=str(error))
         except MaybeSentError as error:
-            return make_entry("answer", clock.now(), note=str(error))
+            told = error.status if error.status // 100 == 4 else 0  # noqa: PLR2004 - only a refusal needs no body
+            return make_entry("answer", clock.now(), status=told, note=str(error))
         except Exception as error:  # noqa: BLE001 - any error, since bytes may have been sent
             _log.exception("job %s: the submit broke off", ref)
             return make_entry("answer", clock.now(), note=f"the submit broke off with {type(error).__name__}")

@@ -14,9 +14,9 @@ from msgspec import Struct
 from yarl import URL
 
 from audioext.errors import AudioextError, UnreadableError
-from audioext.http.messages import HttpResponse, as_data
+from audioext.http.messages import HttpResponse, as_data, without
 from audioext.models.entries import REFUSED, UNCONFIRMED, UNSENT, Entry, make_entry
-from audioext.models.events import Event, Failed, Progress, SubmitOutcome, Submitted, Unknown
+from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted, Unknown
 from audioext.models.record import Asked, Run
 from audioext.models.requests import AddInstrumental, Extend, Operation, Request
 from audioext.providers.base import Provider, Recovers
@@ -106,7 +106,7 @@ def masked(body: bytes, provider: Provider, callback: str | URL | None = None) -
     key = getattr(provider, "api_key", None)
     for secret in (tag, key if isinstance(key, str) else ""):
         if len(secret) >= SHORTEST_SECRET:
-            body = body.replace(secret.encode(), b"***")
+            body = without(secret, body, b"***")
     return body
 
 
@@ -143,7 +143,9 @@ def _read_answer(entry: Entry, provider: Provider) -> SubmitOutcome:
     if not entry.status:
         return Unknown(reason=as_data(entry.note))
     try:
-        return provider.parse_submit(_response(entry))
+        outcome = provider.parse_submit(_response(entry))
+        # An answer that broke off has no body: only its status may refuse.
+        return outcome if isinstance(outcome, Refused) or not entry.note else Unknown(reason=as_data(entry.note))
     except Exception as error:  # noqa: BLE001 - a bug of a custom provider must not lose a task that was paid for
         return Unknown(reason=f"parse_submit raised {type(error).__name__}")
 

@@ -54,8 +54,8 @@ _ANY_HEADER = 47  # 32 + 15: zlib detects a gzip or zlib header by itself
 _PACKED = (b"\x1f", b"x")
 """The first byte of a gzip or zlib body; no JSON begins with it."""
 _SLASHES = re.compile("/{2,}")
-# The headers that verify a body again at the time it came. Never a key, a cookie or an authorization.
-_KEPT_HEADERS = ("content-type", "user-agent", "x-webhook-timestamp", "x-webhook-signature")
+# Besides those that verify a body again at the time it came. Never a key, a cookie or an authorization.
+_KEPT_HEADERS = ("content-type", "user-agent")
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -183,7 +183,8 @@ class Inbox:
     async def _take(self, route: Route, hook: Webhook, *, verify: bool) -> WebhookEnd:
         provider = self.providers[route.provider]
         body = masked(hook.body, provider, route.tag)
-        headers = {name: value for name in _KEPT_HEADERS if (value := hook.headers.get(name)) is not None}
+        names = (*_KEPT_HEADERS, *map(str.lower, provider.info.signature_headers))
+        headers = {name: value for name in names if (value := hook.headers.get(name)) is not None}
         entry = make_entry("webhook", hook.received_at or 0.0, headers=headers, body=body)
         try:
             if verify:

@@ -7,6 +7,7 @@ real wire format.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
 import attrs
 import msgspec
@@ -110,7 +111,9 @@ class Tape:
 
     def build_status(self, record: Record) -> HttpRequest:
         """Return the GET of a task."""
-        return HttpRequest(method="GET", url=self.info.base_url / (record.task_id or ""))
+        return HttpRequest(
+            method="GET", url=self.info.base_url.joinpath(quote(record.task_id or "", safe=""), encoded=True)
+        )
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return the events of the body, unless the call was refused."""

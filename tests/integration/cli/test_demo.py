@@ -99,15 +99,14 @@ def test_demo_runs_on_silence_and_on_a_click(invoke: Invoke, folder: Path, secon
 
 
 def test_demo_says_when_its_folder_cannot_be_written(invoke: Invoke, folder: Path) -> None:
-    """A file in place of the output folder is refused in one sentence, and a dead link is a download error."""
+    """A file in place of the output folder is refused in one sentence, and so is a dead link."""
     (folder / "taken").write_text("")
     (folder / "dead").symlink_to("nowhere/at/all")
 
-    refused, failed = invoke("demo", "--out", "taken"), invoke("demo", "--out", "dead")
-
-    assert (2, 7) == (refused.code, failed.code)
-    assert f"no files can be saved in taken: {folder / 'taken'} is not a folder" in refused.err
-    assert "cannot write dead/tune.mp3" in failed.err
+    for out in ("taken", "dead"):
+        refused = invoke("demo", "--out", out)
+        assert 2 == refused.code
+        assert f"no files can be saved in {out}: {folder / out} is not a folder" in refused.err
 
 
 def test_demo_is_live_on_a_terminal(voice: Path) -> None:

@@ -35,7 +35,7 @@ from tests.support.hosts import gives, serve_host
         ("", ("--no-wait",), (0, "wait")),
         ("", ("--no-save",), (0, "extend")),
         ("", ("--timeout", "0.001"), (5, "wait")),
-        ("", ("--out", "taken"), (7, "save")),
+        ("", ("--out", f"new/{'x' * 300}"), (7, "save")),  # only making the folder shows that its name is too long
         ("error=complete:531", (), (4, "show")),
         ("lose_response", ("--poll-only",), (6, "show")),
     ],
@@ -44,7 +44,6 @@ async def test_the_command_in_a_hint_works_as_printed(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, fault: str, options: tuple[str, ...], ending: tuple[int, str]
 ) -> None:
     """The hint after a job is left, times out, fails, cannot be saved or continues is a command that works."""
-    Path("taken").symlink_to("nowhere/at/all")
     async with short_sandbox(faults=(fault,) if fault else ()) as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         api = ("--base-url", str(sandbox.bases["kie"]), "--poll-every", "0.1")

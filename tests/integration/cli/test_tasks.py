@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from pathlib import Path
@@ -111,7 +112,7 @@ def test_a_sandbox_that_ends_at_once_is_refused(invoke: Invoke, folder: Path) ->
     assert "`audioext sandbox` in another terminal, and submit to it with --base-url" in ended.err
 
 
-@pytest.mark.parametrize("out", ["taken", "taken/deeper", "no-entry/deeper", "to-nothing", "x" * 300])
+@pytest.mark.parametrize("out", ["taken", "taken/deeper", "no-entry/deeper", "x" * 300, "link", "link/deeper"])
 def test_a_folder_that_cannot_be_written_is_refused_before_the_submit(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, out: str
 ) -> None:
@@ -120,12 +121,45 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_submit(
     Path("no-entry").mkdir()
     Path("to-nothing").symlink_to("nothing")
     monkeypatch.setattr("os.access", lambda path, _: Path(path).name != "no-entry")  # root may write everywhere
+    Path("link").symlink_to("nowhere")
     commands = ("extend", TRACK, *FULL, *FAST), ("wait", "x"), ("mcp", *FAST)
 
     for ended in (invoke(*words, "--out", out) for words in commands):
         assert (2, "") == (ended.code, ended.out)
         assert f"no files can be saved in {out}: " in ended.err
-    assert {"taken", "no-entry", "to-nothing"} == {path.name for path in Path().iterdir()}
+    assert {"taken", "no-entry", "link"} == {path.name for path in Path().iterdir()}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("no-such.wav", *FULL),
+        (TRACK, "--style-weight", "7"),
+        (TRACK, *FULL, "--provider", "musicgpt"),
+    ],
+)
+@pytest.mark.parametrize("where", [FAST, ("--store", "sqlite:///new.db")])
+def test_a_request_that_is_refused_makes_no_store(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], where: tuple[str, ...]
+) -> None:
+    """A submit that is refused before anything is sent leaves no store behind, in a sandbox or outside."""
+    monkeypatch.setenv("KIE_API_KEY", "k")
+    monkeypatch.setenv("MUSICGPT_API_KEY", "k")
+    ended = invoke("extend", *words, *where)
+
+    assert (2, []) == (ended.code, [*Path().iterdir()])
+
+
+def test_with_a_log_in_json_every_line_of_stderr_is_json(invoke: Invoke) -> None:
+    """`--log-format json` covers the steps, the notes and the errors of a command as well as its log."""
+    fine = invoke("extend", TRACK, *FULL, *FAST, *MEMORY, "--no-save", "--json", "--log-format", "json", "-v")
+    wrong = invoke("extend", TRACK, *MEMORY, "--sandbox", "--log-format", "json", "--debug")
+
+    for ended, code, said in ((fine, 0, "complete"), (wrong, 2, "nothing was sent")):
+        lines = [json.loads(line) for line in ended.err.splitlines()]
+        assert code == ended.code
+        assert any(said in line["message"] for line in lines)
+        assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
 
 
 def test_credits(invoke: Invoke) -> None:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import aiohttp
 import pytest
+from attrs import frozen
 
 import audioext as ax
 from audioext.files.sources import Spool, suffix_of
@@ -33,6 +34,13 @@ def spool_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
+
+
+@frozen
+class Noted:
+    """Meta as an object of the user's own."""
+
+    value: float
 
 
 class OnlyReads:
@@ -271,6 +279,17 @@ async def test_all_problems_come_at_once(api: Api) -> None:
 
         with pytest.raises(ax.ConfigError, match="no API key for kie: set KIE_API_KEY"):
             await client.extend(audio_id="x", model="V5")
+    assert [] == api.posts
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+async def test_meta_with_a_number_that_json_lacks_is_refused(open_client: MakeClient, api: Api, value: float) -> None:
+    """A number in meta that would come back as something else is refused before anything is sent, however deep."""
+    client = await open_client()
+
+    for meta in ({"a": value}, {"a": {"b": [1, (value,)]}}, Noted(value)):
+        with pytest.raises(ax.RequestError, match="meta: must be a dict or an object with JSON values"):
+            await client.extend(audio_id="x", model="V5", meta=meta)
     assert [] == api.posts
 
 

@@ -13,6 +13,7 @@ from http.client import HTTPMessage
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 from yarl import URL
 
@@ -108,6 +109,23 @@ async def test_headers_are_taken_as_frameworks_give_them(headers: Any, client: a
         (delivery,) = [delivery async for delivery in client.deliveries()]
 
     assert "kie" == delivery.headers["user-agent"]
+
+
+@attrs.frozen
+class OtherwiseSigned(ax.Kie):
+    """A provider whose signature comes in another header."""
+
+    vendor = attrs.evolve(ax.Kie.vendor, signature_headers=("X-Mine",))
+
+
+async def test_the_headers_of_a_signature_are_kept_as_the_provider_names_them() -> None:
+    """A delivery keeps the headers that its provider signs with, whatever their names, and no other stranger's."""
+    async with ax.Client(OtherwiseSigned("key"), public_url="https://hooks.test", listen=None, secrets=[SECRET]) as own:
+        headers = {"x-mine": "proof", "Cookie": "secret", "X-Webhook-Signature": "another's"}
+        assert 200 == await accept(own, path_of("r" * 24), complete(), **headers)
+        (delivery,) = [delivery async for delivery in own.deliveries()]
+
+    assert {"x-mine": "proof"} == dict(delivery.headers)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, bytes])

@@ -288,3 +288,32 @@ async def test_with_confirm_a_complete_is_enough_to_adopt_a_lost_answer(
     assert 2 == len(song.tracks)
     assert "poll" == (await job.complete).source
     assert 1 == len(sandbox.submissions)
+
+
+# --- an answer that breaks off ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("made", [ax.Kie, ax.SunoApi, ax.Vidgo, ax.MusicGpt])
+@pytest.mark.parametrize(("status", "is_refused"), [(401, True), (403, True), (404, True), (400, False), (500, False)])
+async def test_a_status_that_never_makes_a_task_counts_though_the_answer_breaks_off(
+    serve: Serve, made: type[ax.Kie | ax.MusicGpt], status: int, is_refused: bool
+) -> None:
+    """HTTP 401 and its like refuse a submit at once though their body breaks off; no other status does."""
+
+    async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_all(reader)
+        writer.write(b'HTTP/1.1 %d X\r\nContent-Length: 99\r\n\r\n{"code":' % status)
+        await writer.drain()
+
+    base = (await serve(break_off)).origin()
+    async with ax.Client(made("a-key-of-mine", base_url=base)) as client:
+        source = {"audio_id": "x", "title": "a", "style": "b", "model": "V5"}
+        if made is ax.MusicGpt:
+            source = {"url": "https://files.test/a.mp3"}
+        submit = client.extend(**source, prompt="p", continue_at=1)  # type: ignore[arg-type]  # the options differ
+        if is_refused:
+            with pytest.raises(ax.ProviderError) as refused:
+                await submit
+            assert (status, False) == (refused.value.http_status, refused.value.charged)
+        else:
+            assert "no complete answer from 127.0.0.1" in str((await submit).record.answer_problem)
