@@ -7,7 +7,6 @@ The API here is made up: POST /make answers `{"id": ...}`, GET /state/ID and its
 from __future__ import annotations
 
 from typing import ClassVar
-from urllib.parse import quote
 
 from attrs import Factory, frozen
 from yarl import URL
@@ -49,11 +48,8 @@ class Tape(HostedAccount):
         return self.post("/make", body if callback is None else {**body, "hook": str(callback)})
 
     def build_status(self, record: ax.Record) -> ax.HttpRequest:
-        """Return the GET that asks for the task; quoted, no id can name another path."""
-        name = quote(record.task_id or "", safe="").replace(".", "%2E")
-        return ax.HttpRequest(
-            method="GET", url=self.base_url.joinpath("state", name, encoded=True), headers=self.headers
-        )
+        """Return the GET that asks for the task."""
+        return self.get(f"/state/{record.task_id}")
 
     def parse_status(self, response: ax.HttpResponse) -> tuple[Event, ...]:
         """Parse the status; the kit maps a refusal to its error class."""

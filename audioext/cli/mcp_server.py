@@ -58,7 +58,7 @@ async def serve(command: McpCommand, screen: Screen) -> None:
         check_folder(command.out)
     address = None if command.http is None else _read_address(command.http, has_token=bool(command.token))
     if address is None and sys.stdin is None:  # the shell closed it, as by `<&-`
-        raise ConfigError("MCP is spoken on stdin and stdout, and stdin is closed: leave it open, or use --http")
+        raise ConfigError("stdin is closed: let an agent start this command, or give it --http")
     async with open_client(command, command.provider, screen, base_url=command.base_url) as opened:
         note = SANDBOX_NOTE + ", ".join(opened.samples) if command.sandbox else ""
         server = AgentServer(opened.client, provider=command.provider, out=command.out, note=note)

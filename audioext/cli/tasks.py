@@ -21,7 +21,6 @@ from audioext.cli.clients import (
     check_folder,
     find_job,
     looking_client,
-    missing_file,
     open_client,
     read_meta,
     read_source,
@@ -30,7 +29,7 @@ from audioext.cli.clients import (
 from audioext.cli.commands import SaveCommand, SubmitCommand, WaitCommand
 from audioext.cli.options import BASE_URL_VARIABLE, SOURCE_NAMES, StoreOptions
 from audioext.cli.screen import Screen, clean, length, moment
-from audioext.errors import AudioextError, ConfigError, Problem, ProviderError, RequestError, UnsupportedError
+from audioext.errors import AudioextError, ConfigError, Problem, ProviderError, RequestError
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import Extend, Request
@@ -71,8 +70,8 @@ async def submit_and_save(command: SubmitCommand, screen: Screen) -> None:
 
 async def _submit(command: SubmitCommand, screen: Screen, request: Request) -> None:
     meta, options = read_meta(command.meta), command
-    if missing_file(command.store_url) and _is_refused(command, screen, request):
-        options = attrs.evolve(command, store="memory://")  # create no file
+    if not (command.sandbox or _has_key(real_provider(command.provider, command.base_url, screen))):
+        options = attrs.evolve(command, store="memory://")  # the submit will be refused: create no file
     async with open_client(options, command.provider, screen, base_url=command.base_url) as opened:
         screen.is_asked = True
         with screen.live():
@@ -92,18 +91,6 @@ async def _submit(command: SubmitCommand, screen: Screen, request: Request) -> N
         screen.result(job.ref, json=facts)
         if not screen.json:
             screen.note(f"come back to it: {screen.hint('wait', of=job.ref)}")
-
-
-def _is_refused(command: SubmitCommand, screen: Screen, request: Request) -> bool:
-    """Say whether the submit is certain to be refused before anything is sent."""
-    provider = real_provider(command.provider, command.base_url, screen)
-    try:
-        found = [*request.problems(), *provider.check(request)]
-    except UnsupportedError:
-        return True
-    file = None if request.path is None else probe(request.path)
-    is_wrong = isinstance(file, Problem) or any(not problem.advice for problem in found)
-    return is_wrong or not (command.sandbox or _has_key(provider))
 
 
 async def wait_and_save(command: WaitCommand, screen: Screen) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from email.message import Message
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from pathlib import Path
 
 from attrs import field, frozen
@@ -21,7 +19,6 @@ Headers = Mapping[str, str]
 
 MAX_RETRY_AFTER_SECONDS = 3600.0  # longer than any rate limit needs; a forged header must not park us for days
 LONGEST_TEXT = 1_000
-_ESCAPE = re.compile(rb"\\(?:/|u00[2-7])", re.IGNORECASE)  # of a printable ASCII character that needs none
 AUDIO_TYPES = {
     **{f".{name}": f"audio/{name}" for name in ("aac", "aiff", "flac", "mp4", "ogg", "wav", "webm")},
     ".mp3": "audio/mpeg",
@@ -108,19 +105,6 @@ class Webhook:
         if self.received_at is not None:
             return self
         return Webhook(path=self.path, headers=self.headers, body=self.body, received_at=received_at)
-
-
-def without(secret: str, body: bytes, instead: bytes) -> bytes:
-    """Return *body* with *instead* for each *secret*, also where JSON escapes some of its characters."""
-    body = body.replace(secret.encode(), instead)
-    return _escaped(secret).sub(lambda _: instead, body) if _ESCAPE.search(body) else body
-
-
-@lru_cache(maxsize=256)
-def _escaped(secret: str) -> re.Pattern[bytes]:
-    # Up to three backslashes, for JSON in a string of JSON.
-    each = (rf"\\{{0,3}}(?:{re.escape(letter)}|(?i:u{ord(letter):04x}))" for letter in secret)
-    return re.compile("".join(each).encode())
 
 
 def retry_after(response: HttpResponse) -> float | None:

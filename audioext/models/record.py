@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Literal
 
 import msgspec
@@ -198,8 +197,8 @@ class Record(Struct, frozen=True, kw_only=True):
 
     @property
     def meta(self) -> Mapping[str, object]:
-        """A copy of the metadata that was given to the submit, which may be changed."""
-        return deepcopy(self.asked.meta)
+        """The metadata that was given to the submit."""
+        return self.asked.meta
 
     @property
     def expected_tracks(self) -> int:

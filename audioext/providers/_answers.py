@@ -16,7 +16,7 @@ from attrs import field, frozen
 from audioext import errors
 from audioext.errors import DecodeError, ProviderDownError, ProviderError, RateLimitError, cut
 from audioext.http.decoding import MAX_ID_LENGTH, identity, number, opened, parse_json, plain_keys, text
-from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, as_data, excerpt, retry_after, without
+from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, as_data, excerpt, retry_after
 from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
 from audioext.providers._body import Body
 from audioext.providers._words import (
@@ -76,7 +76,7 @@ HTTP_CODES: Mapping[int, Code] = {
 """HTTP's own meanings, for vendors whose pages have no table."""
 # Other 4xx codes mean that no task was made; with these the server may have given up while working on it.
 _UNSURE_CODES = frozenset({408, 425, 499})
-NEVER_MADE = frozenset({401, 403, 404, 405})  # no task, whatever the body, unless that claims success or names one
+NEVER_MADE = frozenset({401, 403, 404, 405})  # with these a call never reached what makes tasks, whatever the body
 
 _CONTENT_CODES = frozenset({400, 403, 422})  # with a text about the content, the content was refused, not the call
 _ERROR_KEYS = ("error", "errors", "errormessage", "errormsg")
@@ -298,7 +298,7 @@ class Answers:
     def clean(self, said: bytes, longest: int = LONGEST_EXCERPT) -> str:
         """Return *said* on one line without the API key: some APIs echo a refused request."""
         if self.secret is not None:
-            said = without(self.secret, said, b"[key]")
+            said = said.replace(self.secret.encode(), b"[key]")
         return excerpt(said, longest=longest)
 
 

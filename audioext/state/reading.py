@@ -14,7 +14,7 @@ from msgspec import Struct
 from yarl import URL
 
 from audioext.errors import AudioextError, UnreadableError
-from audioext.http.messages import HttpResponse, as_data, without
+from audioext.http.messages import HttpResponse, as_data
 from audioext.models.entries import REFUSED, UNCONFIRMED, UNSENT, Entry, make_entry
 from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted, Unknown
 from audioext.models.record import Asked, Run
@@ -106,7 +106,7 @@ def masked(body: bytes, provider: Provider, callback: str | URL | None = None) -
     key = getattr(provider, "api_key", None)
     for secret in (tag, key if isinstance(key, str) else ""):
         if len(secret) >= SHORTEST_SECRET:
-            body = without(secret, body, b"***")
+            body = body.replace(secret.encode(), b"***")
     return body
 
 

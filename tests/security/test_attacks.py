@@ -24,7 +24,6 @@ from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.urls import callback_url
 from audioext.models.entries import MAX_ENTRIES
 from audioext.models.events import Event
-from audioext.state.reading import masked
 from audioext.webhooks.endpoint import BODY_SECONDS, MAX_UNFINISHED_BYTES
 from audioext.webhooks.inbox import KEPT_BYTES
 from audioext.webhooks.server import HEAD_SECONDS, LINGERING_SECONDS, MAX_CONNECTIONS, most_connections
@@ -538,26 +537,6 @@ async def test_a_secret_that_a_provider_quotes_is_masked(client: ax.Client, api:
         await job
     tag = url.rpartition("/")[2]
     assert (False, False) == (tag in str(failed.value), tag in str(job.record))
-
-
-@pytest.mark.parametrize(
-    "spelt",
-    [r"sk\/Live+0123\/ab", r"sk/Live\u002B0123/ab", "".join(f"\\u{ord(each):04x}" for each in "sk/Live+0123/ab")],
-)
-def test_a_key_that_json_escapes_is_masked(spelt: str) -> None:
-    """A key with JSON's escapes, also within a string of JSON, is masked like a plain one, in messages too."""
-    provider = ax.Kie("sk/Live+0123/ab")
-    for said in (f'{{"msg":"no \\"{spelt}\\" at C:\\n"}}', json.dumps({"msg": f'{{"is":"{spelt}"}}'})):
-        kept = masked(said.encode(), provider).decode()
-        assert (1, {"msg"}) == (kept.count("***"), json.loads(kept).keys())
-        assert "[key]" in provider.answers.clean(said.encode())
-        assert "0123" not in kept + provider.answers.clean(said.encode())
-
-
-def test_a_body_of_backslashes_is_masked_in_no_time() -> None:
-    """A long run of backslashes costs a search no more than any other body."""
-    body = b"\\/" + b"\\" * 1_000_000
-    assert body == masked(body, ax.Kie("sk/live-0123"))
 
 
 async def test_a_damaged_secret_signs_nothing(api: Api) -> None:

@@ -7,7 +7,6 @@ real wire format.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import quote
 
 import attrs
 import msgspec
@@ -111,9 +110,7 @@ class Tape:
 
     def build_status(self, record: Record) -> HttpRequest:
         """Return the GET of a task."""
-        return HttpRequest(
-            method="GET", url=self.info.base_url.joinpath(quote(record.task_id or "", safe=""), encoded=True)
-        )
+        return HttpRequest(method="GET", url=self.info.base_url / (record.task_id or ""))
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return the events of the body, unless the call was refused."""

@@ -212,15 +212,6 @@ def test_listening_on_all_addresses_needs_a_token(invoke: Invoke, address: str, 
     assert words in ended.err
 
 
-def test_without_stdin_it_says_so(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stdin that the shell closed is no defect: one line says what is needed."""
-    monkeypatch.setattr("sys.stdin", None)
-    ended = invoke("mcp", *MEMORY)
-
-    assert (2, 1) == (ended.code, ended.err.count("\n"))
-    assert "stdin is closed" in ended.err
-
-
 async def test_a_signal_ends_it_while_it_reads(folder: Path) -> None:
     """SIGTERM closes the client and ends the process although a thread still reads stdin."""
     process = await asyncio.create_subprocess_exec(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -339,28 +338,6 @@ async def test_meta_comes_as_an_object_of_the_users_class(here: Process, handler
     await asyncio.sleep(5)
 
     assert [kind(chat=42)] * 2 == seen
-
-
-async def test_a_handler_may_change_its_meta(here: Process, handlers: Handlers) -> None:
-    """What a handler changes in its event's meta, nested values too, no other handler sees, and no job."""
-    seen: list[object] = []
-
-    async def spoil(event: StageEvent) -> None:
-        meta: dict[str, Any] = dict(event.meta)
-        seen.append(json.dumps(meta))
-        meta["tags"].append("spoilt")
-
-    async def spoil_too(event: StageEvent) -> None:
-        await spoil(event)
-
-    handlers.on(Stage.TEXT)(spoil)
-    handlers.on(Stage.TEXT)(spoil_too)
-    handlers.start()
-    held = await see(here, shown(Stage.TEXT), meta={"tags": ["own"]})
-    await asyncio.sleep(5)
-
-    assert ['{"tags": ["own"]}'] * 2 == seen
-    assert {"tags": ["own"]} == held.record.meta
 
 
 @pytest.mark.parametrize("meta", [{}, {"chat": "42"}, {"chat": None}])
