@@ -31,6 +31,8 @@ UPLOAD_ANSWER_SECONDS = 300.0
 CONNECT_TIMEOUT_SECONDS = 15.0
 # Short, because a server may close an idle connection just as a submit is sent, and then its outcome is unknown.
 KEEPALIVE_SECONDS = 2.0
+HELD_UP_SECONDS = 1.0
+"""A timeout that comes later than this was held up, as was everything else; answers then get as long to be read."""
 CONNECT_ATTEMPTS = 3
 CONNECT_BACKOFF_SECONDS = 0.5
 
@@ -166,7 +168,7 @@ class Transport:
         form = data if isinstance(data, _Form) and data.has_file else None
         began = asyncio.get_running_loop().time()
         async with (  # asyncio.timeout costs half as much as aiohttp's own `total`
-            asyncio.timeout(timeout) if form is None else form.watched(),
+            _within(timeout) if form is None else form.watched(),
             session.request(
                 request.method,
                 request.url,
@@ -225,6 +227,24 @@ def _limits(seconds: float, *, has_file: bool) -> aiohttp.ClientTimeout:
         sock_connect=CONNECT_TIMEOUT_SECONDS,
         sock_read=max(seconds, UPLOAD_IDLE_SECONDS) if has_file else None,
     )
+
+
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncGenerator[None]:
+    """Raise TimeoutError in the block after *seconds*. If the process stood still, read first what came meanwhile."""
+    loop = asyncio.get_running_loop()
+    due = loop.time() + seconds
+
+    def end() -> None:
+        is_held_up = loop.time() - due > HELD_UP_SECONDS
+        limit.reschedule(loop.time() + HELD_UP_SECONDS if is_held_up else due)
+
+    async with asyncio.timeout(None) as limit:
+        timer = loop.call_at(due, end)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 async def _whole(stream: aiohttp.StreamReader) -> bytes:
