@@ -7,8 +7,8 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -19,6 +19,8 @@ _T = TypeVar("_T")
 
 STEADY_SECONDS = 900.0
 """How long a forward jump of the clock has to last before it counts."""
+HELD_UP_SECONDS = 1.0
+"""A timeout that comes later than this was held up, as was everything else; answers then get as long to be read."""
 _REF_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letter looks like another
 _PAIRS = [first + second for first in _REF_ALPHABET for second in _REF_ALPHABET]
 _REF_RANDOM_LETTERS = 15
@@ -110,3 +112,21 @@ def mint_id(now: float) -> str:
     time_ = int(now * 1000)
     pairs = (_PAIRS[time_ >> 30 & 1023], _PAIRS[time_ >> 20 & 1023], _PAIRS[time_ >> 10 & 1023], _PAIRS[time_ & 1023])
     return f"{_REF_ALPHABET[time_ >> 40 & 31]}{''.join(pairs)}{dice}"
+
+
+@asynccontextmanager
+async def within(seconds: float) -> AsyncGenerator[None]:
+    """Raise TimeoutError in the block after *seconds*. If the process stood still, read first what came meanwhile."""
+    loop = asyncio.get_running_loop()
+    due = loop.time() + seconds
+
+    def end() -> None:
+        is_held_up = loop.time() - due > HELD_UP_SECONDS
+        limit.reschedule(loop.time() + HELD_UP_SECONDS if is_held_up else due)
+
+    async with asyncio.timeout(None) as limit:
+        timer = loop.call_at(due, end)
+        try:
+            yield
+        finally:
+            timer.cancel()

@@ -18,6 +18,7 @@ from aiohttp.http_writer import StreamWriter
 from attrs import define, field
 from yarl import URL
 
+from audioext.clock import within
 from audioext.errors import AudioextError
 from audioext.http.messages import HttpRequest, HttpResponse, Part
 
@@ -48,12 +49,10 @@ class NotSentError(AudioextError):
 
 
 class MaybeSentError(AudioextError):
-    """The connection broke or timed out after the request may have arrived; *status* is of the answer, if it began."""
+    """The connection broke or timed out after the request may have arrived."""
 
-    def __init__(self, message: str, status: int = 0) -> None:
-        """Say so with *message*."""
-        super().__init__(message)
-        self.status = status
+    status = 0
+    """The HTTP status, if the response had begun."""
 
 
 def _connector(resolver: AbstractResolver | None) -> aiohttp.BaseConnector:
@@ -151,6 +150,8 @@ class Transport:
                     message = f"no connection to {request.url.host}: {error}{offline(error)}; nothing was sent"
                     raise NotSentError(message) from error
                 await asyncio.sleep(CONNECT_BACKOFF_SECONDS * 2 ** (attempt - 1))
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise _unsure(request.url, error) from error
             except ValueError as error:  # its text may contain a password
                 if aiohttp.hdrs.AUTHORIZATION.lower() not in str(error).lower():
                     raise
@@ -167,31 +168,28 @@ class Transport:
         session, url = self._session or self.session, request.url
         form = data if isinstance(data, _Form) and data.has_file else None
         began = asyncio.get_running_loop().time()
-        status = 0
-        try:
-            async with (  # asyncio.timeout costs half as much as aiohttp's own `total`
-                asyncio.timeout(timeout) if form is None else form.watched(),
-                session.request(
-                    request.method,
-                    request.url,
-                    headers=request.headers,
-                    data=data,
-                    allow_redirects=False,
-                    timeout=_limits(timeout, has_file=form is not None),
-                    raise_for_status=False,  # the user's own session may have other defaults for both
-                    auto_decompress=True,
-                ) as response,
-            ):
-                status = response.status
+        async with (  # asyncio.timeout costs half as much as aiohttp's own `total`
+            within(timeout) if form is None else form.watched(),
+            session.request(
+                request.method,
+                request.url,
+                headers=request.headers,
+                data=data,
+                allow_redirects=False,
+                timeout=_limits(timeout, has_file=form is not None),
+                raise_for_status=False,  # the user's own session may have other defaults for both
+                auto_decompress=True,
+            ) as response,
+        ):
+            try:
                 body = await _whole(response.content)
-                took = asyncio.get_running_loop().time() - began
-                _log.debug("%s %s%s: %d in %.3f s", request.method, url.host, url.raw_path, status, took)
-                return HttpResponse(status=status, headers=response.headers, body=body)
-        except _CONNECT_ERRORS:
-            raise
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            message = f"no complete answer from {url.host}: {type(error).__name__} {error}".rstrip()
-            raise MaybeSentError(message, status) from error
+            except (aiohttp.ClientError, OSError) as error:
+                broken = _unsure(url, error)
+                broken.status = response.status
+                raise broken from error
+            took = asyncio.get_running_loop().time() - began
+            _log.debug("%s %s%s: %d in %.3f s", request.method, url.host, url.raw_path, response.status, took)
+            return HttpResponse(status=response.status, headers=response.headers, body=body)
 
     async def aclose(self) -> None:
         """Close the session and its connections for good."""
@@ -235,6 +233,10 @@ def _limits(seconds: float, *, has_file: bool) -> aiohttp.ClientTimeout:
         sock_connect=CONNECT_TIMEOUT_SECONDS,
         sock_read=max(seconds, UPLOAD_IDLE_SECONDS) if has_file else None,
     )
+
+
+def _unsure(url: URL, error: Exception) -> MaybeSentError:
+    return MaybeSentError(f"no complete answer from {url.host}: {type(error).__name__} {error}".rstrip())
 
 
 async def _whole(stream: aiohttp.StreamReader) -> bytes:

@@ -317,3 +317,37 @@ async def test_a_status_that_never_makes_a_task_counts_though_the_answer_breaks_
             assert (status, False) == (refused.value.http_status, refused.value.charged)
         else:
             assert "no complete answer from 127.0.0.1" in str((await submit).record.answer_problem)
+
+
+async def test_an_answer_that_came_while_the_process_stood_still_is_read(
+    serve: Serve, transport: Transport, loop_time: LoopTime
+) -> None:
+    """A process that was stopped for longer than a call may take reads the answer, so that no task id is lost."""
+
+    async def answer_meanwhile(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ANSWER)
+        loop_time.advance(3_600.0)
+
+    url = await serve(answer_meanwhile)
+    assert (await transport.send(HttpRequest(method="POST", url=url))).body == b"{}"
+
+
+async def test_a_call_without_an_answer_ends_though_the_process_stood_still(
+    serve: Serve, transport: Transport, loop_time: LoopTime
+) -> None:
+    """The time to read an answer after a standstill is bounded."""
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        begun.set()
+        await over.wait()
+
+    sending = asyncio.create_task(transport.send(HttpRequest(method="POST", url=await serve(say_nothing))))
+    await begun.wait()
+    loop_time.advance(3_600.0)
+    try:
+        with pytest.raises(MaybeSentError, match="TimeoutError"):
+            await loop_time.run(sending)
+    finally:
+        over.set()
