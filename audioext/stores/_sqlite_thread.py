@@ -152,7 +152,7 @@ class FileThread(ABC):
             if self.is_writer:
                 session.know({ref for _, work, given, _ in batch if work is Session.append for ref in given[:1]})
             # Taking the lock may have lasted: nobody would learn that a call which was cancelled meanwhile was run.
-            outcomes = [
+            outcomes: list[object] = [
                 None if future.cancelled() else work(session, *given, **named) for future, work, given, named in batch
             ]
             session.execute("COMMIT")
