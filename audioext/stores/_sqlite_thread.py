@@ -151,7 +151,10 @@ class FileThread(ABC):
             session.execute("BEGIN IMMEDIATE" if self.is_writer else "BEGIN")
             if self.is_writer:
                 session.know({ref for _, work, given, _ in batch if work is Session.append for ref in given[:1]})
-            outcomes = [work(session, *given, **named) for _, work, given, named in batch]
+            # Taking the lock may have lasted: nobody would learn that a call which was cancelled meanwhile was run.
+            outcomes: list[object] = [
+                None if future.cancelled() else work(session, *given, **named) for future, work, given, named in batch
+            ]
             session.execute("COMMIT")
         except BaseException:
             session.forget_known()

@@ -9,7 +9,7 @@ import pytest
 from yarl import URL
 
 import audioext as ax
-from audioext.stores.base import Work
+from audioext.stores.base import Created, Existing, Full, Work
 from tests.integration.client.conftest import WEB, MakeClient
 from tests.support.api import Api, callback, failing, tasks_of_ours
 from tests.support.clock import PROMPT_SECONDS, SOON_SECONDS, JumpClock, LoopTime
@@ -35,6 +35,43 @@ class LateMemory(ax.MemoryStore):
             self.has_claimed.set()
             await self.gate.wait()
         return refs
+
+
+class UnansweredMemory(ax.MemoryStore):
+    """A store that stores new jobs, but does not answer."""
+
+    def __init__(self) -> None:
+        """Start without a job."""
+        super().__init__()
+        self.has_created = asyncio.Event()
+        self.gate = asyncio.Event()
+
+    async def create(self, *arguments: object, **options: object) -> Created | Existing | Full:
+        """Create a job at once, and return the answer when the gate is open."""
+        done = await super().create(*arguments, **options)  # type: ignore[arg-type]  # passed on as they are
+        self.has_created.set()
+        await self.gate.wait()
+        return done
+
+
+async def test_a_submit_that_closing_cuts_off_frees_its_key(
+    api: Api, open_client: MakeClient, loop_time: LoopTime
+) -> None:
+    """A job is stored, but its client closes before it knows: nothing is sent, so the next client can use the key."""
+    store = UnansweredMemory()
+    await store.open()  # a second user keeps the jobs
+    client = await open_client(store=store)
+    submit = asyncio.create_task(client.extend(audio_id="x", model="V5", key="mine"))
+    await store.has_created.wait()
+
+    await loop_time.run(client.aclose())
+    with pytest.raises(ax.ConfigError, match="nothing was paid"):
+        await submit
+    store.gate.set()
+    job = await (await open_client(store=store)).extend(audio_id="x", model="V5", key="mine")
+
+    assert (1, "task-1") == (len(api.posts), job.task_id)
+    await store.aclose()
 
 
 async def test_a_claim_answered_during_the_close_is_given_back(

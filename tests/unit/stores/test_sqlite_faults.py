@@ -19,7 +19,7 @@ from audioext.errors import StoreError
 from audioext.stores.base import RESYNC, Appended, Created
 from audioext.stores.sqlite import Driver, SqliteStore
 from tests.unit.stores.conftest import Listen
-from tests.unit.stores.journals import create, delivered, held, make_request, make_webhook
+from tests.unit.stores.journals import create, delivered, held, listed, make_request, make_webhook
 
 FAT = 16_000
 
@@ -68,6 +68,28 @@ async def test_a_locked_file(store: SqliteStore, path: Path, driver: Driver) -> 
         connection.execute("ROLLBACK")
 
     assert Appended(count=2) == await store.append("ref", [make_webhook(9)], provider="kie", known=1)
+
+
+async def test_a_call_cancelled_while_it_waits_for_the_lock(path: Path, driver: Driver) -> None:
+    """A call that is cancelled while its transaction waits for another process does not run later."""
+    store = SqliteStore(path, busy_timeout=0.5, driver=driver)
+    await store.open()
+    with closing(stranger(path, driver)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        first = asyncio.create_task(create(store, "first"))
+        await store.read("first")  # meanwhile the writer takes the first call
+        second = asyncio.create_task(create(store, "second"))
+        with pytest.raises(StoreError, match="was locked"):
+            await first
+        await store.read("second")  # meanwhile it takes the second
+
+        second.cancel()
+        await asyncio.wait([second])
+        connection.execute("ROLLBACK")
+
+    await create(store, "third")
+    assert ["third"] == await listed(store)
+    await store.aclose()
 
 
 async def test_a_full_disk(store: SqliteStore) -> None:
