@@ -10,6 +10,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import Field
 from functools import cached_property
+from inspect import cleandoc
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal, Protocol, Self, TypedDict, cast
@@ -160,8 +161,8 @@ class _Request:
         cls._checks = {each.name: each.metadata["check"] for each in fields}
         for each in fields:
             setattr(cls, each.name, each.default)
-        helps = "".join(f"        {each.name}: {each.metadata['help']}\n" for each in fields)
-        cls.__doc__ = (cls.__doc__ or "").replace("    Raises:", f"    Args:\n{helps}\n    Raises:")
+        helps = "".join(f"    {each.name}: {each.metadata['help']}\n" for each in fields)
+        cls.__doc__ = cleandoc(cls.__doc__ or "").replace("Raises:", f"Args:\n{helps}\nRaises:")
 
     def __attrs_post_init__(self) -> None:
         """Raise `RequestError` for a request that no provider could take."""
