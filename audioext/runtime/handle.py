@@ -45,20 +45,6 @@ class Live:
         raise TypeError(f"{self!r} {self._elsewhere}")
 
 
-class Here:
-    """A part of a value that stays in this process: a deep copy shares it, and pickling leaves `None` in its place."""
-
-    __slots__ = ()
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        """Return the same object."""
-        return self
-
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        """Become `None` in another process."""
-        return type(None), ()
-
-
 class JobFacts(Live):
     """The properties of a `Job`, and how it waits. Two handles of one job are equal."""
 
@@ -210,3 +196,17 @@ class JobFacts(Live):
         if not held.record.webhooks and held.record.answer_problem is not None:
             return now  # without a callback URL no webhook can come
         return now + (held.record.unknown_at - self._context.clock.now())
+
+
+class Here:
+    """A part of a value that stays in this process: a deep copy shares it, and pickling leaves `None` in its place."""
+
+    __slots__ = ()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Return the same object."""
+        return self
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Become `None` in another process."""
+        return type(None), ()
