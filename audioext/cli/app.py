@@ -22,7 +22,6 @@ from cyclopts import (
 )
 from rich.console import Console
 
-from audioext.cli.checks import check_given
 from audioext.cli.exits import Exit, epilogue, is_output_lost, lose_output
 from audioext.errors import ConfigError
 from audioext.settings import PREFIX, read_settings
@@ -110,6 +109,12 @@ _LEAST_COLUMNS = 20
 """Help for a narrower terminal would take forever, or fail at 0 columns."""
 _SECONDS = "--continue-at"
 """The option that people write as 2:30."""
+
+
+def check_given(_: object, value: object) -> None:
+    """Refuse an empty text: it comes from a script's unset variable, and another default would be taken for it."""
+    if value == "":
+        raise ValueError("It is empty: leave it out, or give a value.")
 
 
 def make_app() -> App:

@@ -5,17 +5,17 @@ Annotations are not postponed here: the parser would look up their names in the 
 """
 
 import importlib
-from collections.abc import Callable, Coroutine, Iterator
+import math
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 import attrs
 from attrs import frozen
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 from cyclopts.validators import Number
 
-from audioext.cli.checks import check_not_negative, check_positive, read_path
 from audioext.cli.exits import Exit
 from audioext.cli.screen import Screen
 from audioext.models.requests import Request
@@ -36,6 +36,26 @@ SHOWN = Parameter(show_default=True)
 def env(variable: str, words: str | None = None) -> Parameter:
     """Return a parameter that may also come from the environment, with *words* as its help."""
     return Parameter(env_var=variable) if words is None else Parameter(env_var=variable, help=words)
+
+
+def check_positive(_: object, value: float | None) -> None:
+    """Check that *value* is finite and above 0; `Number` would accept NaN."""
+    if value is not None and not 0 < value < math.inf:
+        raise ValueError("It must be a finite number above 0.")
+
+
+def check_not_negative(_: object, value: float) -> None:
+    """Check that *value* is finite and not below 0."""
+    if not 0 <= value < math.inf:
+        raise ValueError("It must be a finite number, 0 or more.")
+
+
+def read_path(_: object, tokens: Sequence[Token]) -> Path:
+    """Return a path; an empty text would be the working folder."""
+    (token,) = tokens
+    if not token.value:
+        raise ValueError("A path is empty: leave it out, or give one.")
+    return Path(token.value)
 
 
 PATH = Parameter(converter=read_path)

@@ -5,13 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from copy import deepcopy
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Never, Self, SupportsIndex, TypeVar
+from typing import ClassVar, Never, Self, TypeVar
 
-import attrs
-
-from audioext.errors import AudioextError, StoreError
+from audioext.errors import StoreError
 from audioext.models import markup
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import Request
@@ -201,43 +198,15 @@ class JobFacts(Live):
         return now + (held.record.unknown_at - self._context.clock.now())
 
 
-class JobNotice:
-    """An event or a failure of a job. A copy keeps its job; a pickled one has none in another process."""
+class Here:
+    """A part of a value that stays in this process: a deep copy shares it, and pickling leaves `None` in its place."""
 
     __slots__ = ()
 
-    def __copy__(self) -> Self:
-        """Return the same object, which is frozen."""
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Return the same object."""
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return a copy with its own meta."""
-        meta = deepcopy(self.meta, memo)  # type: ignore[attr-defined]  # the classes below this have one
-        return attrs.evolve(self, meta=meta)  # type: ignore[misc]  # they are attrs classes
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
-        """Leave out the job, which belongs to its client."""
-        return object.__reduce_ex__(attrs.evolve(self, job=None), protocol)  # type: ignore[misc]  # as above
-
-
-class JobBoundError(AudioextError):
-    """An error of a job, which is copied and pickled as a `JobNotice` is."""
-
-    def __copy__(self) -> Self:
-        """Return another error with the same job."""
-        return self._with(vars(self))
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return another error with the same job and copies of the rest."""
-        return self._with(deepcopy(vars(self), memo))
-
-    def _with(self, facts: dict[str, Any]) -> Self:
-        same = type(self).__new__(type(self))
-        same.args = self.args
-        vars(same).update(facts)
-        return same
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Leave out the job, which belongs to its client."""
-        rebuild, kept, facts = super().__reduce__()
-        return rebuild, kept, {**facts, "_job": None}
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Become `None` in another process."""
+        return type(None), ()

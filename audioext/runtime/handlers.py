@@ -133,11 +133,11 @@ class Handlers:
                 f"handlers are for TEXT, FIRST and COMPLETE, not {shown(stage)}; use @client.on(ax.Stage.COMPLETE)"
             )
             raise ConfigError(message)
-        return partial(self._add, TOPIC_OF[stage], lambda job: job.event(stage), _reader(meta), _arguments(meta))
+        return partial(self._add, TOPIC_OF[stage], lambda job: job.event(stage), _reader(meta))
 
     def on_failure(self, meta: type[_M] | None = None) -> Callable[[_Handler], _Handler]:
         """Return a decorator for handlers of failures; *meta* is as for `on`."""
-        return partial(self._add, FAILED_TOPIC, lambda job: job.failure, _reader(meta), _arguments(meta))
+        return partial(self._add, FAILED_TOPIC, lambda job: job.failure, _reader(meta))
 
     @property
     def has_handlers(self) -> bool:
@@ -170,8 +170,7 @@ class Handlers:
         self,
         topic: str,
         look: Callable[[Job], StageEvent | Failure | None],
-        extra: Callable[[Job], tuple[object, ...]],
-        arguments: int,
+        read: Callable[[Job], object] | None,
         handler: _Handler,
     ) -> _Handler:
         """Register *handler* for what *look* finds in a job: no failure if the job has risen to complete since."""
@@ -180,9 +179,9 @@ class Handlers:
             raise ConfigError(f"a handler must be an async function (async def), not {shown(handler)}")
         try:
             with suppress(ValueError):  # compiled code may have no signature
-                inspect.signature(handler).bind(*[topic] * arguments)
+                inspect.signature(handler).bind(*([topic] if read is None else [topic, read]))
         except TypeError as error:
-            given = "what happened" if arguments == 1 else "what happened, and with the job's meta"
+            given = "what happened" if read is None else "what happened, and with the job's meta"
             raise ConfigError(
                 f"a handler is called with {given}, which {shown(handler)} does not take: {error}"
             ) from error
@@ -190,7 +189,7 @@ class Handlers:
         async def call(job: Job) -> None:
             said = look(job)
             if said is not None:
-                await handler(said, *extra(job))
+                await (handler(said) if read is None else handler(said, read(job)))
 
         calls = self._by_topic.setdefault(topic, [])
         name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
@@ -310,15 +309,10 @@ def _said(error: BaseException) -> str:
     return as_data(text, longest=LONGEST_ERROR)
 
 
-def _arguments(meta: type[object] | None) -> int:
-    """Return how many arguments a handler is called with."""
-    return 1 if meta is None else 2
-
-
-def _reader(meta: type[_M] | None) -> Callable[[Job], tuple[_M, ...]]:
-    """Return a function that decodes a job's meta as class *meta*, in a tuple; the tuple is empty without a class."""
+def _reader(meta: type[_M] | None) -> Callable[[Job], _M] | None:
+    """Return a function that decodes a job's meta as class *meta*, `None` without a class."""
     if meta is None:
-        return lambda _: ()
+        return None
     try:
         is_good = isinstance(msgspec.inspect.type_info(meta), _OBJECTS)
     except Exception as error:
@@ -327,9 +321,9 @@ def _reader(meta: type[_M] | None) -> Callable[[Job], tuple[_M, ...]]:
         message = f"meta= must be a dataclass, an attrs class, a TypedDict or a msgspec.Struct, not {shown(meta)}"
         raise ConfigError(message)
 
-    def read(job: Job) -> tuple[_M, ...]:
+    def read(job: Job) -> _M:
         try:
-            return (msgspec.convert(job.meta, meta),)
+            return msgspec.convert(job.meta, meta)
         except msgspec.ValidationError as error:
             raise GiveUp(f"the meta of job {job.ref} is not a valid {meta.__name__}: {error}") from error
 

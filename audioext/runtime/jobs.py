@@ -7,11 +7,11 @@ from datetime import datetime
 
 from attrs import field, frozen
 
-from audioext.errors import ConfigError
+from audioext.errors import AudioextError, ConfigError
 from audioext.models import checks
 from audioext.models.record import Verdict
 from audioext.models.results import FailureReason, Song, Source, Stage, Track, fetched_by
-from audioext.runtime.handle import JobBoundError, JobFacts, JobNotice
+from audioext.runtime.handle import Here, JobFacts
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.state.fold import TOPIC_OF
 from audioext.state.tracks import moment, song_of, stage_reached
@@ -22,21 +22,30 @@ LATER_STAGES = tuple(TOPIC_OF)
 _is_stage = checks.made_as(Stage, "one like Stage.FIRST")
 
 
-class _HasJobError(JobBoundError):
-    def __init__(self, message: str, *, job: Job) -> None:
-        """Keep the *job*; any process can find it again by its `ref`."""
-        self.ref = job.ref
-        self._job: Job | None = job
-        super().__init__(message)
+class _OfJob:
+    __slots__ = ()
+    _job: JobLink | None
 
     @property
     def job(self) -> Job:
-        """The job of the wait.
+        """The job, for its current state, or to await or refresh it; a failed one may still rise to complete.
 
         Raises:
-            ConfigError: this error was pickled; any client of the store has `await client.job(error.ref)`.
+            ConfigError: this was not made by a client, or was pickled; any client of the store has
+                `await client.job(ref)`.
         """
-        return _made(self, self._job)
+        if self._job is None:
+            what = f"this {type(self).__name__} was not made by a client, or was pickled"
+            raise ConfigError(f"{what}, so it has no job")
+        return self._job.job
+
+
+class _HasJobError(_OfJob, AudioextError):
+    def __init__(self, message: str, *, job: Job) -> None:
+        """Keep the *job*; any process can find it again by its `ref`."""
+        self.ref = job.ref
+        self._job = JobLink(job)
+        super().__init__(message)
 
 
 class SubmitUnknownError(_HasJobError):
@@ -273,8 +282,19 @@ class Job(JobFacts):
             raise JobExpiredError(message, job=self)
 
 
+@frozen
+class JobLink(Here):
+    """The job of an event, a failure or an error."""
+
+    job: Job
+
+
+def _link(job: Job | JobLink | None) -> JobLink | None:
+    return JobLink(job) if isinstance(job, Job) else job
+
+
 @frozen(kw_only=True, repr=False)
-class StageEvent(JobNotice):
+class StageEvent(_OfJob):
     """A stage was reached: the tracks known at that time, how it became known, and when (timezone-aware)."""
 
     stage: Stage
@@ -285,16 +305,7 @@ class StageEvent(JobNotice):
     provider: str
     task_id: str | None = None
     meta: Mapping[str, object] = field(factory=dict, hash=False)
-    _job: Job | None = field(default=None, eq=False, alias="job")
-
-    @property
-    def job(self) -> Job:
-        """The job, for its current state, or to await or refresh it.
-
-        Raises:
-            ConfigError: this event was not made by a client.
-        """
-        return _made(self, self._job)
+    _job: JobLink | None = field(default=None, eq=False, alias="job", converter=_link)
 
     @property
     def is_latest(self) -> bool:
@@ -309,7 +320,7 @@ class StageEvent(JobNotice):
 
 
 @frozen(kw_only=True)
-class Failure(JobNotice):
+class Failure(_OfJob):
     """A task failed: `reason`, the provider's `code` and `message`, and whether it was `charged`."""
 
     reason: FailureReason
@@ -322,22 +333,7 @@ class Failure(JobNotice):
     task_id: str | None = None
     tracks: tuple[Track, ...] = ()
     meta: Mapping[str, object] = field(factory=dict, hash=False)
-    _job: Job | None = field(default=None, eq=False, repr=False, alias="job")
-
-    @property
-    def job(self) -> Job:
-        """The job, which may still rise to complete.
-
-        Raises:
-            ConfigError: this failure was not made by a client.
-        """
-        return _made(self, self._job)
-
-
-def _made(value: object, job: Job | None) -> Job:
-    if job is None:
-        raise ConfigError(f"this {type(value).__name__} was not made by a client, or was pickled, so it has no job")
-    return job
+    _job: JobLink | None = field(default=None, eq=False, repr=False, alias="job", converter=_link)
 
 
 def _unknown_text(job: Job) -> str:

@@ -38,17 +38,12 @@ class Limiter:
         self._permits = None if self.calls is None else asyncio.Semaphore(self.calls)
 
     @asynccontextmanager
-    async def permit(self, *, timeout: float) -> AsyncGenerator[None]:  # noqa: ASYNC109 - it ends the wait, not the call
-        """Hold a permit for one call within the block, after waiting up to *timeout* seconds for it.
-
-        Raises:
-            TimeoutError: there was no permit in time.
-        """
+    async def permit(self) -> AsyncGenerator[None]:
+        """Hold a permit for one call within the block, after waiting for it; the caller bounds that wait."""
         if self._permits is None:
             yield
             return
-        async with asyncio.timeout(timeout):
-            await self._permits.acquire()
+        await self._permits.acquire()
         try:
             yield
         finally:

@@ -140,7 +140,7 @@ class Poller:
     async def _call(self, held: HeldJob, provider: Provider) -> HttpResponse:
         try:
             # The wait for a permit, three tries to connect and the call must all end before the claim does.
-            async with asyncio.timeout(self.timeout), self._limiter(provider).permit(timeout=self.timeout):
+            async with asyncio.timeout(self.timeout), self._limiter(provider).permit():
                 return await self.transport.send(provider.build_status(held.record), timeout=self.timeout)
         except (TimeoutError, NotSentError, MaybeSentError) as error:
             why = str(error) or f"the status call did not finish within {self.timeout:g} s"

@@ -23,6 +23,7 @@ from audioext.models.entries import UNSENT, Entry, EntryKind, make_entry
 from audioext.models.record import Recovery, Verdict
 from audioext.models.results import SaveProgress, Song, Track
 from audioext.providers.base import Recovers
+from audioext.runtime.handle import Here
 from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.runtime.orders import choose
@@ -214,20 +215,12 @@ class Recoveries:
 
 
 @frozen
-class JobFiles:
+class JobFiles(Here):
     """The `Files` of one job: downloads for its song and tracks. *api* is the base URL that it was submitted to."""
 
     _recoveries: Recoveries
     _ref: str
     _api: str | None
-
-    def __deepcopy__(self, memo: dict[int, object]) -> JobFiles:
-        """Return the same object, so that the copy of a song downloads with the song's client."""
-        return self
-
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        """Become `None` in another process, which does not have this client."""
-        return type(None), ()
 
     @contextmanager
     def _counted(self, files: int) -> Generator[None]:

@@ -19,11 +19,9 @@ from audioext.state.reading import Reading
 from audioext.state.tracks import moment
 
 
-def recovery_of(ordered: Sequence[Reading], task_id: str | None) -> Recovery | None:
-    """Return the last recovery in the journal of a job with *task_id*, or `None` if there is none."""
+def recovery_of(ordered: Sequence[Reading], task_id: str | None) -> Recovery:
+    """Return the last recovery in the journal of a job with *task_id*, which has one."""
     beginnings = [reading.entry for reading in ordered if reading.entry.kind == "recovery"]
-    if not beginnings:
-        return None
     # The notes say which entries belong to which attempt. Times do not, since several clocks may have written them.
     begun = max(beginnings, key=lambda entry: (len(entry.note), entry.note))
     found = Recovery(attempt=len(beginnings), begun_at=begun.at)

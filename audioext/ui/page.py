@@ -16,9 +16,9 @@ from aiohttp import web
 from attrs import define, field
 from yarl import URL
 
-from audioext.errors import AudioextError, ConfigError, RequestError, lacks_extra, why_unbound
+from audioext.errors import AudioextError, ConfigError, RequestError, lacks_extra
 from audioext.http.urls import is_loopback, mask
-from audioext.webhooks.server import BOUNDS, StrangersLog, defer_expect, mounting
+from audioext.webhooks.server import BOUNDS, StrangersLog, defer_expect, listen, mounting
 
 try:
     from aiohttp_sse import EventSourceResponse
@@ -108,14 +108,9 @@ class Page:
         path = self.add_to(app)
         app.router.add_route("*", "/{path:.*}", self._guarded(_nothing), expect_handler=defer_expect)
         runner = web.AppRunner(app, access_log=None, logger=StrangersLog(Counter()), **BOUNDS)
-        await runner.setup()
         try:
-            try:
-                await web.TCPSite(runner, host, port).start()
-            except (OSError, ValueError) as error:
-                message = f"cannot show the page at {host}:{port}: {why_unbound(error)}; choose another port"
-                raise ConfigError(message) from error
-            yield URL.build(scheme="http", host=host, port=int(runner.addresses[0][1])).join(URL(path))
+            port = await listen(runner, (host, port), "cannot show the page at", remedy="port")
+            yield URL.build(scheme="http", host=host, port=port).join(URL(path))
         finally:
             await runner.cleanup()
 

@@ -9,10 +9,8 @@ from collections.abc import Callable
 from aiohttp import web
 from attrs import define, field
 
-from audioext.clock import whole
-from audioext.errors import ConfigError, cut, why_unbound
 from audioext.models.stats import Stats
-from audioext.webhooks.server import BoundedServer, StrangersLog
+from audioext.webhooks.server import BoundedServer, StrangersLog, listen
 
 _log = logging.getLogger("audioext.metrics")
 
@@ -54,13 +52,8 @@ class MetricsServer:
 
         server = BoundedServer(serve, logger=StrangersLog(Counter()))
         self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
-        await self._runner.setup()
-        host, port = self.address
-        try:
-            await whole(web.TCPSite(self._runner, host, port, reuse_address=True, backlog=server.backlog).start())
-        except (OSError, ValueError) as error:
-            message = f"metrics cannot listen on {cut(host)}:{port}: {why_unbound(error)}; choose another `metrics=`"
-            raise ConfigError(message) from error
+        where, remedy = "metrics cannot listen on", "`metrics=`"
+        await listen(self._runner, self.address, where, remedy=remedy, backlog=server.backlog)
 
     async def aclose(self) -> None:
         """Stop listening."""

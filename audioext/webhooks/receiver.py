@@ -15,8 +15,7 @@ from aiohttp.abc import AbstractAccessLogger
 from attrs import define, field
 from yarl import URL
 
-from audioext.clock import whole
-from audioext.errors import ConfigError, WebhookError, cut, why_unbound
+from audioext.errors import ConfigError, WebhookError
 from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import as_data
@@ -25,7 +24,7 @@ from audioext.webhooks import progress
 from audioext.webhooks.asgi import AsgiReceiver
 from audioext.webhooks.endpoint import ANSWER_HEADERS, Endpoint, answer_body
 from audioext.webhooks.inbox import too_big
-from audioext.webhooks.server import BoundedServer, StrangersLog, defer_expect, mounting
+from audioext.webhooks.server import BoundedServer, StrangersLog, defer_expect, listen, mounting
 
 _log = logging.getLogger("audioext.receiver")
 _access_log = logging.getLogger("audioext.access")
@@ -122,17 +121,11 @@ class Receiver:
             logger=StrangersLog(self.endpoint.answered),
         )
         self._runner = web.ServerRunner(self._server, shutdown_timeout=SHUTDOWN_SECONDS)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, reuse_address=True, backlog=self._server.backlog)
-        try:
-            await whole(site.start())
-        except (OSError, ValueError) as error:
-            await self._runner.cleanup()
-            self._runner = None
-            message = f"cannot listen on {cut(host)}:{port}: {why_unbound(error)}; choose another `listen=`"
-            raise ConfigError(message) from error
-        self.address = (host, int(self._runner.addresses[0][1]))
-        return self.address[1]
+        port = await listen(
+            self._runner, (host, port), "cannot listen on", remedy="`listen=`", backlog=self._server.backlog
+        )
+        self.address = (host, port)
+        return port
 
     async def aclose(self) -> None:
         """Stop listening, then store and answer the accepted requests before closing their connections."""

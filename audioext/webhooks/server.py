@@ -14,7 +14,8 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.web_log import AccessLogger
 
-from audioext.errors import ConfigError, shown
+from audioext.clock import whole
+from audioext.errors import ConfigError, cut, shown, why_unbound
 from audioext.http.messages import excerpt
 
 try:
@@ -158,6 +159,24 @@ def mounting(app: object, prefix: object) -> Generator[None]:
         yield
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"cannot add the routes under the prefix {shown(prefix)}: {error}") from error
+
+
+async def listen(
+    runner: web.BaseRunner, address: tuple[str, int], problem: str, *, remedy: str, backlog: int = 128
+) -> int:
+    """Listen with *runner* and return the port; the error begins with *problem*, and says to choose another *remedy*.
+
+    Raises:
+        ConfigError: the address cannot be listened on; the runner is cleaned up.
+    """
+    host, port = address
+    await runner.setup()
+    try:
+        await whole(web.TCPSite(runner, host, port, reuse_address=True, backlog=backlog).start())
+    except (OSError, ValueError) as error:
+        await runner.cleanup()
+        raise ConfigError(f"{problem} {cut(host)}:{port}: {why_unbound(error)}; choose another {remedy}") from error
+    return int(runner.addresses[0][1])
 
 
 async def defer_expect(request: web.Request) -> None:

@@ -92,7 +92,8 @@ async def make_calls(limiter: Limiter, callers: Sequence[Caller]) -> list[Call]:
     loop, calls = asyncio.get_running_loop(), list[Call]()
 
     async def make(number: int, caller: Caller) -> None:
-        async with limiter.permit(timeout=caller.patience):
+        async with asyncio.timeout(caller.patience) as limit, limiter.permit():
+            limit.reschedule(None)
             calls.append(Call(number, loop.time()))
             mine = calls[-1]
             try:

@@ -35,9 +35,9 @@ async def closing(limiter: Limiter) -> AsyncGenerator[Limiter]:
         limiter.close()
 
 
-async def call(limiter: Limiter, times: list[float], *, seconds: float = 0.0, timeout: float = 100.0) -> None:  # noqa: ASYNC109 - it is the limiter's own
+async def call(limiter: Limiter, times: list[float], *, seconds: float = 0.0, timeout: float = 100.0) -> None:  # noqa: ASYNC109 - as the poller bounds it
     """Make one call that takes *seconds*, and note when it began."""
-    async with limiter.permit(timeout=timeout):
+    async with asyncio.timeout(timeout), limiter.permit():
         times.append(loop_time())
         await asyncio.sleep(seconds)
 
@@ -76,7 +76,7 @@ async def test_calls_go_in_the_order_of_arrival() -> None:
 
         async def one(number: int) -> None:
             await asyncio.sleep(number / 8)
-            async with limiter.permit(timeout=100.0):
+            async with limiter.permit():
                 order.append(number)
 
         await asyncio.gather(*(one(number) for number in reversed(range(8))))
@@ -120,7 +120,7 @@ async def test_a_call_that_fails_counts_as_one() -> None:
     times: list[float] = []
     async with closing(Limiter(1, 10.0, LOOP_CLOCK)) as limiter:
         with pytest.raises(ZeroDivisionError):
-            async with limiter.permit(timeout=1.0):
+            async with limiter.permit():
                 raise ZeroDivisionError
         await call(limiter, times)
 
@@ -141,7 +141,8 @@ def test_no_window_holds_more_calls_than_allowed(
     async def one(limiter: Limiter, come: float, take: float, patience: float) -> None:
         await asyncio.sleep(come)
         try:
-            async with limiter.permit(timeout=patience):
+            async with asyncio.timeout(patience) as limit, limiter.permit():
+                limit.reschedule(None)
                 began = loop_time()
                 await asyncio.sleep(take)
                 spans.append((began, loop_time()))
