@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 from attrs import define, field
 
 from audioext.stores._engine import Fanout
-from audioext.stores._sqlite_file import DatabaseFile, Row, is_engine_fault
-from audioext.stores._sqlite_session import NEWEST, Session
+from audioext.stores._sqlite_file import DatabaseFile, is_engine_fault
+from audioext.stores._sqlite_session import Session
 from audioext.stores.base import RESYNC, Changed, Resync
 
 P = ParamSpec("P")
@@ -34,9 +34,10 @@ CALM_SECONDS = 0.05
 MAX_ROWS = 1000
 """The most entries that one check reads; if there are more, the next check follows at once."""
 
-_NEWER = """SELECT entries.id, CAST(ref AS BLOB), entries FROM entries JOIN jobs ON jobs.id = entries.job
-    WHERE entries.id > ? ORDER BY entries.id LIMIT ?"""
-_UP_TO = "SELECT id, CAST(said AS BLOB) FROM entries WHERE id <= ? ORDER BY id DESC LIMIT 1"
+_FROM = """SELECT entries.id, CAST(said AS BLOB), CAST(ref AS BLOB), entries
+    FROM entries LEFT JOIN jobs ON jobs.id = entries.job WHERE entries.id >= ? ORDER BY entries.id LIMIT ?"""
+_LAST = "SELECT id, CAST(said AS BLOB) FROM entries ORDER BY id DESC LIMIT 1"
+_NOTHING = (0, b"")
 
 _Item = tuple["asyncio.Future[Any]", Callable[..., Any], Sequence[Any], Mapping[str, Any]]
 """A call: the future of its caller, the function, and its arguments."""
@@ -176,11 +177,9 @@ class Reader(FileThread):
     """How many clients have waiters."""
     fanout: Fanout = field(factory=Fanout, init=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
-    _cursor: int | None = field(default=None, init=False)
-    """The id of the last entry seen; `None` until `watch` was called."""
+    _last: tuple[int, bytes] | None = field(default=None, init=False)
+    """The last entry seen, its row id and its own; `None` until `watch` was called."""
     _seen: tuple[Session, object] | None = field(default=None, init=False)
-    _last: list[Row] = field(factory=list, init=False)
-    """The last entry seen, as a list of one row."""
 
     def look_soon(self) -> None:
         """Check for commits after a short delay, so that one check covers several commits."""
@@ -189,37 +188,39 @@ class Reader(FileThread):
 
     def watch(self, session: Session) -> None:
         """Publish changes from now on; call it by `run`."""
-        ((self._cursor,),) = session.rows(NEWEST)
+        self._last = _last_of(session)
 
     def _between(self, works: int) -> float:  # noqa: ARG002 - part of the signature
         """Publish new entries, if there was any commit; return the seconds until the next check."""
         pause = URGENT_SECONDS if self.urgent else CALM_SECONDS
-        if self._cursor is None:
+        if self._last is None:
             return pause
         session = self._connected()
         seen = session, session.rows("PRAGMA data_version")
         if seen == self._seen:
             return pause
-        cursor, changes = self._cursor, list[Changed | Resync]()
-        session.execute("BEGIN")  # all reads see one state; after a fault the connection is dropped
-        for id_, said in self._last:
-            # A purge leaves an empty row in place of the newest one.
-            if session.rows(_UP_TO, (id_,)) not in ([(id_, said)], [(id_, b"")]):
-                cursor = min(cursor, session.rows(NEWEST)[0][0])
-                changes.append(RESYNC)
-        rows = session.rows(_NEWER, (cursor, MAX_ROWS))
-        cursor = rows[-1][0] if rows else cursor
-        last = session.rows(_UP_TO, (cursor,))
-        session.execute("COMMIT")
-        counts = {ref.decode(errors="replace"): count for _, ref, count in rows}
-        changes += (Changed(ref, count) for ref, count in counts.items())
+        # One statement, since each one takes the interpreter from the event loop. It reads the last entry, too.
+        id_, said = self._last
+        rows = session.rows(_FROM, (id_, MAX_ROWS))
+        changes: list[Changed | Resync] = []
+        if self._last == _NOTHING or (rows[:1] and rows[0][:2] in {(id_, said), (id_, b"")}):  # b"": left by a purge
+            counts = {ref.decode(errors="replace"): count for row, _, ref, count in rows if row > id_ and ref}
+            changes += (Changed(ref, count) for ref, count in counts.items())
+            self._last = rows[-1][:2] if rows else _NOTHING
+        else:
+            changes.append(RESYNC)
+            self._last = _last_of(session)
         if changes:
             self._loop.call_soon_threadsafe(self.fanout.publish, changes)
-        self._cursor, self._last = cursor, last
         if len(rows) == MAX_ROWS:
             return 0.0
         self._seen = seen  # was read before the rows, so that a commit in between is found by the next check
         return pause
+
+
+def _last_of(session: Session) -> tuple[int, bytes]:
+    rows = session.rows(_LAST)
+    return rows[0] if rows else _NOTHING
 
 
 @define(eq=False)
