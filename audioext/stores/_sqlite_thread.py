@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 from attrs import define, field
 
+from audioext.stores import _inotify
 from audioext.stores._engine import Fanout
-from audioext.stores._sqlite_file import DatabaseFile, Row, is_engine_fault
-from audioext.stores._sqlite_session import NEWEST, Session
+from audioext.stores._sqlite_file import DatabaseFile, is_engine_fault
+from audioext.stores._sqlite_session import Session
 from audioext.stores.base import RESYNC, Changed, Resync
 
 P = ParamSpec("P")
@@ -28,15 +31,20 @@ CHECKPOINT_SECONDS = 1.0
 """How long an append may be only in the log; until then, `synchronous=normal` can lose it at a power failure."""
 CHECKPOINT_WORKS = 250
 """After this many calls the log is checkpointed, which takes about 12 ms, half of it for the disk's two syncs."""
+FIRST_SECONDS = 0.0005
+"""The pause after the check at a write, doubled after each further one: a commit is seen only after its last write."""
+DEAF_SECONDS = 0.01
+"""How long further writes are not heard, since each one would wake this process."""
 URGENT_SECONDS = 0.002
-"""How often the file is checked while there are waiters; a check that finds no change takes some microseconds."""
+"""How often the file is checked while there are waiters, if no write can be heard of."""
 CALM_SECONDS = 0.05
 MAX_ROWS = 1000
 """The most entries that one check reads; if there are more, the next check follows at once."""
 
-_NEWER = """SELECT entries.id, CAST(ref AS BLOB), entries FROM entries JOIN jobs ON jobs.id = entries.job
-    WHERE entries.id > ? ORDER BY entries.id LIMIT ?"""
-_UP_TO = "SELECT id, CAST(said AS BLOB) FROM entries WHERE id <= ? ORDER BY id DESC LIMIT 1"
+_FROM = """SELECT entries.id, CAST(said AS BLOB), CAST(ref AS BLOB), entries
+    FROM entries LEFT JOIN jobs ON jobs.id = entries.job WHERE entries.id >= ? ORDER BY entries.id LIMIT ?"""
+_LAST = "SELECT id, CAST(said AS BLOB) FROM entries ORDER BY id DESC LIMIT 1"
+_NOTHING = (0, b"")
 
 _Item = tuple["asyncio.Future[Any]", Callable[..., Any], Sequence[Any], Mapping[str, Any]]
 """A call: the future of its caller, the function, and its arguments."""
@@ -172,54 +180,105 @@ class Reader(FileThread):
     If the entry that it saw last is gone, the file was emptied and perhaps filled again: then it publishes a `RESYNC`.
     """
 
-    urgent: int = field(default=0, init=False)
-    """How many clients have waiters."""
     fanout: Fanout = field(factory=Fanout, init=False)
+    _urgent: int = field(default=0, init=False)
+    """How many clients have waiters."""
+    _writes: int | None = field(default=None, init=False)
+    """A descriptor that is readable once the log was written to, while there are waiters; `None` if there is none."""
+    _is_heard: bool = field(default=False, init=False)
+    """Whether a write was heard since the last check."""
+    _doubled: float = field(default=CALM_SECONDS, init=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
-    _cursor: int | None = field(default=None, init=False)
-    """The id of the last entry seen; `None` until `watch` was called."""
+    _last: tuple[int, bytes] | None = field(default=None, init=False)
+    """The last entry seen, its row id and its own; `None` until `watch` was called."""
     _seen: tuple[Session, object] | None = field(default=None, init=False)
-    _last: list[Row] = field(factory=list, init=False)
-    """The last entry seen, as a list of one row."""
+
+    def hurry(self, change: int) -> None:
+        """Check the file soon after each write while any client has waiters; their number changes by *change*."""
+        self._urgent = max(0, self._urgent + change)
+        if self._urgent and self._writes is None:
+            with suppress(OSError, ImportError):  # then the file is checked every URGENT_SECONDS
+                self._writes = _inotify.watch(Path(f"{self.file.path}-wal"))
+        self._listen()
+        self.wake()
 
     def look_soon(self) -> None:
-        """Check for commits after a short delay, so that one check covers several commits."""
-        if not self.urgent and (self._timer is None or self._timer.when() < self._loop.time()):
+        """Check for commits after a short delay, so that one check covers several."""
+        if self._timer is None or self._timer.when() < self._loop.time():
             self._timer = self._loop.call_later(URGENT_SECONDS, self.wake)
+
+    async def aclose(self) -> None:
+        """Finish queued calls, and end the thread."""
+        self._urgent = 0
+        self._listen()
+        if self._writes is not None:
+            await asyncio.to_thread(os.close, self._writes)  # the kernel takes up to 20 ms
+            self._writes = None
+        await super().aclose()
+
+    def _listen(self) -> None:
+        if self._writes is not None and self._urgent:
+            self._loop.add_reader(self._writes, self._hear)
+        elif self._writes is not None:
+            self._loop.remove_reader(self._writes)
+
+    def _hear(self) -> None:
+        if self._writes is None:
+            return
+        self._loop.remove_reader(self._writes)
+        if _inotify.holds(self._writes):
+            self._loop.call_later(DEAF_SECONDS, self._listen)
+        else:
+            os.close(self._writes)
+            self._writes = None
+        self._is_heard = True
+        self.wake()
+
+    def _pause(self) -> float:
+        """Return the seconds from this check to the next."""
+        if not self._urgent:
+            return CALM_SECONDS
+        if self._writes is None:
+            return URGENT_SECONDS
+        self._doubled = FIRST_SECONDS if self._is_heard else min(2 * self._doubled, CALM_SECONDS)
+        self._is_heard = False
+        return self._doubled
 
     def watch(self, session: Session) -> None:
         """Publish changes from now on; call it by `run`."""
-        ((self._cursor,),) = session.rows(NEWEST)
+        self._last = _last_of(session)
 
     def _between(self, works: int) -> float:  # noqa: ARG002 - part of the signature
         """Publish new entries, if there was any commit; return the seconds until the next check."""
-        pause = URGENT_SECONDS if self.urgent else CALM_SECONDS
-        if self._cursor is None:
+        pause = self._pause()
+        if self._last is None:
             return pause
         session = self._connected()
         seen = session, session.rows("PRAGMA data_version")
         if seen == self._seen:
             return pause
-        cursor, changes = self._cursor, list[Changed | Resync]()
-        session.execute("BEGIN")  # all reads see one state; after a fault the connection is dropped
-        for id_, said in self._last:
-            # A purge leaves an empty row in place of the newest one.
-            if session.rows(_UP_TO, (id_,)) not in ([(id_, said)], [(id_, b"")]):
-                cursor = min(cursor, session.rows(NEWEST)[0][0])
-                changes.append(RESYNC)
-        rows = session.rows(_NEWER, (cursor, MAX_ROWS))
-        cursor = rows[-1][0] if rows else cursor
-        last = session.rows(_UP_TO, (cursor,))
-        session.execute("COMMIT")
-        counts = {ref.decode(errors="replace"): count for _, ref, count in rows}
-        changes += (Changed(ref, count) for ref, count in counts.items())
+        # One statement, since each one takes the interpreter from the event loop. It reads the last entry, too.
+        id_, said = self._last
+        rows = session.rows(_FROM, (id_, MAX_ROWS))
+        changes: list[Changed | Resync] = []
+        if self._last == _NOTHING or (rows[:1] and rows[0][:2] in {(id_, said), (id_, b"")}):  # b"": left by a purge
+            counts = {ref.decode(errors="replace"): count for row, _, ref, count in rows if row > id_ and ref}
+            changes += (Changed(ref, count) for ref, count in counts.items())
+            self._last = rows[-1][:2] if rows else _NOTHING
+        else:
+            changes.append(RESYNC)
+            self._last = _last_of(session)
         if changes:
             self._loop.call_soon_threadsafe(self.fanout.publish, changes)
-        self._cursor, self._last = cursor, last
         if len(rows) == MAX_ROWS:
             return 0.0
         self._seen = seen  # was read before the rows, so that a commit in between is found by the next check
         return pause
+
+
+def _last_of(session: Session) -> tuple[int, bytes]:
+    rows = session.rows(_LAST)
+    return rows[0] if rows else _NOTHING
 
 
 @define(eq=False)

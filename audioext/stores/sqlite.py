@@ -110,11 +110,9 @@ class SqliteStore(EngineStore[Writer]):
         return sum([await self._opened().run(Session.forget, page) for page in pages])
 
     def watch(self, *, urgent: bool) -> None:
-        """Look for the appends of other processes every 2 ms while there are waiters, otherwise every 50 ms."""
+        """Look for the appends of other processes 1 ms after a write while there are waiters, else every 50 ms."""
         if self._engine is not None:
-            reader = self._engine.reader
-            reader.urgent = max(0, reader.urgent + (1 if urgent else -1))
-            reader.wake()
+            self._engine.reader.hurry(1 if urgent else -1)
 
     async def warnings(self) -> tuple[str, ...]:
         """Read the file, and warn of a SQLite version with a known bug; see `Store.warnings`."""

@@ -8,6 +8,7 @@ import statistics
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import audioext as ax
 from audioext.http.urls import callback_url
@@ -19,13 +20,16 @@ JOBS, MESSAGES, TURNS = 100, 10, 3
 DBOS_SECONDS = {"DBOS": 1.0, "DBOS set to 1 ms": 0.001}
 
 
-async def ours(store: str, jobs: int) -> list[float]:
-    """Deliver a webhook for each job here, and ask the other process when it was woken (ms)."""
+async def ours(store: str, jobs: int, idle: list[float]) -> list[float]:
+    """Deliver a webhook for each job here, and ask the other process when it was woken (ms).
+
+    The share of a core that a wait takes while nothing happens is added to *idle*.
+    """
     latencies: list[float] = []
     kie = ax.Kie("key", limits=peers.OPEN, pace=peers.NEVER)
     public_url = "http://127.0.0.1:9"
     async with ax.Client(kie, public_url=public_url, listen=None, store=store, secrets=[peers.SECRET]) as client:
-        tasks = await peers.jobs(client, jobs)
+        *tasks, last = await peers.jobs(client, jobs + 1)
         with peer("waiter", store, core=LOAD_CORE) as waiter:
             assert client.public_url is not None
             for task in tasks:
@@ -34,7 +38,20 @@ async def ours(store: str, jobs: int) -> list[float]:
                 assert 200 == await client.inbox.accept(ax.Webhook(path=path, body=callback(task.task_id)))
                 durable = time.perf_counter()
                 latencies.append(1_000 * (await asyncio.to_thread(waiter.read) - durable))
+            assert "waiting" == await asyncio.to_thread(waiter.ask, last.ref)
+            idle.append(await share_of(waiter.pid))
     return latencies
+
+
+async def share_of(pid: int) -> float:
+    """Return the per cent of a core that all threads of a process take in two seconds."""
+
+    def spent() -> float:
+        return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+    before = spent()
+    await asyncio.sleep(2)
+    return (spent() - before) / 2 * 100
 
 
 def theirs(file: str, seconds: float, messages: int) -> list[float]:
@@ -57,7 +74,9 @@ async def run(store: str | None = None, turns: int = TURNS) -> dict[str, dict[st
     rows: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(turns):
-            found = {"ours": await ours(store or f"sqlite:///{folder}/jobs.db", JOBS)}
+            idle: list[float] = []
+            found = {"ours": await ours(store or f"sqlite:///{folder}/jobs.db", JOBS, idle)}
+            rows.setdefault("ours: per cent of a core while it waits", []).extend(idle)
             for name, seconds in DBOS_SECONDS.items() if store is None and others.has("dbos") else ():
                 file = f"{folder}/{turn}-{seconds}.db"
                 found[name] = await asyncio.to_thread(theirs, file, seconds, MESSAGES)
