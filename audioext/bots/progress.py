@@ -92,11 +92,12 @@ class _ProgressMessage:
             if error is None:
                 self._failures, self._shown, self._free_at = 0, wanted, now + self.every
                 return
-            self._failures += 1
-            asked = asked_wait(error) or 0.0
-            pause = max(asked, min(self.every * 2**self._failures, LONGEST_PAUSE_SECONDS))
-            self._free_at, self._asked_until = now + pause, now + asked
-            _log.warning("a progress message could not be edited, again in %g s: %s", pause, error)
+            asked, level = asked_wait(error), logging.INFO  # a chat's pace is no fault of anybody's
+            if asked is None:
+                self._failures, level = self._failures + 1, logging.WARNING
+            pause = max(asked or 0.0, min(self.every * 2**self._failures, LONGEST_PAUSE_SECONDS))
+            self._free_at, self._asked_until = now + pause, now + (asked or 0.0)
+            _log.log(level, "a progress message could not be edited, again in %g s: %s", pause, error)
 
     async def finish(self, text: str) -> None:
         """Show the final text, in a new message if the old one cannot be edited.

@@ -317,6 +317,20 @@ async def test_a_chats_retry_after_delays_the_next_edit(open_bot: Open, wait: ob
     await bot.says("In the queue, 0:3")
 
 
+async def test_a_chats_own_pace_is_neither_a_fault_nor_makes_edits_rarer(
+    open_bot: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Short flood waits, which any busy bot gets, are no warnings, and the next edit comes after the usual pause."""
+    bot = await open_bot()
+    bot.chat.faults = [ChatError("too many requests", 1)] * 2
+    await bot.ask()
+    for _ in range(3):
+        await bot.clock.advance(EVERY)
+    await bot.says("In the queue")
+
+    assert [] == [each for each in caplog.records if each.levelname == "WARNING"]
+
+
 async def test_the_last_word_is_retried_after_a_flood_wait(open_bot: Open) -> None:
     """A flood wait in the handler is not a failure: the handler is retried at the time that the chat asks for."""
     bot = await open_bot()
