@@ -84,7 +84,6 @@ class Limiter:
 class Account:
     """The queue of one account's submits in this process; the store counts the submits of all processes."""
 
-    name: str
     limits: Limits
     store: Store
     clock: Clock
@@ -98,6 +97,7 @@ class Account:
         self,
         make: Callable[[], tuple[Entry, Index]],
         *,
+        provider: str,
         timeout: float,  # noqa: ASYNC109 - it ends the wait, not a try
         waiting: Callable[[], AbstractContextManager[object]],
     ) -> Created | Existing:
@@ -122,7 +122,7 @@ class Account:
                     pause = max(min(outcome.until - self.clock.now(), left, LOOK_SECONDS), LEAST_PAUSE_SECONDS)
                     with waiting():
                         await self.clock.wait_for(self.freed, pause)
-                    self._say_that_some_wait()
+                    self._say_that_some_wait(provider)
                 return outcome
             finally:
                 self._turn.release()
@@ -131,17 +131,17 @@ class Account:
                 f"no permit within {timeout:g} s (permit_timeout): the account takes {_in_words(self.limits)}; "
                 "nothing was sent, so submit again later"
             )
-            raise RateLimitError(message, provider=self.name) from error
+            raise RateLimitError(message, provider=provider) from error
         finally:
             self._waiting -= 1
 
-    def _say_that_some_wait(self) -> None:
+    def _say_that_some_wait(self, provider: str) -> None:
         """Log that submits wait, so that a large batch does not look as if it hung."""
         if (now := self.clock.monotonic()) - self._said_at < SAID_SECONDS:
             return
         self._said_at = now
         text = "submits to %s that wait for their turn: %d; the account takes %s"
-        _log.info(text, self.name, self._waiting, _in_words(self.limits), extra={"provider": self.name})
+        _log.info(text, provider, self._waiting, _in_words(self.limits), extra={"provider": provider})
 
     async def _try(self, make: Callable[[], tuple[Entry, Index]]) -> Created | Existing | Full:
         self.freed.clear()

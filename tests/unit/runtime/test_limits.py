@@ -190,7 +190,7 @@ class Submits:
             finally:
                 self.waiting -= 1
 
-        created = await self.account.create(make, timeout=timeout, waiting=wait)
+        created = await self.account.create(make, provider="tape", timeout=timeout, waiting=wait)
         self.times[ref] = loop_time()
         self.order.append(ref)
         return created
@@ -209,7 +209,7 @@ Make = Callable[..., Submits]
 @pytest.fixture
 def account(store: MemoryStore) -> Make:
     """Return a function that makes an account with the given limits; accounts of one name share the store."""
-    return lambda **limits: Submits(Account("tape", Limits(**limits), store, LOOP_CLOCK))
+    return lambda **limits: Submits(Account(Limits(**limits), store, LOOP_CLOCK))
 
 
 async def test_an_account_without_limits_is_never_full(account: Make) -> None:
