@@ -188,7 +188,7 @@ class CreditsError(ProviderError):
 
 
 class RateLimitError(ProviderError):
-    """Too many calls: wait `retry_after` seconds if it is set, or lower the provider's `limits`."""
+    """Too many calls: wait `retry_after` seconds if it is set, or fit the provider's `limits` to your account."""
 
     def __init__(  # noqa: PLR0913 - ProviderError's keywords and one more
         self,

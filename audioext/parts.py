@@ -133,7 +133,7 @@ class Parts:
     def _make_submitter(self, offers: Offers) -> Submitter:
         settings, accounts = self.settings, dict[str, Account]()
         for info in (each.info for each in settings.providers.values()):
-            accounts.setdefault(info.account, Account(info.account, info.limits, settings.store, settings.clock))
+            accounts.setdefault(info.account, Account(info.limits, settings.store, settings.clock))
         return Submitter(
             journal=self.journal,
             transport=self.transport,

@@ -12,6 +12,7 @@ from typing import Unpack
 import msgspec
 from attrs import define, field, frozen
 
+from audioext.bots.patience import waited_out
 from audioext.bots.words import Texts, in_words
 from audioext.client import Client
 from audioext.clock import Clock
@@ -44,7 +45,6 @@ LONGEST_PAUSE_SECONDS = 300.0
 """The longest pause after failed edits."""
 ENDED_KEPT = 256
 """For how many ended jobs we remember the text of their message."""
-
 
 _function = checks.must_be("a function", callable)
 _id = checks.must_be(
@@ -92,11 +92,12 @@ class _ProgressMessage:
             if error is None:
                 self._failures, self._shown, self._free_at = 0, wanted, now + self.every
                 return
-            self._failures += 1
-            asked = asked_wait(error) or 0.0
-            pause = max(asked, min(self.every * 2**self._failures, LONGEST_PAUSE_SECONDS))
-            self._free_at, self._asked_until = now + pause, now + asked
-            _log.warning("a progress message could not be edited, again in %g s: %s", pause, error)
+            asked, level = asked_wait(error), logging.INFO  # a chat's pace is no fault of anybody's
+            if asked is None:
+                self._failures, level = self._failures + 1, logging.WARNING
+            pause = max(asked or 0.0, min(self.every * 2**self._failures, LONGEST_PAUSE_SECONDS))
+            self._free_at, self._asked_until = now + pause, now + (asked or 0.0)
+            _log.log(level, "a progress message could not be edited, again in %g s: %s", pause, error)
 
     async def finish(self, text: str) -> None:
         """Show the final text, in a new message if the old one cannot be edited.
@@ -226,7 +227,7 @@ class ProgressMessages:
         key = key if key is not None else f"{self.name}:{chat}:{message}"
         with suppress(RequestError):  # there is no such job yet
             return await self.client.job(key=key)
-        progress = await self._send(chat, self.texts.waiting)
+        progress = await waited_out(self.client.clock, lambda: self._send(chat, self.texts.waiting))
         checks.refuse_wrong(**{"the result of send": _id(progress)})
         asker = Asker(bot=self.name, chat=chat, message=message, progress=progress)
         noted = {**(meta or {}), **msgspec.to_builtins(asker)}

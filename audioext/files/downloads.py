@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from attrs import define, evolve, field, frozen
@@ -35,6 +36,9 @@ from audioext.models.results import SaveProgress, Song, Track
 
 PATIENCE_SECONDS = 30.0
 TIMEOUT_SECONDS = 900.0
+MOST_AT_ONCE = 32
+"""Files that are saved or read at a time in one event loop: each needs sockets and a share of the line."""
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 Renewal = Callable[[Sequence[Track]], Awaitable[Sequence[Track | str]]]
 """Returns each given track, whose link is dead, with a fresh link, or else the reason as text; it never raises."""
@@ -97,7 +101,7 @@ class Downloader:
 
     async def read(self, track: Track) -> bytes:
         """Return the bytes of *track*, checked as in `save`, or raise DownloadError."""
-        async with aclosing(self.stream(track)) as stream:
+        async with _turn(), aclosing(self.stream(track)) as stream:
             data = b"".join([chunk async for chunk in stream])
         try:
             await asyncio.to_thread(audio_info, io.BytesIO(data), stated=track.duration)
@@ -111,7 +115,7 @@ class Downloader:
             raise DownloadError([f"{_label(track)}: it has no cover"])
         own = evolve(self, max_bytes=MAX_PICTURE_BYTES)
         try:
-            async with own.new_session() as session:
+            async with _turn(), own.new_session() as session:
                 fetch = own.fetch(session, track.image_url, is_fresh=own.is_fresh)
                 data = b"".join([chunk async for chunk in fetch.chunks()])
         except BadFileError as error:
@@ -190,7 +194,12 @@ class _Save:
         """Download the tracks of *names* concurrently."""
         names = [*names]
         async with self.downloader.new_session() as session:
-            fetches = [self._fetch(session, name, is_fresh=is_fresh) for name in names]
+
+            async def fetch(name: str) -> _Fetched:
+                async with _turn():
+                    return await self._fetch(session, name, is_fresh=is_fresh)
+
+            fetches = [fetch(name) for name in names]
             return dict(zip(names, await asyncio.gather(*fetches, return_exceptions=True), strict=True))
 
     async def fetch_renewed(self, outcomes: Mapping[str, _Outcome], renewal: Renewal) -> dict[str, _Outcome]:
@@ -232,6 +241,11 @@ class _Save:
         except OSError as error:
             raise BadFileError(f"{name}: cannot write into {self.folder}: {error.strerror or error}") from error
         return _Fetched(part=part, suffix=suffix, digest=fetch.digest)
+
+
+def _turn() -> asyncio.Semaphore:
+    """Return the turns of this event loop: a file's timeout starts when it has one."""
+    return _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(MOST_AT_ONCE))
 
 
 async def _checked(fetch: Fetch) -> AsyncGenerator[bytes]:

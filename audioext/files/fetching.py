@@ -22,6 +22,7 @@ from audioext.http.transport import offline
 _log = logging.getLogger("audioext.files.fetching")
 
 CHUNK_BYTES = 262_144
+CONNECT_SECONDS = 15.0
 IDLE_SECONDS = 60.0
 BACKOFF_SECONDS = 0.5
 """Wait before the second try; it doubles with each, unless the host sends `Retry-After`."""
@@ -159,7 +160,7 @@ class Fetch:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if asyncio.get_running_loop().time() >= self.ends_at:
                 raise BadFileError(f"{host} did not send all of it in time ({self.position} bytes came)") from error
-            raise _AgainError(f"{type(error).__name__} at {host}{offline(error)}") from error
+            raise _AgainError(_in_words(error, host)) from error
 
     async def _ask(self) -> aiohttp.ClientResponse:
         """Request the missing bytes and follow redirects, whose links are sent unchanged as well."""
@@ -170,7 +171,7 @@ class Fetch:
             validator = tag if tag.startswith('"') else self._version.get("Last-Modified")
             if validator is not None:
                 headers["If-Range"] = validator
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=IDLE_SECONDS)
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=IDLE_SECONDS)
         url = wire_url(self.link)
         for _ in range(MAX_REDIRECTS + 1):
             began = asyncio.get_running_loop().time()
@@ -243,6 +244,14 @@ class Fetch:
     def _check_size(self, size: int) -> None:
         if size > self.max_bytes:
             raise BadFileError(f"longer than {self.max_bytes} bytes")
+
+
+def _in_words(error: Exception, host: str) -> str:
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return f"{host} took no connection for {CONNECT_SECONDS:.0f} s"
+    if isinstance(error, aiohttp.SocketTimeoutError):
+        return f"{host} sent nothing for {IDLE_SECONDS:.0f} s"
+    return f"{type(error).__name__} at {host}{offline(error)}"
 
 
 def _is_other_version(known: Mapping[str, str], now: Mapping[str, str]) -> bool:

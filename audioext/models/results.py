@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Unpack
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from audioext.errors import ConfigError, RequestError, shown
 from audioext.models import checks, markup
@@ -234,15 +234,16 @@ class Song:
         self,
         folder: str | PathLike[str] = ".",
         *,
+        name: str | None = None,
         overwrite: bool = False,
         progress: SaveProgress | None = None,
     ) -> tuple[Path, ...]:
         """Download every playable track into *folder* (created if missing) and return the paths, one per track.
 
         A file appears only when it is complete, audio, and as long as its track; its bytes determine its suffix. Names
-        come from the titles, or else from the source, made safe. Each call downloads again: a file with the same bytes
-        is kept, and if other files have the names, all tracks get the same number in theirs. It also works after the
-        client was closed. `progress(path, bytes_so_far, bytes_in_all)` is called as bytes arrive.
+        come from *name*, or else from the titles, or else from the source, made safe. Each call downloads again: a file
+        with the same bytes is kept, and if other files have the names, all tracks get the same number in theirs. It
+        also works after the client was closed. `progress(path, bytes_so_far, bytes_in_all)` is called as bytes arrive.
 
         A dead link is replaced by one from the vendor's status call or, if it has that, from its recovery of files,
         which can take minutes. This needs an open client.
@@ -253,9 +254,13 @@ class Song:
             RequestError: an argument has a wrong type; nothing was fetched.
         """
         checks.refuse_wrong(
-            folder=checks.folder(folder), overwrite=checks.flag(overwrite), progress=checks.progress(progress)
+            folder=checks.folder(folder),
+            name=None if name is None else checks.full_text(name),
+            overwrite=checks.flag(overwrite),
+            progress=checks.progress(progress),
         )
-        return await _fetcher(self).save(self, Path(folder), overwrite=overwrite, progress=progress)
+        named = self if name is None else evolve(self, tracks=tuple(evolve(each, title=name) for each in self.tracks))
+        return await _fetcher(self).save(named, Path(folder), overwrite=overwrite, progress=progress)
 
     async def recover(self) -> Song:
         """Make the vendor restore the files, and return the song with the new links; `save` does this by itself.

@@ -7,6 +7,8 @@ window after its *end*: however long it took to arrive, the provider never sees 
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 
@@ -18,9 +20,13 @@ from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores.base import Created, Existing, Full, Store
 
+_log = logging.getLogger("audioext.submit")
+
 LOOK_SECONDS = 1.0
 """How long the end of another process's job may go unnoticed."""
 LEAST_PAUSE_SECONDS = 0.001
+SAID_SECONDS = 30.0
+"""At most one line in this time says that submits wait."""
 
 
 @define(eq=False, repr=False)
@@ -73,7 +79,6 @@ class Limiter:
 class Account:
     """The queue of one account's submits in this process; the store counts the submits of all processes."""
 
-    name: str
     limits: Limits
     store: Store
     clock: Clock
@@ -81,11 +86,13 @@ class Account:
     _turn: asyncio.Lock = field(factory=asyncio.Lock, init=False)
     freed: asyncio.Event = field(factory=asyncio.Event, init=False)
     """Set when a job has ended, so that the first waiting submit tries again."""
+    _said_at: float = field(default=-math.inf, init=False)
 
     async def create(
         self,
         make: Callable[[], tuple[Entry, Index]],
         *,
+        provider: str,
         timeout: float,  # noqa: ASYNC109 - it ends the wait, not a try
         waiting: Callable[[], AbstractContextManager[object]],
     ) -> Created | Existing:
@@ -110,16 +117,38 @@ class Account:
                     pause = max(min(outcome.until - self.clock.now(), left, LOOK_SECONDS), LEAST_PAUSE_SECONDS)
                     with waiting():
                         await self.clock.wait_for(self.freed, pause)
+                    self._say_that_some_wait(provider)
                 return outcome
             finally:
                 self._turn.release()
         except TimeoutError as error:
-            message = f"no permit within {timeout:g} s: too many submits are waiting; nothing was sent"
-            raise RateLimitError(message, provider=self.name) from error
+            message = (
+                f"no permit within {timeout:g} s (permit_timeout): the account takes {_in_words(self.limits)}; "
+                "nothing was sent, so submit again later"
+            )
+            raise RateLimitError(message, provider=provider) from error
         finally:
             self._waiting -= 1
+
+    def _say_that_some_wait(self, provider: str) -> None:
+        """Log that submits wait, so that a large batch does not look as if it hung."""
+        if (now := self.clock.monotonic()) - self._said_at < SAID_SECONDS:
+            return
+        self._said_at = now
+        text = "submits to %s that wait for their turn: %d; the account takes %s"
+        _log.info(text, provider, self._waiting, _in_words(self.limits), extra={"provider": provider})
 
     async def _try(self, make: Callable[[], tuple[Entry, Index]]) -> Created | Existing | Full:
         self.freed.clear()
         entry, index = make()
         return await self.store.create(entry, index, limits=self.limits, now=entry.at)
+
+
+def _in_words(limits: Limits) -> str:
+    window = None if limits.submits is None else f"{_count(limits.submits, 'submit')} in {limits.per:g} s"
+    parallel = None if limits.parallel is None else f"{_count(limits.parallel, 'job')} at a time"
+    return " and ".join(filter(None, [window, parallel]))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -254,7 +254,8 @@ class Submitter:
 
         try:
             account = self.accounts[asked.provider]
-            created = await account.create(make, timeout=self.permit_timeout, waiting=self._waiting)
+            name, seconds = provider.info.name, self.permit_timeout
+            created = await account.create(make, provider=name, timeout=seconds, waiting=self._waiting)
         except (StoreError, asyncio.CancelledError):  # it may be stored anyway, and would hold its key as if sent
             why = "the store did not confirm the job; nothing was sent"
             self.journal.abandon_later(fresh, make_entry("abandoned", clock.now(), note=why))

@@ -13,7 +13,7 @@ from attrs import frozen
 from yarl import URL
 
 from audioext.sandbox.apis import kie, musicgpt, sunoapi, vidgo
-from audioext.sandbox.apis._api import Handler, json_response, read_json_object
+from audioext.sandbox.apis._api import JSON_TYPE, Handler, json_response, read_json_object
 from audioext.sandbox.library import READY_IDS, TUNE_KEY, VOICE_KEY
 from audioext.sandbox.models import Refusal
 from audioext.sandbox.state import Stage, State
@@ -30,6 +30,9 @@ class ControlBody:
     faults: Sequence[str] = ()
     title: str | None = None
     times: int | None = None
+
+
+_CONTROL_NAMES = {"hold": ("stages",), "release": ("stages",), "faults": ("faults", "title", "times")}
 
 
 class Sandbox(State):
@@ -134,7 +137,12 @@ class Sandbox(State):
         verb, method = request.match_info["verb"], request.method
         try:
             # Against cross-site requests: without CORS, a foreign page cannot POST with this content type.
-            given = msgspec.convert(await read_json_object(request) if method == "POST" else {}, ControlBody)
+            has_body = method == "POST" and (await request.read() or request.content_type != JSON_TYPE)
+            body = await read_json_object(request) if has_body else {}
+            if body and (strange := body.keys() - _CONTROL_NAMES[verb]):
+                takes = " and ".join(_CONTROL_NAMES[verb])
+                raise ValueError(f"/control/{verb} takes {takes}, not {', '.join(sorted(strange))}")
+            given = msgspec.convert(body, ControlBody)
             if verb == "hold":
                 self.hold(*given.stages)
             elif verb == "release":

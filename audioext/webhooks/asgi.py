@@ -6,6 +6,7 @@ ASGI 3, HTTP and lifespan: asgi.readthedocs.io/en/latest/specs/www.html, read 20
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import aclosing
 from functools import partial
@@ -21,6 +22,9 @@ from audioext.webhooks.inbox import too_big
 
 LONGEST_PATH = 8_192
 """Longest request path in bytes, as in our own server; some ASGI servers let a megabyte through."""
+
+LOOK_SECONDS = 1.0
+"""How often a stream looks whether its server is stopping."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -125,10 +129,22 @@ async def _send(reply: Reply, receive: Receive, send: Send) -> None:
 async def _send_until_gone(body: AsyncGenerator[bytes], receive: Receive, send: Send) -> None:
     sending = asyncio.create_task(_send_pieces(body, send), name="audioext pieces")
     gone = asyncio.create_task(_gone(receive), name="audioext pieces for nobody")
-    await asyncio.wait([sending, gone], return_when=asyncio.FIRST_COMPLETED)
-    for task in (sending, gone):
-        task.cancel()
-    await asyncio.gather(sending, gone, return_exceptions=True)
+    done: set[asyncio.Task[None]] = set()
+    try:
+        while not done and not _is_stopping():
+            done, _ = await asyncio.wait([sending, gone], timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (sending, gone):
+            task.cancel()
+        await asyncio.gather(sending, gone, return_exceptions=True)
+    if not done:
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _is_stopping() -> bool:
+    """Return whether uvicorn, which handles SIGTERM, is stopping: it waits for open streams, and does not tell them."""
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return getattr(server, "should_exit", None) is True
 
 
 async def _send_pieces(body: AsyncGenerator[bytes], send: Send) -> None:

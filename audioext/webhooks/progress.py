@@ -43,6 +43,7 @@ class Watching:
     handle: Callable[[HeldJob], Job]
     secrets: Callable[[], Sequence[bytes]]
     _watchers: Counter[str] = field(factory=Counter, init=False)
+    _overs: set[asyncio.Future[None]] = field(factory=set, init=False)
 
     def url(self, public_url: URL | None, ref: str) -> URL:
         """Return the link under which the stages of *ref* can be watched.
@@ -70,6 +71,12 @@ class Watching:
     def _is_full(self, ref: str) -> bool:
         return self._watchers.total() >= MAX_WATCHERS or self._watchers[ref] >= MAX_WATCHERS_PER_JOB
 
+    async def end(self, *_: object) -> None:
+        """End all streams, for a server that stops: it would wait for them. Browsers reconnect by themselves."""
+        for over in self._overs:
+            if not over.done():
+                over.set_result(None)
+
     async def events(self, job: Job) -> AsyncGenerator[bytes]:
         """Yield a `stage` event for each stage of *job*, or `failed`; then `end`, after which nothing follows."""
         if self._is_full(job.ref):  # `admit` may have let many through at once
@@ -77,9 +84,14 @@ class Watching:
         self._watchers[job.ref] += 1
         stages = aiter(job)
         step = asyncio.ensure_future(anext(stages))
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._overs.add(over)
         try:
             while True:
-                await asyncio.wait([step], timeout=KEEPALIVE_SECONDS)
+                either: list[asyncio.Future[StageEvent] | asyncio.Future[None]] = [step, over]
+                await asyncio.wait(either, timeout=KEEPALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if over.done():
+                    return
                 if not step.done():
                     yield b": nothing new\n\n"
                     continue
@@ -94,6 +106,7 @@ class Watching:
             pass
         finally:
             self._watchers -= Counter((job.ref,))
+            self._overs.discard(over)
             step.cancel()
             await asyncio.gather(step, return_exceptions=True)
 

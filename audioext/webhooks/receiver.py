@@ -77,6 +77,7 @@ class Receiver:
             ConfigError: *app* is of another framework or has started, or the prefix cannot be used.
         """
         with mounting(app, prefix):
+            app.on_shutdown.append(self.endpoint.watching.end)  # aiohttp would wait a minute or two for open streams
             base = _as_route(prefix.rstrip("/"))
             files, watched = f"{urls.FILES_SEGMENT}/{{token}}/{{name}}", f"{progress.SEGMENT}/{{ref}}/{{token}}"
             routes = [(method, path) for path in ("healthz", "readyz", files, watched) for method in ("GET", "HEAD")]

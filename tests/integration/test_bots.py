@@ -317,6 +317,41 @@ async def test_a_chats_retry_after_delays_the_next_edit(open_bot: Open, wait: ob
     await bot.says("In the queue, 0:3")
 
 
+async def test_a_chats_own_pace_is_neither_a_fault_nor_makes_edits_rarer(
+    open_bot: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Short flood waits, which any busy bot gets, are no warnings, and the next edit comes after the usual pause."""
+    bot = await open_bot()
+    bot.chat.faults = [ChatError("too many requests", 1)] * 2
+    await bot.ask()
+    for _ in range(3):
+        await bot.clock.advance(EVERY)
+    await bot.says("In the queue")
+
+    assert [] == [each for each in caplog.records if each.levelname == "WARNING"]
+
+
+async def test_a_flood_wait_at_the_first_message_loses_no_request(open_bot: Open) -> None:
+    """If a busy chat takes the first message only later, the request is submitted then; a long wait is the caller's."""
+    bot = await open_bot()
+    refusals: list[Exception] = [ChatError("too many requests", 5), ChatError("too many requests", 5)]
+
+    def refuse() -> None:
+        if refusals:
+            raise refusals.pop(0)
+
+    bot.chat.on_send = refuse
+    asked = asyncio.ensure_future(bot.ask())
+    await bot.clock.run(asked)
+    assert asked.result() is not None
+    assert (1, 1) == (len(bot.chat.said), len(bot.api.posts))
+
+    refusals = [ChatError("too many requests", 600)]
+    with pytest.raises(ChatError, match="too many"):
+        await bot.ask(message=8)
+    assert 1 == len(bot.api.posts)
+
+
 async def test_the_last_word_is_retried_after_a_flood_wait(open_bot: Open) -> None:
     """A flood wait in the handler is not a failure: the handler is retried at the time that the chat asks for."""
     bot = await open_bot()

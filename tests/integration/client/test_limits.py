@@ -292,8 +292,9 @@ async def test_no_room_in_time_sends_nothing(open_pair: OpenPair, api: Api, cloc
     await clock.advance(1.0)
 
     for submit in waiting:
-        with pytest.raises(ax.RateLimitError, match="no permit"):
+        with pytest.raises(ax.RateLimitError, match="no permit") as caught:
             await submit
+        assert first.provider == caught.value.provider
     assert [first.ref] == [job.ref async for job in one.jobs()]
     assert 1 == len(api.posts)
 

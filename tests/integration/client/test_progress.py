@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvicorn
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -21,7 +22,7 @@ from audioext.http.urls import callback_url, mask
 from audioext.sandbox import Sandbox
 from audioext.webhooks.progress import MAX_WATCHERS_PER_JOB
 from tests.integration.client.conftest import BRIEF, MakeClient, MakeSandbox
-from tests.support.clock import PROMPT_SECONDS
+from tests.support.clock import PROMPT_SECONDS, soon
 
 Told = list[tuple[str, dict[str, Any]]]
 
@@ -143,6 +144,45 @@ async def test_the_asgi_app_sends_the_same_events(make_sandbox: MakeSandbox, mak
     told = read(b"".join(message.get("body", b"") for message in sent[:-2]).decode())
     assert [200, 404] == [message["status"] for message in sent if "status" in message]
     assert ["stage", "stage", "stage", "end"] == [name for name, _ in told]
+
+
+async def test_an_aiohttp_app_with_open_streams_stops_at_once(
+    make_sandbox: MakeSandbox, make_client: MakeClient
+) -> None:
+    """An app that is told to stop ends its streams; aiohttp would wait a minute for them, and no webhook comes in."""
+    sandbox = await make_sandbox(**BRIEF)
+    client = await make_client(sandbox)
+    sandbox.hold("complete")
+    job = await extend(client, sandbox)
+    app = web.Application()
+    client.receiver.add_to(app, "/audio")
+    server = TestServer(app)
+    await server.start_server()
+    async with aiohttp.ClientSession() as session:
+        response = await session.get(server.make_url(client.progress_url(job).raw_path))
+        await response.content.readline()
+        async with asyncio.timeout(PROMPT_SECONDS):
+            await server.close()
+            assert b"event: end" not in await response.read()  # so the browser comes back to the next process
+
+
+async def test_uvicorn_with_open_streams_stops_soon(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+    """Uvicorn waits for open streams without an end; ours notice that it stops, and end."""
+    sandbox = await make_sandbox(**BRIEF)
+    client = await make_client(sandbox)
+    sandbox.hold("complete")
+    job = await extend(client, sandbox)
+    server = uvicorn.Server(uvicorn.Config(client.receiver.asgi, port=0, lifespan="off", log_level="error"))
+    serving = asyncio.create_task(server.serve())
+    await soon(lambda: asyncio.sleep(0, server.started))
+    port = server.servers[0].sockets[0].getsockname()[1]
+    async with aiohttp.ClientSession() as session:
+        response = await session.get(client.progress_url(job).with_port(port))
+        await response.content.readline()
+        server.should_exit = True
+        async with asyncio.timeout(PROMPT_SECONDS):
+            assert b"event: end" not in await response.read()
+            await serving
 
 
 async def test_a_client_without_a_public_url_has_no_progress_link(

@@ -70,6 +70,24 @@ async def test_saving_dead_links_recovers_them(
     ]
 
 
+async def test_a_name_of_the_callers_is_used_for_renewed_links_too(
+    expired: Sandbox, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """`name=` names the files, made safe, also if their links had to be renewed; the song keeps its titles."""
+    client = await make_client(expired, **QUICK)
+    job = await client.extend(audio_id=expired.track_ids[0], model="V5")
+    song = await job
+
+    paths = await song.save(tmp_path / "out", name="row 7: take/it")
+
+    assert ["row 7 take it - take 1.mp3", "row 7 take it - take 2.mp3"] == [path.name for path in paths]
+    assert RECOVERED == operations(expired)
+    assert [each.title for each in song.tracks] == [each.title for each in (await job).tracks]
+    for wrong in ("", 7):
+        with pytest.raises(ax.RequestError, match="name"):
+            await song.save(tmp_path, name=wrong)  # type: ignore[arg-type]  # on purpose
+
+
 async def test_reading_and_streaming_recover_too(expired: Sandbox, make_client: MakeClient) -> None:
     """Concurrent reads share one recovery."""
     client = await make_client(expired, **QUICK)

@@ -191,7 +191,7 @@ class Submits:
             finally:
                 self.waiting -= 1
 
-        created = await self.account.create(make, timeout=timeout, waiting=wait)
+        created = await self.account.create(make, provider="tape", timeout=timeout, waiting=wait)
         self.times[ref] = loop_time()
         self.order.append(ref)
         return created
@@ -210,7 +210,7 @@ Make = Callable[..., Submits]
 @pytest.fixture
 def account(store: MemoryStore) -> Make:
     """Return a function that makes an account with the given limits; accounts of one name share the store."""
-    return lambda **limits: Submits(Account("tape", Limits(**limits), store, LOOP_CLOCK))
+    return lambda **limits: Submits(Account(Limits(**limits), store, LOOP_CLOCK))
 
 
 async def test_an_account_without_limits_is_never_full(account: Make) -> None:
@@ -250,6 +250,22 @@ async def test_submits_go_in_the_order_in_which_they_came(account: Make) -> None
 
     await asyncio.gather(answer(), *tasks)
     assert [f"{number}" for number in range(5)] == submits.order
+
+
+async def test_a_queue_of_submits_is_logged_now_and_then(account: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """A large batch says that it waits for the account's limits, in one line each half minute."""
+    caplog.set_level("INFO", "audioext.submit")
+    submits = account(submits=1, per=10.0)
+
+    async def go(ref: str) -> None:
+        await submits.create(ref)
+        await submits.end(ref)
+
+    await asyncio.gather(*(go(f"{number}") for number in range(7)))
+
+    first, *others = [each.getMessage() for each in caplog.records]
+    assert "submits to tape that wait for their turn: 6; the account takes 1 submit in 10 s" == first
+    assert 1 <= len(others) <= 2
 
 
 async def test_a_new_submit_does_not_overtake_a_waiting_one(account: Make) -> None:
@@ -323,6 +339,7 @@ async def test_a_turn_that_does_not_come_stores_nothing(store: MemoryStore, acco
     results = await asyncio.gather(*waits, return_exceptions=True)
 
     assert [RateLimitError, RateLimitError] == [type(result) for result in results]
+    assert "no permit within 5 s (permit_timeout): the account takes 1 job at a time" in str(results[0])
     assert (NOW + 5.0, ["a"], 0) == (loop_time(), [item.index.ref async for item in store.jobs()], submits.waiting)
 
 

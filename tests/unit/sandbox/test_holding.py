@@ -86,6 +86,19 @@ async def test_another_process_holds_over_http(world: World) -> None:
     assert {"held": []} == await world.post("/control/release", {"stages": []})
 
 
+async def test_a_misspelt_control_does_nothing(world: World) -> None:
+    """A name that a control does not take is refused with those that it takes; no body at all is an empty one."""
+    status, answer = await world.call("POST", "/control/hold", json={"stage": "complete"})
+    assert (400, "/control/hold takes stages, not stage") == (status, answer["error"])
+    status, answer = await world.call("POST", "/control/faults", json={"fault": "duplicate", "times": 1})
+    assert (400, "/control/faults takes faults and title and times, not fault") == (status, answer["error"])
+
+    as_json = {"Content-Type": "application/json"}
+    assert (200, {"held": list(WORDS)}) == await world.call("POST", "/control/hold", headers=as_json)
+    assert (200, {"held": []}) == await world.call("POST", "/control/release", headers=as_json)
+    assert 400 == (await world.call("POST", "/control/hold"))[0]
+
+
 async def test_submits_are_listed_by_their_fields(world: World) -> None:
     """Each submit is listed with its fields, in order, but without the callback URL, which is a secret."""
     await world.settled_task(title="One")
