@@ -256,8 +256,9 @@ class Submitter:
             account = self.accounts[asked.provider]
             created = await account.create(make, timeout=self.permit_timeout, waiting=self._waiting)
         except (StoreError, asyncio.CancelledError):  # it may be stored anyway, and would hold its key as if sent
-            why = "the store did not confirm the job; nothing was sent"
-            self.journal.abandon_later(fresh, make_entry("abandoned", clock.now(), note=why))
+            if fresh.is_known:  # otherwise the store was not even asked
+                why = "the store did not confirm the job; nothing was sent"
+                self.journal.abandon_later(fresh, make_entry("abandoned", clock.now(), note=why))
             raise
         if isinstance(created, Existing) and created.ref != ref:  # its own ref means that the engine retried the create
             return None
