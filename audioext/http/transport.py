@@ -18,7 +18,7 @@ from aiohttp.http_writer import StreamWriter
 from attrs import define, field
 from yarl import URL
 
-from audioext.clock import within
+from audioext.clock import call_end, within
 from audioext.errors import AudioextError
 from audioext.http.messages import HttpRequest, HttpResponse, Part
 
@@ -262,6 +262,7 @@ class _Form(aiohttp.MultipartWriter):
         self.has_file = False
         self._progress = progress
         self._limit: asyncio.Timeout | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._outlet: asyncio.Transport | None = None
         for part in parts:
             try:
@@ -300,6 +301,8 @@ class _Form(aiohttp.MultipartWriter):
             raise TimeoutError(message) from error
         finally:
             self._limit = None
+            if self._timer is not None:
+                self._timer.cancel()
             if self._outlet is not None:
                 self._outlet.abort()  # close() would wait for a peer that no longer reads
 
@@ -313,7 +316,10 @@ class _Form(aiohttp.MultipartWriter):
 
     def _allow(self, seconds: float) -> None:
         if self._limit is not None and not self._limit.expired():
-            self._limit.reschedule(asyncio.get_running_loop().time() + seconds)
+            self._limit.reschedule(None)  # it may be ending because the process stood still
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = call_end(self._limit, seconds)
 
     def _moved(self, so_far: int, size: int) -> None:
         if self._outlet is not None:

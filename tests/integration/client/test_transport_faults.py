@@ -333,6 +333,19 @@ async def test_an_answer_that_came_while_the_process_stood_still_is_read(
     assert (await transport.send(HttpRequest(method="POST", url=url))).body == b"{}"
 
 
+async def test_an_answer_to_a_file_that_came_while_the_process_stood_still_is_read(
+    serve: Serve, transport: Transport, voice_file: Path, loop_time: LoopTime
+) -> None:
+    """The same after an upload, whose answer may name a paid task."""
+
+    async def answer_meanwhile(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_all(reader)
+        writer.write(ANSWER)
+        loop_time.advance(3_600.0)
+
+    assert (await transport.send(upload(await serve(answer_meanwhile), voice_file))).body == b"{}"
+
+
 async def test_a_call_without_an_answer_ends_though_the_process_stood_still(
     serve: Serve, transport: Transport, loop_time: LoopTime
 ) -> None:
