@@ -112,7 +112,14 @@ def test_a_sandbox_that_ends_at_once_is_refused(invoke: Invoke, folder: Path) ->
     assert "`audioext sandbox` in another terminal, and submit to it with --base-url" in ended.err
 
 
-@pytest.mark.parametrize("out", ["taken", "taken/deeper", "no-entry/deeper", "x" * 300, "link", "link/deeper"])
+@pytest.mark.parametrize(
+    "out",
+    [
+        *("taken", "taken/deeper", "no-entry/deeper", "link", "link/deeper"),
+        *("x" * 300, f"new/{'x' * 300}", f"new/{'ü' * 128}/deeper"),
+        "/".join(40 * ["x" * 100]),  # the files in it would have too long a path
+    ],
+)
 def test_a_folder_that_cannot_be_written_is_refused_before_the_submit(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, out: str
 ) -> None:
