@@ -40,7 +40,7 @@ _NO_PROXY = URL("http://direct.invalid")
 _UNQUOTED = frozenset('"\x7f').union(map(chr, range(32)))
 """Characters that would end or break a quoted file name."""
 
-Progress = Callable[[int, int | None], None]
+UploadProgress = Callable[[int, int | None], None]
 """Called with the bytes so far and the total."""
 
 
@@ -125,7 +125,7 @@ class Transport:
         request: HttpRequest,
         *,
         timeout: float = CALL_TIMEOUT_SECONDS,  # noqa: ASYNC109 - aiohttp's own, per call
-        progress: Progress | None = None,
+        progress: UploadProgress | None = None,
     ) -> HttpResponse:
         """Send *request* and return the whole response. Only a failure to connect is retried.
 
@@ -256,7 +256,7 @@ class _Form(aiohttp.MultipartWriter):
 
     # Not aiohttp.FormData, which is not multipart without a file: MusicGPT documents multipart always.
 
-    def __init__(self, parts: tuple[Part, ...], progress: Progress | None, files: ExitStack) -> None:
+    def __init__(self, parts: tuple[Part, ...], progress: UploadProgress | None, files: ExitStack) -> None:
         """Add *parts*, whose files *files* closes; raises NotSentError if a file cannot be read."""
         super().__init__("form-data")
         self.has_file = False
