@@ -136,6 +136,21 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_submit(
     assert {"taken", "no-entry", "link"} == {path.name for path in Path().iterdir()}
 
 
+@pytest.mark.parametrize("where", [["--sandbox"], ["--base-url", "http://127.0.0.1:9"]])
+def test_a_request_that_is_refused_at_once_leaves_no_store(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: Path, where: list[str]
+) -> None:
+    """A request that is refused before anything is sent leaves no empty store behind."""
+    monkeypatch.setenv("KIE_API_KEY", "a-key-of-mine")
+    ended = invoke(
+        "extend", TRACK, "--model", "V5", "--continue-at", "3", *where
+    )  # without what a custom extension needs
+
+    assert 2 == ended.code
+    assert "nothing was sent" in ended.err
+    assert [] == [*folder.iterdir()]
+
+
 def test_with_a_log_in_json_every_line_of_stderr_is_json(invoke: Invoke) -> None:
     """`--log-format json` covers the steps, the notes and the errors of a command as well as its log."""
     fine = invoke("extend", TRACK, *FULL, *FAST, *MEMORY, "--no-save", "--json", "--log-format", "json", "-v")
