@@ -183,7 +183,7 @@ class Offers:
         token = secrets.token_urlsafe(32)
         real = path.resolve()
         self._offers[token] = Offer(real, _identity(real.stat()))
-        return f"{token}/{safe_name(path.stem)}{plain_suffix(path)}"
+        return f"{token}/{safe_name(path.stem) or 'audio'}{plain_suffix(path)}"
 
     def withdraw(self, offer: str) -> None:
         """Stop offering *offer*; harmless if it was withdrawn before."""

@@ -13,6 +13,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from multidict import CIMultiDict
 
 import audioext as ax
@@ -154,6 +156,18 @@ async def test_a_file_is_audio_or_bytes(name: str, kind: str, client: ax.Client,
     for method in ("GET", "HEAD"):
         _, headers, _ = await ask(client, client.receiver.endpoint.offers.offer(path), method)
         assert (kind, "nosniff") == (headers["Content-Type"], headers["X-Content-Type-Options"])
+
+
+@pytest.mark.parametrize("name", ["???", "?.wav"])
+async def test_a_file_without_a_safe_name_is_served_by_the_users_app(name: str, tmp_path: Path) -> None:
+    """A file whose name has no safe letter gets another one: an application's router takes no empty name."""
+    (tmp_path / name).write_bytes(WAV)
+    app = web.Application()
+    async with ax.Client(public_url="http://127.0.0.1:9/audio", listen=None) as client:
+        client.receiver.add_to(app, "/audio")
+        offer = client.receiver.endpoint.offers.offer(tmp_path / name)
+        async with TestClient(TestServer(app)) as vendor, vendor.get(f"/audio/files/{offer}") as response:
+            assert (200, WAV) == (response.status, await response.read())
 
 
 async def _begin(client: ax.Client, tmp_path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
