@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # for type checkers; at run time `__getattr__` imports a name
     from audioext.check.reach import CheckLine as CheckLine, CheckReport as CheckReport
     from audioext.client import Client as Client
     from audioext.clock import Clock as Clock
+    from audioext.config import ClientOptions as ClientOptions
     from audioext.errors import (
         AudioextError as AudioextError,
         AuthError as AuthError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # for type checkers; at run time `__getattr__` imports a name
         Part as Part,
         Webhook as Webhook,
     )
+    from audioext.http.transport import UploadProgress as UploadProgress
     from audioext.models.entries import Entry as Entry
     from audioext.models.limits import Limits as Limits, Pace as Pace
     from audioext.models.record import Record as Record, Verdict as Verdict
@@ -48,8 +50,11 @@ if TYPE_CHECKING:  # for type checkers; at run time `__getattr__` imports a name
         Extend as Extend,
         ExtendOptions as ExtendOptions,
         InstrumentalOptions as InstrumentalOptions,
+        Meta as Meta,
         Operation as Operation,
+        PersonaModel as PersonaModel,
         Request as Request,
+        VocalGender as VocalGender,
     )
     from audioext.models.results import (
         FailureReason as FailureReason,
@@ -76,11 +81,13 @@ if TYPE_CHECKING:  # for type checkers; at run time `__getattr__` imports a name
         JobFailedError as JobFailedError,
         StageEvent as StageEvent,
         StageTimeoutError as StageTimeoutError,
+        StageWait as StageWait,
         SubmitUnknownError as SubmitUnknownError,
     )
+    from audioext.runtime.orders import SubmitOptions as SubmitOptions
     from audioext.stores.base import Delivery as Delivery, Store as Store
     from audioext.stores.memory import MemoryStore as MemoryStore
-    from audioext.webhooks.inbox import Inbox as Inbox
+    from audioext.webhooks.inbox import Confirm as Confirm, Inbox as Inbox
     from audioext.webhooks.masking import MaskingFilter as MaskingFilter
     from audioext.webhooks.receiver import MaskedAccessLogger as MaskedAccessLogger, Receiver as Receiver
 
@@ -88,15 +95,18 @@ _HOMES = {
     "check.reach": "CheckLine CheckReport",
     "client": "Client",
     "clock": "Clock",
+    "config": "ClientOptions",
     "errors": "AudioextError AuthError ConfigError ContentError CreditsError DecodeError DownloadError GiveUp "
     "KeyConflictError Problem ProviderDownError ProviderError RateLimitError RequestError RetryLater SourceError "
     "StoreError UnsupportedError WebhookError",
     "http.decoding": "MAX_BODY_BYTES",
     "http.messages": "HttpRequest HttpResponse Part Webhook",
+    "http.transport": "UploadProgress",
     "models.entries": "Entry",
     "models.limits": "Limits Pace",
     "models.record": "Record Verdict",
-    "models.requests": "AddInstrumental AudioFile Extend ExtendOptions InstrumentalOptions Operation Request",
+    "models.requests": "AddInstrumental AudioFile Extend ExtendOptions InstrumentalOptions Meta Operation PersonaModel "
+    "Request VocalGender",
     "models.results": "FailureReason SaveProgress Song Source Stage TimedLine Track",
     "models.stats": "Histogram Stats",
     "providers.base": "FileRoute Provider ProviderInfo",
@@ -106,10 +116,11 @@ _HOMES = {
     "providers.vidgo": "Vidgo",
     "runtime.handlers": "FailureHandler StageHandler",
     "runtime.jobs": "ClientClosedError Failure Job JobError JobExpiredError JobFailedError StageEvent "
-    "StageTimeoutError SubmitUnknownError",
+    "StageTimeoutError StageWait SubmitUnknownError",
+    "runtime.orders": "SubmitOptions",
     "stores.base": "Delivery Store",
     "stores.memory": "MemoryStore",
-    "webhooks.inbox": "Inbox",
+    "webhooks.inbox": "Confirm Inbox",
     "webhooks.masking": "MaskingFilter",
     "webhooks.receiver": "MaskedAccessLogger Receiver",
 }

@@ -222,7 +222,8 @@ class Client(Live, Submitting):
             except (ConfigError, StoreError) as error:
                 _log.warning("%s", error)
                 continue
-            if all(name in job.meta and job.meta[name] == value for name, value in wanted.items()):
+            given = job.record.asked.meta
+            if all(name in given and given[name] == value for name, value in wanted.items()):
                 yield job
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:

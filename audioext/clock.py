@@ -117,6 +117,16 @@ def mint_id(now: float) -> str:
 @asynccontextmanager
 async def within(seconds: float) -> AsyncGenerator[None]:
     """Raise TimeoutError in the block after *seconds*. If the process stood still, read first what came meanwhile."""
+    async with asyncio.timeout(None) as limit:
+        timer = call_end(limit, seconds)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def call_end(limit: asyncio.Timeout, seconds: float) -> asyncio.TimerHandle:
+    """End *limit* after *seconds*, as `within` does, unless the returned handle is cancelled before."""
     loop = asyncio.get_running_loop()
     due = loop.time() + seconds
 
@@ -124,9 +134,4 @@ async def within(seconds: float) -> AsyncGenerator[None]:
         is_held_up = loop.time() - due > HELD_UP_SECONDS
         limit.reschedule(loop.time() + HELD_UP_SECONDS if is_held_up else due)
 
-    async with asyncio.timeout(None) as limit:
-        timer = loop.call_at(due, end)
-        try:
-            yield
-        finally:
-            timer.cancel()
+    return loop.call_at(due, end)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Never, Unpack
 
 from audioext.errors import Problem
-from audioext.http.transport import Progress
+from audioext.http.transport import UploadProgress
 from audioext.models import checks
 from audioext.models.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Meta, Request
 from audioext.models.results import Song
@@ -32,7 +32,7 @@ class Submitting:
         fallback: Sequence[str] = (),
         key: str | None = None,
         meta: Meta | None = None,
-        progress: Progress | None = None,
+        progress: UploadProgress | None = None,
     ) -> Job:
         """Send *request* and return its job once the provider has answered, or certainly will not answer.
 
@@ -64,7 +64,7 @@ class Submitting:
         fallback: Sequence[str] = (),
         key: str | None = None,
         meta: Meta | None = None,
-        progress: Progress | None = None,
+        progress: UploadProgress | None = None,
         **options: Unpack[ExtendOptions],
     ) -> Job:
         """Submit an `Extend` with these fields, by keyword only; see `Extend` for them and `submit` for the rest."""
@@ -77,7 +77,7 @@ class Submitting:
         fallback: Sequence[str] = (),
         key: str | None = None,
         meta: Meta | None = None,
-        progress: Progress | None = None,
+        progress: UploadProgress | None = None,
         **options: Unpack[InstrumentalOptions],
     ) -> Job:
         """Submit an `AddInstrumental` with these fields; see `AddInstrumental` for them and `submit` for the rest."""

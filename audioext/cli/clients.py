@@ -27,6 +27,8 @@ from audioext.runtime.jobs import Job
 from audioext.stores import open_store
 
 LISTED_AT_MOST = 3
+LONGEST_NAME = 140 * "x"
+"""As long as the longest name of a saved file."""
 LOOPBACK_URL = "http://127.0.0.1:{port}/audio"
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _T = TypeVar("_T")
@@ -85,11 +87,15 @@ def check_folder(folder: Path | None) -> None:
     """
     if folder is None:
         return
-    there = folder.absolute()
+    there = whole = folder.absolute()
     try:
         while not (there.exists() or there.is_symlink()):  # a link that leads nowhere is no folder
             there = there.parent
         why = "" if there.is_dir() else "is not a folder"
+        # A name, or the path of a file in the folder, may be too long: each is looked up where it will be.
+        for path in (*map(there.joinpath, whole.relative_to(there).parts), whole / LONGEST_NAME):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.lstat()
     except OSError as error:
         why = f"cannot be read: {error.strerror}"
     if not why and not os.access(there, os.W_OK | os.X_OK):

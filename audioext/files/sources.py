@@ -28,7 +28,7 @@ from audioext.clock import Clock, mint_id
 from audioext.errors import Problem, ProviderDownError, RequestError, UnsupportedError, cut
 from audioext.files.formats import plain_suffix, safe_name
 from audioext.http.messages import AUDIO_TYPES, HttpRequest
-from audioext.http.transport import MaybeSentError, NotSentError, Progress, Transport
+from audioext.http.transport import MaybeSentError, NotSentError, Transport, UploadProgress
 from audioext.http.urls import FILES_SEGMENT
 from audioext.models import checks
 from audioext.models.requests import Request
@@ -183,7 +183,7 @@ class Offers:
         token = secrets.token_urlsafe(32)
         real = path.resolve()
         self._offers[token] = Offer(real, _identity(real.stat()))
-        return f"{token}/{safe_name(path.stem)}{plain_suffix(path)}"
+        return f"{token}/{safe_name(path.stem) or 'audio'}{plain_suffix(path)}"
 
     def withdraw(self, offer: str) -> None:
         """Stop offering *offer*; harmless if it was withdrawn before."""
@@ -275,7 +275,7 @@ class Sources:
             self.spool.drop(request.path)
 
     async def bring(
-        self, request: Request, provider: Provider, progress: Progress | None
+        self, request: Request, provider: Provider, progress: UploadProgress | None
     ) -> tuple[Request, str | None]:
         """Return the request to submit, after any upload, and the offer under which we serve its file, if we do."""
         path, uploads = request.path, provider if isinstance(provider, Uploads) else None
@@ -300,7 +300,7 @@ class Sources:
         return request.file is not None and (self.serve_files or provider.info.file_route is FileRoute.SERVE)
 
     async def _upload(
-        self, provider: Provider, request: HttpRequest, path: Path | None, progress: Progress | None
+        self, provider: Provider, request: HttpRequest, path: Path | None, progress: UploadProgress | None
     ) -> str:
         assert isinstance(provider, Uploads)  # noqa: S101 - the caller looked
         checked, attempt = _stamp(path), 1

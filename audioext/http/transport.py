@@ -6,6 +6,7 @@ import asyncio
 import errno
 import io
 import logging
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, nullcontext
 from functools import lru_cache
@@ -18,7 +19,7 @@ from aiohttp.http_writer import StreamWriter
 from attrs import define, field
 from yarl import URL
 
-from audioext.clock import within
+from audioext.clock import call_end, within
 from audioext.errors import AudioextError
 from audioext.http.messages import HttpRequest, HttpResponse, Part
 
@@ -40,7 +41,7 @@ _NO_PROXY = URL("http://direct.invalid")
 _UNQUOTED = frozenset('"\x7f').union(map(chr, range(32)))
 """Characters that would end or break a quoted file name."""
 
-Progress = Callable[[int, int | None], None]
+UploadProgress = Callable[[int, int | None], None]
 """Called with the bytes so far and the total."""
 
 
@@ -125,7 +126,7 @@ class Transport:
         request: HttpRequest,
         *,
         timeout: float = CALL_TIMEOUT_SECONDS,  # noqa: ASYNC109 - aiohttp's own, per call
-        progress: Progress | None = None,
+        progress: UploadProgress | None = None,
     ) -> HttpResponse:
         """Send *request* and return the whole response. Only a failure to connect is retried.
 
@@ -182,7 +183,7 @@ class Transport:
             ) as response,
         ):
             try:
-                body = await _whole(response.content)
+                body = await _whole(response.content, None if form is None else form.heard)
             except (aiohttp.ClientError, OSError) as error:
                 broken = _unsure(url, error)
                 broken.status = response.status
@@ -227,22 +228,20 @@ def offline(error: BaseException) -> str:
 def _limits(seconds: float, *, has_file: bool) -> aiohttp.ClientTimeout:
     # The connect timeout is shorter than the whole call's, so that it tells us that nothing was sent. A long file on a
     # slow line is not a hung call, so an upload has no total: the form watches its progress.
-    return aiohttp.ClientTimeout(
-        total=None,
-        connect=CALL_TIMEOUT_SECONDS if has_file else 0.9 * seconds,
-        sock_connect=CONNECT_TIMEOUT_SECONDS,
-        sock_read=max(seconds, UPLOAD_IDLE_SECONDS) if has_file else None,
-    )
+    connect = CALL_TIMEOUT_SECONDS if has_file else 0.9 * seconds
+    return aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=CONNECT_TIMEOUT_SECONDS)
 
 
 def _unsure(url: URL, error: Exception) -> MaybeSentError:
     return MaybeSentError(f"no complete answer from {url.host}: {type(error).__name__} {error}".rstrip())
 
 
-async def _whole(stream: aiohttp.StreamReader) -> bytes:
+async def _whole(stream: aiohttp.StreamReader, heard: Callable[[], None] | None) -> bytes:
     chunks: list[bytes] = []
     room = MAX_RESPONSE_BYTES
     while not (chunks and stream.at_eof()):
+        if heard is not None:
+            heard()
         chunks.append(await stream.read(room + 1))
         room -= len(chunks[-1])
         if room < 0:
@@ -256,13 +255,15 @@ class _Form(aiohttp.MultipartWriter):
 
     # Not aiohttp.FormData, which is not multipart without a file: MusicGPT documents multipart always.
 
-    def __init__(self, parts: tuple[Part, ...], progress: Progress | None, files: ExitStack) -> None:
+    def __init__(self, parts: tuple[Part, ...], progress: UploadProgress | None, files: ExitStack) -> None:
         """Add *parts*, whose files *files* closes; raises NotSentError if a file cannot be read."""
         super().__init__("form-data")
         self.has_file = False
         self._progress = progress
         self._limit: asyncio.Timeout | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._outlet: asyncio.Transport | None = None
+        self._ends_at = math.inf
         for part in parts:
             try:
                 self._add(part, files)
@@ -295,29 +296,36 @@ class _Form(aiohttp.MultipartWriter):
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            stuck = f"it read no more of the file for {UPLOAD_IDLE_SECONDS:g} s"
-            message = stuck if self._outlet else f"not all of it came within {UPLOAD_ANSWER_SECONDS:g} s"
+            idle, whole = f"for {UPLOAD_IDLE_SECONDS:g} s", f"not all of it came within {UPLOAD_ANSWER_SECONDS:g} s"
+            message = f"it read no more of the file {idle}" if self._outlet else f"{whole}, or nothing {idle}"
             raise TimeoutError(message) from error
         finally:
             self._limit = None
+            if self._timer is not None:
+                self._timer.cancel()
             if self._outlet is not None:
                 self._outlet.abort()  # close() would wait for a peer that no longer reads
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Write the body. The idle timeout starts here, since the connection now exists."""
         self._outlet = writer.transport if isinstance(writer, StreamWriter) else None
-        self._allow(UPLOAD_IDLE_SECONDS)
+        self.heard()
         await super().write_with_length(writer, content_length)
         self._outlet = None
-        self._allow(UPLOAD_ANSWER_SECONDS)
+        self._ends_at = asyncio.get_running_loop().time() + UPLOAD_ANSWER_SECONDS
+        self.heard()
 
-    def _allow(self, seconds: float) -> None:
-        if self._limit is not None and not self._limit.expired():
-            self._limit.reschedule(asyncio.get_running_loop().time() + seconds)
+    def heard(self) -> None:
+        """Start the idle timeout anew, unless the whole answer is overdue."""
+        now = asyncio.get_running_loop().time()
+        if self._limit is not None and not self._limit.expired() and now < self._ends_at:
+            self._limit.reschedule(None)  # it may be ending because the process stood still
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = call_end(self._limit, min(UPLOAD_IDLE_SECONDS, self._ends_at - now))
 
     def _moved(self, so_far: int, size: int) -> None:
-        if self._outlet is not None:
-            self._allow(UPLOAD_IDLE_SECONDS)
+        self.heard()
         if self._progress is not None:
             self._progress(so_far, size)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Literal
 
 import msgspec
@@ -197,8 +198,8 @@ class Record(Struct, frozen=True, kw_only=True):
 
     @property
     def meta(self) -> Mapping[str, object]:
-        """The metadata that was given to the submit."""
-        return self.asked.meta
+        """A copy of the metadata that was given to the submit, so that a handler that changes it affects no other."""
+        return deepcopy(self.asked.meta)
 
     @property
     def expected_tracks(self) -> int:

@@ -99,6 +99,8 @@ class Journal:
         if not held.is_known:
             raise UnreadableError(f"job {held.ref}: the store holds its index, but not its request")
         self.held[held.ref] = held
+        if held.record.task_id is None and not held.record.is_final:  # its grace period runs while it is in memory
+            self.keep(held)
         if old is not None:  # otherwise the processes that appended the entries have logged them
             announce(self.counts, old, held.record)
             if old.verdict is Verdict.OPEN and held.record.is_final:
@@ -139,9 +141,7 @@ class Journal:
             else:
                 self.load(stored)
             return held
-        if stored is None or not holds_request(stored.entries):
-            return None
-        return self.load(stored)
+        return self.load(stored) if stored is not None and holds_request(stored.entries) else None
 
     async def hold_key(self, key: str) -> HeldJob | None:
         """Like `hold`, by *key*. Store pending entries of that key first: a refusal among them frees it."""
@@ -312,9 +312,13 @@ class Journal:
         self.unstored.add(held, [entry])
 
     async def _append_late(self, held: HeldJob, entries: Sequence[Entry]) -> None:
-        was_sent = any(entry.kind != "abandoned" for entry in self.unstored.entries(held.ref))
-        if was_sent or await self.store.read(held.ref) is not None:  # else its `create` failed: see `abandon_later`
-            await self.append(held, entries)
+        waiting = self.unstored.entries(held.ref)
+        if all(entry.kind == "abandoned" for entry in waiting):  # its `create` failed: see `abandon_later`
+            stored = await self.store.read(held.ref)
+            if stored is None or not holds_request(stored.entries):  # a server that hung may create it even later
+                await self.store.append(held.ref, waiting, provider=held.provider.info.name)
+                return
+        await self.append(held, entries)
 
     async def _restore(self, held: HeldJob) -> None:
         _log.error("job %s: the store lost entries of it; they are stored again", held.ref)

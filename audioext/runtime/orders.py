@@ -27,7 +27,7 @@ from audioext.errors import (
     shown,
 )
 from audioext.files.sources import Sources, fingerprint
-from audioext.http.transport import Progress
+from audioext.http.transport import UploadProgress
 from audioext.models import checks
 from audioext.models.checks import LONE_SURROGATE
 from audioext.models.entries import Entry
@@ -55,7 +55,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     provider: Provider
     key: str | None = None
     meta: Mapping[str, object] = msgspec.field(default_factory=dict)
-    progress: Progress | None = None
+    progress: UploadProgress | None = None
     fallback: tuple[Provider, ...] = ()
     """The providers to try next, if those before certainly made no task."""
     tried: tuple[Provider, ...] = ()
@@ -81,7 +81,7 @@ class SubmitOptions(TypedDict, total=False):
     fallback: Sequence[str]
     key: str | None
     meta: Meta | None
-    progress: Progress | None
+    progress: UploadProgress | None
 
 
 def choose(providers: Mapping[str, Provider], name: str | None) -> Provider:
@@ -119,7 +119,7 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each option of a submit
     fallback: Sequence[str] = (),
     key: str | None = None,
     meta: Meta | None = None,
-    progress: Progress | None = None,
+    progress: UploadProgress | None = None,
 ) -> Order:
     """Return the order of a submit, or raise all that is wrong with it at once, *problems* included."""
     found = [*problems]

@@ -243,7 +243,7 @@ class Submitter:
         provider, clock = order.provider, self.journal.clock
         ref = mint_id(clock.now())
         asked = asked_of(order, grace=None if self.public_url is not None else POLL_GRACE_SECONDS)
-        body, fresh = dump_asked(asked), HeldJob(ref, provider)
+        body, fresh = dump_asked(asked), HeldJob(ref, provider, since=clock.monotonic())
 
         def make() -> tuple[Entry, Index]:
             self._check_open()
@@ -257,8 +257,9 @@ class Submitter:
             name, seconds = provider.info.name, self.permit_timeout
             created = await account.create(make, provider=name, timeout=seconds, waiting=self._waiting)
         except (StoreError, asyncio.CancelledError):  # it may be stored anyway, and would hold its key as if sent
-            why = "the store did not confirm the job; nothing was sent"
-            self.journal.abandon_later(fresh, make_entry("abandoned", clock.now(), note=why))
+            if fresh.is_known:  # otherwise the store was not even asked
+                why = "the store did not confirm the job; nothing was sent"
+                self.journal.abandon_later(fresh, make_entry("abandoned", clock.now(), note=why))
             raise
         if isinstance(created, Existing) and created.ref != ref:  # its own ref means that the engine retried the create
             return None

@@ -54,15 +54,13 @@ class Unstored:
         return entries
 
     async def flush(self, key: str | None = None) -> None:
-        """Try to store all entries now, or only those of jobs that may have this *key*. One failure stops no other.
+        """Try to store all entries now, or only those of jobs that have this *key*. One failure stops no other.
 
         Raises:
             StoreError: some still could not be stored.
         """
         chosen = [
-            (ref, waiting)
-            for ref, waiting in self.waiting.items()
-            if key is None or not waiting[0].is_known or waiting[0].record.key == key
+            (ref, waiting) for ref, waiting in self.waiting.items() if key is None or waiting[0].record.key == key
         ]
         tries = [self._try(ref, waiting) for ref, waiting in chosen]
         for outcome in await asyncio.gather(*tries, return_exceptions=True):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ FORMAT = 1
 """Of the JSON of an `Asked`, the body of a journal's first entry."""
 _KEPT_HEADERS = ("content-type", "retry-after", "date")
 SHORTEST_SECRET = 8
+_MARK = re.compile(r"[^\w.~-]", re.ASCII)
 
 
 @frozen
@@ -107,7 +109,22 @@ def masked(body: bytes, provider: Provider, callback: str | URL | None = None) -
     for secret in (tag, key if isinstance(key, str) else ""):
         if len(secret) >= SHORTEST_SECRET:
             body = body.replace(secret.encode(), b"***")
+            if (escaped := _escaped(secret)) is not None:
+                body = escaped.sub(b"***", body)
     return body
+
+
+@lru_cache(maxsize=64)
+def _escaped(secret: str) -> re.Pattern[bytes] | None:
+    """Return a pattern of *secret* with escapes as JSON encoders write them, `None` if it has no mark to escape."""
+    if not _MARK.search(secret):
+        return None
+    return re.compile(_MARK.sub(_with_escapes, secret).encode())
+
+
+def _with_escapes(mark: re.Match[str]) -> str:
+    plain = re.escape(mark[0])
+    return rf"(?:{plain}|\\{plain}|\\u(?i:{ord(mark[0]):04x}))"
 
 
 def read_webhook(entry: Entry, provider: Provider) -> Reading:

@@ -96,7 +96,7 @@ def song_of(record: Record, files: Files | None = None) -> Song | None:
         task_id=record.task_id,
         tracks=fetched_by(files, filter(_AUDIO_URL, record.tracks)),
         credits=record.credits,
-        meta=record.asked.meta,
+        meta=record.meta,
         source_name=PurePosixPath(source).stem or None if source else None,
         files=files,
     )

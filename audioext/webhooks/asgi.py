@@ -74,12 +74,12 @@ class AsgiReceiver:
         if len(path) > LONGEST_PATH:
             await _send(self.endpoint.answer(404), receive, send)
             return
-        if scope["method"] != "POST":
-            await _send(await self.endpoint.get(scope["method"], path), receive, send)
-            return
         given = scope.get("headers") or ()
         pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in given)
         headers = CIMultiDictProxy(CIMultiDict(pairs))
+        if scope["method"] != "POST":
+            await _send(await self.endpoint.get(scope["method"], path, headers), receive, send)
+            return
         read = partial(_read_body, self.endpoint, receive, headers.get("Content-Length", ""))
         status = await self.endpoint.take(path, headers, read, is_packed=True, is_guarded=True)
         await _send(self.endpoint.answer(status), receive, send)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -41,6 +42,8 @@ MAX_UNFINISHED_BYTES = 67_108_864
 REAL_BODY_BYTES = 65_536
 CHUNK_BYTES = 65_536
 """Size of the chunks in which an offered file is read."""
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
+"""One range of bytes; a file is sent whole if several are asked for."""
 SERVER = {"Server": "audioext"}
 ANSWER_HEADERS = {"Content-Type": "application/json; charset=utf-8", **SERVER}
 
@@ -129,7 +132,7 @@ class Endpoint:
             self._unfinished -= len(body)
         return bytes(body)
 
-    async def get(self, method: str, path: str) -> Reply:
+    async def get(self, method: str, path: str, headers: Headers) -> Reply:
         """Return the reply to a request that is not a POST."""
         kind, first, last = ("", "", *path.split("/"))[-3:]
         is_head = method == "HEAD"
@@ -139,7 +142,7 @@ class Endpoint:
             status, said = (200, {"status": "ok"}) if last == "healthz" else await self.readiness()
             return Reply(status, msgspec.json.encode(said))
         if kind == urls.FILES_SEGMENT:
-            return self._file(first, is_head=is_head)
+            return self._file(first, headers, is_head=is_head)
         if kind == progress.SEGMENT:
             job = await self.watching.admit(first, last)
             if isinstance(job, int):
@@ -155,17 +158,27 @@ class Endpoint:
             return self.answer(404) if is_read else self.answer(405, {**ANSWER_HEADERS, "Allow": "GET, HEAD"})
         return self.answer(405, {**ANSWER_HEADERS, "Allow": "POST"})
 
-    def _file(self, token: str, *, is_head: bool) -> Reply:
+    def _file(self, token: str, asked: Headers, *, is_head: bool) -> Reply:
         # Not aiohttp's FileResponse, which would serve voice.wav.gz if that is beside voice.wav.
         offer = self.offers.find(token)
         file = None if offer is None else offer.open()
         if offer is None or file is None:
             return self.answer(404)
         size = os.fstat(file.fileno()).st_size
-        headers = {**offer.headers, **SERVER, "Content-Length": str(size)}
+        headers = {**offer.headers, **SERVER, "Accept-Ranges": "bytes", "Content-Length": str(size)}
         if is_head:
             file.close()
-        return Reply(200, b"" if is_head else _pieces(file, size), headers)
+            return Reply(200, b"", headers)
+        # RFC 9110, 13.1.5 and 14.2: If-Range names a validator, and we give none.
+        part = None if "If-Range" in asked else _range(asked.get("Range", ""), size)
+        if part is None:
+            return Reply(200, _pieces(file, size), headers)
+        if not part:
+            file.close()
+            return self.answer(416, {**ANSWER_HEADERS, "Content-Range": f"bytes */{size}"})
+        file.seek(part.start)
+        headers |= {"Content-Range": f"bytes {part.start}-{part[-1]}/{size}", "Content-Length": str(len(part))}
+        return Reply(206, _pieces(file, len(part)), headers)
 
     async def readiness(self) -> tuple[int, dict[str, object]]:
         """Return the reply to `/readyz`: whether the store works, and no details, since strangers can read it."""
@@ -218,6 +231,19 @@ async def _pieces(file: BinaryIO, size: int) -> AsyncGenerator[bytes]:
         while piece := await asyncio.to_thread(file.read, min(CHUNK_BYTES, size)):
             size -= len(piece)
             yield piece
+
+
+def _range(asked: str, size: int) -> range | None:
+    """Return the bytes that a Range header asks for, none if the file has none of them, `None` for the whole file."""
+    found = _RANGE.fullmatch(asked.strip())
+    if found is None or found[0].endswith("=-"):
+        return None
+    first, last = found.groups()
+    if not first:
+        return range(max(size - int(last), 0), size)
+    if last and int(last) < int(first):
+        return None
+    return range(int(first), min(int(last or size), size - 1) + 1)
 
 
 @cache

@@ -175,7 +175,7 @@ class Receiver:
         return web.Response(body=answer_body(status), status=status, headers=ANSWER_HEADERS)
 
     async def _get(self, request: web.BaseRequest) -> web.StreamResponse:
-        answer = await self.endpoint.get(request.method, request.rel_url.raw_path)
+        answer = await self.endpoint.get(request.method, request.rel_url.raw_path, request.headers)
         if isinstance(answer.body, bytes):
             return web.Response(body=answer.body, status=answer.status, headers=answer.headers)
         # Written here and not by aiohttp after we return, when `rest` already counts the connection as silent.

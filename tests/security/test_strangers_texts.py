@@ -18,7 +18,7 @@ from audioext.errors import Problem, UnreadableError
 from audioext.http.urls import callback_url
 from audioext.models.entries import make_entry
 from audioext.models.events import Event, Failed, Unknown
-from audioext.state.reading import Reading, read
+from audioext.state.reading import Reading, masked, read
 from tests.support.api import Api, callback, serve_api
 from tests.support.tape import Tape, folded, request, shown, webhook
 
@@ -75,6 +75,21 @@ async def test_a_quoted_api_key_is_neither_shown_nor_stored(
     assert b"***" in bodies[-1]
     assert key.encode() not in b"".join(bodies)
     assert key not in f"{job.record!r} {caplog.text}"
+
+
+@pytest.mark.parametrize("key", ["plain-key_123", "ab+cd/ef/12==", 'o"dd\\key<&>x'])
+@pytest.mark.parametrize("by", ["plain", "slashes", "small", "large"])
+def test_a_key_is_masked_however_json_spells_it(key: str, by: str) -> None:
+    """A quoted API key is masked also with the escapes of JSON encoders, and nothing else of the body is changed."""
+    spelt = json.dumps(key)[1:-1]
+    if by == "slashes":
+        spelt = spelt.replace("/", "\\/")
+    elif by != "plain":
+        digits = "04x" if by == "small" else "04X"
+        spelt = "".join(each if each.isalnum() or each in "-_" else f"\\u{ord(each):{digits}}" for each in key)
+    assert key == json.loads(f'"{spelt}"')
+
+    assert b'{"a\\/b": "\\u00e9***"}' == masked(f'{{"a\\/b": "\\u00e9{spelt}"}}'.encode(), ax.Kie(key))
 
 
 async def test_a_hostile_failure_message_is_cleaned(client: ax.Client, caplog: pytest.LogCaptureFixture) -> None:

@@ -58,6 +58,15 @@ def counts(client: ax.Client) -> None:
     stats.webhooks["kie", "aplied"]  # type: ignore[index]  # an unknown outcome
 
 
+def shows(sent: int, size: int | None) -> None:
+    """Show the progress of an upload."""
+
+
+SHOWS: ax.UploadProgress = shows
+CONFIRM: ax.Confirm = "always"
+SETTINGS: ax.ClientOptions = {"confirm": CONFIRM}
+
+
 async def submits(client: ax.Client) -> None:
     """Both operations take keyword fields and return a job, and an unknown field is an error."""
     job = await client.extend(audio_id="e231", model="V5", continue_at=60, style="Classical", vocal_gender="f")
@@ -69,6 +78,9 @@ async def submits(client: ax.Client) -> None:
     assert_type(await client.submit(ax.Extend(url="https://a.test"), fallback=("vidgo",), meta=Chat(42)), ax.Job)
     options: ax.ExtendOptions = {"url": "https://a.test", "model": "V5"}
     assert_type(await client.extend(**options, fallback=["vidgo"]), ax.Job)
+    meta: ax.Meta = Chat(42)
+    more: ax.SubmitOptions = {"key": "k", "meta": meta, "progress": shows}
+    assert_type(await client.run(ax.Extend(url="https://a.test"), **more), ax.Song)
     await client.extend("voice.mp3")  # type: ignore[arg-type]  # its argument name has to say if it is a path, a URL or an id
     await client.extend(audioid="e231")  # type: ignore[call-arg]  # a misspelled field
     await client.extend(continue_at="60")  # type: ignore[arg-type]  # seconds are a number

@@ -172,6 +172,26 @@ def test_no_public_annotation_names_a_private_class(reachable: dict[str, type | 
     assert [] == found, "\n".join(["", *found])
 
 
+@each_row(
+    "name",
+    ("Client", "Job", "Song", "Track", "ClientOptions", "ExtendOptions", "InstrumentalOptions", "SubmitOptions"),
+)
+def test_every_type_for_annotations_is_offered(name: str) -> None:
+    """Each class and alias in the annotations of what users call is in `ax`, for their own annotations."""
+    owner = getattr(ax, name)
+    called = [owner] if name.endswith("Options") else [each for each in methods(owner) if each.__name__ != "__init__"]
+    missing = set()
+    for each in called:
+        for annotation in each.__annotations__.values():
+            for word in ast.walk(ast.parse(str(getattr(annotation, "__forward_arg__", annotation)))):
+                value = vars(sys.modules[each.__module__]).get(word.id) if isinstance(word, ast.Name) else None
+                is_named = (inspect.isclass(value) and is_ours(value)) or typing.get_origin(value) is not None
+                if is_named and isinstance(word, ast.Name) and word.id not in dir(ax):
+                    missing.add(word.id)
+
+    assert set() == missing
+
+
 def test_everything_public_is_explained(reachable: dict[str, type | Callable[..., object]]) -> None:
     """Every public class, function and method has a docstring."""
     found = [name for name, value in reachable.items() if not (value.__doc__ or "").strip()]

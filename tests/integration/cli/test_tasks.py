@@ -112,7 +112,14 @@ def test_a_sandbox_that_ends_at_once_is_refused(invoke: Invoke, folder: Path) ->
     assert "`audioext sandbox` in another terminal, and submit to it with --base-url" in ended.err
 
 
-@pytest.mark.parametrize("out", ["taken", "taken/deeper", "no-entry/deeper", "x" * 300, "link", "link/deeper"])
+@pytest.mark.parametrize(
+    "out",
+    [
+        *("taken", "taken/deeper", "no-entry/deeper", "link", "link/deeper"),
+        *("x" * 300, f"new/{'x' * 300}", f"new/{'ü' * 128}/deeper"),
+        "/".join(40 * ["x" * 100]),  # the files in it would have too long a path
+    ],
+)
 def test_a_folder_that_cannot_be_written_is_refused_before_the_submit(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, out: str
 ) -> None:
@@ -127,6 +134,21 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_submit(
         assert (2, "") == (ended.code, ended.out)
         assert f"no files can be saved in {out}: " in ended.err
     assert {"taken", "no-entry", "link"} == {path.name for path in Path().iterdir()}
+
+
+@pytest.mark.parametrize("where", [["--sandbox"], ["--base-url", "http://127.0.0.1:9"]])
+def test_a_request_that_is_refused_at_once_leaves_no_store(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: Path, where: list[str]
+) -> None:
+    """A request that is refused before anything is sent leaves no empty store behind."""
+    monkeypatch.setenv("KIE_API_KEY", "a-key-of-mine")
+    ended = invoke(
+        "extend", TRACK, "--model", "V5", "--continue-at", "3", *where
+    )  # without what a custom extension needs
+
+    assert 2 == ended.code
+    assert "nothing was sent" in ended.err
+    assert [] == [*folder.iterdir()]
 
 
 def test_with_a_log_in_json_every_line_of_stderr_is_json(invoke: Invoke) -> None:

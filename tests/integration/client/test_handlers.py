@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -91,6 +92,31 @@ async def test_several_handlers_of_a_stage_are_all_called(sandbox: Sandbox, make
     await client.aclose()
 
     assert [("one", 42), ("two", 42)] == calls
+
+
+async def test_a_handler_that_changes_its_meta_affects_no_other(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """Each handler, each later event and the song have a meta of their own."""
+    client = await make_client(sandbox)
+    seen: list[object] = []
+
+    @client.on(ax.Stage.FIRST)
+    @client.on(ax.Stage.COMPLETE)
+    async def one(event: ax.StageEvent) -> None:
+        seen.append(deepcopy(event.meta))
+        event.meta["chats"].append(7)  # type: ignore[attr-defined]  # wrong on purpose
+        event.meta["new"] = event.job.meta["new"] = 1  # type: ignore[index]  # as above
+
+    @client.on(ax.Stage.FIRST)
+    @client.on(ax.Stage.COMPLETE)
+    async def two(event: ax.StageEvent) -> None:
+        seen.append(event.meta)
+
+    job = await extend(client, sandbox, meta={"chats": [42]})
+    song = await job
+    await client.aclose()
+
+    assert 4 * [{"chats": [42]}] == seen
+    assert {"chats": [42]} == song.meta == job.meta
 
 
 async def test_unhandled_stages_are_handled_after_a_restart(sandbox: Sandbox, make_client: MakeClient) -> None:

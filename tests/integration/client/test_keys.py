@@ -18,7 +18,7 @@ from audioext.stores.base import Created, Existing, Full
 from audioext.stores.sqlite import SqliteStore
 from tests.integration.client.conftest import MakeClient, MakeSandbox
 from tests.support.api import Api, failing
-from tests.support.clock import SOON_SECONDS, JumpClock
+from tests.support.clock import SOON_SECONDS, JumpClock, soon
 from tests.support.stores import WatchedSqlite
 
 REQUEST = ax.Extend(audio_id="x", model="V5")
@@ -328,6 +328,38 @@ async def test_a_job_whose_create_got_no_answer_was_not_sent(takes: bool, api: A
         with pytest.raises(ax.JobError, match="nothing was sent"):
             await other
     assert 1 == len((await job).tracks)
+
+
+class LateMemory(ax.MemoryStore):
+    """A store that hangs at its first create: the caller gives up, and the store executes it later."""
+
+    late: tuple[Entry, Index] | None = None
+
+    async def create(self, entry: Entry, index: Index, *, limits: ax.Limits, now: float) -> Created | Existing | Full:
+        """Create the journal, except at the first call."""
+        if self.late is not None:
+            return await super().create(entry, index, limits=limits, now=now)
+        self.late = (entry, index)
+        message = "no answer in time"
+        raise ax.StoreError(message)
+
+
+async def test_a_create_that_the_store_executes_late_holds_no_key(api: Api, open_client: MakeClient) -> None:
+    """A job that the store creates only after its caller has looked for it was not sent, and its key is free."""
+    store = LateMemory()
+    client = await open_client(store=store)
+    with pytest.raises(ax.StoreError):
+        await client.submit(REQUEST, key="once")
+    assert store.late is not None
+    entry, index = store.late
+    assert await soon(lambda: store.read(index.ref))
+    assert [] == [job async for job in client.jobs()]
+
+    await store.create(entry, index, limits=ax.Limits(), now=entry.at)
+    job = await client.submit(REQUEST, key="once")
+
+    assert (["task-1"], "task-1") == (api.made, job.task_id)
+    assert ax.Verdict.REFUSED is (await client.job(index.ref)).verdict
 
 
 # --- several processes -------------------------------------------------------------------------------------------

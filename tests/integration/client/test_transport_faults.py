@@ -190,6 +190,28 @@ async def test_the_wait_for_an_answer_after_an_upload_is_bounded(
         over.set()
 
 
+async def test_silence_after_an_upload_ends_the_call(
+    serve: Serve, transport: Transport, voice_file: Path, loop_time: LoopTime
+) -> None:
+    """A server that says nothing after an upload ends the call as soon as one that stops reading."""
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await read_all(reader)
+        begun.set()
+        await over.wait()
+
+    sending = asyncio.create_task(transport.send(upload(await serve(say_nothing), voice_file)))
+    await begun.wait()
+    began_at = asyncio.get_running_loop().time()
+    try:
+        with pytest.raises(MaybeSentError, match="or nothing for 60 s"):
+            await loop_time.run(sending, step=1.0)
+    finally:
+        over.set()
+    assert asyncio.get_running_loop().time() - began_at < 1.5 * UPLOAD_IDLE_SECONDS
+
+
 async def test_an_answer_before_the_end_of_a_file_counts(serve: Serve, transport: Transport, big_file: Path) -> None:
     """The answer of a server that refuses a file before it has read all of it is used."""
     over = asyncio.Event()
@@ -331,6 +353,21 @@ async def test_an_answer_that_came_while_the_process_stood_still_is_read(
 
     url = await serve(answer_meanwhile)
     assert (await transport.send(HttpRequest(method="POST", url=url))).body == b"{}"
+
+
+async def test_an_answer_to_a_file_that_came_while_the_process_stood_still_is_read(
+    serve: Serve, transport: Transport, voice_file: Path, loop_time: LoopTime
+) -> None:
+    """The same after an upload, whose answer may name a paid task, also if every timeout comes before it."""
+
+    async def answer_meanwhile(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_all(reader)
+        loop_time.advance(3_600.0)
+        for _ in range(5):  # a stopped process runs its timers first
+            await asyncio.sleep(0)
+        writer.write(ANSWER)
+
+    assert (await transport.send(upload(await serve(answer_meanwhile), voice_file))).body == b"{}"
 
 
 async def test_a_call_without_an_answer_ends_though_the_process_stood_still(
