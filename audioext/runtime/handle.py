@@ -55,8 +55,6 @@ class JobFacts(Live):
         """Keep the job and its context."""
         self._held = held
         self._context = context
-        if held.since is None:
-            held.since = context.clock.monotonic()
 
     def __eq__(self, other: object) -> bool:
         """Return whether *other* is a handle of the same job."""
@@ -197,8 +195,7 @@ class JobFacts(Live):
             return float("inf")
         if not held.record.webhooks and held.record.answer_problem is not None:
             return now  # without a callback URL no webhook can come
-        # Not from its creation: the clock of the process that created it may differ from ours.
-        return (now if held.since is None else held.since) + held.record.grace
+        return now + (held.record.unknown_at - self._context.clock.now())
 
 
 class Here:

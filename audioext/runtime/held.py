@@ -36,8 +36,6 @@ class HeldJob:
     """Why that status call failed, `None` if it was answered."""
     posts: int = 0
     """How many POSTs of this job are under way in this process, or have an outcome that is not stored yet."""
-    since: float | None = None
-    """When this process first had it, on the monotonic clock. `None` before its first handle."""
     is_known: bool = False
     """Whether its request was seen. A journal without one is an orphan's, and has no record."""
     record: Record = field(init=False)

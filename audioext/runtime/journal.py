@@ -99,8 +99,6 @@ class Journal:
         if not held.is_known:
             raise UnreadableError(f"job {held.ref}: the store holds its index, but not its request")
         self.held[held.ref] = held
-        if held.record.task_id is None and not held.record.is_final:  # its grace period runs while it is in memory
-            self.keep(held)
         if old is not None:  # otherwise the processes that appended the entries have logged them
             announce(self.counts, old, held.record)
             if old.verdict is Verdict.OPEN and held.record.is_final:

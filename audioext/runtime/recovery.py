@@ -57,9 +57,6 @@ class Recoveries:
     downloader: Downloader
     timeout: float
     _running: dict[str, asyncio.Task[HeldJob]] = field(factory=dict, init=False)
-    _seen: dict[str, tuple[int, float]] = field(factory=dict, init=False)
-    """By ref, the last attempt without a known id, and when this process first saw it, on the monotonic clock: that
-    of its sender may differ."""
 
     async def recover(self, ref: str, *, by_hand: bool) -> HeldJob:
         """Return a job after its vendor has restored its files; concurrent callers share one recovery.
@@ -112,7 +109,7 @@ class Recoveries:
             raise UnsupportedError(f"{held.record.provider} has no recovery of files")
         recovery = None
         while recovery is None:
-            if self._begins(ref, held.record.recovery, by_hand=by_hand):
+            if self._begins(held.record.recovery, by_hand=by_hand):
                 await self._begin(held, provider, held.record.task_id)
             recovery = await self._wait(held, provider)
         if recovery.verdict is Verdict.COMPLETE:
@@ -120,12 +117,12 @@ class Recoveries:
         how = "was refused" if recovery.verdict is Verdict.REFUSED else "failed, `await song.recover()` tries it again"
         raise DownloadError([f"the recovery of its files {how}: {recovery.problem}"])
 
-    def _begins(self, ref: str, recovery: Recovery | None, *, by_hand: bool) -> bool:
+    def _begins(self, recovery: Recovery | None, *, by_hand: bool) -> bool:
         """Return whether to begin a new recovery: never while one is running, and after a failed one only *by_hand*."""
         if recovery is None or recovery.verdict is Verdict.REFUSED:
             return True
         if recovery.verdict is Verdict.OPEN:
-            return self._is_lost(ref, recovery)
+            return self._is_lost(recovery)
         brought = recovery.verdict is Verdict.COMPLETE
         return by_hand or (brought and self.journal.clock.now() >= recovery.ended_at + FRESH_SECONDS)
 
@@ -133,17 +130,10 @@ class Recoveries:
     def _is_reachable(self) -> bool:
         return self.submitter.public_url is not None
 
-    def _is_lost(self, ref: str, recovery: Recovery) -> bool:
+    def _is_lost(self, recovery: Recovery) -> bool:
         """Return whether a recovery has no known id and its callback is overdue, so that its end cannot be known."""
         seconds = UNANSWERED_SECONDS if self._is_reachable else UNREACHED_SECONDS
-        if recovery.task_id is not None:
-            self._seen.pop(ref, None)
-            return False
-        now = self.journal.clock.monotonic()
-        attempt, since = self._seen.get(ref, (0, now))
-        if attempt != recovery.attempt:
-            self._seen[ref] = (recovery.attempt, since := now)
-        return now >= since + seconds
+        return recovery.task_id is None and self.journal.clock.now() >= recovery.begun_at + seconds
 
     async def _begin(self, held: HeldJob, provider: Recovers, task_id: str) -> None:
         """Send the POST of the next attempt, unless another process journaled that attempt first."""
@@ -179,7 +169,7 @@ class Recoveries:
                     raise DownloadError([f"the recovery of its files has not ended yet{why}; save it again later"])
                 if recovery.task_id is not None:
                     await self._tolerating_outage(held, self._poll(held, provider, recovery.task_id))
-                elif self._is_lost(held.ref, recovery):
+                elif self._is_lost(recovery):
                     return None
                 elif recovery.problem and not self._is_reachable:
                     raise DownloadError([f"the recovery of its files has no known task{why}; save it again later"])

@@ -243,7 +243,7 @@ class Submitter:
         provider, clock = order.provider, self.journal.clock
         ref = mint_id(clock.now())
         asked = asked_of(order, grace=None if self.public_url is not None else POLL_GRACE_SECONDS)
-        body, fresh = dump_asked(asked), HeldJob(ref, provider, since=clock.monotonic())
+        body, fresh = dump_asked(asked), HeldJob(ref, provider)
 
         def make() -> tuple[Entry, Index]:
             self._check_open()

@@ -167,22 +167,6 @@ async def test_a_poll_only_client_recovers_again_after_a_lost_answer(
     assert await is_asked_anew()
 
 
-async def test_clocks_hours_apart_send_no_second_recovery(
-    expired: Sandbox, make_client: MakeClient, connect: Connect, tmp_path: Path
-) -> None:
-    """A process whose clock is hours ahead does not take a recovery that has just been sent for a lost one."""
-    ahead = ax.Clock(now=lambda: time.time() + 3 * 3_600.0)
-    client = await make_client(expired, poll=True, store=connect(), **QUICK)
-    other = await make_client(expired, poll=True, store=connect(), clock=ahead, **QUICK)
-    ref = await finished(client, expired)
-    expired.script("lose_response*1")
-
-    for each in (client, other):
-        with pytest.raises(ax.DownloadError, match="recovery of its files has no known task"):
-            await (await (await each.job(ref)).result()).save(tmp_path)
-        assert RECOVERED == operations(expired)
-
-
 async def test_a_refused_recovery_is_raised_and_tried_again_by_the_next_save(
     expired: Sandbox, make_client: MakeClient, tmp_path: Path
 ) -> None:

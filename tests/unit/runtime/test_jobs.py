@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import gc
 import pickle
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from attrs import evolve
 
 from audioext.errors import ConfigError, StoreError
 from audioext.models.entries import Entry, make_entry
@@ -33,7 +31,7 @@ from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.lines import Side, die_at
 from tests.support.loops import BEGIN_SECONDS
-from tests.support.processes import LOOP_CLOCK, Process, loop_time, start
+from tests.support.processes import Process, loop_time
 from tests.support.tape import REF, TASK
 
 NOW = BEGIN_SECONDS
@@ -279,32 +277,6 @@ async def test_silence_in_the_grace_period_is_an_unknown_outcome(here: Process) 
     assert (NOW + GRACE, job, Verdict.OPEN) == (loop_time(), unknown.value.job, job.verdict)
     await here.receive(DONE)
     assert ["one", "two"] == [track.id for track in (await job).tracks]
-
-
-@pytest.mark.parametrize("skew", [3 * 3_600.0, -3 * 3_600.0])
-async def test_the_grace_period_needs_no_common_clock(here: Process, store: MemoryStore, skew: float) -> None:
-    """Hours between two processes' clocks make the grace period of another process's job neither shorter nor longer."""
-    there = start(store, clock=evolve(LOOP_CLOCK, now=lambda: loop_time() + skew))
-    await here.submit(grace=GRACE)
-    await asyncio.sleep(10)
-    wait = await begin((await there.job()).result())
-    await asyncio.sleep(60)
-    assert not wait.done()
-    with pytest.raises(SubmitUnknownError):
-        await wait
-
-    assert NOW + 10 + GRACE == loop_time()
-
-
-async def test_short_waits_add_up_to_the_grace_period(here: Process, there: Process) -> None:
-    """A process that asks for another's job again and again learns after the grace period that it is unknown."""
-    await here.submit(grace=GRACE)
-    for _ in range(3):
-        with pytest.raises(StageTimeoutError):
-            await (await there.job()).wait(timeout=GRACE / 3 - 1)
-        gc.collect()
-    with pytest.raises(SubmitUnknownError):
-        await (await there.job()).wait(timeout=GRACE / 3)
 
 
 async def test_a_shorter_time_comes_before_the_grace_period(here: Process) -> None:
