@@ -447,7 +447,7 @@ async def test_slow_and_endless_downloads_end_in_time(what: str, net: Net, outsi
         return response
 
     async def refused() -> None:
-        with pytest.raises(ax.DownloadError, match=r"in time|more than 10 times|TimeoutError at"):
+        with pytest.raises(ax.DownloadError, match=r"in time|more than 10 times|for \d+ s"):
             await evolve(downloader(net), patience=30.0).read(ax.Track(audio_url="https://files.test/slow"))
 
     for number in range(20):
