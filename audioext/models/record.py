@@ -243,7 +243,10 @@ class Record(Struct, frozen=True, kw_only=True):
 
     @property
     def unknown_at(self) -> float:
-        """When (Unix seconds) the submit's outcome counts as unknown, if no task id is known by then."""
+        """When (Unix seconds) the submit's outcome counts as unknown, if no task id is known by then.
+
+        By the clock of the process that created the job; a wait counts from when its own process first saw the job.
+        """
         return self.created_at + self.asked.grace
 
     @property
