@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import zip_longest
@@ -173,8 +174,9 @@ def show_submitted(screen: Screen, job: Job, note: str = "") -> None:
     if at is not None:
         screen.step("submitted", f"job {job.ref}{note}", after=at - job.record.created_at)
     elif job.verdict is Verdict.OPEN:
-        until = f"; waiting for its webhook until {moment(job.record.unknown_at)}" if job.record.webhooks else ""
-        screen.step("sent", f"job {job.ref}, with no answer that names its task{until}")
+        until = job.record.unknown_at if job.is_new else time.time() + job.record.grace  # see `JobFacts`
+        waits = f"; waiting for its webhook until {moment(until)}" if job.record.webhooks else ""
+        screen.step("sent", f"job {job.ref}, with no answer that names its task{waits}")
     screen.waiting(_NEXT.get(job.stage, "complete"))
 
 

@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import re
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import audioext as ax
 from audioext.cli.clients import OpenClient
 from audioext.cli.options import LookOptions
 from audioext.cli.screen import Screen
-from audioext.cli.tasks import watch
+from audioext.cli.tasks import show_submitted, watch
 from audioext.models.results import Stage
 from tests.integration.cli.conftest import (
     FAST,
@@ -392,6 +394,23 @@ def test_an_answer_that_was_lost_says_how_long_it_is_waited_for(invoke: Invoke) 
 
     assert 0 == ended.code
     assert re.search(r"no answer that names its task; waiting for its webhook until \d{4}-\d\d-\d\d ", ended.err)
+
+
+async def test_a_wait_for_an_old_submit_says_how_long_it_will_take(capsys: pytest.CaptureFixture[str]) -> None:
+    """A wait for a job that another process submitted long ago names a time that lies ahead."""
+    store, settings = ax.MemoryStore(), {"public_url": "http://127.0.0.1:1/audio", "listen": None}
+    old = ax.Clock(now=lambda: time.time() - 80_000.0)
+    async with short_sandbox(faults=("lose_response",)) as sandbox:
+        provider = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"])
+        async with (
+            ax.Client(provider, store=store, clock=old, **settings) as one,  # type: ignore[arg-type]  # two texts
+            ax.Client(provider, store=store, **settings) as other,  # type: ignore[arg-type]  # two texts
+        ):
+            ref = (await one.extend(audio_id=TRACK, model="V5")).ref
+            show_submitted(Screen(), await other.job(ref))
+
+    (until,) = re.findall(r"waiting for its webhook until ([-0-9: ]{19})", capsys.readouterr().err)
+    assert datetime.now() < datetime.fromisoformat(until)  # noqa: DTZ005 - it is shown in local time
 
 
 def test_a_file_whose_name_is_not_utf8_is_sent_and_listed(invoke: Invoke, voice: Path) -> None:
