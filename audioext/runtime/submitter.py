@@ -243,21 +243,30 @@ class Submitter:
         provider, clock = order.provider, self.journal.clock
         ref = mint_id(clock.now())
         asked = asked_of(order, grace=None if self.public_url is not None else POLL_GRACE_SECONDS)
-        body, fresh = dump_asked(asked), HeldJob(ref, provider)
+        body, fresh, is_asked = dump_asked(asked), HeldJob(ref, provider), False
 
         def make() -> tuple[Entry, Index]:
+            nonlocal is_asked
             self._check_open()
             entry = make_entry("request", clock.now(), body=body, note=order.note)
             record = Record(ref=ref, asked=asked, created_at=entry.at)  # the fold of a request alone
             fresh.commit([Reading(entry, asked=asked)], record, count=1)
+            is_asked = True
             return entry, self.journal.index(fresh, record)
+
+        @contextmanager
+        def waiting() -> Generator[None]:
+            nonlocal is_asked
+            is_asked = False  # the store has said that there is no room, or has not been asked yet
+            with self._waiting():
+                yield
 
         try:
             account = self.accounts[asked.provider]
             name, seconds = provider.info.name, self.permit_timeout
-            created = await account.create(make, provider=name, timeout=seconds, waiting=self._waiting)
+            created = await account.create(make, provider=name, timeout=seconds, waiting=waiting)
         except (StoreError, asyncio.CancelledError):  # it may be stored anyway, and would hold its key as if sent
-            if fresh.is_known:  # otherwise the store was not even asked
+            if is_asked:
                 why = "the store did not confirm the job; nothing was sent"
                 self.journal.abandon_later(fresh, make_entry("abandoned", clock.now(), note=why))
             raise

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import define, frozen
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 import audioext as ax
 from audioext.runtime.limits import Limiter
+from audioext.stores.base import Appended
 from tests.integration.client.conftest import WEB, Connect, MakeClient, MakeSandbox
 from tests.support.api import BRISK, Api
 from tests.support.clock import SOON_SECONDS, JumpClock, soon
@@ -330,6 +332,33 @@ async def test_slots_that_the_store_lost_are_held_again(api: Api, clock: JumpClo
         assert 1 == len(api.posts)
         await api.call_back("complete")
         assert "task-2" == (await clock.run(waiting)).task_id
+
+
+class Watched(ax.MemoryStore):
+    """A store that notes the refs of its appends."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        super().__init__()
+        self.appended: list[str] = []
+
+    async def append(self, ref: str, *arguments: Any, **options: Any) -> Appended:
+        """Append, and note the ref."""
+        self.appended.append(ref)
+        return await super().append(ref, *arguments, **options)
+
+
+async def test_submits_that_close_while_they_wait_leave_nothing(api: Api, clock: JumpClock) -> None:
+    """A submit that has found no room when its client closes writes nothing to the store: it was surely not created."""
+    store, provider = Watched(), api.provider(limits=ax.Limits(parallel=1))
+    async with ax.Client(provider, store=store, clock=clock.clock, **WEB) as client:  # type: ignore[arg-type]  # two texts
+        job = await extend(client)
+        waiting = [asyncio.create_task(extend(client)) for _ in range(3)]
+        await looks(client, clock)
+
+    ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert 3 * [ax.ConfigError] == [type(end) for end in ends]
+    assert {job.ref} == set(store.appended)
 
 
 async def test_a_burst_stays_inside_a_limit_that_the_api_enforces(
