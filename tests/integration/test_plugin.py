@@ -1,4 +1,4 @@
-"""The pytest plugin in its users' projects: each test runs pytest in a process."""
+"""The pytest plugin in its users' projects."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ pytest_plugins = ("pytester",)
 
 ROOT = Path(__file__).parents[2]
 ASYNCIO = ("-p", "pytest_asyncio.plugin")
+OURS = ("-W", "error", "--strict-markers", "-p", "audioext.testing.plugin", "-p", "no:cacheprovider")
 AUTO = (*ASYNCIO, "--asyncio-mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
 
 
@@ -24,15 +25,14 @@ class Project:
         self._pytester = pytester
 
     def test(self, code: str, *options: str) -> pytest.RunResult:
-        """Run the tests in *code*, with the usual imports added."""
+        """Run the tests in *code*, with the usual imports added, by a pytest of their own in this process."""
         head = "import asyncio, pytest\nimport audioext as ax\nfrom audioext.testing.clock import JumpClock\n"
         self._pytester.makepyfile(test_it=head + code)
-        return self.run("test_it.py", *options)
+        return self._pytester.runpytest_inprocess(*OURS, "test_it.py", *options)
 
     def run(self, *options: str) -> pytest.RunResult:
-        """Run pytest with our plugin, those that *options* load, and a timeout."""
-        ours = ("-p", "audioext.testing.plugin", "-p", "pytest_timeout", "--timeout=30", "-p", "no:cacheprovider")
-        return self._pytester.runpytest_subprocess("-W", "error", "--strict-markers", *ours, *options)
+        """Run pytest as a process."""
+        return self._pytester.runpytest_subprocess(*OURS, *options)
 
 
 @pytest.fixture
@@ -99,18 +99,6 @@ async def test_loop(audioext_client):
     result.assert_outcomes(passed=2, errors=4)
     lines = ("*'duplicated' is not a fault; the faults are *", "*takes texts*", "*by name*", "*'fast'*Settings*")
     result.stdout.fnmatch_lines(lines)
-
-
-def test_workers_share_nothing(project: Project) -> None:
-    """Under pytest-xdist each test has its own ports and task ids."""
-    code = """
-@pytest.mark.parametrize("number", range(6))
-async def test_it(audioext_client, audioext_sandbox, number):
-    client = await audioext_client()
-    await client.run(ax.Extend(audio_id=audioext_sandbox.track_ids[0], model="V5"))
-    assert len(audioext_sandbox.tasks) == 1
-"""
-    project.test(code, *AUTO, "-p", "xdist", "-n2").assert_outcomes(passed=6)
 
 
 def test_without_pytest_asyncio_the_fixtures_say_so(project: Project) -> None:
