@@ -211,7 +211,7 @@ def test_listening_on_all_addresses_needs_a_token(invoke: Invoke, address: str, 
 
 
 async def test_a_signal_ends_it_while_it_reads(folder: Path) -> None:
-    """SIGTERM closes the client and ends the process although a thread still reads stdin; its sandbox told its track."""
+    """SIGTERM ends the process although a thread still reads stdin; before, its sandbox told which track to extend."""
     command, pipe = (sys.executable, "-m", "audioext", "mcp", *FAST), asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
     assert process.stdin is not None
