@@ -74,8 +74,8 @@ def over_stdio(*arguments: str | Path, **env: str) -> StdioServerParameters:
 @asynccontextmanager
 async def agent(sandbox: Sandbox, **settings: Any) -> AsyncIterator[Client]:
     """Return an MCP client of a server in this process, which polls unless it has a public URL."""
-    pace = {} if "public_url" in settings else {"pace": ax.Pace(first=0.01, every=0.02)}
-    kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], **pace)
+    pace = ax.Kie().pace if "public_url" in settings else ax.Pace(first=0.01, every=0.02)
+    kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=pace)
     async with (
         ax.Client(kie, **settings) as client,
         Client(AgentServer(client, provider="kie", out=Path("out"))) as mcp,

@@ -171,7 +171,8 @@ async def test_what_runs_at_the_same_time_shares_nothing(
     audioext_client: ClientFactory, audioext_sandbox: Sandbox
 ) -> None:
     """Sandboxes and clients that run at the same time, as on several workers, have their own ports and tasks."""
-    async with Sandbox(**BRIEF) as sandbox, ClientFactory(sandbox=sandbox) as factory:
+    settings: dict[str, Any] = dict(BRIEF)
+    async with Sandbox(**settings) as sandbox, ClientFactory(sandbox=sandbox) as factory:
         clients = await audioext_client(), await audioext_client(), await factory()
         for client, its in zip(clients, (audioext_sandbox, audioext_sandbox, sandbox), strict=True):
             await client.run(ax.Extend(audio_id=its.track_ids[0], model="V5"))
