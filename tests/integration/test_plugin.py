@@ -1,4 +1,4 @@
-"""The pytest plugin in its users' projects."""
+"""The pytest plugin in its users' projects: each test runs pytest in a process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ pytest_plugins = ("pytester",)
 
 ROOT = Path(__file__).parents[2]
 ASYNCIO = ("-p", "pytest_asyncio.plugin")
-OURS = ("-W", "error", "--strict-markers", "-p", "audioext.testing.plugin", "-p", "no:cacheprovider")
 AUTO = (*ASYNCIO, "--asyncio-mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
 
 
@@ -25,14 +24,15 @@ class Project:
         self._pytester = pytester
 
     def test(self, code: str, *options: str) -> pytest.RunResult:
-        """Run the tests in *code*, with the usual imports added, by a pytest of their own in this process."""
+        """Run the tests in *code*, with the usual imports added."""
         head = "import asyncio, pytest\nimport audioext as ax\nfrom audioext.testing.clock import JumpClock\n"
         self._pytester.makepyfile(test_it=head + code)
-        return self._pytester.runpytest_inprocess(*OURS, "test_it.py", *options)
+        return self.run("test_it.py", *options)
 
     def run(self, *options: str) -> pytest.RunResult:
-        """Run pytest as a process."""
-        return self._pytester.runpytest_subprocess(*OURS, *options)
+        """Run pytest with our plugin, those that *options* load, and a timeout."""
+        ours = ("-p", "audioext.testing.plugin", "-p", "pytest_timeout", "--timeout=30", "-p", "no:cacheprovider")
+        return self._pytester.runpytest_subprocess("-W", "error", "--strict-markers", *ours, *options)
 
 
 @pytest.fixture
