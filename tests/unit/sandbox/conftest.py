@@ -15,6 +15,9 @@ from aiohttp import web
 from attrs import Factory, define, field, frozen
 
 from audioext.sandbox import Sandbox
+from tests.integration.conftest import music_is_encoded_once
+
+__all__ = ["music_is_encoded_once"]  # each test opens the same music
 
 #: Short tracks and no waiting, so that a file is rendered in milliseconds.
 CHEAP: Mapping[str, Any] = {
