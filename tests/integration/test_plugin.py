@@ -101,18 +101,6 @@ async def test_loop(audioext_client):
     result.stdout.fnmatch_lines(lines)
 
 
-def test_workers_share_nothing(project: Project) -> None:
-    """Under pytest-xdist each test has its own ports and task ids."""
-    code = """
-@pytest.mark.parametrize("number", range(6))
-async def test_it(audioext_client, audioext_sandbox, number):
-    client = await audioext_client()
-    await client.run(ax.Extend(audio_id=audioext_sandbox.track_ids[0], model="V5"))
-    assert len(audioext_sandbox.tasks) == 1
-"""
-    project.test(code, *AUTO, "-p", "xdist", "-n2").assert_outcomes(passed=6)
-
-
 def test_without_pytest_asyncio_the_fixtures_say_so(project: Project) -> None:
     """Without pytest-asyncio an asynchronous fixture says what to install."""
     result = project.test(

@@ -60,7 +60,7 @@ def bots_names(voice: Path) -> dict[str, object]:
 @pytest.mark.timeout(480)  # this runs the whole page and encodes many minutes of MP3
 async def test_every_other_block_runs(folder: Path) -> None:
     """Each further block runs with the client, job and app that the text assumes."""
-    async with Sandbox(speed=1e6, ready_seconds=61.0, extension_seconds=1.0) as sandbox:
+    async with Sandbox(speed=1e6, ready_seconds=21.0, extension_seconds=1.0) as sandbox:
         kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=ax.Pace(first=0.01, every=0.02))
         async with ax.Client(kie, public_url="http://127.0.0.1:{port}", listen="127.0.0.1:0") as client:
             job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")

@@ -14,7 +14,7 @@ from audioext.providers import NAMES, load
 from tests.security.fuzz import parsers, port
 from tests.security.fuzz.parsers import Tally
 
-PARSER_CASES = 2_000
+PARSER_CASES = 1_000
 PORT_CASES = 400
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import io
 import re
-import tokenize
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -48,13 +46,10 @@ def listed(found: list[str]) -> str:
 
 
 def suppressions(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield each comment of a file that silences a tool, with its line number."""
-    text = path.read_text(encoding="utf-8")
-    if SUPPRESSION.search(text) is None:
-        return
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT and SUPPRESSION.search(token.string):
-            yield token.start[0], token.string
+    """Yield each comment of a file that silences a tool, from there to the line's end, with its line number."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if (found := SUPPRESSION.search(line)) is not None:
+            yield number, line[found.start() :]
 
 
 def is_one_sentence(text: str) -> bool:

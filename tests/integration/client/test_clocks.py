@@ -20,7 +20,7 @@ async def test_clocks_an_hour_apart_cost_few_status_calls(api: Api, clock: JumpC
     """Two clients whose clocks are an hour apart poll a job about as often as one client would."""
     api.is_done = False
     ahead = evolve(clock.clock, now=lambda: clock.now() + SKEW_SECONDS)
-    store, seconds = f"sqlite:///{tmp_path}/jobs.db", 240
+    store, seconds = f"sqlite:///{tmp_path}/jobs.db", 120
     async with (
         ax.Client(api.provider(pace=PACE), store=store, clock=clock.clock) as one,
         ax.Client(api.provider(pace=PACE), store=store, clock=ahead) as other,

@@ -17,7 +17,7 @@ from tests.support.stores import HangingStore
 
 CLOSE_SECONDS = 15.0
 """The README's bound on closing, whatever hangs."""
-ROUNDS = 20
+ROUNDS = 10
 STAGES = (ax.Stage.TEXT, ax.Stage.FIRST, ax.Stage.COMPLETE)
 
 

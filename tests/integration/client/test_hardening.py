@@ -147,7 +147,7 @@ async def test_statuses_that_all_differ_leave_room_for_the_result(
             writer.close()
             return
         calls += 1
-        if calls > 3 * LONG_JOURNAL:
+        if calls > 2 * LONG_JOURNAL:
             is_long_silent.set()
         body = b'{"code": 200, "msg": "", "data": {"taskId": "task-1"}}'
         if head.startswith(b"GET"):

@@ -11,6 +11,7 @@ import audioext as ax
 from audioext.sandbox import Sandbox
 from audioext.testing.clients import ClientFactory
 from audioext.testing.clock import JumpClock
+from audioext.testing.fixtures import BRIEF
 
 By = Literal["webhook", "poll"]
 
@@ -164,6 +165,20 @@ async def test_what_was_opened_is_closed(audioext_sandbox: Sandbox) -> None:
         await own.aclose()
 
     assert ["closed", "closed"] == [repr(each)[:-1].split()[-1] for each in (client, own)]
+
+
+async def test_what_runs_at_the_same_time_shares_nothing(
+    audioext_client: ClientFactory, audioext_sandbox: Sandbox
+) -> None:
+    """Sandboxes and clients that run at the same time, as on several workers, have their own ports and tasks."""
+    settings: dict[str, Any] = dict(BRIEF)
+    async with Sandbox(**settings) as sandbox, ClientFactory(sandbox=sandbox) as factory:
+        clients = await audioext_client(), await audioext_client(), await factory()
+        for client, its in zip(clients, (audioext_sandbox, audioext_sandbox, sandbox), strict=True):
+            await client.run(ax.Extend(audio_id=its.track_ids[0], model="V5"))
+
+    assert (2, 1) == (len(audioext_sandbox.tasks), len(sandbox.tasks))
+    assert 3 == len({client.public_url for client in clients})
 
 
 async def test_settled_names_the_handler_that_still_runs(

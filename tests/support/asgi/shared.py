@@ -9,7 +9,6 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import audioext as ax
 
@@ -26,9 +25,8 @@ client = ax.Client(
 
 @asynccontextmanager
 async def lifespan(_: object) -> AsyncIterator[None]:
-    """Open the client with the server, and create a file in `STARTED` to say so."""
+    """Open the client with the server."""
     async with client:
-        Path(os.environ["STARTED"], str(os.getpid())).touch()
         yield
 
 

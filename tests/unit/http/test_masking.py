@@ -71,11 +71,11 @@ def test_a_tag_is_hidden_in_a_query(secret: bytes, query: str) -> None:
 )
 @pytest.mark.parametrize("end", ["", "/x", "/a/b/c", '"', "%2F" + "a" * 43])
 def test_the_mask_takes_no_longer_for_hostile_texts(part: str, end: str) -> None:
-    """Half a megabyte of hostile text is masked within two seconds of processor time."""
+    """A hundred kilobytes of hostile text are masked within half a second of processor time."""
     began = time.process_time()
-    mask(part * (500_000 // len(part)) + end)
+    mask(part * (100_000 // len(part)) + end)
 
-    assert time.process_time() - began < 2.0  # a twentieth of that on an idle machine
+    assert time.process_time() - began < 0.5  # a twentieth of that on an idle machine
 
 
 @given(prefix=PREFIXES, token=st.text("abcXYZ019-_", min_size=43, max_size=43), after=AFTER)

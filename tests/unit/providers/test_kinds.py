@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from audioext.errors import AudioextError, AuthError, ContentError, CreditsError, DecodeError, ProviderError
 from audioext.http.messages import HttpResponse
 from audioext.models.events import Event, Failed, Progress, Refused, Submitted, Unknown
-from audioext.models.results import FailureReason, Stage, Track
-from audioext.providers import NAMES, load
+from audioext.models.results import FailureReason, Stage
+from audioext.providers import load
 from audioext.providers.base import Credits, Provider, Uploads
 from tests.support.tables import each_row
 from tests.unit.providers.conftest import json_values
@@ -514,47 +514,10 @@ def test_an_id_may_be_a_number(provider_class: Make, id_: object, known: str) ->
     assert (known, [known]) == (seen.task_id, [track.id for track in seen.tracks])
 
 
-# --- side fields -----------------------------------------------------------------------------------------------------
-
-SIDES = (
-    *("title", "duration", "createTime", "created_at", "prompt", "tags", "model_name", "image_url", "stream_audio_url"),
-    *("source_image_url", "lyrics", "lyrics_timestamped", "music_style", "conversion_duration", "wav_url", "file_type"),
-    *("album_cover_path", "unknown_key", "is_flagged", "conversion_cost"),
-)
 ODD = st.one_of(
     st.sampled_from([None, "", 0, False, True, -1, 1e300, "NaN", "7.5", "null", [], {}, [[]], [None], {"a": 1}]),
     json_values(),
 )
-
-
-@pytest.mark.parametrize("provider", NAMES)
-@given(sides=st.dictionaries(st.sampled_from(SIDES), ODD, max_size=6), data=st.data())
-def test_a_side_field_of_any_type_never_costs_the_song(
-    provider: str, sides: dict[str, object], data: st.DataObject
-) -> None:
-    """No value beside a track's id and link, of any type, loses its file, in status answers and in webhooks."""
-    made = load(provider)
-    if any(str(value).lower().startswith(("image", "video")) for value in [sides.get("file_type")]):
-        sides.pop("file_type")
-    outer = data.draw(
-        st.dictionaries(
-            st.sampled_from(
-                ["param", "type", "operationType", "creditsConsumed", "costTime", "created_time", "progress"]
-            ),
-            ODD,
-            max_size=3,
-        )
-    )
-    body = {**status(provider, **{**outer, **songs(provider, **sides)}), **outer}
-    for events in (asked(made, body), hooked(made, body), hooked(made, delivery(provider, **sides))):
-        assert is_song(events)
-        seen = only(events)
-        assert [("a", AUDIO), ("b", OTHER)] == [(track.id, track.audio_url) for track in seen.tracks]
-        for track in seen.tracks:
-            assert isinstance(track, Track)
-            assert track.title is None or isinstance(track.title, str)
-            assert track.duration is None or track.duration > 0
-
 
 # --- failures --------------------------------------------------------------------------------------------------------
 

@@ -416,4 +416,4 @@ async def settle() -> None:
 
 
 TestInterleavings = Interleavings.TestCase
-TestInterleavings.settings = settings(stateful_step_count=30)
+TestInterleavings.settings = settings(stateful_step_count=20)

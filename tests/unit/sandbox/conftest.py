@@ -15,6 +15,9 @@ from aiohttp import web
 from attrs import Factory, define, field, frozen
 
 from audioext.sandbox import Sandbox
+from tests.integration.conftest import music_is_encoded_once
+
+__all__ = ["music_is_encoded_once"]  # each test opens the same music
 
 #: Short tracks and no waiting, so that a file is rendered in milliseconds.
 CHEAP: Mapping[str, Any] = {
@@ -158,9 +161,8 @@ OpenWorld = Callable[..., Awaitable[World]]
 
 @pytest_asyncio.fixture
 async def open_world() -> AsyncIterator[OpenWorld]:
-    """Return a function that opens a world, by default with settings that make it fast; asyncio's debug mode is on."""
-    asyncio.get_running_loop().set_debug(True)
-    # No test measures how long rendering takes; only real faults should be logged.
+    """Return a function that opens a world, by default with settings that make it fast."""
+    # In debug mode only real faults should be logged, not how long rendering takes.
     asyncio.get_running_loop().slow_callback_duration = 10
     async with AsyncExitStack() as stack:
 

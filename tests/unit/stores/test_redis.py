@@ -368,7 +368,7 @@ async def test_scripts_do_what_the_memory_store_does(valkey: Path, calls: list[t
     try:
         for call in calls:
             if call[0] == "append" and call[1] not in await listed(memory):
-                call = (*call[:4], 0, *call[5:])  # only this store notices that its request is lost  # noqa: PLW2901
+                call = (*call[:4], 0, *call[5:])  # noqa: PLW2901 - this store alone notices a lost request
             assert await play(memory, call) == await play(store, call), call
         assert await all_of(memory) == await all_of(store)
     finally:

@@ -130,7 +130,7 @@ async def test_every_append_of_another_process_is_announced(path: Path, listen: 
     store.watch(urgent=True)
     other = script(
         """
-    for number in range(500):
+    for number in range(150):
         await create(store, f"their {number}", poll_at=1.0)
         await store.claim("polls", now=2.0, until=3.0, limit=1)
         await store.reschedule(f"their {number}", "polls", at=2.0)
@@ -143,11 +143,11 @@ async def test_every_append_of_another_process_is_announced(path: Path, listen: 
         number += 1
     await finish(other)
 
-    await listener.until_heard(*(f"their {n}" for n in range(500)), *(f"own {n}" for n in range(number)))
+    await listener.until_heard(*(f"their {n}" for n in range(150)), *(f"own {n}" for n in range(number)))
     await store.aclose()
 
 
-@pytest.mark.parametrize("acknowledged", [1, 17, 130, 411])
+@pytest.mark.parametrize("acknowledged", [1, 130])
 async def test_what_was_acknowledged_survives_a_kill(path: Path, acknowledged: int) -> None:
     """Every entry acknowledged before a SIGKILL is stored."""
     process = script(
