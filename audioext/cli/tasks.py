@@ -21,6 +21,7 @@ from audioext.cli.clients import (
     check_folder,
     find_job,
     looking_client,
+    make_provider,
     open_client,
     read_meta,
     read_source,
@@ -70,7 +71,8 @@ async def submit_and_save(command: SubmitCommand, screen: Screen) -> None:
 
 async def _submit(command: SubmitCommand, screen: Screen, request: Request) -> None:
     meta, options = read_meta(command.meta), command
-    asked = real_provider(command.provider, command.base_url, screen)
+    name = command.provider
+    asked = make_provider(name) if command.sandbox else real_provider(name, command.base_url, screen)
     if not (command.sandbox or _has_key(asked)) or _is_refused(asked, request):
         options = attrs.evolve(command, store="memory://")  # the submit will be refused: create no file
     async with open_client(options, command.provider, screen, base_url=command.base_url) as opened:

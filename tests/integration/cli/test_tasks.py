@@ -151,6 +151,12 @@ def test_a_request_that_is_refused_at_once_leaves_no_store(
     assert [] == [*folder.iterdir()]
 
 
+def test_a_sandbox_needs_no_usable_address_of_the_real_api(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--sandbox` the base URLs in the environment do not matter."""
+    monkeypatch.setenv("KIE_BASE_URL", "no address")
+    assert 0 == invoke("extend", TRACK, *FULL, *FAST, *MEMORY, "--no-save").code
+
+
 def test_with_a_log_in_json_every_line_of_stderr_is_json(invoke: Invoke) -> None:
     """`--log-format json` covers the steps, the notes and the errors of a command as well as its log."""
     fine = invoke("extend", TRACK, *FULL, *FAST, *MEMORY, "--no-save", "--json", "--log-format", "json", "-v")
