@@ -146,6 +146,11 @@ def _has_key(provider: Provider) -> bool:
 
 def _is_refused(provider: Provider, request: Request) -> bool:
     """Return whether *request* is certainly refused before it is sent to *provider*."""
+    found = None if request.path is None else probe(request.path)
+    if isinstance(found, Problem):
+        return True
+    if found is not None:
+        request = type(request).draft(**{"source_duration": found.duration, **request.given()})
     try:
         return any(not problem.advice for problem in (*request.problems(), *provider.check(request)))
     except UnsupportedError:
