@@ -11,6 +11,9 @@ from audioext.errors import asked_wait
 LONGEST_WAIT_SECONDS = 30.0
 """How long a message to a chat waits in all; the chat's own update waits as well, and comes again if we are slower."""
 
+LEAST_WAIT_SECONDS = 1.0
+"""The wait before another try, also if the chat asks for a shorter one, or for 0 seconds again and again."""
+
 _T = TypeVar("_T")
 
 
@@ -21,7 +24,7 @@ async def waited_out(clock: Clock, send: Callable[[], Awaitable[_T]]) -> _T:
         try:
             return await send()
         except Exception as error:
-            wait = asked_wait(error)
-            if wait is None or clock.monotonic() + wait > ends_at:
+            asked = asked_wait(error)
+            if asked is None or clock.monotonic() + (wait := max(asked, LEAST_WAIT_SECONDS)) > ends_at:
                 raise
         await clock.sleep(wait)

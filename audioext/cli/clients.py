@@ -91,17 +91,17 @@ def check_folder(folder: Path | None) -> None:
     try:
         while not (there.exists() or there.is_symlink()):  # a link that leads nowhere is no folder
             there = there.parent
-        why = "" if there.is_dir() else "is not a folder"
+        why = "" if there.is_dir() else f"{there} is not a folder"
         # A name, or the path of a file in the folder, may be too long: each is looked up where it will be.
         for path in (*map(there.joinpath, whole.relative_to(there).parts), whole / LONGEST_NAME):
             with suppress(FileNotFoundError, NotADirectoryError):
                 path.lstat()
-    except OSError as error:
-        why = f"cannot be read: {error.strerror}"
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        why = f"it cannot be looked up: {getattr(error, 'strerror', None) or error}"
     if not why and not os.access(there, os.W_OK | os.X_OK):
-        why = "cannot be written by you"
+        why = f"{there} cannot be written by you"
     if why:
-        raise ConfigError(f"no files can be saved in {folder}: {there} {why}")
+        raise ConfigError(f"no files can be saved in {folder}: {why}")
 
 
 # --- providers -------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from audioext.cli.clients import (
     check_folder,
     find_job,
     looking_client,
+    make_provider,
     open_client,
     read_meta,
     read_source,
@@ -70,7 +71,8 @@ async def submit_and_save(command: SubmitCommand, screen: Screen) -> None:
 
 async def _submit(command: SubmitCommand, screen: Screen, request: Request) -> None:
     meta, options = read_meta(command.meta), command
-    asked = real_provider(command.provider, command.base_url, screen)
+    name = command.provider
+    asked = make_provider(name) if command.sandbox else real_provider(name, command.base_url, screen)
     if not (command.sandbox or _has_key(asked)) or _is_refused(asked, request):
         options = attrs.evolve(command, store="memory://")  # the submit will be refused: create no file
     async with open_client(options, command.provider, screen, base_url=command.base_url) as opened:
@@ -144,6 +146,11 @@ def _has_key(provider: Provider) -> bool:
 
 def _is_refused(provider: Provider, request: Request) -> bool:
     """Return whether *request* is certainly refused before it is sent to *provider*."""
+    found = None if request.path is None else probe(request.path)
+    if isinstance(found, Problem):
+        return True
+    if found is not None:
+        request = type(request).draft(**{"source_duration": found.duration, **request.given()})
     try:
         return any(not problem.advice for problem in (*request.problems(), *provider.check(request)))
     except UnsupportedError:

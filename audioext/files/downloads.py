@@ -8,9 +8,9 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from pathlib import Path
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 import aiohttp
 from attrs import define, evolve, field, frozen
@@ -38,7 +38,8 @@ PATIENCE_SECONDS = 30.0
 TIMEOUT_SECONDS = 900.0
 MOST_AT_ONCE = 32
 """Files that are saved or read at a time in one event loop: each needs sockets and a share of the line."""
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+_turns: WeakValueDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakValueDictionary()
+"""By event loop, while one is used: a semaphore holds its loop, which would otherwise never be freed."""
 
 Renewal = Callable[[Sequence[Track]], Awaitable[Sequence[Track | str]]]
 """Returns each given track, whose link is dead, with a fresh link, or else the reason as text; it never raises."""
@@ -101,7 +102,7 @@ class Downloader:
 
     async def read(self, track: Track) -> bytes:
         """Return the bytes of *track*, checked as in `save`, or raise DownloadError."""
-        async with _turn(), aclosing(self.stream(track)) as stream:
+        async with aclosing(self.stream(track, turn=_turn)) as stream:
             data = b"".join([chunk async for chunk in stream])
         try:
             await asyncio.to_thread(audio_info, io.BytesIO(data), stated=track.duration)
@@ -124,8 +125,12 @@ class Downloader:
             raise DownloadError([f"{_label(track)}: its cover is not a picture"])
         return data
 
-    async def stream(self, track: Track) -> AsyncGenerator[bytes]:
+    async def stream(
+        self, track: Track, *, turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    ) -> AsyncGenerator[bytes]:
         """Yield the bytes of *track* as they arrive; the format is checked, the length only if the host states it.
+
+        Each fetch is made in a *turn*; no turn is kept while a renewal, which may take minutes, gets a fresh link.
 
         Raises:
             DownloadError: the download failed, or the file is not audio.
@@ -135,22 +140,25 @@ class Downloader:
         is_fresh, renewals = self.is_fresh, list(self.renewals)
         async with self.new_session() as session:
             while True:
-                fetch = self.fetch(session, track.audio_url or "", is_fresh=is_fresh)
-                try:
-                    async with aclosing(_checked(fetch)) as chunks:
-                        async for chunk in chunks:
-                            yield chunk
-                except BadFileError as error:
-                    problem, found = f"{_label(track)}: {error}", None
-                    while found is None and renewals and error.is_dead and not fetch.position:
-                        (renewed,) = await renewals.pop(0)([track])
-                        found = renewed if isinstance(renewed, Track) else None
-                        problem = f"{problem}; {renewed}"
-                    if found is None:
-                        raise DownloadError([problem]) from error
-                    track, is_fresh = found, True
-                else:
+                failed: BadFileError | None = None
+                async with turn():
+                    fetch = self.fetch(session, track.audio_url or "", is_fresh=is_fresh)
+                    try:
+                        async with aclosing(_checked(fetch)) as chunks:
+                            async for chunk in chunks:
+                                yield chunk
+                    except BadFileError as error:
+                        failed = error
+                if failed is None:
                     return
+                problem, found = f"{_label(track)}: {failed}", None
+                while found is None and renewals and failed.is_dead and not fetch.position:
+                    (renewed,) = await renewals.pop(0)([track])
+                    found = renewed if isinstance(renewed, Track) else None
+                    problem = f"{problem}; {renewed}"
+                if found is None:
+                    raise DownloadError([problem]) from failed
+                track, is_fresh = found, True
 
     def fetch(self, session: aiohttp.ClientSession, link: str, *, is_fresh: bool) -> Fetch:
         """Return the fetch of *link*; its timeout starts now."""

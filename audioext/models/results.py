@@ -241,9 +241,10 @@ class Song:
         """Download every playable track into *folder* (created if missing) and return the paths, one per track.
 
         A file appears only when it is complete, audio, and as long as its track; its bytes determine its suffix. Names
-        come from *name*, or else from the titles, or else from the source, made safe. Each call downloads again: a file
-        with the same bytes is kept, and if other files have the names, all tracks get the same number in theirs. It
-        also works after the client was closed. `progress(path, bytes_so_far, bytes_in_all)` is called as bytes arrive.
+        come from the titles, which *name* replaces, or else from the source, made safe. Each call downloads again: a
+        file with the same bytes is kept, and if other files have the names, all tracks get the same number in theirs.
+        It also works after the client was closed. `progress(path, bytes_so_far, bytes_in_all)` is called as bytes
+        arrive.
 
         A dead link is replaced by one from the vendor's status call or, if it has that, from its recovery of files,
         which can take minutes. This needs an open client.
@@ -259,8 +260,10 @@ class Song:
             overwrite=checks.flag(overwrite),
             progress=checks.progress(progress),
         )
-        named = self if name is None else evolve(self, tracks=tuple(evolve(each, title=name) for each in self.tracks))
-        return await _fetcher(self).save(named, Path(folder), overwrite=overwrite, progress=progress)
+        named, files = self, _fetcher(self)
+        if name is not None:
+            named = evolve(self, tracks=fetched_by(files, (evolve(each, title=name) for each in self.tracks)))
+        return await files.save(named, Path(folder), overwrite=overwrite, progress=progress)
 
     async def recover(self) -> Song:
         """Make the vendor restore the files, and return the song with the new links; `save` does this by itself.

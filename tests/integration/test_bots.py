@@ -352,6 +352,22 @@ async def test_a_flood_wait_at_the_first_message_loses_no_request(open_bot: Open
     assert 1 == len(bot.api.posts)
 
 
+async def test_a_chat_that_asks_for_no_wait_at_all_is_not_flooded(open_bot: Open) -> None:
+    """A chat that refuses the first message again and again, with a wait of 0 s, is asked once a second at most."""
+    bot, tries = await open_bot(), 0
+
+    def refuse() -> None:
+        nonlocal tries
+        tries += 1
+        raise ChatError("too many requests", 0)
+
+    bot.chat.on_send = refuse
+    asked = asyncio.gather(bot.ask(), return_exceptions=True)
+    await bot.clock.run(asked)
+    assert isinstance(asked.result()[0], ChatError)
+    assert 1 < tries <= 31
+
+
 async def test_the_last_word_is_retried_after_a_flood_wait(open_bot: Open) -> None:
     """A flood wait in the handler is not a failure: the handler is retried at the time that the chat asks for."""
     bot = await open_bot()

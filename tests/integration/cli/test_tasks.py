@@ -117,7 +117,7 @@ def test_a_sandbox_that_ends_at_once_is_refused(invoke: Invoke, folder: Path) ->
     [
         *("taken", "taken/deeper", "no-entry/deeper", "link", "link/deeper"),
         *("x" * 300, f"new/{'x' * 300}", f"new/{'ü' * 128}/deeper"),
-        "/".join(40 * ["x" * 100]),  # the files in it would have too long a path
+        *("/".join(40 * ["x" * 100]), "zero\0byte"),  # the files in the first would have too long a path
     ],
 )
 def test_a_folder_that_cannot_be_written_is_refused_before_the_submit(
@@ -132,7 +132,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_submit(
 
     for ended in (invoke(*words, "--out", out) for words in commands):
         assert (2, "") == (ended.code, ended.out)
-        assert f"no files can be saved in {out}: " in ended.err
+        assert f"no files can be saved in {out}: ".replace("\0", "\ufffd") in ended.err
     assert {"taken", "no-entry", "link"} == {path.name for path in Path().iterdir()}
 
 
@@ -149,6 +149,27 @@ def test_a_request_that_is_refused_at_once_leaves_no_store(
     assert 2 == ended.code
     assert "nothing was sent" in ended.err
     assert [] == [*folder.iterdir()]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no audio"])
+def test_a_file_that_is_refused_at_once_leaves_no_store(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: Path, content: bytes | None
+) -> None:
+    """The same holds for a file that is missing, empty or not audio."""
+    monkeypatch.setenv("KIE_API_KEY", "a-key-of-mine")
+    if content is not None:
+        (folder / "a.wav").write_bytes(content)
+    ended = invoke("extend", "a.wav", *FULL, "--base-url", "http://127.0.0.1:9")
+
+    assert 2 == ended.code
+    assert "nothing was sent" in ended.err
+    assert [] == [path.name for path in folder.iterdir() if path.suffix == ".db"]
+
+
+def test_a_sandbox_needs_no_usable_address_of_the_real_api(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--sandbox` the base URLs in the environment do not matter."""
+    monkeypatch.setenv("KIE_BASE_URL", "no address")
+    assert 0 == invoke("extend", TRACK, *FULL, *FAST, *MEMORY, "--no-save").code
 
 
 def test_with_a_log_in_json_every_line_of_stderr_is_json(invoke: Invoke) -> None:

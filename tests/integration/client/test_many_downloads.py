@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -13,7 +16,7 @@ from audioext.files.fetching import IDLE_SECONDS
 from audioext.http.transport import Transport
 from tests.integration.client.test_downloads import save, song_of
 from tests.support.clock import LoopTime
-from tests.support.hosts import LOOPBACK, serve_host
+from tests.support.hosts import LOOPBACK, gives, serve_host
 from tests.support.sounds import MP3
 
 
@@ -77,3 +80,44 @@ async def test_a_host_that_sends_nothing_is_named_in_words(loop_time: LoopTime, 
 
     assert isinstance(error, ax.DownloadError)
     assert f"127.0.0.1 sent nothing for {IDLE_SECONDS:.0f} s" in str(error)
+
+
+async def test_a_read_that_waits_for_a_fresh_link_takes_no_turn_from_others() -> None:
+    """However many tracks with dead links are read, others are read while fresh links are waited for."""
+    asked, all_asked, over = 0, asyncio.Event(), asyncio.Event()
+
+    async def renew(dead: Sequence[ax.Track]) -> list[ax.Track | str]:
+        nonlocal asked
+        asked += 1
+        if asked == MOST_AT_ONCE:
+            all_asked.set()
+        await over.wait()
+        return ["no other link"] * len(dead)
+
+    async with serve_host({"/f/gone": gives(b"", status=410), "/f/1.mp3": gives(MP3)}) as host:
+        transport = Transport()
+        downloader = Downloader(rules=LOOPBACK, transport=transport, renewals=(renew,))
+        dead, good = song_of(f"{host.url}/f/gone").tracks[0], song_of(f"{host.url}/f/1.mp3").tracks[0]
+        waiting = [asyncio.ensure_future(downloader.read(dead)) for _ in range(MOST_AT_ONCE)]
+        await all_asked.wait()
+
+        assert MP3 == await asyncio.wait_for(downloader.read(good), 20)
+        over.set()
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [ax.DownloadError] * MOST_AT_ONCE == [type(each) for each in outcomes]
+        await transport.aclose()
+
+
+def test_the_turns_of_a_loop_end_with_it(tmp_path: Path) -> None:
+    """A program that runs many event loops keeps none of them, also if files had to wait for their turns."""
+
+    async def save_many() -> weakref.ref[asyncio.AbstractEventLoop]:
+        links = [f"ftp://127.0.0.1/{number}" for number in range(MOST_AT_ONCE + 1)]
+        (outcome,) = await asyncio.gather(save(song_of(*links), tmp_path), return_exceptions=True)
+        assert isinstance(outcome, ax.DownloadError)
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(save_many())
+    gc.collect()
+
+    assert loop() is None
