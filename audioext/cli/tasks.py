@@ -21,7 +21,6 @@ from audioext.cli.clients import (
     check_folder,
     find_job,
     looking_client,
-    make_provider,
     open_client,
     read_meta,
     read_source,
@@ -30,7 +29,7 @@ from audioext.cli.clients import (
 from audioext.cli.commands import SaveCommand, SubmitCommand, WaitCommand
 from audioext.cli.options import BASE_URL_VARIABLE, SOURCE_NAMES, StoreOptions
 from audioext.cli.screen import Screen, clean, length, moment
-from audioext.errors import AudioextError, ConfigError, Problem, ProviderError, RequestError, UnsupportedError
+from audioext.errors import AudioextError, ConfigError, Problem, ProviderError, RequestError
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import Extend, Request
@@ -71,9 +70,7 @@ async def submit_and_save(command: SubmitCommand, screen: Screen) -> None:
 
 async def _submit(command: SubmitCommand, screen: Screen, request: Request) -> None:
     meta, options = read_meta(command.meta), command
-    name = command.provider
-    asked = make_provider(name) if command.sandbox else real_provider(name, command.base_url, screen)
-    if not (command.sandbox or _has_key(asked)) or _is_refused(asked, request):
+    if not (command.sandbox or _has_key(real_provider(command.provider, command.base_url, screen))):
         options = attrs.evolve(command, store="memory://")  # the submit will be refused: create no file
     async with open_client(options, command.provider, screen, base_url=command.base_url) as opened:
         screen.is_asked = True
@@ -142,19 +139,6 @@ async def _find(options: StoreOptions, screen: Screen, ref: str) -> Job:
 def _has_key(provider: Provider) -> bool:
     """Return whether *provider* has a key, or the environment has one for it."""
     return provider.info.has_key or bool(os.environ.get(provider.info.key_variable, "").strip())
-
-
-def _is_refused(provider: Provider, request: Request) -> bool:
-    """Return whether *request* is certainly refused before it is sent to *provider*."""
-    found = None if request.path is None else probe(request.path)
-    if isinstance(found, Problem):
-        return True
-    if found is not None:
-        request = type(request).draft(**{"source_duration": found.duration, **request.given()})
-    try:
-        return any(not problem.advice for problem in (*request.problems(), *provider.check(request)))
-    except UnsupportedError:
-        return True
 
 
 async def _ask(opened: OpenClient, job: Job) -> None:

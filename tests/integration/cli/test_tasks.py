@@ -136,36 +136,6 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_submit(
     assert {"taken", "no-entry", "link"} == {path.name for path in Path().iterdir()}
 
 
-@pytest.mark.parametrize("where", [["--sandbox"], ["--base-url", "http://127.0.0.1:9"]])
-def test_a_request_that_is_refused_at_once_leaves_no_store(
-    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: Path, where: list[str]
-) -> None:
-    """A request that is refused before anything is sent leaves no empty store behind."""
-    monkeypatch.setenv("KIE_API_KEY", "a-key-of-mine")
-    ended = invoke(
-        "extend", TRACK, "--model", "V5", "--continue-at", "3", *where
-    )  # without what a custom extension needs
-
-    assert 2 == ended.code
-    assert "nothing was sent" in ended.err
-    assert [] == [*folder.iterdir()]
-
-
-@pytest.mark.parametrize("content", [None, b"", b"no audio"])
-def test_a_file_that_is_refused_at_once_leaves_no_store(
-    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: Path, content: bytes | None
-) -> None:
-    """The same holds for a file that is missing, empty or not audio."""
-    monkeypatch.setenv("KIE_API_KEY", "a-key-of-mine")
-    if content is not None:
-        (folder / "a.wav").write_bytes(content)
-    ended = invoke("extend", "a.wav", *FULL, "--base-url", "http://127.0.0.1:9")
-
-    assert 2 == ended.code
-    assert "nothing was sent" in ended.err
-    assert [] == [path.name for path in folder.iterdir() if path.suffix == ".db"]
-
-
 def test_a_sandbox_needs_no_usable_address_of_the_real_api(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `--sandbox` the base URLs in the environment do not matter."""
     monkeypatch.setenv("KIE_BASE_URL", "no address")
