@@ -112,7 +112,7 @@ class FileThread(ABC):
     def _main(self) -> None:
         pause, works = -1.0, 0
         with suppress(RuntimeError):  # the event loop was closed before the store, so no caller is left
-            while self._waiting or works or not self._is_closing:
+            while self._waiting or works or not (self._is_closing or self._loop.is_closed()):
                 if not self._waiting:
                     self._wake.acquire(timeout=pause)
                 try:
@@ -126,9 +126,13 @@ class FileThread(ABC):
                 if batch:
                     self._loop.call_soon_threadsafe(self._deliver, batch, self._outcomes(batch))
                     pause = 0.0
-        self._drop()
+        self._end()
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._ended.set)
+
+    def _end(self) -> None:
+        """Release everything at the end of the thread."""
+        self._drop()
 
     def _connected(self) -> Session:
         if self._session is None:
@@ -180,6 +184,8 @@ class Reader(FileThread):
     If the entry that it saw last is gone, the file was emptied and perhaps filled again: then it publishes a `RESYNC`.
     """
 
+    on_end: Callable[[], None]
+    """Called on the thread when it ends."""
     fanout: Fanout = field(factory=Fanout, init=False)
     _urgent: int = field(default=0, init=False)
     """How many clients have waiters."""
@@ -211,15 +217,14 @@ class Reader(FileThread):
         """Finish queued calls, and end the thread."""
         self._urgent = 0
         self._listen()
-        if self._writes is not None:
-            await asyncio.to_thread(os.close, self._writes)  # the kernel takes up to 20 ms
-            self._writes = None
         await super().aclose()
 
     def _listen(self) -> None:
-        if self._writes is not None and self._urgent:
+        if self._writes is None or self._is_closing:
+            return
+        if self._urgent:
             self._loop.add_reader(self._writes, self._hear)
-        elif self._writes is not None:
+        else:
             self._loop.remove_reader(self._writes)
 
     def _hear(self) -> None:
@@ -243,6 +248,13 @@ class Reader(FileThread):
         self._doubled = FIRST_SECONDS if self._is_heard else min(2 * self._doubled, CALM_SECONDS)
         self._is_heard = False
         return self._doubled
+
+    def _end(self) -> None:
+        writes, self._writes = self._writes, None
+        if writes is not None:
+            os.close(writes)  # the kernel takes up to 20 ms
+        super()._end()
+        self.on_end()
 
     def watch(self, session: Session) -> None:
         """Publish changes from now on; call it by `run`."""
@@ -294,7 +306,7 @@ class Writer(FileThread):
     _due: float = field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.reader = Reader(self.file)
+        self.reader = Reader(self.file, self.wake)  # so that an idle writer ends as well if the loop was closed
         super().__attrs_post_init__()
 
     @property

@@ -6,7 +6,9 @@ import asyncio
 import os
 import resource
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -100,3 +102,36 @@ async def test_an_await_leaves_the_processor_alone(tmp_path: Path) -> None:
     finally:
         store.watch(urgent=False)
         await store.aclose()
+
+
+async def test_a_busy_executor_holds_up_no_close(tmp_path: Path) -> None:
+    """Closing does not wait for the program's own work in the event loop's threads."""
+    free = threading.Event()
+    with ThreadPoolExecutor(1) as executor:
+        asyncio.get_running_loop().set_default_executor(executor)
+        work = executor.submit(free.wait, 10)
+        store = SqliteStore(tmp_path / "jobs.db")
+        await store.open()
+        store.watch(urgent=True)
+        await asyncio.wait_for(store.aclose(), 5)
+        assert not work.done()
+        free.set()
+
+
+async def test_a_loop_that_ends_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Without a close, both threads end with their event loop, and with them all descriptors."""
+    before = set(threading.enumerate())
+    threads = set[threading.Thread]()
+
+    async def forget() -> None:
+        store = SqliteStore(tmp_path / "jobs.db")
+        await store.open()
+        store.watch(urgent=True)
+        threads.update(each for each in threading.enumerate() if each.name.startswith("audioext sqlite"))
+
+    await asyncio.to_thread(asyncio.run, forget())
+    for thread in threads - before:
+        await asyncio.to_thread(thread.join, 5.0)
+        assert not thread.is_alive()
+    links = [each.readlink() for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    assert not [link for link in links if "inotify" in link.name or tmp_path in link.parents]
