@@ -33,10 +33,12 @@ CHECKPOINT_WORKS = 250
 """After this many calls the log is checkpointed, which takes about 12 ms, half of it for the disk's two syncs."""
 FIRST_SECONDS = 0.0005
 """The pause after the check at a write, doubled after each further one: a commit is seen only after its last write."""
+COMMIT_SECONDS = 0.25
+"""How long after a write the pauses stay below `URGENT_SECONDS` until its commit is seen: the disk may sync slowly."""
 DEAF_SECONDS = 0.01
 """How long further writes are not heard, since each one would wake this process."""
 URGENT_SECONDS = 0.002
-"""How often the file is checked while there are waiters, if no write can be heard of."""
+"""How often the file is checked while there are waiters, if no write can be heard of, or a commit is expected."""
 CALM_SECONDS = 0.05
 MAX_ROWS = 1000
 """The most entries that one check reads; if there are more, the next check follows at once."""
@@ -194,6 +196,8 @@ class Reader(FileThread):
     _is_heard: bool = field(default=False, init=False)
     """Whether a write was heard since the last check."""
     _doubled: float = field(default=CALM_SECONDS, init=False)
+    _commit_by: float = field(default=0.0, init=False)
+    """Until when a commit is expected, since a write was heard."""
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
     _last: tuple[int, bytes] | None = field(default=None, init=False)
     """The last entry seen, its row id and its own; `None` until `watch` was called."""
@@ -205,6 +209,8 @@ class Reader(FileThread):
         if self._urgent and self._writes is None:
             with suppress(OSError, ImportError):  # then the file is checked every URGENT_SECONDS
                 self._writes = _inotify.watch(Path(f"{self.file.path}-wal"))
+        if change > 0:
+            self._doubled = FIRST_SECONDS  # a commit may be under way, whose writes came before
         self._listen()
         self.wake()
 
@@ -245,8 +251,12 @@ class Reader(FileThread):
             return CALM_SECONDS
         if self._writes is None:
             return URGENT_SECONDS
-        self._doubled = FIRST_SECONDS if self._is_heard else min(2 * self._doubled, CALM_SECONDS)
-        self._is_heard = False
+        now = time.monotonic()
+        if self._is_heard:
+            self._is_heard = False
+            self._doubled, self._commit_by = FIRST_SECONDS, now + COMMIT_SECONDS
+        else:
+            self._doubled = min(2 * self._doubled, URGENT_SECONDS if now < self._commit_by else CALM_SECONDS)
         return self._doubled
 
     def _end(self) -> None:
@@ -269,6 +279,7 @@ class Reader(FileThread):
         seen = session, session.rows("PRAGMA data_version")
         if seen == self._seen:
             return pause
+        self._commit_by = 0.0
         # One statement, since each one takes the interpreter from the event loop. It reads the last entry, too.
         id_, said = self._last
         rows = session.rows(_FROM, (id_, MAX_ROWS))

@@ -8,6 +8,7 @@ import resource
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from audioext.stores import _inotify
+from audioext.stores._sqlite_session import Bindings, Row, Session
 from audioext.stores.sqlite import SqliteStore
 from tests.unit.stores.conftest import Listen
 from tests.unit.stores.journals import create
@@ -102,6 +104,39 @@ async def test_an_await_leaves_the_processor_alone(tmp_path: Path) -> None:
     finally:
         store.watch(urgent=False)
         await store.aclose()
+
+
+@pytest.fixture
+async def waiting(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    """Yield a store in which a wait goes on."""
+    store = SqliteStore(tmp_path / "jobs.db")
+    await store.open()
+    store.watch(urgent=True)
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+async def test_a_commit_that_the_disk_delays_is_still_looked_for(
+    waiting: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a write the file is checked often until its commit comes, however long the disk takes to sync it."""
+    checks, rows = 0, Session.rows
+
+    def count(session: Session, sql: str, bindings: Bindings = ()) -> list[Row]:
+        nonlocal checks
+        checks += "data_version" in sql
+        return rows(session, sql, bindings)
+
+    monkeypatch.setattr(Session, "rows", count)
+    log = os.open(f"{waiting.path}-wal", os.O_RDWR)
+    os.pwrite(log, os.pread(log, 1, 0), 0)  # as a commit writes before it syncs
+    os.close(log)
+    await asyncio.sleep(0.05)  # the first checks, which follow a write at once
+    checks = 0
+    await asyncio.sleep(0.15)  # the span that is measured
+    assert checks > 15
 
 
 async def test_a_busy_executor_holds_up_no_close(tmp_path: Path) -> None:
