@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from audioext.stores import _inotify
-from audioext.stores._sqlite_session import Bindings, Row, Session
+from audioext.stores._sqlite_file import Row
+from audioext.stores._sqlite_session import Bindings, Session
 from audioext.stores.sqlite import SqliteStore
 from tests.unit.stores.conftest import Listen
 from tests.unit.stores.journals import create
