@@ -8,7 +8,6 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -16,8 +15,6 @@ from pathlib import Path
 import pytest
 
 from audioext.stores import _inotify
-from audioext.stores._sqlite_file import Row
-from audioext.stores._sqlite_session import Bindings, Session
 from audioext.stores.sqlite import SqliteStore
 from tests.unit.stores.conftest import Listen
 from tests.unit.stores.journals import create
@@ -71,17 +68,31 @@ def test_what_is_not_there_cannot_be_watched(tmp_path: Path) -> None:
     assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
 
 
+def descriptor() -> int | None:
+    """Return the descriptor by which this process hears of writes."""
+    opened = {each.name: str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()}
+    return next((int(name) for name, link in opened.items() if "inotify" in link), None)
+
+
 async def test_waits_go_on_where_no_write_can_be_heard(tmp_path: Path, listen: Listen) -> None:
-    """A process that has no descriptor left looks at the file often instead."""
+    """A process that had no descriptor left for it looks at the file often instead."""
     waiting, other = SqliteStore(tmp_path / "jobs.db"), SqliteStore(tmp_path / "jobs.db")
-    await waiting.open()
-    await other.open()
+    numbers = list[int | None]()
+    for _ in range(2):  # the first time the file is created
+        await waiting.open()
+        numbers.append(descriptor())
+        await waiting.aclose()
+    number = numbers[1]
+    assert number is not None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
     try:
-        waiting.watch(urgent=True)
+        await waiting.open()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert descriptor() is None
+    await other.open()
+    waiting.watch(urgent=True)
     listener = await listen(waiting)
     try:
         await create(other, "created")
@@ -93,7 +104,7 @@ async def test_waits_go_on_where_no_write_can_be_heard(tmp_path: Path, listen: L
 
 
 async def test_an_await_leaves_the_processor_alone(tmp_path: Path) -> None:
-    """While a wait goes on and nothing is written, the process wakes some twenty times a second, and not 500 times."""
+    """While a wait goes on and nothing is written, the process wakes a few times a second, and not 500 times."""
     store = SqliteStore(tmp_path / "jobs.db")
     await store.open()
     store.watch(urgent=True)
@@ -101,43 +112,10 @@ async def test_an_await_leaves_the_processor_alone(tmp_path: Path) -> None:
         begin, woken = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
         await asyncio.sleep(1)  # the span that is measured
         woken = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - woken
-        assert woken / (time.monotonic() - begin) < 200
+        assert woken / (time.monotonic() - begin) < 100
     finally:
         store.watch(urgent=False)
         await store.aclose()
-
-
-@pytest.fixture
-async def waiting(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    """Yield a store in which a wait goes on."""
-    store = SqliteStore(tmp_path / "jobs.db")
-    await store.open()
-    store.watch(urgent=True)
-    try:
-        yield store
-    finally:
-        await store.aclose()
-
-
-async def test_a_commit_that_the_disk_delays_is_still_looked_for(
-    waiting: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After a write the file is checked often until its commit comes, however long the disk takes to sync it."""
-    checks, rows = 0, Session.rows
-
-    def count(session: Session, sql: str, bindings: Bindings = ()) -> list[Row]:
-        nonlocal checks
-        checks += "data_version" in sql
-        return rows(session, sql, bindings)
-
-    monkeypatch.setattr(Session, "rows", count)
-    log = os.open(f"{waiting.path}-wal", os.O_RDWR)
-    os.pwrite(log, os.pread(log, 1, 0), 0)  # as a commit writes before it syncs
-    os.close(log)
-    await asyncio.sleep(0.05)  # the first checks, which follow a write at once
-    checks = 0
-    await asyncio.sleep(0.15)  # the span that is measured
-    assert checks > 15
 
 
 async def test_a_busy_executor_holds_up_no_close(tmp_path: Path) -> None:
