@@ -196,8 +196,9 @@ class Reader(FileThread):
     _is_heard: bool = field(default=False, init=False)
     """Whether a write was heard since the last check."""
     _doubled: float = field(default=CALM_SECONDS, init=False)
-    _commit_by: float = field(default=0.0, init=False)
-    """Until when a commit is expected, since a write was heard."""
+    _heard_at: float = field(default=0.0, init=False)
+    _is_found: bool = field(default=True, init=False)
+    """Whether a commit was seen since a write was heard."""
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
     _last: tuple[int, bytes] | None = field(default=None, init=False)
     """The last entry seen, its row id and its own; `None` until `watch` was called."""
@@ -209,8 +210,7 @@ class Reader(FileThread):
         if self._urgent and self._writes is None:
             with suppress(OSError, ImportError):  # then the file is checked every URGENT_SECONDS
                 self._writes = _inotify.watch(Path(f"{self.file.path}-wal"))
-        if change > 0:
-            self._doubled = FIRST_SECONDS  # a commit may be under way, whose writes came before
+        self._doubled = FIRST_SECONDS  # a commit may be under way, whose writes came before
         self._listen()
         self.wake()
 
@@ -247,16 +247,16 @@ class Reader(FileThread):
 
     def _pause(self) -> float:
         """Return the seconds from this check to the next."""
-        if not self._urgent:
-            return CALM_SECONDS
-        if self._writes is None:
-            return URGENT_SECONDS
+        if not self._urgent or self._writes is None:
+            return URGENT_SECONDS if self._urgent else CALM_SECONDS
         now = time.monotonic()
         if self._is_heard:
             self._is_heard = False
-            self._doubled, self._commit_by = FIRST_SECONDS, now + COMMIT_SECONDS
+            self._is_found &= now < self._heard_at + 1.5 * DEAF_SECONDS  # then it may be of a commit seen already
+            self._doubled, self._heard_at = FIRST_SECONDS, now
         else:
-            self._doubled = min(2 * self._doubled, URGENT_SECONDS if now < self._commit_by else CALM_SECONDS)
+            is_expected = not self._is_found and now < self._heard_at + COMMIT_SECONDS
+            self._doubled = min(2 * self._doubled, URGENT_SECONDS if is_expected else CALM_SECONDS)
         return self._doubled
 
     def _end(self) -> None:
@@ -279,7 +279,7 @@ class Reader(FileThread):
         seen = session, session.rows("PRAGMA data_version")
         if seen == self._seen:
             return pause
-        self._commit_by = 0.0
+        self._is_found = True
         # One statement, since each one takes the interpreter from the event loop. It reads the last entry, too.
         id_, said = self._last
         rows = session.rows(_FROM, (id_, MAX_ROWS))
