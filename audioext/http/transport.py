@@ -166,31 +166,32 @@ class Transport:
         data: bytes | _Form | None,
         timeout: float,  # noqa: ASYNC109 - as above
     ) -> HttpResponse:
-        session, url = self._session or self.session, request.url
+        session, url, status = self._session or self.session, request.url, 0
         form = data if isinstance(data, _Form) and data.has_file else None
         began = asyncio.get_running_loop().time()
-        async with (  # asyncio.timeout costs half as much as aiohttp's own `total`
-            within(timeout) if form is None else form.watched(),
-            session.request(
-                request.method,
-                request.url,
-                headers=request.headers,
-                data=data,
-                allow_redirects=False,
-                timeout=_limits(timeout, has_file=form is not None),
-                raise_for_status=False,  # the user's own session may have other defaults for both
-                auto_decompress=True,
-            ) as response,
-        ):
-            try:
+        try:
+            async with (  # asyncio.timeout costs half as much as aiohttp's own `total`
+                within(timeout) if form is None else form.watched(),
+                session.request(
+                    request.method,
+                    url,
+                    headers=request.headers,
+                    data=data,
+                    allow_redirects=False,
+                    timeout=_limits(timeout, has_file=form is not None),
+                    raise_for_status=False,  # the user's own session may have other defaults for both
+                    auto_decompress=True,
+                ) as response,
+            ):
+                status = response.status
                 body = await _whole(response.content, None if form is None else form.heard)
-            except (aiohttp.ClientError, OSError) as error:
-                broken = _unsure(url, error)
-                broken.status = response.status
-                raise broken from error
-            took = asyncio.get_running_loop().time() - began
-            _log.debug("%s %s%s: %d in %.3f s", request.method, url.host, url.raw_path, response.status, took)
-            return HttpResponse(status=response.status, headers=response.headers, body=body)
+                took = asyncio.get_running_loop().time() - began
+                _log.debug("%s %s%s: %d in %.3f s", request.method, url.host, url.raw_path, status, took)
+                return HttpResponse(status=status, headers=response.headers, body=body)
+        except (aiohttp.ClientError, OSError) as error:  # a timeout, too
+            if not status:
+                raise
+            raise _unsure(url, error, status) from error
 
     async def aclose(self) -> None:
         """Close the session and its connections for good."""
@@ -226,14 +227,15 @@ def offline(error: BaseException) -> str:
 
 @lru_cache(maxsize=8)
 def _limits(seconds: float, *, has_file: bool) -> aiohttp.ClientTimeout:
-    # The connect timeout is shorter than the whole call's, so that it tells us that nothing was sent. A long file on a
-    # slow line is not a hung call, so an upload has no total: the form watches its progress.
+    # A connect timeout below the call's tells us that nothing was sent. The form watches the progress of a long upload.
     connect = CALL_TIMEOUT_SECONDS if has_file else 0.9 * seconds
     return aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=CONNECT_TIMEOUT_SECONDS)
 
 
-def _unsure(url: URL, error: Exception) -> MaybeSentError:
-    return MaybeSentError(f"no complete answer from {url.host}: {type(error).__name__} {error}".rstrip())
+def _unsure(url: URL, error: Exception, status: int = 0) -> MaybeSentError:
+    unsure = MaybeSentError(f"no complete answer from {url.host}: {type(error).__name__} {error}".rstrip())
+    unsure.status = status
+    return unsure
 
 
 async def _whole(stream: aiohttp.StreamReader, heard: Callable[[], None] | None) -> bytes:
@@ -250,10 +252,9 @@ async def _whole(stream: aiohttp.StreamReader, heard: Callable[[], None] | None)
     return b"".join(chunks)
 
 
+# Not aiohttp.FormData, which is not multipart without a file: MusicGPT documents multipart always.
 class _Form(aiohttp.MultipartWriter):
     """A multipart body that watches the progress of its own upload."""
-
-    # Not aiohttp.FormData, which is not multipart without a file: MusicGPT documents multipart always.
 
     def __init__(self, parts: tuple[Part, ...], progress: UploadProgress | None, files: ExitStack) -> None:
         """Add *parts*, whose files *files* closes; raises NotSentError if a file cannot be read."""

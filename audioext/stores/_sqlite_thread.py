@@ -32,12 +32,17 @@ CHECKPOINT_SECONDS = 1.0
 CHECKPOINT_WORKS = 250
 """After this many calls the log is checkpointed, which takes about 12 ms, half of it for the disk's two syncs."""
 FIRST_SECONDS = 0.0005
-"""The pause after the check at a write, doubled after each further one: a commit is seen only after its last write."""
+"""The pause after the check at a write."""
+PAUSE_SHARE = 0.25
+"""Later pauses, as a share of the time since the write."""
 DEAF_SECONDS = 0.01
 """How long further writes are not heard, since each one would wake this process."""
 URGENT_SECONDS = 0.002
 """How often the file is checked while there are waiters, if no write can be heard of."""
 CALM_SECONDS = 0.05
+"""How often it is checked without waiters, if no write can be heard of."""
+QUIET_SECONDS = 0.5
+"""How often it is checked anyway."""
 MAX_ROWS = 1000
 """The most entries that one check reads; if there are more, the next check follows at once."""
 
@@ -112,7 +117,7 @@ class FileThread(ABC):
     def _main(self) -> None:
         pause, works = -1.0, 0
         with suppress(RuntimeError):  # the event loop was closed before the store, so no caller is left
-            while self._waiting or works or not self._is_closing:
+            while self._waiting or works or not (self._is_closing or self._loop.is_closed()):
                 if not self._waiting:
                     self._wake.acquire(timeout=pause)
                 try:
@@ -126,9 +131,13 @@ class FileThread(ABC):
                 if batch:
                     self._loop.call_soon_threadsafe(self._deliver, batch, self._outcomes(batch))
                     pause = 0.0
-        self._drop()
+        self._end()
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._ended.set)
+
+    def _end(self) -> None:
+        """Release everything at the end of the thread."""
+        self._drop()
 
     def _connected(self) -> Session:
         if self._session is None:
@@ -180,47 +189,45 @@ class Reader(FileThread):
     If the entry that it saw last is gone, the file was emptied and perhaps filled again: then it publishes a `RESYNC`.
     """
 
+    on_end: Callable[[], None]
+    """Called on the thread when it ends."""
     fanout: Fanout = field(factory=Fanout, init=False)
     _urgent: int = field(default=0, init=False)
     """How many clients have waiters."""
     _writes: int | None = field(default=None, init=False)
-    """A descriptor that is readable once the log was written to, while there are waiters; `None` if there is none."""
-    _is_heard: bool = field(default=False, init=False)
-    """Whether a write was heard since the last check."""
-    _doubled: float = field(default=CALM_SECONDS, init=False)
+    """A descriptor that is readable once the log was written to; `None` if there is none."""
+    _heard_at: float = field(factory=time.monotonic, init=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
     _last: tuple[int, bytes] | None = field(default=None, init=False)
-    """The last entry seen, its row id and its own; `None` until `watch` was called."""
+    """The last entry seen, its row id and its own; `None` until `start`."""
     _seen: tuple[Session, object] | None = field(default=None, init=False)
 
-    def hurry(self, change: int) -> None:
-        """Check the file soon after each write while any client has waiters; their number changes by *change*."""
-        self._urgent = max(0, self._urgent + change)
-        if self._urgent and self._writes is None:
-            with suppress(OSError, ImportError):  # then the file is checked every URGENT_SECONDS
-                self._writes = _inotify.watch(Path(f"{self.file.path}-wal"))
+    async def start(self) -> None:
+        """Publish changes from now on."""
+        await self.run(self._watch)
+        with suppress(OSError, ImportError):  # then the file is checked often
+            self._writes = _inotify.watch(Path(f"{self.file.path}-wal"))
         self._listen()
+
+    def hurry(self, change: int) -> None:
+        """Check more often while any client has waiters, if no write can be heard of; *change* is of their number."""
+        self._urgent = max(0, self._urgent + change)
         self.wake()
 
     def look_soon(self) -> None:
-        """Check for commits after a short delay, so that one check covers several."""
-        if self._timer is None or self._timer.when() < self._loop.time():
+        """Check for our own commits after a short delay, so that one check covers several, unless they are heard."""
+        if self._writes is None and (self._timer is None or self._timer.when() < self._loop.time()):
             self._timer = self._loop.call_later(URGENT_SECONDS, self.wake)
 
     async def aclose(self) -> None:
         """Finish queued calls, and end the thread."""
-        self._urgent = 0
-        self._listen()
         if self._writes is not None:
-            await asyncio.to_thread(os.close, self._writes)  # the kernel takes up to 20 ms
-            self._writes = None
+            self._loop.remove_reader(self._writes)
         await super().aclose()
 
     def _listen(self) -> None:
-        if self._writes is not None and self._urgent:
+        if self._writes is not None and not self._is_closing:
             self._loop.add_reader(self._writes, self._hear)
-        elif self._writes is not None:
-            self._loop.remove_reader(self._writes)
 
     def _hear(self) -> None:
         if self._writes is None:
@@ -231,21 +238,24 @@ class Reader(FileThread):
         else:
             os.close(self._writes)
             self._writes = None
-        self._is_heard = True
+        self._heard_at = time.monotonic()
         self.wake()
 
     def _pause(self) -> float:
         """Return the seconds from this check to the next."""
-        if not self._urgent:
-            return CALM_SECONDS
         if self._writes is None:
-            return URGENT_SECONDS
-        self._doubled = FIRST_SECONDS if self._is_heard else min(2 * self._doubled, CALM_SECONDS)
-        self._is_heard = False
-        return self._doubled
+            return URGENT_SECONDS if self._urgent else CALM_SECONDS
+        # A commit is seen after its last write, or later, if the disk has to sync: so the pauses grow with the time.
+        return min(max(FIRST_SECONDS, PAUSE_SHARE * (time.monotonic() - self._heard_at)), QUIET_SECONDS)
 
-    def watch(self, session: Session) -> None:
-        """Publish changes from now on; call it by `run`."""
+    def _end(self) -> None:
+        writes, self._writes = self._writes, None
+        if writes is not None:
+            os.close(writes)  # the kernel takes up to 20 ms
+        super()._end()
+        self.on_end()
+
+    def _watch(self, session: Session) -> None:
         self._last = _last_of(session)
 
     def _between(self, works: int) -> float:  # noqa: ARG002 - part of the signature
@@ -294,7 +304,7 @@ class Writer(FileThread):
     _due: float = field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.reader = Reader(self.file)
+        self.reader = Reader(self.file, self.wake)  # so that an idle writer ends as well if the loop was closed
         super().__attrs_post_init__()
 
     @property
@@ -303,7 +313,7 @@ class Writer(FileThread):
 
     async def start(self) -> None:
         """Create the file if needed, and begin to publish changes."""
-        await self.reader.run(self.reader.watch)
+        await self.reader.start()
 
     async def aclose(self) -> None:
         """Finish queued calls, and end both threads."""

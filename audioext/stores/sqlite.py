@@ -110,7 +110,7 @@ class SqliteStore(EngineStore[Writer]):
         return sum([await self._opened().run(Session.forget, page) for page in pages])
 
     def watch(self, *, urgent: bool) -> None:
-        """Look for the appends of other processes 1 ms after a write while there are waiters, else every 50 ms."""
+        """Where writes cannot be heard of, look for those of others every 2 ms while there are waiters, else 50 ms."""
         if self._engine is not None:
             self._engine.reader.hurry(1 if urgent else -1)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver
+from attrs import evolve
 from yarl import URL
 
 import audioext as ax
@@ -339,6 +340,31 @@ async def test_a_status_that_never_makes_a_task_counts_though_the_answer_breaks_
             assert (status, False) == (refused.value.http_status, refused.value.charged)
         else:
             assert "no complete answer from 127.0.0.1" in str((await submit).record.answer_problem)
+
+
+@pytest.mark.parametrize("has_file", [False, True])
+async def test_the_status_of_an_answer_that_stalls_is_known(
+    serve: Serve, transport: Transport, voice_file: Path, loop_time: LoopTime, has_file: bool
+) -> None:
+    """A server that stops in the middle of its answer has told its status, which may say that it made no task."""
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_all(reader)
+        writer.write(b'HTTP/1.1 401 X\r\nContent-Length: 99\r\n\r\n{"code":')
+        await writer.drain()
+        begun.set()
+        await over.wait()
+
+    request = upload(await serve(stall), voice_file)
+    sending = asyncio.create_task(transport.send(request if has_file else evolve(request, parts=request.parts[:1])))
+    await begun.wait()
+    try:
+        with pytest.raises(MaybeSentError) as unsure:
+            await loop_time.run(sending, step=1.0)
+    finally:
+        over.set()
+    assert 401 == unsure.value.status
 
 
 async def test_an_answer_that_came_while_the_process_stood_still_is_read(
