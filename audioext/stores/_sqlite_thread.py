@@ -205,7 +205,7 @@ class Reader(FileThread):
     async def start(self) -> None:
         """Publish changes from now on."""
         await self.run(self._watch)
-        with suppress(OSError, ImportError):  # then the file is checked often
+        with suppress(OSError, ImportError, AttributeError):  # a C library without it: the file is checked often
             self._writes = _inotify.watch(Path(f"{self.file.path}-wal"))
         self._listen()
 
