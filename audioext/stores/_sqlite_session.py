@@ -104,15 +104,20 @@ class Session(Journals):
     def rows(self, sql: str, bindings: Bindings = ()) -> list[Row]:
         return self.connection.execute(sql, bindings).fetchall()
 
-    def know(self, refs: Collection[str]) -> None:
-        """Prepare a batch of work on the jobs of *refs*: read those that are not cached in one query."""
+    def know(self, refs: Collection[str]) -> bool:
+        """Prepare a batch of work on the jobs of *refs*: read those that are not cached in one query.
+
+        Return whether another connection may have written since the last batch.
+        """
         version = self.rows("PRAGMA data_version")
-        if version != self._version or len(self._jobs) > MAX_KNOWN:
+        is_other = version != self._version
+        if is_other or len(self._jobs) > MAX_KNOWN:
             self.forget_known()
             self._version = version
         unknown = [ref for ref in refs if ref not in self._jobs]
         if unknown:
             self._load(unknown)
+        return is_other
 
     def forget_known(self) -> None:
         self._jobs.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 import time
@@ -31,16 +32,14 @@ CHECKPOINT_SECONDS = 1.0
 """How long an append may be only in the log; until then, `synchronous=normal` can lose it at a power failure."""
 CHECKPOINT_WORKS = 250
 """After this many calls the log is checkpointed, which takes about 12 ms, half of it for the disk's two syncs."""
-FIRST_SECONDS = 0.0005
-"""The pause after the check at a write."""
-PAUSE_SHARE = 0.25
-"""Later pauses, as a share of the time since the write."""
+FIRST_SECONDS, PAUSE_SHARE = 0.0005, 0.25
+"""The pause after the check at a write, and later pauses as a share of the time since the write."""
 DEAF_SECONDS = 0.01
 """How long further writes are not heard, since each one would wake this process."""
-URGENT_SECONDS = 0.002
-"""How often the file is checked while there are waiters, if no write can be heard of."""
-CALM_SECONDS = 0.05
-"""How often it is checked without waiters, if no write can be heard of."""
+OWN_SECONDS = 0.005
+"""How much later the file is checked if the write is our own, so that one check covers several."""
+URGENT_SECONDS, CALM_SECONDS = 0.002, 0.05
+"""How often the file is checked with and without waiters, if no write can be heard of."""
 QUIET_SECONDS = 0.5
 """How often it is checked anyway."""
 MAX_ROWS = 1000
@@ -101,11 +100,9 @@ class FileThread(ABC):
 
     def _deliver(self, batch: list[_Item], outcomes: list[object]) -> None:
         for (future, *_), outcome in zip(batch, outcomes, strict=True):
-            if future.done():
-                continue
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, BaseException) and not future.done():
                 future.set_exception(outcome)
-            else:
+            elif not future.done():
                 future.set_result(outcome)
 
     # --- on the thread -------------------------------------------------------------------------------------
@@ -162,12 +159,14 @@ class FileThread(ABC):
                 return [outcome for item in batch for outcome in self._outcomes([item])]
             return [self.file.explain(error) for _ in batch]
 
+    @abstractmethod
+    def _begin(self, session: Session, batch: list[_Item]) -> None:
+        """Begin the transaction of *batch*."""
+
     def _transact(self, session: Session, batch: list[_Item]) -> list[object]:
         """Run all calls of *batch* in one transaction, or none."""
         try:
-            session.execute("BEGIN IMMEDIATE" if self.is_writer else "BEGIN")
-            if self.is_writer:
-                session.know({ref for _, work, given, _ in batch if work is Session.append for ref in given[:1]})
+            self._begin(session, batch)
             # Taking the lock may have lasted: nobody would learn that a call which was cancelled meanwhile was run.
             outcomes: list[object] = [
                 None if future.cancelled() else work(session, *given, **named) for future, work, given, named in batch
@@ -197,6 +196,9 @@ class Reader(FileThread):
     _writes: int | None = field(default=None, init=False)
     """A descriptor that is readable once the log was written to; `None` if there is none."""
     _heard_at: float = field(factory=time.monotonic, init=False)
+    _heard_own: bool = field(default=False, init=False)
+    wrote_at: float = field(default=-math.inf, init=False)
+    """When this process last began to write."""
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
     _last: tuple[int, bytes] | None = field(default=None, init=False)
     """The last entry seen, its row id and its own; `None` until `start`."""
@@ -217,7 +219,7 @@ class Reader(FileThread):
     def look_soon(self) -> None:
         """Check for our own commits after a short delay, so that one check covers several, unless they are heard."""
         if self._writes is None and (self._timer is None or self._timer.when() < self._loop.time()):
-            self._timer = self._loop.call_later(URGENT_SECONDS, self.wake)
+            self._timer = self._loop.call_later(OWN_SECONDS, self.wake)
 
     async def aclose(self) -> None:
         """Finish queued calls, and end the thread."""
@@ -239,14 +241,16 @@ class Reader(FileThread):
             os.close(self._writes)
             self._writes = None
         self._heard_at = time.monotonic()
-        self.wake()
+        self._heard_own = self._heard_at - self.wrote_at < OWN_SECONDS  # if not, the writer tells of another's
+        self._loop.call_later(OWN_SECONDS if self._heard_own else 0.0, self.wake)
 
     def _pause(self) -> float:
         """Return the seconds from this check to the next."""
         if self._writes is None:
             return URGENT_SECONDS if self._urgent else CALM_SECONDS
         # A commit is seen after its last write, or later, if the disk has to sync: so the pauses grow with the time.
-        return min(max(FIRST_SECONDS, PAUSE_SHARE * (time.monotonic() - self._heard_at)), QUIET_SECONDS)
+        least = OWN_SECONDS if self._heard_own else FIRST_SECONDS
+        return min(max(least, PAUSE_SHARE * (time.monotonic() - self._heard_at)), QUIET_SECONDS)
 
     def _end(self) -> None:
         writes, self._writes = self._writes, None
@@ -254,6 +258,9 @@ class Reader(FileThread):
             os.close(writes)  # the kernel takes up to 20 ms
         super()._end()
         self.on_end()
+
+    def _begin(self, session: Session, batch: list[_Item]) -> None:  # noqa: ARG002 - part of the signature
+        session.execute("BEGIN")
 
     def _watch(self, session: Session) -> None:
         self._last = _last_of(session)
@@ -324,6 +331,12 @@ class Writer(FileThread):
     def _deliver(self, batch: list[_Item], outcomes: list[object]) -> None:
         self.reader.look_soon()
         super()._deliver(batch, outcomes)
+
+    def _begin(self, session: Session, batch: list[_Item]) -> None:
+        self.reader.wrote_at = time.monotonic()
+        session.execute("BEGIN IMMEDIATE")
+        if session.know({ref for _, work, given, _ in batch if work is Session.append for ref in given[:1]}):
+            self.reader.wake()
 
     def _between(self, works: int) -> float:
         """Checkpoint if enough calls, or enough time, have passed; return the seconds until it is due, or -1."""

@@ -118,6 +118,28 @@ async def test_an_await_leaves_the_processor_alone(tmp_path: Path) -> None:
         await store.aclose()
 
 
+async def test_a_process_that_writes_hears_the_others(tmp_path: Path, listen: Listen) -> None:
+    """While a process commits all the time, its looks are rare; another's commit is heard of within some of its own."""
+    busy, other = SqliteStore(tmp_path / "jobs.db"), SqliteStore(tmp_path / "jobs.db")
+    await busy.open()
+    await other.open()
+    listener = await listen(busy)
+    created = listener.until_heard("created")
+    number = 0
+    try:
+        await create(busy, "own")
+        heard = asyncio.ensure_future(created)
+        await create(other, "created")
+        while not heard.done():
+            number += 1
+            await create(busy, f"own{number}")
+        await heard
+        assert number < 200
+    finally:
+        await busy.aclose()
+        await other.aclose()
+
+
 async def test_a_busy_executor_holds_up_no_close(tmp_path: Path) -> None:
     """Closing does not wait for the program's own work in the event loop's threads."""
     free = threading.Event()
