@@ -80,7 +80,7 @@ def read_link_rules(allow_hosts: Iterable[str], apis: Iterable[URL]) -> LinkRule
         try:
             opened.add(read_open_host(name))
         except (ValueError, TypeError):
-            example = 'allow_hosts=["files.example.org", "10.0.0.7:8443", "http://nas.local"]'
+            example = "files.example.org, 10.0.0.7:8443 or http://nas.local"
             raise ConfigError(f"{shown(name)} is not a host: give names, like {example}") from None
     return LinkRules(opened=frozenset(opened))
 
@@ -185,4 +185,4 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 def _refusal(host: str, port: int | None, why: str, *, opens: str = "") -> str:
     name = f"[{host}]" if ":" in host else host
     way = shown(f"{opens}{name}" if port is None else f"{opens}{name}:{port}").replace("'", '"')
-    return as_data(f"a link to {cut(host)} is not followed: {why}; if it is yours, allow_hosts=[{way}] opens it")
+    return as_data(f"a link to {cut(host)} is not followed: {why}; if it is yours, `allow_hosts=[{way}]` opens it")
