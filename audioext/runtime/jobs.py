@@ -130,15 +130,15 @@ class Job(JobFacts):
     def failure(self) -> Failure | None:
         """The failure of the job, `None` if it did not fail."""
         record = self.record
-        fault = record.fault
-        if fault is None:
+        fault, ended_at = record.fault, record.ended_at
+        if fault is None or ended_at is None:
             return None
         return Failure(
             reason=fault.reason,
             code=fault.code,
             message=fault.message,
             charged=fault.charged,
-            at=moment(fault.at),
+            at=moment(ended_at),
             ref=record.ref,
             provider=record.provider,
             task_id=record.task_id,
