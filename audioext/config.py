@@ -70,7 +70,7 @@ class ClientOptions(TypedDict, total=False):
     metrics: bool | str | int | None
 
 
-def read_public_url(value: str | URL | None) -> URL | None:
+def read_public_url(value: str | URL | None, name: str = "`public_url=`") -> URL | None:
     """Return the public URL without a trailing slash; it must be absolute http(s), without query or fragment."""
     if value is None:
         return None
@@ -81,7 +81,7 @@ def read_public_url(value: str | URL | None) -> URL | None:
         url = URL()
     if url.scheme not in {"http", "https"} or " " in (url.host or " ") or url.query_string or url.fragment:
         what = shown(without_password(text))
-        raise ConfigError(f"public_url must look like https://hooks.example.org/audio, not {what}")
+        raise ConfigError(f"{name} must look like https://hooks.example.org/audio, not {what}")
     return url.with_path(url.path.rstrip("/"))
 
 
@@ -90,7 +90,7 @@ def read_listen(value: str | int | UnsetType | None, public_url: URL | None) -> 
     if isinstance(value, UnsetType):
         return DEFAULT_LISTEN if public_url is not None else None
     if value is None and public_url is not None and public_url.explicit_port == 0:
-        raise ConfigError("public_url has {port} to fill in, so listen= must say where to listen")
+        raise ConfigError("`public_url=` has {port} to fill in, so `listen=` must say where to listen")
     return None if value is None else _read_address(value, "listen", DEFAULT_LISTEN)
 
 
@@ -99,7 +99,7 @@ def read_metrics(value: bool | str | int | None) -> tuple[str, int] | None:  # n
     if value is None or value is False:
         return None
     if find_spec("prometheus_client") is None:
-        raise ConfigError(lacks_extra("metrics=", "metrics"))
+        raise ConfigError(lacks_extra("`metrics=`", "metrics"))
     return DEFAULT_METRICS if value is True else _read_address(value, "metrics", DEFAULT_METRICS)
 
 
@@ -107,7 +107,7 @@ def _read_address(value: str | int, name: str, example: tuple[str, int]) -> tupl
     text = str(value) if isinstance(value, (str, int)) else ""
     host, _, port = (f"127.0.0.1:{text}" if text.isdigit() else text).rpartition(":")
     if not (port.isascii() and port.isdigit()) or len(port) > LONGEST_PORT or int(port) > MAX_PORT:
-        raise ConfigError(f"{name} must look like {example[0]}:{example[1]}, not {shown(value)}")
+        raise ConfigError(f"`{name}=` must look like {example[0]}:{example[1]}, not {shown(value)}")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - ":8080" asks for all interfaces
 
 
@@ -258,7 +258,7 @@ def check_callbacks(callers: Iterable[Provider], public_url: URL | None) -> None
         why = provider.check_callback(callback_url(public_url, b"", provider.info.name, mint_id(0.0)))
         if why is not None:
             url = cut(without_password(str(public_url)))
-            raise ConfigError(f"{provider.info.name} would never call public_url {url}: {why}")
+            raise ConfigError(f"{provider.info.name} would never call the `public_url=` {url}: {why}")
 
 
 def _refuse_ignored_address(info: ProviderInfo, environ: Mapping[str, str]) -> None:
@@ -271,7 +271,7 @@ def _refuse_ignored_address(info: ProviderInfo, environ: Mapping[str, str]) -> N
     if meant and meant != used and not info.is_base_url_given and _may_be_a_vendors(info.base_url):
         raise ConfigError(
             f"{variable} is set, but {info.name} would go to {used}: use Client.from_env() without a provider, pass "
-            f"base_url=, or unset {variable}"
+            f"`base_url=`, or unset {variable}"
         )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
+import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -34,8 +36,9 @@ def cut(text: str, most: int = LONGEST_VALUE) -> str:
 
 
 def lacks_extra(need: str, extra: str) -> str:
-    """Return the message that *need* needs *extra* installed; the CLI rewrites `pip` for the Python that runs it."""
-    return f'{need} needs more packages: pip install "audioext[{extra}]"'
+    """Return the message that *need* needs *extra*, with the command that installs it for the running Python."""
+    pip = f"{shlex.quote(sys.executable or 'python')} -m pip install"
+    return f'{need} needs more packages: {pip} "audioext[{extra}]", or in a clone: {pip} ".[{extra}]"'
 
 
 _BOUND = re.compile(

@@ -18,8 +18,9 @@ from audioext.http.transport import Transport
 from audioext.models.checks import LONE_SURROGATE
 from audioext.models.stats import Stats
 from audioext.runtime.changes import Changes
+from audioext.runtime.handle import JobContext
 from audioext.runtime.handlers import Handlers
-from audioext.runtime.held import HeldJob, JobContext
+from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Job
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
@@ -83,16 +84,15 @@ class Parts:
         )
         self.receiver = Receiver(endpoint=endpoint)
         wake, agree = self.handlers.claims.wake, self._sync_secret
-        self._changes = Changes(store=store, journal=self.journal, clock=clock, on_change=wake, on_resync=agree)
+        self._changes = Changes(journal=self.journal, on_change=wake, on_resync=agree)
         self._job_context = JobContext(
+            journal=self.journal,
             look=self._look,
             look_soon=self._changes.look_soon,
             refresh=self.poller.ask,
-            is_closed=lambda: self.journal.is_closed,
             check_loop=self.check_loop,
             watch=self._watch,
             files=lambda held: JobFiles(self.recoveries, held.ref, held.record.asked.base_url),
-            clock=clock,
             wait_timeout=settings.wait_timeout,
         )
         self.submitter = self._make_submitter(offers)

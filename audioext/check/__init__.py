@@ -104,7 +104,7 @@ async def _key(parts: Parts, provider: Provider) -> tuple[CheckLine, float | Non
     info, name = provider.info, f"key of {provider.info.name}"
     if not info.has_key:
         seen = "there is none: the client can neither submit nor poll"
-        return warning(name, seen, f"set {info.key_variable}, or pass api_key="), None
+        return warning(name, seen, f"set {info.key_variable}, or pass `api_key=`"), None
     if not isinstance(provider, Credits):
         return ok(name, "there is one; no known call tests it for free"), None
     clock, skew = parts.settings.clock, None

@@ -8,7 +8,6 @@ purpose must be refused, which proves that the receiver is one of ours. Nothing 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import ssl
 import time
@@ -22,6 +21,7 @@ from yarl import URL
 
 from audioext.clock import Clock, mint_id
 from audioext.errors import printable
+from audioext.files.hosts import is_public
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.urls import CHECK_SEGMENT, callback_url, mask, without_password
 from audioext.version import __version__
@@ -143,7 +143,7 @@ class Reach:
             why = getattr(error, "strerror", None) or type(error).__name__
             return failed("name", f"{host} cannot be resolved: {why}", "set its DNS record, or fix public_url"), False
         addresses = dict.fromkeys(str(each[4][0]) for each in found)
-        private = [each for each in addresses if not ipaddress.ip_address(each.partition("%")[0]).is_global]
+        private = [each for each in addresses if not is_public(each)]
         shown = ", ".join(addresses)
         if private and not self.is_local:
             named = host if host in private else f"{host}, which is {', '.join(private)} from here,"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from audioext.cli.exits import Exit, install, is_output_lost, leave, missing_extra
+from audioext.cli.exits import Exit, is_output_lost, leave, missing_extra
 from audioext.cli.options import SOURCE_NAMES, Command
 from audioext.cli.screen import Screen, clean, dump, moment
 from audioext.errors import (
@@ -180,20 +180,16 @@ _CODES: tuple[tuple[Exit, tuple[type[BaseException], ...]], ...] = (
 )
 """The first match counts, so narrow classes come before broad ones."""
 _FACTS = ("provider", "http_status", "code", "retryable", "charged", "retry_after", "reason")
-# Phrases of the library's messages about Python arguments, and what to type on the command line instead.
+# Messages write Python in backquotes. This is what to type on the command line instead.
 _IN_OPTIONS = (
-    ("pass `rehost=True`", "pass --rehost"),
-    ("custom=False", "--no-custom"),
-    ("a finite number of seconds above 0", "in seconds, like 150, and above 0"),
-    (", or pass api_key=", " in the environment; --sandbox needs none"),
-    ("choose another --listen", "choose another --listen, or `--listen none` where `audioext listen` runs there"),
-    (", or mount receiver.add_to(app), or pass url= instead of file=", ", or pass a URL instead of a file"),
+    ("`custom=False`", "--no-custom"),
+    (", or pass `api_key=`", " in the environment; --sandbox needs none"),
+    ("choose another `listen=`", "choose another --listen, or `--listen none` where `audioext listen` runs there"),
+    (", or mount `receiver.add_to(app)`, or pass `url=` instead of `file=`", ", or pass a URL instead of a file"),
     (", `await song.recover()` tries it again", ""),
 )
-_INSTALL = re.compile(r"""(?<!-m )pip install ["']audioext\[(\w+)\]["']""")
-_HOSTS = re.compile(r'allow_hosts=\[("[^"]*"(?:, "[^"]*")*)\]')
-_HOST = re.compile(r'"([^"]*)",?')
-_SETTING = re.compile(r"`?\b((?:public|base)_url\b=?|(?:listen|metrics)(?:=|(?= must)))`?")
+_ARGUMENT = re.compile(r"`(base_url|listen|metrics|public_url|rehost)=(True)?`")
+_HOST = re.compile(r'`allow_hosts=\["([^"]*)"\]`')
 
 
 class NoSuchRefError(StoreError):
@@ -229,10 +225,7 @@ def sentence(error: Exception) -> str:
         return "\n".join(
             (head, *(f"  {_option_prefix(one.field)}{_in_cli_terms(one.message)}" for one in error.problems))
         )
-    words = str(error)
-    if isinstance(error, (ConfigError, UnsupportedError)):
-        words = _SETTING.sub(lambda found: _option(found[1].rstrip("=")), words)
-    return _in_cli_terms(words)
+    return _in_cli_terms(str(error))
 
 
 def advice(screen: Screen, error: Exception) -> str:
@@ -279,5 +272,5 @@ def _in_cli_terms(words: str) -> str:
     words = clean(words)
     for of_library, typed in _IN_OPTIONS:
         words = words.replace(of_library, typed)
-    words = _INSTALL.sub(lambda found: install(found[1]), words)
-    return _HOSTS.sub(lambda found: _HOST.sub(lambda host: f"--allow-host {shlex.quote(host[1])}", found[1]), words)
+    words = _ARGUMENT.sub(lambda found: _option(found[1]), words)
+    return _HOST.sub(lambda found: f"--allow-host {shlex.quote(found[1])}", words)

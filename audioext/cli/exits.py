@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import errno
 import os
-import shlex
 import sys
 from typing import Self
 
@@ -82,10 +81,6 @@ def missing_extra(error: Exception) -> str | None:
     extra = EXTRAS.get((name or "").partition(".")[0])
     if extra is None:
         return None
-    return f"{_NEEDS[extra]} needs more packages: {install(extra)}"
+    from audioext.errors import lacks_extra  # noqa: PLC0415 - as the docstring above says
 
-
-def install(extra: str) -> str:
-    """Return the command that installs an *extra* for the running Python."""
-    python = shlex.quote(sys.executable or "python")
-    return f'{python} -m pip install "audioext[{extra}]", or in a clone: {python} -m pip install ".[{extra}]"'
+    return lacks_extra(_NEEDS[extra], extra)

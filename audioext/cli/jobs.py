@@ -109,10 +109,7 @@ async def list_deliveries(command: InboxCommand, screen: Screen) -> None:
 
 async def replay(command: ReplayCommand, screen: Screen) -> None:
     """Feed the delivery to this store's inbox again, or POST it to another receiver."""
-    try:
-        target = config.read_public_url(command.to)
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("public_url", "--to", 1)) from error
+    target = config.read_public_url(command.to, "--to")
     async with looking_client(command) as client:
         found = await _find(command, client, screen)
         if target is None:

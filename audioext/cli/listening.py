@@ -27,7 +27,7 @@ from yarl import URL
 from audioext.cli.clients import find_job, listening_providers, looking_client, make_client, read_listen
 from audioext.cli.commands import ForwardCommand, ListenCommand
 from audioext.cli.execution import ForwardError, stop_signals
-from audioext.cli.screen import Screen, clean, dump, moment, span
+from audioext.cli.screen import DAY_SECONDS, Screen, clean, dump, moment, span
 from audioext.client import Client
 from audioext.config import client_options
 from audioext.errors import AudioextError, ConfigError, RequestError, RetryLater
@@ -40,7 +40,6 @@ from audioext.ui.objects import delivery_object, timeline, track_object
 
 _log = logging.getLogger("audioext.cli")
 
-DAY_SECONDS = 86_400.0
 """How long an event is retried if the app is down; after that it has the five tries of every handler."""
 LEAST_WAIT_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 3_600.0

@@ -6,6 +6,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -15,18 +16,12 @@ from yarl import URL
 from audioext.errors import ConfigError, cut, shown
 from audioext.files.formats import BadFileError
 from audioext.http.messages import as_data
+from audioext.http.urls import is_loopback, is_public_address
 
 Lookup = Callable[[str, int, socket.AddressFamily], Awaitable[list[ResolveResult]]]
 """Returns the addresses of a host, or raises OSError if it has none."""
 
 _HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", re.ASCII)
-_UNICAST = ipaddress.ip_network("2000::/3")  # all public IPv6 addresses: RFC 4291, 2.4
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv4 addresses in a network that has only IPv6: RFC 6052, 2.1
-_PRIVATE_NETWORKS = (
-    ipaddress.ip_network("168.63.129.16/32"),  # Azure's internal service endpoint, at an address that looks public
-    ipaddress.ip_network("192.0.0.0/24"),  # RFC 6890, 2.2.2: Oracle's metadata; older Pythons call most of it global
-)
-_LAST_32_BITS = 0xFFFF_FFFF
 _LOOPBACK = ("127.0.0.1", "::1", "localhost", "0.0.0.0")  # noqa: S104 - a local server may have any of them in links
 
 
@@ -61,8 +56,7 @@ def read_open_host(text: str) -> OpenHost:
 def hosts_of_api(base_url: URL) -> tuple[OpenHost, ...]:
     """Return the hosts that an API's base URL allows: its own port if it runs on this machine, as a sandbox does."""
     host = host_of(base_url)
-    address = _address(host)
-    if not (address.is_loopback if address is not None else host == "localhost"):
+    if not is_loopback(host):
         return ()
     return tuple(OpenHost(name, base_url.port, has_http=True) for name in dict.fromkeys((host, *_LOOPBACK)))
 
@@ -80,7 +74,7 @@ def read_link_rules(allow_hosts: Iterable[str], apis: Iterable[URL]) -> LinkRule
         try:
             opened.add(read_open_host(name))
         except (ValueError, TypeError):
-            example = 'allow_hosts=["files.example.org", "10.0.0.7:8443", "http://nas.local"]'
+            example = "files.example.org, 10.0.0.7:8443 or http://nas.local"
             raise ConfigError(f"{shown(name)} is not a host: give names, like {example}") from None
     return LinkRules(opened=frozenset(opened))
 
@@ -93,18 +87,9 @@ def host_of(url: URL) -> str:
 
 
 def is_public(text: str) -> bool:
-    """Say whether *text* is a public IP address, also inside IPv6 forms such as NAT64, IPv4-mapped or 6to4."""
+    """Say whether *text* is a public IP address."""
     address = _address(text)
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & _LAST_32_BITS)
-        if inner is None:
-            return address in _UNICAST and address.is_global
-        address = inner
-    if address is None or address.is_multicast or address.is_reserved:
-        return False
-    return address.is_global and not any(address in network for network in _PRIVATE_NETWORKS)
+    return address is not None and is_public_address(address)
 
 
 async def _system_lookup(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
@@ -172,17 +157,14 @@ class LinkResolver(AbstractResolver):
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Return the address in *text* in any spelling that the system accepts, such as `0x7f.1` or `2130706433`."""
-    try:
+    with suppress(ValueError):
         return ipaddress.ip_address(text)
-    except ValueError:
-        pass
-    try:
+    with suppress(OSError, ValueError):
         return ipaddress.IPv4Address(socket.inet_aton(text))
-    except (OSError, ValueError):
-        return None
+    return None
 
 
 def _refusal(host: str, port: int | None, why: str, *, opens: str = "") -> str:
     name = f"[{host}]" if ":" in host else host
     way = shown(f"{opens}{name}" if port is None else f"{opens}{name}:{port}").replace("'", '"')
-    return as_data(f"a link to {cut(host)} is not followed: {why}; if it is yours, allow_hosts=[{way}] opens it")
+    return as_data(f"a link to {cut(host)} is not followed: {why}; if it is yours, `allow_hosts=[{way}]` opens it")

@@ -289,7 +289,7 @@ class Sources:
             built = uploads.build_upload(path, f"{name}{path.suffix.lower()}")
         elif request.rehost and request.url is not None:
             if uploads is None:
-                raise UnsupportedError(f"{provider.info.name} has no URL upload, so it cannot take rehost=True")
+                raise UnsupportedError(f"{provider.info.name} has no URL upload, so it cannot take `rehost=True`")
             built = uploads.build_upload(request.url, f"{name}-{safe_name(URL(request.url).name) or 'audio'}")
         else:
             return request, None

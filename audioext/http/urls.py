@@ -38,6 +38,13 @@ _BARE_NAME = re.compile(r"\A[^/\s]*@")  # the user info of a URL without a schem
 _SPACES = re.compile(r"(\s+)")
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".home.arpa")
 """Suffixes of host names that are never public: RFC 6761, 6762 and 8375, and common practice."""
+_UNICAST = ipaddress.ip_network("2000::/3")  # all public IPv6 addresses: RFC 4291, 2.4
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv4 addresses in a network that has only IPv6: RFC 6052, 2.1
+_PRIVATE_NETWORKS = (
+    ipaddress.ip_network("168.63.129.16/32"),  # Azure's internal service endpoint, at an address that looks public
+    ipaddress.ip_network("192.0.0.0/24"),  # RFC 6890, 2.2.2: Oracle's metadata; older Pythons call most of it global
+)
+_LAST_32_BITS = 0xFFFF_FFFF
 _IP_LABEL = re.compile("[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
 
 
@@ -96,11 +103,23 @@ def may_be_public(host: str | None) -> bool:
     """Say whether *host* may be reachable from the internet, judging by its name or address."""
     name = (host or "").rstrip(".").lower()
     try:
-        address = ipaddress.ip_address(name)
+        return is_public_address(ipaddress.ip_address(name))
     except ValueError:
         # Old spellings of addresses, such as 127.1 and 0x7f.1, end in a number; no public host name does.
         labels = name.split(".")
         is_name = len(labels) > 1 and all(labels) and _IP_LABEL.fullmatch(labels[-1]) is None
         return is_name and not f".{name}".endswith(_LOCAL_NAMES)
-    inner = getattr(address, "ipv4_mapped", None) or address
-    return bool(inner.is_global) and not inner.is_multicast and not inner.is_reserved
+
+
+def is_public_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Say whether *address* is public, also inside IPv6 forms such as NAT64, IPv4-mapped or 6to4."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & _LAST_32_BITS)
+        if inner is None:
+            return address in _UNICAST and address.is_global
+        address = inner
+    if address.is_multicast or address.is_reserved:
+        return False
+    return address.is_global and not any(address in network for network in _PRIVATE_NETWORKS)

@@ -125,7 +125,8 @@ flag = one_of("True or False", (True, False))
 
 def seconds(value: object) -> str | None:
     """Refuse anything but a finite number of seconds above 0."""
-    return None if is_number(value, above=0) else f"must be a finite number of seconds above 0, not {shown(value)}"
+    words = "a finite number of seconds above 0, like 150"
+    return None if is_number(value, above=0) else f"must be {words}, not {shown(value)}"
 
 
 def weight(value: object) -> str | None:

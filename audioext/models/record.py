@@ -11,9 +11,9 @@ import msgspec
 from attrs import field, frozen
 from msgspec import Struct
 
-from audioext.models.events import Submitted, Unknown
+from audioext.models.events import Failed, Submitted, Unknown
 from audioext.models.requests import Operation, Request
-from audioext.models.results import FailureReason, Source, Stage, Track
+from audioext.models.results import Source, Stage, Track
 
 Seen = Literal["answer", "webhook", "poll"]
 """Where something was seen: in the answer to the submit, in a webhook, or in the answer to a status call."""
@@ -70,17 +70,6 @@ class Sighting(Struct, frozen=True):
     seen: Seen
     at: float
     position: int = 0
-
-
-@frozen(kw_only=True)
-class TaskFault:
-    """The failure of a task, as the provider reported it; `at` is when it was first seen."""
-
-    reason: FailureReason
-    code: str | None
-    message: str
-    charged: bool | None
-    at: float
 
 
 class Reached(Struct, frozen=True, gc=False):
@@ -157,7 +146,7 @@ class Record(Struct, frozen=True, kw_only=True):
     cover_url: str | None = None
     credits: float | None = None
     words: tuple[str, ...] = ()
-    fault: TaskFault | None = None
+    fault: Failed | None = None
     refusal: str | None = None
     is_unsent: bool = False
     complaint: str | None = None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Literal
 
-from attrs import define, field, frozen
+from attrs import asdict, define, field, frozen
 
 from audioext.models.record import Verdict
 from audioext.models.results import Stage
@@ -119,15 +119,11 @@ class Counts:
 
     def stats(self, *, open_jobs: int, answers: Mapping[int, int]) -> Stats:
         """Return a snapshot, with the two numbers that are counted elsewhere."""
+        counters = asdict(self, recurse=False, filter=lambda _, value: isinstance(value, Counter))
         return Stats(
-            submits=self.submits.copy(),
+            **{name: counter.copy() for name, counter in counters.items()},
             stages={key: durations.histogram() for key, durations in self.stages.copy().items()},
-            ended=self.ended.copy(),
-            webhooks=self.webhooks.copy(),
             answers=Counter(answers),
-            polls=self.polls.copy(),
-            handlers=self.handlers.copy(),
-            downloads=self.downloads.copy(),
             appends=self.appends.histogram(),
             open_jobs=open_jobs,
         )

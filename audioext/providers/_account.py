@@ -66,7 +66,7 @@ def to_base_url(value: str | URL) -> URL:
         # Not shown if it may hold a password, or if it may be the API key, passed in the wrong place.
         fit = isinstance(value, (str, URL)) and "@" not in str(value) and "/" in str(value)
         shown = f"{value!s:.80}" if fit else "that"
-        raise ConfigError(f"base_url must be like https://api.example.com or http://127.0.0.1:8000/kie, not {shown}")
+        raise ConfigError(f"`base_url=` must be like https://api.example.com or http://127.0.0.1:8000/kie, not {shown}")
     return url.with_path(url.path.rstrip("/"))
 
 

@@ -273,7 +273,7 @@ def _extend(request: Extend, given: _Given, rules: FieldRules) -> Iterator[Probl
         if name == "continue_at" and needs_continue_at:
             continue  # reported above
         cause = " and ".join(request.custom_fields) or "custom=True"
-        message = f"is required in custom mode, which {cause} switched on (custom=False inherits from the source)"
+        message = f"is required in custom mode, which {cause} switched on (`custom=False` inherits from the source)"
         # For this case, kie.ai's page says both that the prompt is optional and that it is required.
         yield Problem(name, message, advice=name == "prompt" and uploaded and rules.upload_may_lack_prompt)
 

@@ -9,11 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from attrs import define, field
 
-from audioext.clock import Clock
 from audioext.errors import StoreError, UnreadableError
 from audioext.outage import Outage
 from audioext.runtime.journal import Journal
-from audioext.stores.base import RESYNC, Changed, Resync, Store
+from audioext.stores.base import RESYNC, Changed, Resync
 
 _log = logging.getLogger("audioext.changes")
 
@@ -24,9 +23,7 @@ STORE_DOWN_SECONDS = 1.0
 class Changes:
     """One task collects the store's changes; another reads the changed jobs, and retries those that it cannot read."""
 
-    store: Store
     journal: Journal
-    clock: Clock
     on_change: Callable[[], None]
     """Called after each change, since handlers may have work."""
     on_resync: Callable[[], Awaitable[None]]
@@ -60,7 +57,7 @@ class Changes:
 
     async def _follow(self) -> None:
         while True:
-            changes = self.store.changes()
+            changes = self.journal.store.changes()
             first = asyncio.ensure_future(anext(changes))
             try:
                 # The stream listens from its first step on, so reads after that step miss no change.
@@ -78,7 +75,7 @@ class Changes:
             finally:
                 first.cancel()
                 await asyncio.gather(first, return_exceptions=True)
-            await self.clock.sleep(STORE_DOWN_SECONDS)
+            await self.journal.clock.sleep(STORE_DOWN_SECONDS)
 
     def _note(self, change: Changed | Resync) -> None:
         if isinstance(change, Changed):
@@ -99,7 +96,7 @@ class Changes:
             if await self._read_all():
                 self.outage.over()
             else:
-                await self.clock.wait_for(self._news, STORE_DOWN_SECONDS)
+                await self.journal.clock.wait_for(self._news, STORE_DOWN_SECONDS)
                 self._news.set()
 
     async def _read_all(self) -> bool:

@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import ClassVar, Never, Self, TypeVar
+
+from attrs import frozen
 
 from audioext.errors import StoreError
 from audioext.models import markup
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import Request
-from audioext.models.results import Stage, Track, fetched_by
-from audioext.runtime.held import HeldJob, JobContext
+from audioext.models.results import Files, Stage, Track, fetched_by
+from audioext.runtime.held import HeldJob
+from audioext.runtime.journal import Journal
 
 _T = TypeVar("_T")
 
 LOOK_SECONDS = 60.0
 """How long a wait relies on being woken before it reads the store itself."""
+
+
+@frozen(kw_only=True)
+class JobContext:
+    """What a `Job` needs from the client that created it."""
+
+    journal: Journal
+    look: Callable[[str], Awaitable[None]]
+    """Update a job from the store, or raise `StoreError`."""
+    look_soon: Callable[[str], None]
+    """Queue the same update; jobs are read one after the other, and failures are logged."""
+    refresh: Callable[[HeldJob], Awaitable[None]]
+    check_loop: Callable[[], None]
+    """Raise `ConfigError` on any event loop but the client's: a waiter there would never be woken."""
+    watch: Callable[[int], None]
+    """Count waits: called with 1 when one begins and with -1 when it ends."""
+    files: Callable[[HeldJob], Files]
+    """Return the `Files` that download a job's files."""
+    wait_timeout: float
 
 
 class Live:
@@ -150,7 +172,7 @@ class JobFacts(Live):
     async def _until(self, look: Callable[[Stage], _T | None], stage: Stage, deadline: float) -> _T:
         """Wait until `look(stage)` is not `None` and return it; *deadline* is on the monotonic clock."""
         held, context = self._held, self._context
-        clock = context.clock
+        clock = context.journal.clock
         context.check_loop()
         is_last = False
         context.watch(1)
@@ -195,7 +217,7 @@ class JobFacts(Live):
             return float("inf")
         if not held.record.webhooks and held.record.answer_problem is not None:
             return now  # without a callback URL no webhook can come
-        return now + (held.record.unknown_at - self._context.clock.now())
+        return now + (held.record.unknown_at - self._context.journal.clock.now())
 
 
 class Here:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from attrs import define, field, frozen
+from attrs import define, field
 
-from audioext.clock import Clock
 from audioext.errors import UnreadableError
 from audioext.http.messages import as_data
 from audioext.models.entries import Entry
 from audioext.models.record import Record
-from audioext.models.results import Files
 from audioext.providers.base import Provider
 from audioext.state.fold import fold
 from audioext.state.reading import Reading, read
@@ -138,23 +136,3 @@ class HeldJob:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(True)
-
-
-@frozen(kw_only=True)
-class JobContext:
-    """What a `Job` needs from the client that created it."""
-
-    look: Callable[[str], Awaitable[None]]
-    """Update a job from the store, or raise `StoreError`."""
-    look_soon: Callable[[str], None]
-    """Queue the same update; jobs are read one after the other, and failures are logged."""
-    refresh: Callable[[HeldJob], Awaitable[None]]
-    is_closed: Callable[[], bool]
-    check_loop: Callable[[], None]
-    """Raise `ConfigError` on any event loop but the client's: a waiter there would never be woken."""
-    watch: Callable[[int], None]
-    """Count waits: called with 1 when one begins and with -1 when it ends."""
-    files: Callable[[HeldJob], Files]
-    """Return the `Files` that download a job's files."""
-    clock: Clock
-    wait_timeout: float

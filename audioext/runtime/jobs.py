@@ -11,8 +11,8 @@ from audioext.errors import AudioextError, ConfigError
 from audioext.models import checks
 from audioext.models.record import Verdict
 from audioext.models.results import FailureReason, Song, Source, Stage, Track, fetched_by
-from audioext.runtime.handle import Here, JobFacts
-from audioext.runtime.held import HeldJob, JobContext
+from audioext.runtime.handle import Here, JobContext, JobFacts
+from audioext.runtime.held import HeldJob
 from audioext.state.fold import TOPIC_OF
 from audioext.state.tracks import moment, song_of, stage_reached
 
@@ -130,15 +130,15 @@ class Job(JobFacts):
     def failure(self) -> Failure | None:
         """The failure of the job, `None` if it did not fail."""
         record = self.record
-        fault = record.fault
-        if fault is None:
+        fault, ended_at = record.fault, record.ended_at
+        if fault is None or ended_at is None:
             return None
         return Failure(
             reason=fault.reason,
             code=fault.code,
             message=fault.message,
             charged=fault.charged,
-            at=moment(fault.at),
+            at=moment(ended_at),
             ref=record.ref,
             provider=record.provider,
             task_id=record.task_id,
@@ -227,7 +227,7 @@ class Job(JobFacts):
             ClientClosedError: the client was closed.
         """
         self._context.check_loop()
-        if self._context.is_closed():
+        if self._context.journal.is_closed:
             raise self._closed()
         await self._look()
         if self.record.task_id is None:
@@ -241,16 +241,16 @@ class Job(JobFacts):
 
     def _deadline(self, timeout: float | None) -> float:
         seconds = self._context.wait_timeout if timeout is None else checks.bounded(timeout)
-        return self._context.clock.monotonic() + seconds
+        return self._context.journal.clock.monotonic() + seconds
 
     async def _events(self, deadline: float) -> AsyncIterator[StageEvent]:
         for stage in LATER_STAGES:
             yield await self._until(self.event, stage, deadline)
 
     def _given_up(self, stage: Stage, deadline: float) -> Exception:
-        if deadline > self._context.clock.monotonic():
+        if deadline > self._context.journal.clock.monotonic():
             return SubmitUnknownError(_unknown_text(self), job=self)
-        last_words = self._held.describe(self._context.clock.now())
+        last_words = self._held.describe(self._context.journal.clock.now())
         message = f"job {self.ref} did not reach {stage} in time ({last_words}); it lives on, await it again"
         return StageTimeoutError(message, job=self)
 
@@ -260,7 +260,7 @@ class Job(JobFacts):
 
     def _raise_if_over(self) -> None:
         record = self.record
-        if self._context.is_closed():
+        if self._context.journal.is_closed:
             raise self._closed()
         failure = self.failure
         if failure is not None:

@@ -186,7 +186,7 @@ def check_order(order: Order, found: Sequence[Problem], sources: Sources) -> Non
             wrong = [Problem("fallback", str(error))]
         checked.update(dict.fromkeys(wrong, info.name))
         if not info.has_key:
-            missing.append(f"no API key for {info.name}: set {info.key_variable}, or pass api_key=")
+            missing.append(f"no API key for {info.name}: set {info.key_variable}, or pass `api_key=`")
     if checked and (refusing := [problem for problem in checked if not problem.advice]):
         raise RequestError([*refusing, *(Problem("api_key", each) for each in missing)])
     for advice, name in checked.items():
@@ -197,7 +197,7 @@ def check_order(order: Order, found: Sequence[Problem], sources: Sources) -> Non
         if sources.serves(request, provider) and sources.public_url() is None:
             message = (
                 f"{provider.info.name} takes audio by URL only, and it cannot fetch the file from this process: give "
-                "public_url= and listen=, or mount receiver.add_to(app), or pass url= instead of file="
+                "`public_url=` and `listen=`, or mount `receiver.add_to(app)`, or pass `url=` instead of `file=`"
             )
             raise UnsupportedError(message)
 

@@ -130,7 +130,7 @@ class Poller:
         if not isinstance(provider, Credits):
             raise UnsupportedError(f"{info.name} has no known call that tells the balance")
         if not info.has_key:
-            raise ConfigError(f"no API key for {info.name}: set {info.key_variable}, or pass api_key=")
+            raise ConfigError(f"no API key for {info.name}: set {info.key_variable}, or pass `api_key=`")
         try:
             response = await self.transport.send(provider.build_credits())
         except (NotSentError, MaybeSentError) as error:

@@ -22,7 +22,8 @@ from audioext.models.record import Record, Verdict
 from audioext.models.requests import Request
 from audioext.providers.base import Provider
 from audioext.runtime import tracing
-from audioext.runtime.held import HeldJob, JobContext
+from audioext.runtime.handle import JobContext
+from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Job, SubmitUnknownError
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account

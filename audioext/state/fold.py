@@ -30,7 +30,7 @@ from operator import attrgetter
 from audioext.errors import printable
 from audioext.models.entries import DONE_SECONDS, OTHER_TASK, REFUSED, Entry, doubted_for
 from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted
-from audioext.models.record import Asked, Reached, Record, Recovery, Run, Seen, Sighting, TaskFault, Verdict
+from audioext.models.record import Asked, Reached, Record, Recovery, Run, Seen, Sighting, Verdict
 from audioext.models.results import FailureReason, Source, Stage
 from audioext.state.reading import Handled, Reading
 from audioext.state.recovery import recovery_of, with_recovered
@@ -84,7 +84,8 @@ class _Facts:
     """When a stage was first claimed or a stream URL shown."""
     audible: _Proof | None = None
     """When a playable track was first shown."""
-    fault: TaskFault | None = None
+    fault: tuple[Failed, float] | None = None
+    """Why the task failed, and when that was first seen."""
     fault_seen: Seen = "webhook"
     cover_url: str | None = None
     credits: float | None = None
@@ -204,10 +205,7 @@ class _Facts:
     def _see_failure(self, event: Failed, seen: Seen, entry: Entry) -> None:
         # Of several failures a status answer's counts more than a webhook's, then the later one.
         if not self._doubts(event, entry) and (self.fault is None or SEEN_RANK[seen] >= SEEN_RANK[self.fault_seen]):
-            at, self.fault_seen = entry.at if self.fault is None else self.fault.at, seen
-            self.fault = TaskFault(
-                reason=event.reason, code=event.code, message=event.message, charged=event.charged, at=at
-            )
+            self.fault, self.fault_seen = (event, entry.at if self.fault is None else self.fault[1]), seen
 
     def _join_handled(self, handled: Handled, at: float) -> None:
         if not handled.handler:
@@ -227,8 +225,8 @@ class _Facts:
         complete_at, ended_at, fault = math.inf, None, None
         if stage is _COMPLETE:
             verdict, ended_at, complete_at = Verdict.COMPLETE, last_at, last_at
-        elif (fault := self.fault or (_fault_of_tracks(self) if self.failures else None)) is not None:
-            verdict, ended_at = Verdict.FAILED, fault.at
+        elif (failed := self.fault or (_fault_of_tracks(self) if self.failures else None)) is not None:
+            verdict, (fault, ended_at) = Verdict.FAILED, failed
             if FAILED_TOPIC not in self.told:
                 topics.append(FAILED_TOPIC)
         elif self.expired_at is not None:
@@ -334,17 +332,13 @@ def _counted_proof(facts: _Facts) -> _Proof | None:
     return sorted(settled.values())[expected - 1] if len(settled) >= expected else None
 
 
-def _fault_of_tracks(facts: _Facts) -> TaskFault | None:
-    """Return the job's failure if every expected track failed."""
+def _fault_of_tracks(facts: _Facts) -> tuple[Failed, float] | None:
+    """Return the job's failure, and when it was seen, if every expected track failed."""
     failed = {seen.track.id for seen, _ in facts.failures if seen.track.id is not None}
     if not len(failed) >= facts.asked.expected_tracks > 0:
         return None
     messages = sorted({seen.track.failure for seen, _ in facts.failures if seen.track.failure is not None})
     is_content = {why for _, why in facts.failures} == {FailureReason.CONTENT}
-    return TaskFault(
-        reason=FailureReason.CONTENT if is_content else FailureReason.GENERATION,
-        code=None,
-        message="every track failed: " + "; ".join(messages),
-        charged=None,
-        at=max(seen.at for seen, _ in facts.failures),
-    )
+    reason = FailureReason.CONTENT if is_content else FailureReason.GENERATION
+    failed_at = max(seen.at for seen, _ in facts.failures)
+    return Failed(reason=reason, message="every track failed: " + "; ".join(messages)), failed_at

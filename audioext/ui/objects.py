@@ -105,8 +105,8 @@ def stage_objects(record: Record) -> list[dict[str, object]]:
 
 def whole_object(record: Record, entries: Journal, deliveries: Sequence[Delivery]) -> dict[str, object]:
     """Return a job with all details: its request, stages, journal, tracks and deliveries."""
-    fault = record.fault
-    facts = ("reason", "code", "message", "charged", "at")
+    fault, names = record.fault, ("reason", "code", "message", "charged")
+    failure = None if fault is None else {**{name: getattr(fault, name) for name in names}, "at": record.ended_at}
     return {
         **job_object(record),
         "base_url": record.asked.base_url,
@@ -127,7 +127,7 @@ def whole_object(record: Record, entries: Journal, deliveries: Sequence[Delivery
             for number, (entry, after) in enumerate(entries, 1)
         ],
         "tracks": [track_object(track) for track in record.tracks],
-        "failure": None if fault is None else {name: getattr(fault, name) for name in facts},
+        "failure": failure,
         "handler_faults": list(record.handler_faults),
         "deliveries": [delivery_object(delivery) for delivery in deliveries],
     }
@@ -148,8 +148,8 @@ def timeline(record: Record) -> list[tuple[str, float, str, Source | None]]:
         # The POST's answer makes a job submitted, unless a webhook brought the task id first.
         is_answer = item.stage is Stage.SUBMITTED and item.source != "webhook"
         found.append((str(item.stage), item.at, "" if is_answer else BY[item.source], item.source))
-    if record.fault is not None:
-        found.append(("failed", record.fault.at, record.fault.message, None))
+    if record.fault is not None and record.ended_at is not None:
+        found.append(("failed", record.ended_at, record.fault.message, None))
     if record.verdict is Verdict.REFUSED:
         found.append(("refused", record.answered_at or record.created_at, problem_of(record) or "", None))
     if record.verdict is Verdict.EXPIRED and record.ended_at is not None:

@@ -52,7 +52,7 @@ class Watching:
             ConfigError: the client has no `public_url`.
         """
         if public_url is None:
-            raise ConfigError("jobs can only be watched with a public_url: give the client one")
+            raise ConfigError("jobs can only be watched with a `public_url=`: give the client one")
         path = f"{public_url.raw_path.rstrip('/')}/{SEGMENT}/{ref}/{signing.tag(self.secrets()[0], _NAME, ref)}"
         return public_url.with_path(path, encoded=True)
 

@@ -15,7 +15,8 @@ from audioext.models.entries import Entry
 from audioext.models.limits import Limits
 from audioext.models.record import Record
 from audioext.providers.base import Provider
-from audioext.runtime.held import HeldJob, JobContext
+from audioext.runtime.handle import JobContext
+from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Job
 from audioext.runtime.journal import Journal
 from audioext.state.fold import fold
@@ -74,14 +75,13 @@ class Process:
     def handle(self, held: HeldJob, *, wait_timeout: float = WAIT_SECONDS) -> Job:
         """Return a handle of a job that is held."""
         context = JobContext(
+            journal=self.journal,
             check_loop=lambda: None,
             look=self.journal.look,
             look_soon=self._look_soon,
             refresh=self._refresh,
-            is_closed=lambda: self.journal.is_closed,
             watch=self._watch,
             files=_files,
-            clock=self.clock,
             wait_timeout=wait_timeout,
         )
         return Job(held, context)

@@ -274,7 +274,7 @@ async def test_all_problems_come_at_once(api: Api) -> None:
 
         fields = {problem.field for problem in refused.value.problems}
         assert {"timeout", "file", "key", "meta", "model", "continue_at", "style_weight", "api_key"} == fields
-        assert "set KIE_API_KEY, or pass api_key=" in str(refused.value)
+        assert "set KIE_API_KEY, or pass `api_key=`" in str(refused.value)
 
         with pytest.raises(ax.ConfigError, match="no API key for kie: set KIE_API_KEY"):
             await client.extend(audio_id="x", model="V5")
@@ -344,7 +344,7 @@ async def test_the_field_that_switched_custom_mode_on_is_named(open_client: Make
     with pytest.raises(ax.RequestError) as refused:
         await client.extend(audio_id="x", model="V5", title="My Song", continue_at=2)
     message = (
-        "is required in custom mode, which title and continue_at switched on (custom=False inherits from the source)"
+        "is required in custom mode, which title and continue_at switched on (`custom=False` inherits from the source)"
     )
     assert {("prompt", message), ("style", message)} == {
         (problem.field, problem.message) for problem in refused.value.problems

@@ -39,7 +39,7 @@ def test_an_address_that_is_set_and_not_used_is_refused(monkeypatch: pytest.Monk
     ax.Client(ax.Kie(base_url="http://127.0.0.1:1"), ax.Vidgo("key"))
     ax.Client(ax.Kie(base_url="https://api.kie.ai"))  # an explicit default is accepted
 
-    advice = "use Client.from_env() without a provider, pass base_url=, or unset KIE_BASE_URL"
+    advice = "use Client.from_env() without a provider, pass `base_url=`, or unset KIE_BASE_URL"
     for make in (ax.Client, ax.Client.from_env):
         with pytest.raises(ax.ConfigError) as caught:
             make(ax.KieJobs())
@@ -57,13 +57,13 @@ def test_a_misspelt_setting_is_a_type_error() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"public_url": "hooks.test"}, "public_url must look like"),
-        ({"public_url": "https://hooks test"}, "public_url must look like"),
-        ({"public_url": "https://hooks.test/a?b=c"}, "public_url must look like"),
+        ({"public_url": "hooks.test"}, "`public_url=` must look like"),
+        ({"public_url": "https://hooks test"}, "`public_url=` must look like"),
+        ({"public_url": "https://hooks.test/a?b=c"}, "`public_url=` must look like"),
         ({"public_url": "http://x.test:{port}/a", "listen": None}, "listen="),
-        ({"listen": "nowhere"}, "listen must look like"),
-        ({"listen": "127.0.0.1:99999"}, "listen must look like"),
-        ({"listen": f"127.0.0.1:{'9' * 5_000}"}, "listen must look like"),
+        ({"listen": "nowhere"}, "`listen=` must look like"),
+        ({"listen": "127.0.0.1:99999"}, "`listen=` must look like"),
+        ({"listen": f"127.0.0.1:{'9' * 5_000}"}, "`listen=` must look like"),
         ({"wait_timeout": 0}, "wait_timeout"),
         ({"expire_after": float("nan")}, "expire_after"),
         ({"secrets": ["short"]}, "at least 16 bytes"),
@@ -110,7 +110,7 @@ def test_whitespace_around_an_address_is_stripped() -> None:
     client = ax.Client(public_url=" https://hooks.test/a ", listen=None)
     assert "https://hooks.test/a" == str(client.public_url)
     assert "https://api.test/kie" == str(ax.Kie("key", base_url=" https://api.test/kie/ \n").base_url)
-    with pytest.raises(ax.ConfigError, match="base_url must be like"):
+    with pytest.raises(ax.ConfigError, match="`base_url=` must be like"):
         ax.Kie("key", base_url="https://api .test")
 
 

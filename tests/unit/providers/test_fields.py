@@ -150,7 +150,7 @@ def test_a_missing_prompt_of_an_upload_is_only_advice_at_kie() -> None:
 def test_the_message_names_what_switched_custom_mode_on() -> None:
     """The message says which field selected custom mode, and how to leave it."""
     found = {problem.field: problem.message for problem in provider_named("kie").check(by_id(title="t"))}
-    assert "which title switched on (custom=False inherits from the source)" in found["prompt"]
+    assert "which title switched on (`custom=False` inherits from the source)" in found["prompt"]
     forced = {problem.field: problem.message for problem in provider_named("kie").check(by_id(custom=True))}
     assert "which custom=True switched on" in forced["title"]
 

@@ -247,7 +247,7 @@ async def test_a_job_that_cannot_be_read_does_not_block_the_changes_of_others(
 
     line = SelectiveLine(store, bad="bad")
     here.journal.store = line
-    changes = Changes(store=store, journal=here.journal, clock=LOOP_CLOCK, on_change=lambda: None, on_resync=_nothing)
+    changes = Changes(journal=here.journal, on_change=lambda: None, on_resync=_nothing)
     changes.start()
     await asyncio.sleep(5)
     await there.receive(tape.webhook(NOW + 1, tape.shown(Stage.TEXT, task_id=None)), "bad")

@@ -51,13 +51,7 @@ class Follower:
 def follow(process: Process) -> Follower:
     """Return a follower of the changes in *process*'s store."""
     found = Follower()
-    found.changes = Changes(
-        store=process.line,
-        journal=process.journal,
-        clock=process.clock,
-        on_change=found.note,
-        on_resync=found.resync,
-    )
+    found.changes = Changes(journal=process.journal, on_change=found.note, on_resync=found.resync)
     return found
 
 

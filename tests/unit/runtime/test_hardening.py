@@ -71,9 +71,7 @@ async def test_a_lost_job_is_given_back_beside_its_new_webhooks(here: Process, t
     here.line.store = there.line.store = empty = MemoryStore()
     await there.receive(TEXT)
     await there.receive(tape.webhook(NOW + 2, tape.shown(Stage.FIRST, tape.track("one"))))
-    changes = Changes(
-        store=here.line, journal=here.journal, clock=here.clock, on_change=lambda: None, on_resync=_nothing
-    )
+    changes = Changes(journal=here.journal, on_change=lambda: None, on_resync=_nothing)
     changes.start()
     await asyncio.sleep(1)
     await changes.aclose()

@@ -348,10 +348,11 @@ def test_one_failed_track_alone_leaves_the_job_open() -> None:
 
 def test_the_job_fails_when_every_track_failed() -> None:
     """A job whose tracks all failed has failed, and its message names each reason."""
-    failure = folded(tape.request(counts_tracks=True), BAD, WORSE).fault
+    record = folded(tape.request(counts_tracks=True), BAD, WORSE)
+    failure = record.fault
 
     assert failure is not None
-    assert ("every track failed: too loud; too quiet", 5.0) == (failure.message, failure.at)
+    assert ("every track failed: too loud; too quiet", 5.0) == (failure.message, record.ended_at)
     assert FailureReason.GENERATION is failure.reason
 
 
@@ -404,10 +405,11 @@ def test_a_failed_job_may_rise_to_complete() -> None:
 
 def test_a_failure_has_the_vendors_words() -> None:
     """A failure has the vendor's reason, code, message and charge."""
-    failure = folded(tape.request(), NO).fault
+    record = folded(tape.request(), NO)
+    failure = record.fault
 
     assert failure is not None
-    found = (failure.reason, failure.code, failure.message, failure.charged, failure.at)
+    found = (failure.reason, failure.code, failure.message, failure.charged, record.ended_at)
     assert (FailureReason.CONTENT, "501", "no", False, 3.0) == found
 
 
@@ -416,8 +418,8 @@ def test_a_status_answers_failure_outranks_a_webhooks() -> None:
     asked = tape.status(2.0, tape.failed(code="poll"))
     later = tape.webhook(5.0, tape.failed(code="later"))
 
-    assert [("poll", 2.0)] == [(f.code, f.at) for f in [folded(tape.request(), NO, asked).fault] if f]
-    assert [("later", 3.0)] == [(f.code, f.at) for f in [folded(tape.request(), NO, later).fault] if f]
+    assert [("poll", 2.0)] == [(f.fault.code, f.ended_at) for f in [folded(tape.request(), NO, asked)] if f.fault]
+    assert [("later", 3.0)] == [(f.fault.code, f.ended_at) for f in [folded(tape.request(), NO, later)] if f.fault]
 
 
 @pytest.mark.parametrize(
