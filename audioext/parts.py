@@ -72,7 +72,7 @@ class Parts:
             journal=self.journal,
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
-            providers=tuple(decoders),
+            providers=decoders,
             job=self.job,
         )
         self.inbox = Inbox(journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm)

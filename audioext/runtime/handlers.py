@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
@@ -98,7 +98,7 @@ class Handlers:
     journal: Journal
     timeout: float
     concurrency: int
-    providers: Sequence[str] | None = None
+    providers: Collection[str] | None = None
     """The providers whose jobs this client can decode; handlers of other jobs are left to other processes."""
     job: Callable[[HeldJob], Job]
     """Return the handle of a job."""
