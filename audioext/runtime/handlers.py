@@ -194,6 +194,9 @@ class Handlers:
         calls = self._by_topic.setdefault(topic, [])
         name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
         count = sum(other.partition("#")[0] == name for other, _ in calls)
+        if count and inspect.isfunction(handler) and "<locals>" not in name and not name.endswith("._"):
+            what = "%d handlers for %s are named %s, and each is called: did a notebook cell or a module run again?"
+            _log.warning(what, count + 1, topic, name)
         calls.append((f"{name}#{count + 1}" if count else name, call))
         if self._is_started:
             self.claims.start()
