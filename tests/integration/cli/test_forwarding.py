@@ -233,7 +233,9 @@ async def test_a_listener_serves_an_account_that_only_a_worker_has(app: App, sta
             await app.ended.wait()
         listed = await aside(invoke, "jobs", *STORE, "--json")
         waited = await aside(invoke, "wait", job.ref, *STORE, "--no-save", "--json")
+        hinted = await aside(invoke, "wait", job.ref, *STORE, "--no-save")
 
+    assert "--provider kie " in hinted.err, hinted.out
     assert ("webhook", STAGES) == (event.source, [event["type"] for event in app.events])
     assert [("kie-acme", "complete")] * 2 == [(each.json["provider"], each.json["state"]) for each in (listed, waited)]
 
