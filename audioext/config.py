@@ -22,6 +22,7 @@ from audioext.http.transport import lacks_proxy
 from audioext.http.urls import CHECK_SEGMENT, FILES_SEGMENT, callback_url, may_be_public, without_password
 from audioext.models import checks
 from audioext.models.entries import MAX_DELIVERY_BYTES
+from audioext.providers import Decoders
 from audioext.providers.base import Provider, ProviderInfo
 from audioext.stores import open_store
 from audioext.stores.base import Store
@@ -208,10 +209,10 @@ class Settings:
                 what = "%s: the API key goes to %s in clear text: use https:// in base_url"
                 _log.warning(what, provider.info.name, url.host)
 
-    def decoders(self) -> dict[str, Provider]:
+    def decoders(self) -> Decoders:
         """Return a provider for every wire format: a listener reads the webhooks of tasks that others submitted."""
         others = (providers.load(name)() for name in providers.NAMES if name not in self.providers)
-        return {**self.providers, **named([*others], self.environ)}
+        return Decoders({**self.providers, **named([*others], self.environ)})
 
 
 def client_signature() -> inspect.Signature:

@@ -73,7 +73,7 @@ class Parts:
             journal=self.journal,
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
-            providers=tuple(decoders),
+            providers=decoders,
             job=self.job,
         )
         self.inbox = Inbox(journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm)
@@ -231,6 +231,8 @@ class Parts:
 
     def check_open(self) -> None:
         """Raise ConfigError unless the client is open, and on this event loop."""
+        if self.state == "closed":
+            raise ConfigError("the client is closed: make a new one, on the same store for the same jobs")
         if not self.is_open:
             raise ConfigError("the client is not open: use it inside `async with Client(...) as client:`, or open() it")
         self.check_loop()

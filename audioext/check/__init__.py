@@ -57,7 +57,7 @@ async def check_parts(parts: Parts) -> CheckReport:
 
 
 async def _yield_address(parts: Parts) -> list[CheckLine]:
-    """If another process listens at our address, do not open it: the check is about that receiver."""
+    """Say whether another process listens at our address; if so, do not open it: the check is about that receiver."""
     if parts.address is None or not parts.address[1]:
         return []
     host, port = parts.address
@@ -69,7 +69,7 @@ async def _yield_address(parts: Parts) -> list[CheckLine]:
         parts.address = None
         return [ok("listen", f"another process listens at {host}:{port}; the check goes there")]
     server.close()
-    return []
+    return [ok("listen", f"nothing listened at {host}:{port}: this check did, and has stopped")]
 
 
 async def _look(parts: Parts) -> list[CheckLine]:

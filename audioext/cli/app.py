@@ -105,6 +105,8 @@ COMPLETION = (
 )
 _HELP = frozenset({"-h", "--help", "--version", "--install-completion"})
 """Options that work without settings, which may be broken."""
+_MEANT = {"check": "doctor", "list": "jobs", "status": "show", "logs": "show"}
+"""Commands that people try, and what they are called here."""
 _LEAST_COLUMNS = 20
 """Help for a narrower terminal would take forever, or fail at 0 columns."""
 _SECONDS = "--continue-at"
@@ -190,7 +192,8 @@ def _words(error: CycloptsError) -> str:
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
         # The parser's own message would import every command, also those whose extras are missing.
         word, known = error.unused_tokens[0], (*_HELP, *(name for names in COMMANDS.values() for name in names))
-        meant = "".join(f' Did you mean "{near}"?' for near in difflib.get_close_matches(word, known, n=1))
+        nearest = [_MEANT[word]] if word in _MEANT else difflib.get_close_matches(word, known, n=1)
+        meant = "".join(f' Did you mean "{near}"?' for near in nearest)
         return f'Unknown command "{word}".{meant}'
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"{command} has no use for {shlex.join(error.unused_tokens)}"

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, Unpack
 from urllib.parse import unquote, urlsplit
@@ -109,7 +110,7 @@ def check_folder(folder: Path | None) -> None:
 
 def make_provider(name: str, **given: object) -> Provider:
     """Return the provider called *name*; settings that are `None` or empty are left at their defaults."""
-    made = providers.load(name)
+    made = partial(providers.load(providers.format_of(name) or name), name=name)
     if not made().info.webhook_key_variable:
         given.pop("webhook_key", None)
     return made(**{key: value for key, value in given.items() if value not in {None, ()}})

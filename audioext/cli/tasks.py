@@ -34,6 +34,7 @@ from audioext.files.sources import SourceInfo, probe
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import Extend, Request
 from audioext.models.results import Song, Stage
+from audioext.providers import format_of
 from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
 from audioext.ui.objects import BY, job_object, problem_of, stage_objects, state_of, track_object
@@ -245,7 +246,7 @@ def report(screen: Screen, job: Job, song: Song, paths: Sequence[Path]) -> None:
     ids = [each for each in ids if read_source(each, ids=True) == {"audio_id": each}]  # else it names a URL or a file
     if ids and not screen.is_sandboxed:
         model = () if job.record.model is None else ("--model", job.record.model)
-        command = screen.hint("extend", "--provider", job.provider, *model, of=ids[0])
+        command = screen.hint("extend", "--provider", format_of(job.provider) or job.provider, *model, of=ids[0])
         screen.note(f"\nExtend a track: {command}")
 
 

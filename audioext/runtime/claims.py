@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 
 from attrs import define, field
@@ -43,7 +43,7 @@ class Claims:
     hold: Callable[[], float]
     concurrency: int
     do: Callable[[str], Awaitable[None]]
-    providers: Sequence[str] | None = None
+    providers: Collection[str] | None = None
     farthest: float = math.inf
     _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
     _seen_at: float = field(default=-math.inf, init=False)
@@ -124,6 +124,9 @@ class Claims:
                 await self.clock.wait_for(self._wake, pause)
                 self._next_look = math.inf
 
+    def _names(self) -> Sequence[str] | None:
+        return None if self.providers is None else tuple(self.providers)  # more may be known than at the last look
+
     def _is_far_look_due(self) -> bool:
         """Return whether a far look is due: the last one is long ago, or the clock was set back since."""
         last, self._seen_at = self._seen_at, self.clock.now()
@@ -138,7 +141,7 @@ class Claims:
         now, is_far = self.clock.now(), self._is_far_look_due()
         latest = now + self.farthest if is_far else math.inf
         refs = await self.store.claim(
-            self.work, now=now, until=now + self.hold(), limit=room, providers=self.providers, latest=latest
+            self.work, now=now, until=now + self.hold(), limit=room, providers=self._names(), latest=latest
         )
         if is_far and len(refs) == room and self._far.isdisjoint(refs):
             self._far.update(refs)  # there may be more
@@ -179,5 +182,5 @@ class Claims:
         """Return the seconds until work is due, or `IDLE_SECONDS` if none is, or none can be claimed now."""
         if len(self._running) >= self.concurrency or self._is_draining:
             return IDLE_SECONDS
-        due = await self.store.next_due(self.work, providers=self.providers)
+        due = await self.store.next_due(self.work, providers=self._names())
         return IDLE_SECONDS if due is None else due - self.clock.now()

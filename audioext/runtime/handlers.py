@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
@@ -98,7 +98,7 @@ class Handlers:
     journal: Journal
     timeout: float
     concurrency: int
-    providers: Sequence[str] | None = None
+    providers: Collection[str] | None = None
     """The providers whose jobs this client can decode; handlers of other jobs are left to other processes."""
     job: Callable[[HeldJob], Job]
     """Return the handle of a job."""
@@ -194,6 +194,9 @@ class Handlers:
         calls = self._by_topic.setdefault(topic, [])
         name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
         count = sum(other.partition("#")[0] == name for other, _ in calls)
+        if count and inspect.isfunction(handler) and "<locals>" not in name and not name.endswith("._"):
+            what = "%d handlers for %s are named %s, and each is called: did a notebook cell or a module run again?"
+            _log.warning(what, count + 1, topic, name)
         calls.append((f"{name}#{count + 1}" if count else name, call))
         if self._is_started:
             self.claims.start()

@@ -115,6 +115,8 @@ class HeldJob:
             said.append(f"its last status call said: {problem}")
         elif self.polled_at:
             said.append(f"its last status call, {max(now - self.polled_at, 0.0):.0f} s ago, told nothing new")
+        if not self.provider.info.has_key:
+            said.append(f"this client has no key of {record.provider!r} to ask for its status")
         if record.words:
             said.append(f"the provider sent an unknown stage word: {as_data(record.words[-1])}")
         return "; ".join(said)

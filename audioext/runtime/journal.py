@@ -111,11 +111,11 @@ class Journal:
         Raises:
             ConfigError: this client has no provider of that name.
         """
-        found = self.providers.get(name)
-        if found is None:
-            message = f"job {ref} needs a provider named {name!r}, which this client lacks: pass it to Client(...)"
-            raise ConfigError(message)
-        return found
+        try:
+            return self.providers[name]
+        except KeyError:
+            wanted = "pass it to Client(...); commands know names that begin with an API's, like kie-acme"
+            raise ConfigError(f"job {ref} needs a provider named {name!r}, which this client lacks: {wanted}") from None
 
     async def hold(self, ref: str, *, whole: bool = False) -> HeldJob | None:
         """Return the job of *ref*, up to date with the store; `None` if the store has no such job.

@@ -133,7 +133,7 @@ class ClientFactory:
         self._stack.push_async_callback(client.aclose)  # a no-op if it was never opened, or is closed
         return await client.open() if open else client
 
-    def provider(self, name: str = "kie", **settings: object) -> Provider:
+    def provider(self, name: str = "kie", /, **settings: object) -> Provider:
         """Return the provider of that name at the sandbox: `"kie"`, `"kie-jobs"`, `"sunoapi"`, `"vidgo"`, `"musicgpt"`.
 
         The settings are those of its class, such as `pace`, `limits` or `grace`: how many seconds a submit without an

@@ -218,6 +218,28 @@ async def test_a_listener_forwards_events_to_an_app(
     assert (0, STAGES) == (song.code, [event["type"] for event in app.events])
 
 
+async def test_a_listener_serves_an_account_that_only_a_worker_has(app: App, start: Start, invoke: Invoke) -> None:
+    """`listen`, `jobs` and `wait` read the jobs of a provider whose name begins with that of its API."""
+    async with app.running(), short_sandbox() as sandbox:
+        listener = start(
+            "listen", *HOOKS, *STORE, "--json", "--forward-to", app.url, env={"AUDIOEXT_FORWARD_SECRET": SECRET}
+        )
+        assert listener.stdout is not None
+        ready = json.loads(await asyncio.to_thread(listener.stdout.readline))
+        acme = ax.Kie(sandbox.api_key, name="kie-acme", base_url=sandbox.bases["kie"])
+        async with ax.Client(acme, public_url=ready["public_url"], listen=None, store=STORE[1]) as worker:
+            job = await worker.extend(audio_id=TRACK, model="V5")
+            event = await job.complete
+            await app.ended.wait()
+        listed = await aside(invoke, "jobs", *STORE, "--json")
+        waited = await aside(invoke, "wait", job.ref, *STORE, "--no-save", "--json")
+        hinted = await aside(invoke, "wait", job.ref, *STORE, "--no-save")
+
+    assert "--provider kie " in hinted.err, hinted.out
+    assert ("webhook", STAGES) == (event.source, [event["type"] for event in app.events])
+    assert [("kie-acme", "complete")] * 2 == [(each.json["provider"], each.json["state"]) for each in (listed, waited)]
+
+
 async def test_a_stage_can_be_triggered_by_hand(app: App, clock: JumpClock, invoke: Invoke) -> None:
     """While the sandbox holds a job, `trigger` plays its stages one by one, and the app gets each."""
     async with app.running(), short_sandbox() as sandbox, forwarding(app, sandbox, clock) as client:

@@ -156,12 +156,13 @@ def test_without_its_packages_the_mcp_server_says_what_to_install(lacking: Witho
 def test_a_mistyped_command_is_named_whatever_is_installed(lacking: Without) -> None:
     """A mistyped command gets a suggestion when all extras but the command line's are missing."""
     packages = " ".join(name for name, extra in EXTRAS.items() if extra != "cli")
-    ended = lacking(packages, ["extnd", "x"], ["--verison"], ["xyzzy"])
+    ended = lacking(packages, ["extnd", "x"], ["--verison"], ["check"], ["xyzzy"])
 
-    assert [(2, "")] * 3 == [(refused.code, refused.out) for refused in ended]
+    assert [(2, "")] * 4 == [(refused.code, refused.out) for refused in ended]
     assert [
         'audioext: Unknown command "extnd". Did you mean "extend"?',
         'audioext: Unknown command "--verison". Did you mean "--version"?',
+        'audioext: Unknown command "check". Did you mean "doctor"?',
         'audioext: Unknown command "xyzzy".',
     ] == [refused.err.splitlines()[0] for refused in ended]
 

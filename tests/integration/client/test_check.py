@@ -185,15 +185,18 @@ async def test_a_tunnel_that_is_down_is_reported(sandbox: Sandbox) -> None:
 
 
 async def test_another_process_with_the_same_store_answers(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A check works while a bot with the same store listens at the address: the bot answers the nonce."""
+    """A check works while a bot with the same store listens at the address, and says so if nobody does."""
     store = f"sqlite:///{tmp_path}/jobs.db"
     async with ax.Client(public_url="http://127.0.0.1:{port}", listen=LISTEN, store=store) as bot:
         url = str(bot.public_url)
         same = await ax.Client(kie(sandbox), public_url=url, listen=URL(url).port, store=store).check()
         other = await ax.Client(kie(sandbox), public_url=url, listen=None).check()
+    alone = await ax.Client(kie(sandbox), public_url=url, listen=URL(url).port, store=store).check()
 
     assert same.ok, str(same)
+    assert alone.ok, str(alone)
     assert "another process listens" in line(same, "listen").seen
+    assert "nothing listened" in line(alone, "listen").seen
     assert "is a receiver with another secret (401)" in line(other, "webhook").seen
 
 

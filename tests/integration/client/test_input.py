@@ -403,6 +403,17 @@ async def test_a_timeout_says_how_the_last_poll_ended(
         await clock.run(job.result(timeout=60.0))
 
 
+async def test_a_timeout_says_that_a_client_cannot_ask(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+    """A wait in a process without the job's account says that it can only hope for a webhook."""
+    api.is_done, store = False, ax.MemoryStore()
+    job = await (await open_client(store=store, clock=clock.clock)).extend(audio_id="x", model="V5")
+
+    async with ax.Client(store=store, clock=clock.clock) as other:
+        same = await other.job(job.ref)
+        with pytest.raises(ax.StageTimeoutError, match="this client has no key of 'kie' to ask for its status"):
+            await clock.run(same.result(timeout=60.0))
+
+
 async def test_a_timeout_says_that_a_status_call_was_never_sent(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:

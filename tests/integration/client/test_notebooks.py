@@ -53,6 +53,8 @@ async def test_a_client_can_be_opened_and_closed_by_hand(sandbox: Sandbox) -> No
     with pytest.raises(ax.ConfigError, match="opened once"):
         await client.open()
     await client.aclose()
+    with pytest.raises(ax.ConfigError, match="the client is closed: make a new one"):
+        await client.extend(audio_id=sandbox.track_ids[0], model="V5")
 
     assert (2, "<Client kie, closed>") == (len(song.tracks), repr(client))
 

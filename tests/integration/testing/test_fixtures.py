@@ -116,6 +116,15 @@ async def test_the_grace_period_takes_no_time(
     assert 60 <= audioext_clock.time - began_at < 70
 
 
+async def test_two_accounts_at_one_api_have_names(audioext_client: ClientFactory, audioext_sandbox: Sandbox) -> None:
+    """`provider` takes the settings of its class, `name` among them."""
+    accounts = (audioext_client.provider("kie", name=f"kie-{name}") for name in ("acme", "bolt"))
+    client = await audioext_client(*accounts)
+    job = await client.extend(url=audioext_sandbox.tune_url, model="V5", continue_at=2, provider="kie-bolt")
+
+    assert "kie-bolt" == (await job).provider
+
+
 async def test_a_handlers_back_off_takes_no_time(
     audioext_client: ClientFactory, audioext_sandbox: Sandbox, audioext_clock: JumpClock
 ) -> None:

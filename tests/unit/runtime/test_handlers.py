@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import TypedDict
 
 import pytest
@@ -717,6 +718,27 @@ async def test_two_handlers_of_one_name_are_two(here: Process, handlers: Handler
 
     assert [0, 1, 2] == calls
     assert ((), frozenset({"text"}), 2) == (held.record.handler_faults, held.record.handled, len(held.record.runs))
+
+
+async def welcome(event: StageEvent) -> None:
+    """Handle a stage; a function of a module, as in a notebook's cell."""
+
+
+async def test_a_function_that_a_notebook_defines_again_is_a_warning(
+    handlers: Handlers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second handler of one name is a log line; one for another stage, a closure and a partial are not."""
+    again = FunctionType(welcome.__code__, welcome.__globals__)
+
+    async def closure(event: StageEvent) -> None: ...
+
+    for handler in (welcome, closure, closure, partial(welcome), again):
+        handlers.on(Stage.TEXT)(handler)
+    handlers.on(Stage.FIRST)(welcome)
+
+    said = "are named %s, and each is called: did a notebook cell or a module run again?"
+    expected = f"3 handlers for text {said % f'{__name__}.welcome'}"
+    assert [expected] == [record.getMessage() for record in caplog.records]
 
 
 async def test_what_a_handler_submits_has_the_same_key_again(here: Process, handlers: Handlers) -> None:
