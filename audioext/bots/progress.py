@@ -12,7 +12,7 @@ from typing import Unpack
 import msgspec
 from attrs import define, field, frozen
 
-from audioext.bots.patience import waited_out
+from audioext.bots.patience import LEAST_WAIT_SECONDS, waited_out
 from audioext.bots.words import Texts, in_words
 from audioext.client import Client
 from audioext.clock import Clock
@@ -88,14 +88,14 @@ class _ProgressMessage:
             now = self.clock.monotonic()
             if self._is_over or now < self._free_at or (wanted := text()) == self._shown:
                 return
-            error = await self._tried(wanted)
-            if error is None:
+            if (error := await self._tried(wanted)) is None:
                 self._failures, self._shown, self._free_at = 0, wanted, now + self.every
                 return
             asked, level = asked_wait(error), logging.INFO  # a chat's pace is no fault of anybody's
             if asked is None:
                 self._failures, level = self._failures + 1, logging.WARNING
-            pause = max(asked or 0.0, min(self.every * 2**self._failures, LONGEST_PAUSE_SECONDS))
+            least = max(self.every, LEAST_WAIT_SECONDS)
+            pause = max(asked or 0.0, min(least * 2**self._failures, LONGEST_PAUSE_SECONDS))
             self._free_at, self._asked_until = now + pause, now + (asked or 0.0)
             _log.log(level, "a progress message could not be edited, again in %g s: %s", pause, error)
 
@@ -319,7 +319,7 @@ class ProgressMessages:
         try:
             while not over.is_set():
                 await line.show(lambda: self._text(job))
-                await self.client.clock.wait_for(over, self._every)
+                await self.client.clock.wait_for(over, max(self._every, LEAST_WAIT_SECONDS))
             if not await ended:
                 await self._say(asker, self.texts.silent)
             elif job.record.is_final:

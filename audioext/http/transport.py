@@ -21,6 +21,7 @@ from yarl import URL
 
 from audioext.clock import call_end, within
 from audioext.errors import AudioextError
+from audioext.http._connections import Connector
 from audioext.http.messages import HttpRequest, HttpResponse, Part
 
 _log = logging.getLogger("audioext.http.transport")
@@ -31,8 +32,6 @@ UPLOAD_IDLE_SECONDS = 60.0
 UPLOAD_ANSWER_SECONDS = 300.0
 """How long the whole response may take after a file was sent; a silent connection ends the call sooner."""
 CONNECT_TIMEOUT_SECONDS = 15.0
-# Short, because a server may close an idle connection just as a submit is sent, and then its outcome is unknown.
-KEEPALIVE_SECONDS = 2.0
 CONNECT_ATTEMPTS = 3
 CONNECT_BACKOFF_SECONDS = 0.5
 
@@ -56,10 +55,6 @@ class MaybeSentError(AudioextError):
     """The HTTP status, if the response had begun."""
 
 
-def _connector(resolver: AbstractResolver | None) -> aiohttp.BaseConnector:
-    return aiohttp.TCPConnector(limit=200, keepalive_timeout=KEEPALIVE_SECONDS, resolver=resolver)
-
-
 @define(eq=False, repr=False)
 class Transport:
     """One HTTP session. It follows no redirect, and never resends a request that may have arrived.
@@ -68,7 +63,7 @@ class Transport:
     environment.
     """
 
-    connector: Callable[[AbstractResolver | None], aiohttp.BaseConnector] = _connector
+    connector: Callable[[AbstractResolver | None], aiohttp.BaseConnector] = Connector
     given: aiohttp.ClientSession | None = None
     trust_env: bool = False
     _session: aiohttp.ClientSession | None = field(default=None, init=False)

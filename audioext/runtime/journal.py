@@ -290,7 +290,7 @@ class Journal:
         """Append *entries* now, or once the store is back: the task may be paid for already."""
         try:
             await self.append(held, entries)
-        except (StoreError, asyncio.CancelledError) as error:  # cancelled: `aclose` has stopped waiting for it
+        except (Exception, asyncio.CancelledError) as error:  # a bug of a store, too; cancelled: `aclose` waits no more
             self.append_later(held, entries)
             task, why = held.record.task_id or "unknown", str(error) or "the client is closing"
             _log.error("job %s: the outcome of its POST (task %s) is not stored yet: %s", held.ref, task, why)

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from attrs import define, field
 
 from audioext.clock import Clock
-from audioext.errors import StoreError
 from audioext.models.entries import Entry
 from audioext.outage import Outage
 from audioext.runtime.held import HeldJob
@@ -97,7 +96,7 @@ class Unstored:
             self._again.clear()
             try:
                 await self.flush()
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - after a bug of a store as well
                 outage.note(error)
                 if is_last:
                     return

@@ -61,6 +61,10 @@ SCHEMA: Final = (
 CACHE_KIB = 8192
 WAL_KEPT_BYTES = 16 * 1024 * 1024
 """A larger write-ahead log is truncated to this size once it is empty."""
+LONG_LOG_PAGES: Final = 4096
+"""A longer log is emptied while the writes of other processes wait: it restarts only after a moment without any."""
+EMPTYING_MILLISECONDS = 100
+"""How long emptying the log waits for a lock, so that a slow reader does not hold up the writes for long."""
 RETRY_SECONDS = 0.01
 PRIVATE: Final = 0o600
 
@@ -151,6 +155,18 @@ class DatabaseFile:
                 connection.close()
             raise
         return connection
+
+    def checkpoint(self, connection: Connection, longest: int) -> int:
+        """Move the log into the file, and empty it from *longest* pages on; return when to empty it next."""
+        ((_, pages, _),) = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        if pages < longest:
+            return longest if pages >= LONG_LOG_PAGES else LONG_LOG_PAGES
+        connection.execute(f"PRAGMA busy_timeout = {EMPTYING_MILLISECONDS}").fetchall()
+        try:
+            ((is_busy, *_),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {self.busy_timeout * 1000:.0f}").fetchall()
+        return pages + LONG_LOG_PAGES if is_busy else LONG_LOG_PAGES
 
     def _make_private(self) -> None:
         """Create the file if needed, and make it private: it holds the secret that signs callback URLs.

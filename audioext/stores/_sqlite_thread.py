@@ -18,7 +18,7 @@ from attrs import define, field
 
 from audioext.stores import _inotify
 from audioext.stores._engine import Fanout
-from audioext.stores._sqlite_file import DatabaseFile, is_engine_fault
+from audioext.stores._sqlite_file import LONG_LOG_PAGES, DatabaseFile, is_engine_fault
 from audioext.stores._sqlite_session import Session
 from audioext.stores.base import RESYNC, Changed, Resync
 
@@ -309,6 +309,8 @@ class Writer(FileThread):
     reader: Reader = field(init=False)
     _logged: int = field(default=0, init=False)
     _due: float = field(default=0.0, init=False)
+    _longest: int = field(default=LONG_LOG_PAGES, init=False)
+    """The pages of the log from which on it is emptied."""
 
     def __attrs_post_init__(self) -> None:
         self.reader = Reader(self.file, self.wake)  # so that an idle writer ends as well if the loop was closed
@@ -346,5 +348,5 @@ class Writer(FileThread):
         self._logged += works
         if self._logged >= CHECKPOINT_WORKS or (self._logged and now >= self._due):
             self._logged = 0
-            self._connected().rows("PRAGMA wal_checkpoint(PASSIVE)")
+            self._longest = self.file.checkpoint(self._connected().connection, self._longest)
         return self._due - now if self._logged else -1.0

@@ -119,7 +119,7 @@ async def open_bot(api: Api, clock: JumpClock) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
         async def start(*, chat: Chat | None = None, **settings: object) -> Bot:
-            mine = {name: settings.pop(name) for name in ("texts", "escape", "name") if name in settings}
+            mine = {name: settings.pop(name) for name in ("texts", "escape", "name", "every") if name in settings}
             client = ax.Client(
                 api.provider(),
                 public_url="http://127.0.0.1:{port}",
@@ -128,7 +128,8 @@ async def open_bot(api: Api, clock: JumpClock) -> AsyncIterator[Open]:
                 **settings,  # type: ignore[arg-type]  # a test's own
             )
             chat = chat if chat is not None else Chat()
-            progress = ProgressMessages(client, send=chat.send, edit=chat.edit, every=EVERY, expected=90, **mine)  # type: ignore[arg-type]  # as above
+            mine.setdefault("every", EVERY)
+            progress = ProgressMessages(client, send=chat.send, edit=chat.edit, expected=90, **mine)  # type: ignore[arg-type]  # as above
             await stack.enter_async_context(client)
             return Bot(client, progress, chat, api, clock)
 
@@ -315,6 +316,30 @@ async def test_a_chats_retry_after_delays_the_next_edit(open_bot: Open, wait: ob
     assert (1, "Sending it off …") == (bot.chat.edits, bot.chat.last)
     await bot.clock.advance(2 * EVERY)
     await bot.says("In the queue, 0:3")
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_a_bot_without_a_limit_of_its_own_does_not_spin(open_bot: Open, *, is_closed: bool) -> None:
+    """With `every=0` a message is looked at once a second, and a failing edit is not repeated at once."""
+    looks = 0
+
+    def escape(text: str) -> str:
+        nonlocal looks
+        looks += 1
+        return text
+
+    bot = await open_bot(every=0, escape=escape)
+    job = await bot.ask()
+    assert job is not None
+    await bot.api.call_back("first")
+    await bot.says("A first listen")
+    bot.chat.is_closed = is_closed
+    await bot.clock.advance(1)
+    before = looks, bot.chat.edits
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+    assert before == (looks, bot.chat.edits)
 
 
 async def test_a_chats_own_pace_is_neither_a_fault_nor_makes_edits_rarer(

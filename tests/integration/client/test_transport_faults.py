@@ -20,6 +20,7 @@ from audioext.http.messages import HttpRequest, Part
 from audioext.http.transport import UPLOAD_IDLE_SECONDS, MaybeSentError, NotSentError, Transport
 from audioext.sandbox import Sandbox
 from tests.integration.client.conftest import MakeClient, MakeSandbox
+from tests.support.api import read_head
 from tests.support.clock import SOON_SECONDS, LoopTime
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -414,3 +415,34 @@ async def test_a_call_without_an_answer_ends_though_the_process_stood_still(
             await loop_time.run(sending)
     finally:
         over.set()
+
+
+# --- connections that are kept -----------------------------------------------------------------------------
+
+
+async def test_a_second_answer_is_not_the_next_calls(serve: Serve) -> None:
+    """What a server sends on an idle connection is never taken for the answer to the next request."""
+    asked = 0
+
+    async def answer_twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        while await read_head(reader):
+            asked += 1
+            answer = ANSWER.replace(b"{}", b"%02d" % asked)
+            writer.write(answer)
+            await writer.drain()
+            await again.wait()
+            writer.write(answer)
+            sent.set()
+
+    again, sent = asyncio.Event(), asyncio.Event()
+    transport = Transport()
+    call = HttpRequest(method="POST", url=await serve(answer_twice), body=b"")
+    first = await transport.send(call)
+    again.set()
+    await sent.wait()
+    await asyncio.to_thread(lambda: None)  # the event loop receives it meanwhile
+    second = await transport.send(call)
+    await transport.aclose()
+
+    assert (b"01", b"02") == (first.body, second.body)

@@ -520,6 +520,24 @@ async def test_an_answer_is_stored_as_soon_as_the_store_is_back(
     assert 1 == sum(record.levelno >= logging.ERROR for record in caplog.records)
 
 
+async def test_an_answer_outlives_a_bug_of_a_store(store: MemoryStore, here: Process) -> None:
+    """An answer is retried as well if a store raises an error of its own instead of `StoreError`."""
+    held = await here.submit()
+    faults = [KeyError("not a StoreError"), OSError("nor this")]
+
+    async def fail(name: str, side: Side) -> None:
+        if name == "append" and faults:
+            raise faults.pop()
+
+    here.line.on_call = fail
+    await here.journal.append_or_queue(held, [tape.answer(NOW)])
+    assert (TASK, 1) == (held.record.task_id, held.posts)
+    await asyncio.sleep(FIRST_PAUSE_SECONDS * 20)
+
+    assert (2, 0) == ((await stored(store)).count, held.posts)
+    assert await index_is_right(store)
+
+
 async def test_an_answer_is_kept_where_closing_cuts_its_append_off(store: MemoryStore, here: Process) -> None:
     """An answer whose append was cancelled by closing is stored by the last attempt of `aclose`."""
     held = await here.submit()

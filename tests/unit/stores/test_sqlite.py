@@ -148,6 +148,24 @@ async def test_the_log_stays_short(store: SqliteStore, path: Path) -> None:
     assert 24_000_000 > path.with_name("jobs.db-wal").stat().st_size
 
 
+async def test_a_slow_reader_keeps_the_log_only_while_it_reads(store: SqliteStore, path: Path) -> None:
+    """A long log that another program still reads is written on, and emptied after that."""
+    log = path.with_name("jobs.db-wal")
+
+    async def fill() -> None:
+        fat = [make_webhook(1, size=FAT)]
+        await asyncio.gather(*(store.append(f"{log.stat().st_size} {n}", fat, provider="kie") for n in range(1_000)))
+
+    with closing(sqlite3.connect(path)) as slow:
+        slow.execute("BEGIN")
+        slow.execute("SELECT count(*) FROM jobs").fetchall()
+        while log.stat().st_size < 36_000_000:
+            await fill()
+    async with asyncio.timeout(30):
+        while log.stat().st_size > 24_000_000:
+            await fill()
+
+
 async def test_an_id_is_never_given_twice(store: SqliteStore, path: Path, listen: Listen) -> None:
     """After the newest journal was purged, the next appends still reach listeners on other connections."""
     other = SqliteStore(path, driver="sqlite3")

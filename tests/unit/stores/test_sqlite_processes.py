@@ -96,6 +96,21 @@ async def test_processes_lose_nothing_to_each_other(path: Path) -> None:
     await store.aclose()
 
 
+async def test_the_log_stays_short_while_processes_write_at_once(path: Path) -> None:
+    """The log stays bounded also if there is no moment without a commit."""
+    writes = """
+    for number in range(1_200):
+        await store.append(f"{arguments[0]} {number}", [make_webhook(1, size=8_000)], provider="kie")
+    say(os.path.getsize(f"{sys.argv[1]}-wal"))
+    sys.stdin.read()"""
+    others = [script(writes, path, number) for number in range(3)]
+    sizes = [int(await asyncio.to_thread(other.stdout.readline)) for other in others if other.stdout is not None]
+    await finish(*others)
+
+    assert 20_000_000 < path.stat().st_size
+    assert 60_000_000 > max(sizes)
+
+
 async def test_limits_and_keys_hold_over_processes(path: Path) -> None:
     """Three processes that create at once share the limits of an account, and agree on each key."""
     store = SqliteStore(path)

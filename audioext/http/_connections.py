@@ -1,0 +1,37 @@
+"""Connections that are kept for the next call, unless the server has sent something that nobody asked for."""
+
+from __future__ import annotations
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+
+# Short, because a server may close an idle connection just as a submit is sent, and then its outcome is unknown.
+KEEPALIVE_SECONDS = 2.0
+MOST_CONNECTIONS = 200
+
+
+class Connector(aiohttp.TCPConnector):
+    """A connector whose calls never get an answer to an earlier call.
+
+    aiohttp reuses a connection on which a second answer, or a 408, has come while it was idle, and returns that as the
+    answer to the next request.
+    """
+
+    def __init__(self, resolver: AbstractResolver | None) -> None:
+        """Keep idle connections for `KEEPALIVE_SECONDS`."""
+        super().__init__(limit=MOST_CONNECTIONS, keepalive_timeout=KEEPALIVE_SECONDS, resolver=resolver)
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
+    ) -> Connection:
+        """Return a connection on which nothing has been received since its last answer."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
