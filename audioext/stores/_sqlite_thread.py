@@ -159,9 +159,9 @@ class FileThread(ABC):
                 return [outcome for item in batch for outcome in self._outcomes([item])]
             return [self.file.explain(error) for _ in batch]
 
-    @abstractmethod
-    def _begin(self, session: Session, batch: list[_Item]) -> None:
+    def _begin(self, session: Session, batch: list[_Item]) -> None:  # noqa: ARG002 - the writer prepares for it
         """Begin the transaction of *batch*."""
+        session.execute("BEGIN")
 
     def _transact(self, session: Session, batch: list[_Item]) -> list[object]:
         """Run all calls of *batch* in one transaction, or none."""
@@ -258,9 +258,6 @@ class Reader(FileThread):
             os.close(writes)  # the kernel takes up to 20 ms
         super()._end()
         self.on_end()
-
-    def _begin(self, session: Session, batch: list[_Item]) -> None:  # noqa: ARG002 - part of the signature
-        session.execute("BEGIN")
 
     def _watch(self, session: Session) -> None:
         self._last = _last_of(session)
