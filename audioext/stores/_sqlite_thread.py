@@ -36,8 +36,8 @@ FIRST_SECONDS, PAUSE_SHARE = 0.0005, 0.25
 """The pause after the check at a write, and later pauses as a share of the time since the write."""
 DEAF_SECONDS = 0.01
 """How long further writes are not heard, since each one would wake this process."""
-OWN_SECONDS = 0.005
-"""How much later the file is checked if the write is our own, so that one check covers several."""
+LATER_SECONDS = 0.005
+"""The pause before the check at a write of our own, and after one that found a commit, so that one covers several."""
 URGENT_SECONDS, CALM_SECONDS = 0.002, 0.05
 """How often the file is checked with and without waiters, if no write can be heard of."""
 QUIET_SECONDS = 0.5
@@ -196,7 +196,8 @@ class Reader(FileThread):
     _writes: int | None = field(default=None, init=False)
     """A descriptor that is readable once the log was written to; `None` if there is none."""
     _heard_at: float = field(factory=time.monotonic, init=False)
-    _heard_own: bool = field(default=False, init=False)
+    _least: float = field(default=FIRST_SECONDS, init=False)
+    """The seconds from a check to the next at least."""
     wrote_at: float = field(default=-math.inf, init=False)
     """When this process last began to write."""
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
@@ -219,7 +220,7 @@ class Reader(FileThread):
     def look_soon(self) -> None:
         """Check for our own commits after a short delay, so that one check covers several, unless they are heard."""
         if self._writes is None and (self._timer is None or self._timer.when() < self._loop.time()):
-            self._timer = self._loop.call_later(OWN_SECONDS, self.wake)
+            self._timer = self._loop.call_later(LATER_SECONDS, self.wake)
 
     async def aclose(self) -> None:
         """Finish queued calls, and end the thread."""
@@ -241,16 +242,16 @@ class Reader(FileThread):
             os.close(self._writes)
             self._writes = None
         self._heard_at = time.monotonic()
-        self._heard_own = self._heard_at - self.wrote_at < OWN_SECONDS  # if not, the writer tells of another's
-        self._loop.call_later(OWN_SECONDS if self._heard_own else 0.0, self.wake)
+        is_own = self._heard_at - self.wrote_at < LATER_SECONDS  # if not, the writer tells of another's
+        self._least = LATER_SECONDS if is_own else FIRST_SECONDS
+        self._loop.call_later(LATER_SECONDS if is_own else 0.0, self.wake)
 
     def _pause(self) -> float:
         """Return the seconds from this check to the next."""
         if self._writes is None:
             return URGENT_SECONDS if self._urgent else CALM_SECONDS
         # A commit is seen after its last write, or later, if the disk has to sync: so the pauses grow with the time.
-        least = OWN_SECONDS if self._heard_own else FIRST_SECONDS
-        return min(max(least, PAUSE_SHARE * (time.monotonic() - self._heard_at)), QUIET_SECONDS)
+        return min(max(self._least, PAUSE_SHARE * (time.monotonic() - self._heard_at)), QUIET_SECONDS)
 
     def _end(self) -> None:
         writes, self._writes = self._writes, None
@@ -264,13 +265,12 @@ class Reader(FileThread):
 
     def _between(self, works: int) -> float:  # noqa: ARG002 - part of the signature
         """Publish new entries, if there was any commit; return the seconds until the next check."""
-        pause = self._pause()
         if self._last is None:
-            return pause
+            return self._pause()
         session = self._connected()
         seen = session, session.rows("PRAGMA data_version")
         if seen == self._seen:
-            return pause
+            return self._pause()
         # One statement, since each one takes the interpreter from the event loop. It reads the last entry, too.
         id_, said = self._last
         rows = session.rows(_FROM, (id_, MAX_ROWS))
@@ -287,7 +287,8 @@ class Reader(FileThread):
         if len(rows) == MAX_ROWS:
             return 0.0
         self._seen = seen  # was read before the rows, so that a commit in between is found by the next check
-        return pause
+        self._least = LATER_SECONDS
+        return self._pause()
 
 
 def _last_of(session: Session) -> tuple[int, bytes]:
