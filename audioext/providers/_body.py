@@ -127,7 +127,7 @@ class Body:
         return speaks
 
     def _open(self, raw: object, path: str) -> object:
-        """Decode *raw* if it is JSON text, unwrap a list of one object unless it is a mere track, make objects layers."""
+        """Decode JSON text, unwrap a list of one object unless it is a mere track, and make objects layers."""
         item = opened(raw)
         only = opened(item[0]) if isinstance(item, list) and len(item) == 1 else None
         if isinstance(only, dict) and (not _names_a_track(only) or "taskid" in map(plain, only)):
