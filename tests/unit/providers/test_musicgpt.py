@@ -401,6 +401,13 @@ def test_a_body_without_any_known_field_is_refused(body: dict[str, object]) -> N
         deliver(**body)
 
 
+def test_the_path_of_a_track_outranks_its_audio_url() -> None:
+    """The file of a track is its path: `audio_url` is also the name of the source in the request."""
+    path, source = "https://files.example/a.mp3", "https://files.example/source.mp3"
+    for body in ({"audio_url": source, "conversion_path": path}, {"conversion_path": path, "audio_url": source}):
+        assert [path] == [track.audio_url for track in shown(deliver(task_id="t1", conversion_id="a", **body)).tracks]
+
+
 @each_row("subtype", [[], {}, None, 7, ""])
 def test_a_part_with_an_unknown_subtype_is_recognised(subtype: object) -> None:
     """A part with an unknown subtype is recognised by what it contains."""
