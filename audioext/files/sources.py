@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import inspect
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -135,6 +136,12 @@ def _name(source: bytes | BinaryIO, head: bytes) -> str:
     named = Path(given if isinstance(given, str) else "")
     suffix = plain_suffix(named) or suffix_of(head[:HEAD_BYTES]) or ""
     return f"{safe_name(named.stem) or 'audio'}{suffix}"
+
+
+def name_at_host(url: str) -> str:
+    """Return a safe file name for the audio at *url*, without letters that would end or break the host's link to it."""
+    named = Path(re.sub("[#%?/]", " ", URL(url).name))
+    return f"{safe_name(named.stem) or 'audio'}{plain_suffix(named)}"
 
 
 # --- served by our own receiver --------------------------------------------------------------------------------------
@@ -286,11 +293,11 @@ class Sources:
             url = str(public_url.joinpath(FILES_SEGMENT, *offer.split("/")))
             return attrs.evolve(request, file=None, url=url), offer
         if path is not None and provider.info.file_route is FileRoute.UPLOAD and uploads is not None:
-            built = uploads.build_upload(path, f"{name}{path.suffix.lower()}")
+            built = uploads.build_upload(path, f"{name}{plain_suffix(path)}")
         elif request.rehost and request.url is not None:
             if uploads is None:
                 raise UnsupportedError(f"{provider.info.name} has no URL upload, so it cannot take `rehost=True`")
-            built = uploads.build_upload(request.url, f"{name}-{safe_name(URL(request.url).name) or 'audio'}")
+            built = uploads.build_upload(request.url, f"{name}-{name_at_host(request.url)}")
         else:
             return request, None
         return attrs.evolve(request, file=None, url=await self._upload(provider, built, path, progress)), None

@@ -204,7 +204,7 @@ class Answer(Body):
         keys, data = self.keys, self.data
         data = data[0] if isinstance(data, list) and len(data) == 1 else data
         try:
-            task_id = self.task_id or identity(keys.get("id"))
+            task_id = self.task_id or identity(keys.get("id")) or identity(plain_keys(data).get("id"))
         except DecodeError:
             return None
         if task_id is None and isinstance(data, str) and _BARE_ID.fullmatch(data):

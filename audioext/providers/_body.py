@@ -84,7 +84,7 @@ class Body:
         """Look at each key of each object once, and decode strings of JSON."""
         if isinstance(value, list) and value:
             several: dict[str, object] = {"data": value}
-            value = value[0] if len(value) == 1 else several
+            value = opened(value[0]) if len(value) == 1 else several
         if not isinstance(value, dict):
             raise DecodeError(["expected an object @ $"], where=where)
         self.where = where
@@ -127,10 +127,10 @@ class Body:
         return speaks
 
     def _open(self, raw: object, path: str) -> object:
-        """Decode *raw* if it is JSON text, unwrap a list of one object that is not a track, and make objects layers."""
+        """Decode JSON text, unwrap a list of one object unless it is a mere track, and make objects layers."""
         item = opened(raw)
         only = opened(item[0]) if isinstance(item, list) and len(item) == 1 else None
-        if isinstance(only, dict) and not _names_a_track(only):
+        if isinstance(only, dict) and (not _names_a_track(only) or "taskid" in map(plain, only)):
             item = only
         if isinstance(item, dict) and len(self.layers) < MAX_LAYERS:
             self.layers.append((item, path))

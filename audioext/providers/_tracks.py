@@ -89,7 +89,7 @@ KEYS: Mapping[str, tuple[Callable[[object], object], tuple[str, ...]]] = {
     "audio_url": (
         file_link,
         (
-            *("audio_url", "conversion_path", "conversion_path_mp3", "file_url", "mp3_url", "song_url", "music_url"),
+            *("conversion_path", "conversion_path_mp3", "audio_url", "file_url", "mp3_url", "song_url", "music_url"),
             *("track_url", "media_url", "download_url", "output_url", "result_url", "cdn_url", "url"),
             *("audio_file", "audio_path", "audio", "mp3", "file", "link"),
         ),
@@ -113,8 +113,8 @@ KEYS: Mapping[str, tuple[Callable[[object], object], tuple[str, ...]]] = {
 
 docs.kie.ai/suno-api/extend-music-callbacks and docs.sunoapi.org/suno-api/extend-music-callbacks, read 2026-11-21: 10 or
 13 keys. `audio_id`: docs.vidgo.ai/api-manual/music-series/query-music-detail, read 2026-11-21; `file_url`: a vidgo
-client. `conversion_…`: third-party handlers of MusicGPT's webhooks; `audio_url`, `music_style`:
-docs.musicgpt.com/api-documentation/endpoint/getById, read 2026-11-21.
+client. `conversion_…`: third-party handlers of MusicGPT's webhooks; it outranks `audio_url`, which in a request is the
+source. `audio_url`, `music_style`: docs.musicgpt.com/api-documentation/endpoint/getById, read 2026-11-21.
 """
 _FIELD_OF = {
     spelling: (name, rank, read)

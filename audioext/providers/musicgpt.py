@@ -129,6 +129,8 @@ class MusicGpt(HostedAccount):
         if not (part.is_known or part.word.name or part.task_id or tracks):
             raise DecodeError(["required field missing @ $.task_id"], where=part.where)
         unknown, ask_now = _unclear(part, audible=any(track.audio_url for track in tracks))
+        # Files without a track's id are not counted: only a status call tells whether they are all.
+        ask_now = ask_now or any(track.audio_url and track.id is None for track in tracks)
         return (
             Progress(
                 task_id=part.task_id,

@@ -3,10 +3,11 @@
 1. The record is a function of the set of entries. They are sorted by time and id first, so the order in which they
    arrived, and repeats, make no difference.
 2. SUBMITTED means that the task id is known; before that the stage is `None`. A later stage implies the earlier ones.
-3. A claim of any stage, or a stream URL, proves TEXT. Only a track with an audio URL proves FIRST. COMPLETE needs a
-   claim and one playable track. At a provider without stage words (`counts_tracks`) it needs no claim: every expected
-   track has audio or has failed, and at least one has audio. If COMPLETE is claimed without a playable track, a webhook
-   makes a status call due, and a status answer is a doubtful failure.
+3. A claim of any stage, or a stream URL, proves TEXT. Only a track with an audio URL proves FIRST, and the URL of the
+   request's own source is none. COMPLETE needs a claim and one playable track. At a provider without stage words
+   (`counts_tracks`) it needs no claim: every expected track has audio or has failed, and at least one has audio. If
+   COMPLETE is claimed without a playable track, a webhook makes a status call due, and a status answer is a doubtful
+   failure.
 4. `tracks.py` merges tracks. Webhooks alone add no more tracks than were asked for, playable ones first; extra tracks
    make a status call due. After COMPLETE, a webhook changes no track. A complete song has a playable track.
 5. A failed track has `Track.failure`; the job fails only when every expected track failed. A doubtful failure or claim
@@ -34,7 +35,7 @@ from audioext.models.record import Asked, Reached, Record, Recovery, Run, Seen, 
 from audioext.models.results import FailureReason, Source, Stage
 from audioext.state.reading import Handled, Reading
 from audioext.state.recovery import recovery_of, with_recovered
-from audioext.state.tracks import SEEN_RANK, tracks_of
+from audioext.state.tracks import SEEN_RANK, results, tracks_of
 
 FAILED_TOPIC = "failed"
 TOPIC_OF = {Stage.TEXT: "text", Stage.FIRST: "first", Stage.COMPLETE: "complete"}
@@ -178,8 +179,9 @@ class _Facts:
 
     def _see(self, event: Progress, claimed: Stage | None, seen: Seen, at: float) -> None:
         shown: _Proof = (at, seen)
-        is_list = claimed is not None or len(event.tracks) > 1
-        for position, track in enumerate(event.tracks, 1):
+        tracks = results(event.tracks, self.asked.request)
+        is_list = claimed is not None or len(tracks) > 1
+        for position, track in enumerate(tracks, 1):
             sighting = Sighting(track, claimed, seen, at, position if is_list else 0)
             self.sightings.append(sighting)
             if track.audio_url is not None:
@@ -191,7 +193,7 @@ class _Facts:
         if claimed is not None:
             self.claimed.setdefault(claimed, shown)
             self.shown = self.shown or shown
-        is_odd = (claimed is _COMPLETE and self.audible is None) or len(event.tracks) > self.asked.expected_tracks
+        is_odd = (claimed is _COMPLETE and self.audible is None) or len(tracks) > self.asked.expected_tracks
         if seen == "webhook" and (event.ask_now or is_odd):
             self.asks_at = at
         is_late = seen == "webhook" and _COMPLETE in self.claimed and self.audible is not None
@@ -314,11 +316,9 @@ def _complete_proof(facts: _Facts) -> _Proof | None:
         return None
     claimed = facts.claimed.get(_COMPLETE)
     proof = None if claimed is None else max(claimed, facts.audible)
-    if facts.asked.counts_tracks:
-        counted = _counted_proof(facts)
-        if counted is not None:
-            counted = max(counted, facts.audible)
-            proof = counted if proof is None else min(proof, counted)
+    if facts.asked.counts_tracks and (counted := _counted_proof(facts)) is not None:
+        counted = max(counted, facts.audible)
+        proof = counted if proof is None else min(proof, counted)
     return proof
 
 

@@ -24,7 +24,7 @@ from audioext.providers.base import Provider, Recovers
 
 FORMAT = 1
 """Of the JSON of an `Asked`, the body of a journal's first entry."""
-_KEPT_HEADERS = ("content-type", "retry-after", "date")
+_KEPT_HEADERS = ("content-type", "retry-after", "date", "location")
 SHORTEST_SECRET = 8
 _MARK = re.compile(r"[^\w.~-]", re.ASCII)
 
@@ -96,6 +96,8 @@ def answer_entry(response: HttpResponse, at: float, provider: Provider, callback
     """Return the entry of a POST's answer, `masked`."""
     body = masked(response.body, provider, callback)
     headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+    if "location" in headers:
+        headers["location"] = masked(headers["location"].encode(errors="replace"), provider, callback).decode()
     return make_entry("answer", at, status=response.status, headers=headers, body=body)
 
 

@@ -16,10 +16,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from attrs import evolve
 from yarl import URL
 
 from audioext.http.messages import AUDIO_TYPES
 from audioext.models.record import Asked, Reached, Record, Seen, Sighting, Verdict
+from audioext.models.requests import Request
 from audioext.models.results import Files, Song, Stage, Track, build_tracks, fetched_by
 
 SEEN_RANK: dict[Seen, int] = {"answer": 0, "webhook": 1, "poll": 2}
@@ -70,6 +72,17 @@ def tracks_of(
             facts["failure"] = None
             facts["expires_at"] = expires_at
     return build_tracks(tracks)
+
+
+def results(tracks: tuple[Track, ...], request: Request) -> tuple[Track, ...]:
+    """Return *tracks* without links to the source of *request*: an answer may repeat it, under any key."""
+    if request.url is None or not tracks:
+        return tracks
+    source = _file_key(request.url)
+    if all(track.audio_url is None or _file_key(track.audio_url) != source for track in tracks):
+        return tracks
+    bare = (evolve(track, audio_url=None) if _file_key(track.audio_url or "") == source else track for track in tracks)
+    return tuple(track for track in bare if track.id or track.audio_url or track.stream_url)
 
 
 def stage_reached(record: Record, stage: Stage) -> tuple[Reached, tuple[Track, ...]] | None:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import audioext as ax
 from audioext.files.downloads import Downloader
 from audioext.files.formats import safe_name
-from audioext.files.sources import Offers, SourceInfo, probe
+from audioext.files.sources import Offers, SourceInfo, name_at_host, probe
 from audioext.http.transport import Transport
 from audioext.sandbox import Sandbox, audio
 from tests.integration.client.conftest import MakeClient, MakeSandbox
@@ -258,6 +258,20 @@ def test_a_file_name_is_safe_whatever_the_title(title: str) -> None:
 def test_a_device_name_or_a_leading_hyphen_gets_an_underscore(title: str) -> None:
     """A Windows device name, with any suffix, or a name that begins with a hyphen gets an underscore."""
     assert f"_{title}" == safe_name(title)
+
+
+def test_the_name_of_a_rehosted_file_breaks_no_link() -> None:
+    """The name of a rehosted file has no letter that ends or breaks the host's link to it, and keeps its suffix."""
+    names = {
+        "My%20Song%20(live).mp3": "My Song (live).mp3",
+        "a%23b%3Fc%2Fd.MP3": "a b c d.mp3",
+        "100%25.wav?signature=a%2Fb": "100.wav",
+        "x" * 400 + ".mp3": "x" * 120 + ".mp3",
+        "%23.mp3": "audio.mp3",
+        "": "audio",
+    }
+
+    assert names == {given: name_at_host(f"https://cdn.example/{given}") for given in names}
 
 
 def test_probe_returns_the_duration_and_the_problems(voice_file: Path, tmp_path: Path) -> None:

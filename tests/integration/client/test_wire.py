@@ -27,6 +27,8 @@ async def api(
 
     async def handle(request: web.Request) -> web.Response:
         found = submit if request.method == "POST" else status(request)
+        if isinstance(found, web.Response):
+            return found
         body = found if isinstance(found, bytes) else json.dumps(found).encode()
         return web.Response(body=body, content_type="application/json")
 
@@ -104,3 +106,13 @@ async def test_a_readable_refusal_ends_the_submit() -> None:
         with pytest.raises(ax.ContentError, match="contained artist name") as caught:
             await client.extend(audio_id="a1", model="V5")
     assert False is caught.value.charged
+
+
+async def test_a_redirected_submit_is_told_and_not_followed() -> None:
+    """A submit that is redirected is not followed: the error says where to, without the key that the link quotes."""
+    moved = web.Response(status=307, headers={"Location": f"https://elsewhere.example/v2?key={KEY}"})
+    async with api(ax.Kie, moved, lambda _: {}) as client:
+        job = await client.extend(audio_id="a1", model="V5")
+        with pytest.raises(ax.SubmitUnknownError, match=r"a redirect to https://elsewhere\.example/v2") as caught:
+            await job
+    assert KEY not in str(caught.value)

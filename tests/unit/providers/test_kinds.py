@@ -450,6 +450,7 @@ def test_a_balance_may_have_commas_at_its_thousands(provider: str, text: str, ba
         lambda text: json.dumps(text).encode(),
         lambda text: json.dumps(json.dumps(text)).encode(),
         lambda text: f"[{text}]".encode(),
+        lambda text: json.dumps([text]).encode(),
     ],
 )
 def test_a_body_may_be_wrapped_as_text(provider_class: Make, encode: Callable[[str], bytes]) -> None:
@@ -782,6 +783,8 @@ def test_a_refusal_that_names_a_task_is_unknown_under_any_status(provider_class:
         {"task-id": "t1", "code": 200},
         {"Data": {"TaskId": "t1"}},
         {"code": 200, "data": [{"taskId": "t1"}]},
+        {"code": 200, "data": [{"id": "t1", "status": "queued"}]},
+        {"code": 200, "data": [{"id": "r1", "taskId": "t1"}]},
         {"code": 200, "data": {"data": {"taskId": "t1"}}},
         {"result": {"task_id": "t1"}},
         {"task": {"id": "t1"}},

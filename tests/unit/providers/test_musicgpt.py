@@ -394,11 +394,26 @@ def test_completed_with_a_conversion_id_claims_one_track() -> None:
     assert Stage.COMPLETE == shown(deliver(**body, conversion_id=SENTINEL)).claimed_stage
 
 
+def test_a_file_without_a_tracks_id_is_asked_about() -> None:
+    """Files without a track's id are not counted, so a status call tells whether they are all."""
+    body = {"task_id": "t1", "audio_url": "https://files.example/a.mp3"}
+    for status in ({}, {"status": "COMPLETED"}, {"success": True}):
+        assert shown(deliver(**body, **status)).ask_now
+        assert not shown(deliver(**body, **status, conversion_id="a")).ask_now
+
+
 @each_row("body", [{}, {"hello": 1}, {"success": True}, {"conversion_path": None}, {"task_id": ""}, {"audio_url": 7}])
 def test_a_body_without_any_known_field_is_refused(body: dict[str, object]) -> None:
     """A body without a task or any known field, or with a wrong type, raises `DecodeError`."""
     with pytest.raises(DecodeError):
         deliver(**body)
+
+
+def test_the_path_of_a_track_outranks_its_audio_url() -> None:
+    """The file of a track is its path: `audio_url` is also the name of the source in the request."""
+    path, source = "https://files.example/a.mp3", "https://files.example/source.mp3"
+    for body in ({"audio_url": source, "conversion_path": path}, {"conversion_path": path, "audio_url": source}):
+        assert [path] == [track.audio_url for track in shown(deliver(task_id="t1", conversion_id="a", **body)).tracks]
 
 
 @each_row("subtype", [[], {}, None, 7, ""])

@@ -318,6 +318,16 @@ def test_a_finished_task_may_hold_its_file_itself(name: str, key: str) -> None:
     assert () == only(asked(load(name), {**flat, "status": "running", key: AUDIO})).tracks
 
 
+@each_row("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+def test_a_task_that_is_its_track_may_be_alone_in_a_list(name: str) -> None:
+    """An object in a list of one that names the task is the task, also if it is the track as well."""
+    flat: Body = {"task_id": "t1", "id": "a", "status": "finished", "audio_url": AUDIO}
+    for data in ([flat], [json.dumps(flat)]):
+        for events in (hooked(load(name), {"code": 200, "data": data}), asked(load(name), {"code": 200, "data": data})):
+            assert [("a", AUDIO)] == [(track.id, track.audio_url) for track in only(events).tracks]
+            assert (Stage.COMPLETE, "t1") == (only(events).claimed_stage, only(events).task_id)
+
+
 # --- the status call itself ------------------------------------------------------------------------------------------
 
 

@@ -101,3 +101,10 @@ def test_code_400_is_a_content_failure_only_if_its_text_says_so() -> None:
         assert isinstance(failed, Failed)
         reasons[says] = failed.reason
     assert [FailureReason.GENERATION, FailureReason.CONTENT] == list(reasons.values())
+
+
+def test_settings_have_the_defaults_of_the_pages() -> None:
+    """The defaults are the vendor's: 20 submits in 10 s, and the shorter of its two retentions, 14 days."""
+    suno = SunoApi()
+    assert (20, 10.0, None) == (suno.limits.submits, suno.limits.per, suno.limits.parallel)
+    assert 14 * 86_400.0 == suno.retention

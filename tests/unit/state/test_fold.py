@@ -24,6 +24,7 @@ from audioext.models.entries import (
 )
 from audioext.models.events import Failed, Progress
 from audioext.models.record import Record, Run, Verdict
+from audioext.models.requests import Extend
 from audioext.models.results import FailureReason, Stage, TimedLine, Track
 from audioext.runtime.held import HeldJob
 from audioext.state.fold import MAX_WORDS, fold
@@ -284,6 +285,19 @@ def test_first_is_proved_by_audio_only() -> None:
 
     assert Stage.TEXT is folded(tape.request(), claim).stage
     assert Stage.FIRST is folded(tape.request(), claim, audio).stage
+
+
+def test_the_source_of_the_request_is_no_result() -> None:
+    """A link to the request's own source, which an answer may repeat under any key, is no track and no song."""
+    begun = tape.request(request=Extend(url=f"{A}?signed=1", model="V5"))
+    source = Track(audio_url=A)
+
+    running = folded(begun, tape.webhook(2.0, tape.shown(None, source)))
+    assert (Stage.SUBMITTED, ()) == (running.stage, running.tracks)
+    done = folded(begun, tape.webhook(2.0, tape.shown(Stage.COMPLETE, source)))
+    assert (Stage.TEXT, 2.0) == (done.stage, done.asks_at)
+    song = folded(begun, tape.answer(1.0), tape.status(3.0, tape.shown(Stage.COMPLETE, source, ONE, TWO)))
+    assert [None, B] == [track.audio_url for track in song.tracks]
 
 
 @pytest.mark.parametrize("bare", [NO_AUDIO, Track(id="one", stream_url="http://files.test/s")])
