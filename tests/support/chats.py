@@ -59,10 +59,10 @@ def aiogram_builds_when_used() -> Iterator[None]:
     """
     build, meanings = BaseModel.model_rebuild, dict[str, Any]()
 
-    def later(_: type[BaseModel], *, _types_namespace: dict[str, Any] | None = None, **__: Any) -> None:
+    def later(_: type[BaseModel], /, *, _types_namespace: dict[str, Any] | None = None, **__: Any) -> None:
         meanings.update(_types_namespace or {})
 
-    def now(model: type[BaseModel], **options: Any) -> bool | None:
+    def now(model: type[BaseModel], /, **options: Any) -> bool | None:
         if model.__module__.startswith("aiogram."):
             options["_types_namespace"] = meanings
         return build.__func__(model, **options)  # type: ignore[attr-defined, no-any-return]  # a class method
