@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import importlib
 import importlib.metadata
 import logging
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
@@ -38,7 +41,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # `nohup` ignores it
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-for profile, examples in (("quick", 20), ("ci", 50), ("thorough", 1_000)):
+for profile, examples in (("quick", 10), ("ci", 50), ("thorough", 1_000)):
     settings.register_profile(
         profile,
         deadline=None,
@@ -76,6 +79,23 @@ GRACE_SECONDS = 10.0
 def pytest_xdist_auto_num_workers() -> int:
     """Use half as many workers again as there are processors: tests with real processes mostly wait."""
     return round(1.5 * (os.cpu_count() or 1)) or 1
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Let each worker load another part of the tests first.
+
+    In a new clone nothing has bytecode. Workers that load the same files at the same time would all compile them.
+    """
+    worker: dict[str, Any] | None = getattr(session.config, "workerinput", None)
+    if worker is None:
+        return
+    root, here = session.config.rootpath, session.config.invocation_params.dir
+    places = [here / argument.partition("::")[0] for argument in session.config.args]
+    paths = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob("test_*.py")))]
+    first = len(paths) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+    for path in paths[first:] + paths[:first]:
+        with suppress(Exception, pytest.fail.Exception, pytest.skip.Exception):  # collection says what is wrong
+            importlib.import_module(".".join(path.relative_to(root).with_suffix("").parts))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

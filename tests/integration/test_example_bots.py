@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -12,7 +13,14 @@ from yarl import URL
 import audioext as ax
 from audioext.sandbox import Sandbox, audio
 from tests.integration.test_examples import example, serve
-from tests.support.chats import ChatApi, serve_discord, serve_telegram, telegram_flood, telegram_voice
+from tests.support.chats import (
+    ChatApi,
+    aiogram_builds_when_used,
+    serve_discord,
+    serve_telegram,
+    telegram_flood,
+    telegram_voice,
+)
 from tests.support.clock import soon
 
 SECRET = "a-secret-of-ours"
@@ -50,7 +58,16 @@ async def update(url: str, body: object, secret: str = SECRET) -> int:
         return answer.status
 
 
-async def test_the_aiogram_bot_continues_voice_messages(voice: bytes, unused_tcp_port: int) -> None:
+@pytest.fixture
+def aiogram_is_light() -> Iterator[None]:
+    """Import aiogram without what the bot does not use."""
+    with aiogram_builds_when_used():
+        yield
+
+
+async def test_the_aiogram_bot_continues_voice_messages(
+    aiogram_is_light: None, voice: bytes, unused_tcp_port: int
+) -> None:
     """One app takes both webhooks, and an update that is repeated, also after a restart, is paid once."""
     # aiogram takes seconds to import, which not every worker should pay.
     from aiogram import Bot  # noqa: PLC0415 - see above

@@ -21,6 +21,8 @@ from attrs import frozen
 
 from audioext.cli.app import run
 from audioext.sandbox import Sandbox, audio
+from tests.support import warm
+from tests.support.warm import WarmCommand
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_SECONDS = 30.0
@@ -55,6 +57,7 @@ class Ended:
 
 Invoke = Callable[..., Ended]
 Start = Callable[..., "subprocess.Popen[str]"]
+Serve = Callable[..., WarmCommand]
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +118,23 @@ def start() -> Iterator[Start]:
 
 
 @pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Return a function like `start` for tests of what a command does once it is loaded: it begins loaded."""
+    started: list[WarmCommand] = []
+
+    def call(*arguments: str | Path, env: dict[str, str] | None = None) -> WarmCommand:
+        process = warm.run("-m", "audioext", *map(str, arguments), env={**os.environ, **(env or {})})
+        started.append(process)
+        return process
+
+    yield call
+    for process in started:
+        process.kill()
+        process.wait()
+        process.close()
+
+
+@pytest.fixture
 def spawn(start: Start) -> Invoke:
     """Return a function that runs a command as a process to its end."""
 
@@ -136,7 +156,7 @@ async def aside(invoke: Invoke, *arguments: str | Path, **options: dict[str, str
     return await asyncio.to_thread(lambda: invoke(*arguments, **options))
 
 
-def read_until(process: subprocess.Popen[str], word: str) -> str:
+def read_until(process: subprocess.Popen[str] | WarmCommand, word: str) -> str:
     """Read stderr of *process* up to the line with *word*, and return that line."""
     assert process.stderr is not None
     for line in process.stderr:

@@ -22,7 +22,7 @@ from audioext.cli.commands import TriggerEvent
 from audioext.cli.execution import ForwardError
 from audioext.cli.listening import open_forwarder
 from audioext.sandbox import Sandbox
-from tests.integration.cli.conftest import HOOKS, STORE, TRACK, Invoke, Start, aside, short_sandbox
+from tests.integration.cli.conftest import HOOKS, STORE, TRACK, Invoke, Serve, aside, short_sandbox
 from tests.support.clock import JumpClock, soon
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -201,15 +201,14 @@ async def truth(found: Sequence[str]) -> bool:
 
 
 async def test_a_listener_forwards_events_to_an_app(
-    app: App, start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    app: App, serve: Serve, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command forwards the events of another process's jobs to an app that verifies them."""
     async with app.running(), short_sandbox() as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
-        listener = start(
+        listener = serve(
             "listen", *HOOKS, *STORE, "--json", "--forward-to", app.url, env={"AUDIOEXT_FORWARD_SECRET": SECRET}
         )
-        assert listener.stdout is not None
         ready = json.loads(await asyncio.to_thread(listener.stdout.readline))
         api = ("--base-url", sandbox.bases["kie"], "--public-url", ready["public_url"], "--listen", "none")
         song = await aside(invoke, "extend", TRACK, "--model", "V5", *STORE, *api, "--no-save", "--json")

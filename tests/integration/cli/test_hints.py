@@ -20,7 +20,7 @@ from tests.integration.cli.conftest import (
     STORE,
     TRACK,
     Invoke,
-    Start,
+    Serve,
     aside,
     read_until,
     short_sandbox,
@@ -118,14 +118,14 @@ def test_the_hint_for_an_ended_sandboxs_job_works_as_printed(invoke: Invoke) -> 
 
 
 async def test_an_interrupted_wait_says_how_to_come_back(
-    start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a signal the task goes on, and the hinted command gets its files."""
     async with short_sandbox() as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         api = ("--base-url", str(sandbox.bases["kie"]), "--poll-every", "0.1")
         sandbox.hold("complete")
-        process = start("extend", TRACK, *FULL, *STORE, *api)
+        process = serve("extend", TRACK, *FULL, *STORE, *api)
         await asyncio.to_thread(read_until, process, "submitted")
         process.send_signal(signal.SIGTERM)
         _, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE_SECONDS)
@@ -141,13 +141,13 @@ async def test_an_interrupted_wait_says_how_to_come_back(
 
 
 def test_ctrl_c_during_a_submit_says_where_to_look(
-    start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the API does not answer, the first Ctrl-C says what is awaited, the second exits, and the job is listed."""
     monkeypatch.setenv("KIE_API_KEY", "made-up")
     with socket.create_server(("127.0.0.1", 0)) as mute:
         base_url = f"http://127.0.0.1:{mute.getsockname()[1]}/kie"
-        process = start("extend", TRACK, *FULL, *STORE, "--base-url", base_url)
+        process = serve("extend", TRACK, *FULL, *STORE, "--base-url", base_url)
         connection, _ = mute.accept()
         with connection:
             connection.recv(1)
@@ -180,11 +180,10 @@ def test_the_demo_ends_with_commands_that_work(invoke: Invoke, voice: Path) -> N
 
 
 def test_the_command_that_the_sandbox_prints_works(
-    start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The printed command for another terminal submits to this sandbox, and does not show a key that was given."""
-    process = start("sandbox", "--speed", "100000", "--api-key", "made-up")
-    assert process.stdout is not None
+    process = serve("sandbox", "--speed", "100000", "--api-key", "made-up")
     lines = [process.stdout.readline()]
     while " extend e231" not in lines[-1]:
         lines.append(process.stdout.readline())

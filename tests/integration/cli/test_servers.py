@@ -23,24 +23,26 @@ from tests.integration.cli.conftest import (
     STORE,
     TRACK,
     Invoke,
+    Serve,
     Start,
     aside,
     read_until,
     short_sandbox,
 )
+from tests.support.warm import WarmCommand
 
 
-def read_object(process: subprocess.Popen[str]) -> Any:  # the command's own shape, which the tests pin
+def read_object(process: subprocess.Popen[str] | WarmCommand) -> Any:  # the command's own shape, which the tests pin
     """Return the next JSON object that a process prints."""
     assert process.stdout is not None
     return json.loads(process.stdout.readline())
 
 
-def stop(process: subprocess.Popen[str], number: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
+def stop(process: subprocess.Popen[str] | WarmCommand, number: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
     """Send the signal, and return the exit code and the remaining output."""
     process.send_signal(number)
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
-    return process.returncode, out, err
+    return process.wait(), out, err
 
 
 def test_the_sandbox_serves_other_processes_until_ctrl_c(
@@ -88,9 +90,9 @@ def test_an_address_of_another_machine_is_named(invoke: Invoke) -> None:
     assert "choose another --host or --port" in ended.err
 
 
-def test_a_taken_port_hints_at_a_running_listener(start: Start, invoke: Invoke) -> None:
+def test_a_taken_port_hints_at_a_running_listener(serve: Serve, invoke: Invoke) -> None:
     """If the port of `--listen` is taken, the error says how to leave listening to a running `audioext listen`."""
-    listener = start("listen", *HOOKS, *STORE, "--json")
+    listener = serve("listen", *HOOKS, *STORE, "--json")
     url = read_object(listener)["public_url"]
     port = url.partition("127.0.0.1:")[2].partition("/")[0]
     ended = invoke("extend", TRACK, *FULL, *STORE, "--public-url", url, "--listen", port)
@@ -116,12 +118,12 @@ def test_listen_needs_an_address(invoke: Invoke, options: tuple[str, ...], words
 
 
 async def test_a_listener_accepts_the_webhooks_of_another_processs_job(
-    start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`listen` prints each delivery and stage, and the submitting process, which does not listen, gets its song."""
     async with short_sandbox(faults=("duplicate",)) as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
-        listener = start("listen", *HOOKS, *STORE, "--json")
+        listener = serve("listen", *HOOKS, *STORE, "--json")
         ready = await asyncio.to_thread(read_object, listener)
         api = ("--base-url", sandbox.bases["kie"], "--public-url", ready["public_url"], "--listen", "none")
         song = await aside(invoke, "extend", TRACK, *FULL, *STORE, *api, "--no-save", "--json")
@@ -138,10 +140,10 @@ async def test_a_listener_accepts_the_webhooks_of_another_processs_job(
     assert {song.json["ref"]} == {event["ref"] for event in events}
 
 
-async def test_a_listener_serves_its_counts_to_prometheus(start: Start, folder: Path, unused_tcp_port: int) -> None:
+async def test_a_listener_serves_its_counts_to_prometheus(serve: Serve, folder: Path, unused_tcp_port: int) -> None:
     """`--metrics` without an address serves counts at the settings file's, on another port than the receiver's."""
     (folder / "audioext.toml").write_text(f'metrics = "127.0.0.1:{unused_tcp_port}"')
-    listener = start("listen", *HOOKS, *MEMORY, "--json", "--metrics")
+    listener = serve("listen", *HOOKS, *MEMORY, "--json", "--metrics")
     ready = await asyncio.to_thread(read_object, listener)
     async with aiohttp.ClientSession() as session:
         async with session.post(f"{ready['public_url']}/kie/{'r' * 24}/{'t' * 43}", data=b"{}") as refused:
@@ -154,12 +156,12 @@ async def test_a_listener_serves_its_counts_to_prometheus(start: Start, folder: 
 
 
 async def test_a_listener_prints_a_line_for_each_delivery_and_stage(
-    start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without `--json` each delivery and stage is a line with the time, the provider and the ref."""
     async with short_sandbox(faults=("error=first:531",)) as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
-        listener = start("listen", *HOOKS, *STORE)
+        listener = serve("listen", *HOOKS, *STORE)
         ready = await asyncio.to_thread(read_until, listener, "listening for")
         url = ready.split()[2]
         api = ("--base-url", sandbox.bases["kie"], "--public-url", url, "--listen", "none")
@@ -175,9 +177,9 @@ async def test_a_listener_prints_a_line_for_each_delivery_and_stage(
     assert "  failed +0." in out
 
 
-def test_a_listener_behind_a_proxy_prints_the_port_that_it_listens_on(start: Start) -> None:
+def test_a_listener_behind_a_proxy_prints_the_port_that_it_listens_on(serve: Serve) -> None:
     """With `--listen HOST:0` the printed port is the one the system chose, whatever the port in the public URL is."""
-    listener = start("listen", "--public-url", "https://hooks.example.org/audio", "--listen", "127.0.0.1:0", *MEMORY)
+    listener = serve("listen", "--public-url", "https://hooks.example.org/audio", "--listen", "127.0.0.1:0", *MEMORY)
     ready = read_until(listener, "listening for https://hooks.example.org/audio at 127.0.0.1:")
     port = int(ready.partition(" at 127.0.0.1:")[2].partition(";")[0])
     with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -189,9 +191,9 @@ def test_a_listener_behind_a_proxy_prints_the_port_that_it_listens_on(start: Sta
 
 
 @pytest.mark.parametrize("command", [("listen", *HOOKS, *STORE), ("sandbox",)], ids=["listen", "sandbox"])
-def test_a_server_with_ui_prints_the_link_of_its_page(start: Start, command: tuple[str, ...]) -> None:
+def test_a_server_with_ui_prints_the_link_of_its_page(serve: Serve, command: tuple[str, ...]) -> None:
     """`--ui` prints the link of the live page, which is served to this machine as long as the server runs."""
-    listener = start(*command, "--ui", "--ui-port", "0", "--json")
+    listener = serve(*command, "--ui", "--ui-port", "0", "--json")
     read_object(listener)
     link = URL(read_object(listener)["url"])
     with socket.create_connection((str(link.host), link.port or 0)) as connection:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from audioext.cli.listening import notify, supervised, watchdog_seconds
-from tests.integration.cli.conftest import HOOKS, PATIENCE_SECONDS, Start
+from tests.integration.cli.conftest import HOOKS, PATIENCE_SECONDS, Serve
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="the service manager's socket is a Unix one")
 
@@ -28,10 +28,10 @@ def manager(folder: Path) -> Iterator[socket.socket]:
 
 
 def test_a_listener_says_when_it_is_ready_alive_and_stopping(
-    start: Start, folder: Path, manager: socket.socket
+    serve: Serve, folder: Path, manager: socket.socket
 ) -> None:
     """READY is sent when it listens, WATCHDOG repeatedly, and STOPPING at SIGTERM before a clean exit."""
-    process = start(
+    process = serve(
         "listen",
         *HOOKS,
         "--store",
