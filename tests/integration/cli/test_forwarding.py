@@ -217,13 +217,12 @@ async def test_a_listener_forwards_events_to_an_app(
     assert (0, STAGES) == (song.code, [event["type"] for event in app.events])
 
 
-async def test_a_listener_serves_an_account_that_only_a_worker_has(app: App, start: Start, invoke: Invoke) -> None:
+async def test_a_listener_serves_an_account_that_only_a_worker_has(app: App, serve: Serve, invoke: Invoke) -> None:
     """`listen`, `jobs` and `wait` read the jobs of a provider whose name begins with that of its API."""
     async with app.running(), short_sandbox() as sandbox:
-        listener = start(
+        listener = serve(
             "listen", *HOOKS, *STORE, "--json", "--forward-to", app.url, env={"AUDIOEXT_FORWARD_SECRET": SECRET}
         )
-        assert listener.stdout is not None
         ready = json.loads(await asyncio.to_thread(listener.stdout.readline))
         acme = ax.Kie(sandbox.api_key, name="kie-acme", base_url=sandbox.bases["kie"])
         async with ax.Client(acme, public_url=ready["public_url"], listen=None, store=STORE[1]) as worker:
