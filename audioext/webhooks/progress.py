@@ -102,8 +102,10 @@ class Watching:
         except JobFailedError as error:
             yield _event("failed", {"reason": str(error.reason), "message": job.failure.message if job.failure else ""})
             yield _event("end", {})
-        except AudioextError:  # only the wait has ended, not the job: without `end`, a browser reconnects by itself
-            pass
+        except AudioextError:  # if only the wait has ended, not the job, a browser reconnects by itself
+            if job.record.is_final:  # it expired, or its submit was refused
+                yield _event("failed", {"reason": "unknown", "message": f"the job is {job.verdict}"})
+                yield _event("end", {})
         finally:
             self._watchers -= Counter((job.ref,))
             self._overs.discard(over)

@@ -107,6 +107,19 @@ async def test_the_stream_ends_with_the_failure(make_sandbox: MakeSandbox, make_
     assert job.failure.message == told[1][1]["message"]
 
 
+async def test_the_stream_of_a_refused_job_ends(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+    """A job without a task has one failure event and the last one: a browser would connect for ever."""
+    sandbox = await make_sandbox(**BRIEF, faults=["code=402"])
+    client = await make_client(sandbox)
+    with pytest.raises(ax.CreditsError) as caught:
+        await extend(client, sandbox)
+    job = await client.job(caught.value.ref)
+    async with aiohttp.ClientSession() as session, session.get(client.progress_url(job)) as response:
+        told = read(await response.text())
+
+    assert [("failed", {"reason": "unknown", "message": "the job is refused"}), ("end", {})] == told
+
+
 async def test_closing_ends_open_streams(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
     """Closing the client ends an open stream without an `end` event, so that the browser connects again."""
     sandbox = await make_sandbox(**BRIEF)
