@@ -43,7 +43,7 @@ ci:
 soak *ARGS="tests/processes":
     {{ bin }}/python -m pytest -m soak -s --numprocesses 0 {{ ARGS }}
 
-# Let Hypothesis try a hundred times as many cases (takes minutes).
+# Let Hypothesis try fifty times as many cases (takes minutes).
 thorough *ARGS="tests/unit tests/integration tests/security":
     {{ bin }}/python -m pytest --quiet --numprocesses auto --hypothesis-profile=thorough --timeout 1800 -m hypothesis {{ ARGS }}
 

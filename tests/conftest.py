@@ -41,7 +41,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # `nohup` ignores it
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-for profile, examples in (("quick", 10), ("ci", 50), ("thorough", 1_000)):
+for profile, examples in (("quick", 20), ("ci", 50), ("thorough", 1_000)):
     settings.register_profile(
         profile,
         deadline=None,

@@ -23,7 +23,7 @@ from tests.unit.stores.journals import (
     make_webhook,
 )
 
-SHARED_ENGINE = settings(max_examples=max(10, settings().max_examples // 2))
+SHARED_ENGINE = settings(max_examples=settings().max_examples // 2)
 """All examples share one engine on purpose, since they must not disturb each other."""
 numbers = itertools.count()
 
