@@ -79,7 +79,11 @@ def results(tracks: tuple[Track, ...], request: Request) -> tuple[Track, ...]:
     if request.url is None or not tracks:
         return tracks
     source = request.url
-    if not any(track.audio_url is not None and _is_source(track.audio_url, source) for track in tracks):
+    path = source.partition("?")[0]
+    for track in tracks:
+        if track.audio_url is not None and track.audio_url.startswith(path):
+            break
+    else:
         return tracks
     own = (_without(track, source) for track in tracks)
     return tuple(track for track in own if track.id or track.audio_url or track.stream_url)
