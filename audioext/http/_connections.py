@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from weakref import WeakSet
+
 import aiohttp
 from aiohttp.abc import AbstractResolver
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
@@ -22,6 +25,7 @@ class Connector(aiohttp.TCPConnector):
     def __init__(self, resolver: AbstractResolver | None) -> None:
         """Keep idle connections for `KEEPALIVE_SECONDS`."""
         super().__init__(limit=MOST_CONNECTIONS, keepalive_timeout=KEEPALIVE_SECONDS, resolver=resolver)
+        self._used: WeakSet[ResponseHandler] = WeakSet()
 
     async def connect(
         self,
@@ -29,9 +33,15 @@ class Connector(aiohttp.TCPConnector):
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
     ) -> Connection:
-        """Return a connection on which nothing has been received since its last answer."""
+        """Return a connection on which nothing has been received since its last answer.
+
+        A new one is not closed whatever has come: a server that refuses at once would be called again without end.
+        """
         while True:
             connection = await super().connect(req, traces, timeout)
-            if connection.protocol is None or not connection.protocol.should_close:
+            protocol = connection.protocol
+            if protocol is None or protocol not in self._used or not protocol.should_close:
+                if protocol is not None:
+                    self._used.add(protocol)
                 return connection
             connection.close()

@@ -18,7 +18,7 @@ from audioext.errors import DecodeError, ProviderDownError, ProviderError, RateL
 from audioext.http.decoding import MAX_ID_LENGTH, identity, number, opened, parse_json, plain_keys, text
 from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, as_data, excerpt, retry_after
 from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
-from audioext.providers._body import Body
+from audioext.providers._body import Body, id_of_task
 from audioext.providers._words import (
     AUTH_WORDS,
     CONTENT_WORDS,
@@ -204,7 +204,7 @@ class Answer(Body):
         keys, data = self.keys, self.data
         data = data[0] if isinstance(data, list) and len(data) == 1 else data
         try:
-            task_id = self.task_id or identity(keys.get("id")) or identity(plain_keys(data).get("id"))
+            task_id = self.task_id or identity(keys.get("id")) or id_of_task(data)
         except DecodeError:
             return None
         if task_id is None and isinstance(data, str) and _BARE_ID.fullmatch(data):

@@ -16,6 +16,7 @@ from audioext.errors import DecodeError, WebhookError
 from audioext.http.decoding import identity, is_nothing, link, moment, opened, parse_json, plain, plain_keys, text
 from audioext.models.results import Stage, Track
 from audioext.providers._tracks import (
+    AUDIO_KEYS,
     MAX_KEY_LENGTH,
     MAX_TRACKS,
     NAMING_A_TRACK,
@@ -130,11 +131,15 @@ class Body:
         """Decode JSON text, unwrap a list of one object unless it is a mere track, and make objects layers."""
         item = opened(raw)
         only = opened(item[0]) if isinstance(item, list) and len(item) == 1 else None
-        if isinstance(only, dict) and (not _names_a_track(only) or "taskid" in map(plain, only)):
+        if isinstance(only, dict) and (not _names_a_track(only) or self._is_task(only)):
             item = only
         if isinstance(item, dict) and len(self.layers) < MAX_LAYERS:
             self.layers.append((item, path))
         return item
+
+    def _is_task(self, track: Mapping[str, object]) -> bool:
+        """Say whether a track is the task as well: it names it, and nothing outside does, as of a list of several."""
+        return "taskid" in map(plain, track) and not any("taskid" in map(plain, layer) for layer, _ in self.layers)
 
     def _own_first(self, role: str) -> Sequence[tuple[int, object, str]]:
         # The second layer, if there is one, is the task's own object.
@@ -284,6 +289,12 @@ class Body:
 
 def _several(item: object) -> Sequence[object]:
     return item if isinstance(item, list) else ()
+
+
+def id_of_task(item: object) -> str | None:
+    """Return the id of an object that is alone in a list, unless it is a song: its id would not be the task's."""
+    keys = plain_keys(item)
+    return identity(keys.get("id")) if AUDIO_KEYS.isdisjoint(keys) else None
 
 
 def _names_a_track(item: object, *, by_file: bool = False) -> bool:

@@ -78,11 +78,28 @@ def results(tracks: tuple[Track, ...], request: Request) -> tuple[Track, ...]:
     """Return *tracks* without links to the source of *request*: an answer may repeat it, under any key."""
     if request.url is None or not tracks:
         return tracks
-    source = _file_key(request.url)
-    if all(track.audio_url is None or _file_key(track.audio_url) != source for track in tracks):
+    source = request.url
+    path = source.partition("?")[0]
+    for track in tracks:
+        if track.audio_url is not None and track.audio_url.startswith(path):
+            break
+    else:
         return tracks
-    bare = (evolve(track, audio_url=None) if _file_key(track.audio_url or "") == source else track for track in tracks)
-    return tuple(track for track in bare if track.id or track.audio_url or track.stream_url)
+    own = (_without(track, source) for track in tracks)
+    return tuple(track for track in own if track.id or track.audio_url or track.stream_url)
+
+
+def _is_source(url: str, source: str) -> bool:
+    """Say whether *url* is *source*, also without its query; with another query it may be another file."""
+    return url == source or (_file_key(url) == _file_key(source) and not ("?" in url and "?" in source))
+
+
+def _without(track: Track, source: str) -> Track:
+    """Return *track* without links to *source*."""
+    if track.audio_url is None or not _is_source(track.audio_url, source):
+        return track
+    wav_url = None if track.wav_url is None or _is_source(track.wav_url, source) else track.wav_url
+    return evolve(track, audio_url=wav_url, wav_url=wav_url)
 
 
 def stage_reached(record: Record, stage: Stage) -> tuple[Reached, tuple[Track, ...]] | None:

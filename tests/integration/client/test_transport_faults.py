@@ -8,14 +8,17 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver
+from aiohttp.client_proto import ResponseHandler
 from attrs import evolve
 from yarl import URL
 
 import audioext as ax
+from audioext.http._connections import Connector
 from audioext.http.messages import HttpRequest, Part
 from audioext.http.transport import UPLOAD_IDLE_SECONDS, MaybeSentError, NotSentError, Transport
 from audioext.sandbox import Sandbox
@@ -446,3 +449,30 @@ async def test_a_second_answer_is_not_the_next_calls(serve: Serve) -> None:
     await transport.aclose()
 
     assert (b"01", b"02") == (first.body, second.body)
+
+
+async def test_a_server_that_answers_before_the_call_is_asked_once(serve: Serve) -> None:
+    """What comes on a new connection ends it, but the connection is not made again and again."""
+    connections = 0
+
+    class Late(Connector):
+        """Returns a new connection only after something has come on it, as other event loops may."""
+
+        async def _create_connection(self, *given: Any) -> ResponseHandler:
+            made = await super()._create_connection(*given)
+            while not made.should_close:  # noqa: ASYNC110 - aiohttp sets no event
+                await asyncio.sleep(0)
+            return made
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        await read_head(reader)
+
+    transport = Transport(connector=Late)
+    async with asyncio.timeout(SOON_SECONDS):
+        answer = await transport.send(HttpRequest(method="POST", url=await serve(refuse), body=b""))
+    await transport.aclose()
+
+    assert (503, 1) == (answer.status, connections)

@@ -807,6 +807,13 @@ def test_the_id_of_a_task_is_found_wherever_it_stands(provider_class: Make, body
         assert Submitted(task_id="t1") == submitted(provider_class, body, http)
 
 
+@each_row("link", ["https://files.test/a.mp3", ""])
+def test_the_id_of_a_song_alone_in_a_list_is_no_tasks(provider_class: Make, link: str) -> None:
+    """A list with one song names no task: with its id as the task's, webhooks of the true one would be refused."""
+    song = {"id": "song", "audio_url": link, "title": "Rain"}
+    assert isinstance(submitted(provider_class, {"code": 200, "data": [song]}), Unknown)
+
+
 @each_row(("data", "is_id"), [("0f" * 16, True), ("b3b1c5e0-0000-4000-8000-0000000000f1", True), ("success", False)])
 def test_the_data_of_an_answer_may_be_the_id(provider_class: Make, data: str, *, is_id: bool) -> None:
     """A bare text as `data` is the task's id if it looks like an id."""

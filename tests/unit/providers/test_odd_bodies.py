@@ -328,6 +328,16 @@ def test_a_task_that_is_its_track_may_be_alone_in_a_list(name: str) -> None:
             assert (Stage.COMPLETE, "t1") == (only(events).claimed_stage, only(events).task_id)
 
 
+@each_row("name", ["kie", "kie-jobs", "sunoapi", "vidgo", "musicgpt"])
+@each_row("inner", ["t1", "the vendor's own"])
+def test_a_track_alone_in_a_list_is_no_task_beside_one(name: str, inner: str) -> None:
+    """What a track says of its task does not matter if the body names one, whether it lists one track or several."""
+    track = {"task_id": inner, "id": "a", "audio_url": AUDIO}
+    for body in ({"code": 200, "data": {"task_id": "t1", "data": [track]}}, {"task_id": "t1", "data": [track]}):
+        event = only(hooked(load(name), body))
+        assert ("t1", [("a", AUDIO)]) == (event.task_id, [(each.id, each.audio_url) for each in event.tracks])
+
+
 # --- the status call itself ------------------------------------------------------------------------------------------
 
 

@@ -32,7 +32,7 @@ from audioext.state.tracks import song_of, stage_reached
 from tests.support import tape
 from tests.support.tape import REF, TAPE, TASK, Tape, folded
 
-A, B = "http://files.test/a.mp3", "http://files.test/b.mp3"
+A, B, W = "http://files.test/a.mp3", "http://files.test/b.mp3", "http://files.test/a.wav"
 ONE, TWO = Track(id="one", audio_url=A), Track(id="two", audio_url=B)
 NO_AUDIO = Track(id="one")
 
@@ -298,6 +298,14 @@ def test_the_source_of_the_request_is_no_result() -> None:
     assert (Stage.TEXT, 2.0) == (done.stage, done.asks_at)
     song = folded(begun, tape.answer(1.0), tape.status(3.0, tape.shown(Stage.COMPLETE, source, ONE, TWO)))
     assert [None, B] == [track.audio_url for track in song.tracks]
+
+
+def test_a_file_beside_the_source_is_a_result() -> None:
+    """Another file of the script that served the source, and a WAV beside the source's link, are results."""
+    begun = tape.request(request=Extend(url=f"{A}?id=1", model="V5"))
+    for track, link in ((Track(id="one", audio_url=f"{A}?id=2"), f"{A}?id=2"), (Track(audio_url=A, wav_url=W), W)):
+        done = folded(begun, tape.answer(1.0), tape.webhook(2.0, tape.shown(Stage.COMPLETE, track)))
+        assert (Stage.COMPLETE, [link]) == (done.stage, [each.audio_url for each in done.tracks])
 
 
 @pytest.mark.parametrize("bare", [NO_AUDIO, Track(id="one", stream_url="http://files.test/s")])
