@@ -159,7 +159,7 @@ class DatabaseFile:
     def checkpoint(self, connection: Connection, longest: int) -> int:
         """Move the log into the file, and empty it from *longest* pages on; return when to empty it next."""
         ((_, pages, _),) = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        if pages < longest:
+        if pages < longest or has_reset_bug(connection.execute("SELECT sqlite_version()").fetchall()[0][0]):
             return longest if pages >= LONG_LOG_PAGES else LONG_LOG_PAGES
         connection.execute(f"PRAGMA busy_timeout = {EMPTYING_MILLISECONDS}").fetchall()
         try:
@@ -267,3 +267,14 @@ class DatabaseFile:
                 if primary_code(error) not in _BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(RETRY_SECONDS)
+
+
+def has_reset_bug(version: str) -> bool:
+    """Return whether SQLite *version* can lose commits when two processes write and checkpoint at the same instant.
+
+    https://sqlite.org/wal.html#walresetbug, read 2026-11-24: 3.7.0 to 3.51.2, fixed in 3.44.6 and 3.50.7 as well.
+    """
+    major, minor, patch, *_ = (*map(int, version.split(".")), 0)
+    number = (major, minor, patch)
+    mended = {(3, 44): 6, (3, 50): 7}.get((major, minor))
+    return (3, 7) <= number < (3, 51, 3) and (mended is None or patch < mended)

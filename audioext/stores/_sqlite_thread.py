@@ -36,7 +36,7 @@ FIRST_SECONDS, PAUSE_SHARE = 0.0005, 0.25
 """The pause after the check at a write, and later pauses as a share of the time since the write."""
 DEAF_SECONDS = 0.01
 """How long further writes are not heard, since each one would wake this process."""
-LATER_SECONDS = 0.005
+LATER_SECONDS = 0.003
 """The pause before the check at a write of our own, and after one that found a commit, so that one covers several."""
 URGENT_SECONDS, CALM_SECONDS = 0.002, 0.05
 """How often the file is checked with and without waiters, if no write can be heard of."""

@@ -19,7 +19,7 @@ from audioext.errors import StoreError
 from audioext.models import checks
 from audioext.models.entries import MAX_DELIVERY_BYTES
 from audioext.stores._engine import EngineStore, paged
-from audioext.stores._sqlite_file import DatabaseFile, Driver, Row, Synchronous, default_driver
+from audioext.stores._sqlite_file import DatabaseFile, Driver, Row, Synchronous, default_driver, has_reset_bug
 from audioext.stores._sqlite_session import LAST, MOST_LEAVING, PAGE_JOBS, Session
 from audioext.stores._sqlite_thread import Writer
 from audioext.stores.base import Delivery, Stored
@@ -130,14 +130,3 @@ class SqliteStore(EngineStore[Writer]):
         except OSError as error:
             raise StoreError(f"the working folder is gone: give {self.path} as an absolute path") from error
         return Writer(DatabaseFile(path, self.driver, self.synchronous, self.busy_timeout))
-
-
-def has_reset_bug(version: str) -> bool:
-    """Return whether SQLite *version* can lose commits when two processes write and checkpoint at the same instant.
-
-    https://sqlite.org/wal.html#walresetbug, read 2026-11-24: 3.7.0 to 3.51.2, fixed in 3.44.6 and 3.50.7 as well.
-    """
-    major, minor, patch, *_ = (*map(int, version.split(".")), 0)
-    number = (major, minor, patch)
-    mended = {(3, 44): 6, (3, 50): 7}.get((major, minor))
-    return (3, 7) <= number < (3, 51, 3) and (mended is None or patch < mended)
