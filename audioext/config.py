@@ -234,7 +234,7 @@ def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Prov
         if provider.info.name in {FILES_SEGMENT, CHECK_SEGMENT}:
             raise ConfigError(f"a provider cannot be named {provider.info.name!r}: the receiver uses that path itself")
         if provider.info.name in found:
-            raise ConfigError(f"two providers are named {provider.info.name!r}: give one of them name=")
+            raise ConfigError(f"two providers are named {provider.info.name!r}: give one of them a `name=`")
         found[provider.info.name] = _with_keys(provider, environ)
     return found
 

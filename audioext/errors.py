@@ -216,7 +216,7 @@ class ContentError(ProviderError):
 
 
 class SourceError(ProviderError):
-    """The provider could not fetch or read the source: is it audio? If its `url=` is not public, pass `rehost=True`."""
+    """The provider could not fetch or read the source: is it audio? If its URL is not public, pass `rehost=True`."""
 
 
 class ProviderDownError(ProviderError):

@@ -251,7 +251,7 @@ class Parts:
         """Return the job with *ref*, or the one submitted with *key*; see `Client.job`."""
         self.check_open()
         if (ref is None) is (key is None):
-            raise RequestError([Problem("ref", "give either the ref of a job, or its key=")], is_submit=False)
+            raise RequestError([Problem("ref", "give either the ref of a job, or its `key=`")], is_submit=False)
         name, wanted = ("ref", ref) if key is None else ("key", key)
         held = None
         if not isinstance(wanted, str):

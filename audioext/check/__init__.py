@@ -104,7 +104,7 @@ async def _key(parts: Parts, provider: Provider) -> tuple[CheckLine, float | Non
     info, name = provider.info, f"key of {provider.info.name}"
     if not info.has_key:
         seen = "there is none: the client can neither submit nor poll"
-        return warning(name, seen, f"set {info.key_variable}, or pass `api_key=`"), None
+        return warning(name, seen, f"set {info.key_variable}, or `api_key=` in code"), None
     if not isinstance(provider, Credits):
         return ok(name, "there is one; no known call tests it for free"), None
     clock, skew = parts.settings.clock, None
@@ -114,7 +114,7 @@ async def _key(parts: Parts, provider: Provider) -> tuple[CheckLine, float | Non
         skew = _clock_skew(response.headers, before, clock.now())
         balance = provider.parse_credits(response)
     except AudioextError as error:
-        advice = f"check that {info.base_url} is the right base_url, and can be reached from here"
+        advice = f"check that {info.base_url} is the right `base_url=`, and can be reached from here"
         if isinstance(error, AuthError):
             advice = f"set the right key in {info.key_variable}; see the vendor's page of keys, and its IP allowlist"
         return failed(name, str(error), advice), skew
@@ -146,8 +146,8 @@ def _clock(skew: float) -> CheckLine:
 async def _store(parts: Parts) -> list[CheckLine]:
     store = parts.settings.store
     if isinstance(store, MemoryStore):
-        seen, advice = "jobs are kept in memory: they end with the process", "set store=, as sqlite:///jobs.db"
-        return [warning("store", seen, advice)]
+        seen = "jobs are kept in memory: they end with the process"
+        return [warning("store", seen, "give it a `store=`, such as sqlite:///jobs.db")]
     try:
         await store.reschedule("check", "polls", at=parts.settings.clock.now())  # a write, but for no existing job
         warnings = await store.warnings()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from attrs import asdict
+from attrs import asdict, evolve
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +12,7 @@ from audioext import config
 from audioext.check.reach import CheckLine, CheckReport, failed, warning
 from audioext.cli.clients import make_client, missing_file, open_client, read_listen
 from audioext.cli.commands import CreditsCommand, DoctorCommand
+from audioext.cli.execution import in_cli_terms
 from audioext.cli.exits import Exit
 from audioext.cli.options import ConnectOptions
 from audioext.cli.screen import Screen
@@ -34,7 +35,9 @@ async def check(command: DoctorCommand, screen: Screen) -> Exit | None:
     seen = (await client.check()).lines
     if store is None:
         seen = tuple(line for line in seen if line.name != "store")
-    report = CheckReport((*lines, *seen))
+    report = CheckReport(
+        tuple(evolve(line, seen=in_cli_terms(line.seen), advice=in_cli_terms(line.advice)) for line in (*lines, *seen))
+    )
     if screen.out.is_terminal and not screen.json:
         screen.out.print(_table(report), soft_wrap=False)
     else:

@@ -188,7 +188,7 @@ _IN_OPTIONS = (
     (", or mount `receiver.add_to(app)`, or pass `url=` instead of `file=`", ", or pass a URL instead of a file"),
     (", `await song.recover()` tries it again", ""),
 )
-_ARGUMENT = re.compile(r"`(base_url|listen|metrics|public_url|rehost)=(True)?`")
+_ARGUMENT = re.compile(r"`(base_url|listen|metrics|public_url|rehost|store)=(True)?`")
 _HOST = re.compile(r'`allow_hosts=\["([^"]*)"\]`')
 
 
@@ -223,9 +223,9 @@ def sentence(error: Exception) -> str:
     if isinstance(error, RequestError):
         head = str(error).partition("\n")[0]
         return "\n".join(
-            (head, *(f"  {_option_prefix(one.field)}{_in_cli_terms(one.message)}" for one in error.problems))
+            (head, *(f"  {_option_prefix(one.field)}{in_cli_terms(one.message)}" for one in error.problems))
         )
-    return _in_cli_terms(str(error))
+    return in_cli_terms(str(error))
 
 
 def advice(screen: Screen, error: Exception) -> str:
@@ -268,7 +268,8 @@ def _option_prefix(field: str) -> str:
     return "" if field == "api_key" else f"{_option(field)}: "  # keys are set in the environment, not by an option
 
 
-def _in_cli_terms(words: str) -> str:
+def in_cli_terms(words: str) -> str:
+    """Return a message of the library with what to type on the command line instead of Python."""
     words = clean(words)
     for of_library, typed in _IN_OPTIONS:
         words = words.replace(of_library, typed)

@@ -40,6 +40,7 @@ from audioext.ui.objects import delivery_object, timeline, track_object
 
 _log = logging.getLogger("audioext.cli")
 
+RETRIED_SECONDS = DAY_SECONDS
 """How long an event is retried if the app is down; after that it has the five tries of every handler."""
 LEAST_WAIT_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 3_600.0
@@ -191,7 +192,7 @@ class Forwarder:
             await self._post(event)
         except ForwardError as error:
             age = self.now() - event.at.timestamp()
-            if age >= DAY_SECONDS:
+            if age >= RETRIED_SECONDS:
                 raise
             wait = min(max(LEAST_WAIT_SECONDS, WAITED_SHARE * age), LONGEST_WAIT_SECONDS)
             raise RetryLater(wait, str(error)) from error

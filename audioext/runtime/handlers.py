@@ -194,7 +194,9 @@ class Handlers:
         calls = self._by_topic.setdefault(topic, [])
         name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
         count = sum(other.partition("#")[0] == name for other, _ in calls)
-        if count and inspect.isfunction(handler) and "<locals>" not in name and not name.endswith("._"):
+        # A function that a decorator made bears the name of the one that it calls, but its code says where it was made.
+        is_plain = inspect.isfunction(handler) and "<locals>" not in handler.__code__.co_qualname
+        if count and is_plain and not name.endswith("._"):
             what = "%d handlers for %s are named %s, and each is called: did a notebook cell or a module run again?"
             _log.warning(what, count + 1, topic, name)
         calls.append((f"{name}#{count + 1}" if count else name, call))
@@ -321,7 +323,7 @@ def _reader(meta: type[_M] | None) -> Callable[[Job], _M] | None:
     except Exception as error:
         raise ConfigError(f"meta={shown(meta)} cannot be read from JSON: {error}") from error
     if not is_good:
-        message = f"meta= must be a dataclass, an attrs class, a TypedDict or a msgspec.Struct, not {shown(meta)}"
+        message = f"`meta=` must be a dataclass, an attrs class, a TypedDict or a msgspec.Struct, not {shown(meta)}"
         raise ConfigError(message)
 
     def read(job: Job) -> _M:

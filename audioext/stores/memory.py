@@ -215,7 +215,7 @@ class MemoryStore(Journals):
     async def warnings(self) -> tuple[str, ...]:
         """Return a warning that nothing survives the process."""
         self._check()
-        return ("the memory store does not survive a restart; give store= a file or a server",)
+        return ("the memory store does not survive a restart; give `store=` a file or a server",)
 
     def _forget(self, job: KnownJob) -> int:
         """Delete a job, except from the lists that `purge` filters at its end; return how many webhooks it had."""

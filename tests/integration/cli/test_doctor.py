@@ -58,7 +58,17 @@ def test_a_failed_line_gives_an_exit_code(invoke: Invoke, monkeypatch: pytest.Mo
     assert {"public_url": "failed", "name": "failed", "webhook": "failed"} == {
         name: state for name, state in states(ended.json).items() if state == "failed"
     }
-    assert "vidgo calls only https addresses" in json.dumps(ended.json)
+    said = json.dumps(ended.json)
+    assert "vidgo would never call the --public-url http://127.0.0.1:1/audio: vidgo calls only https addresses" in said
+
+
+def test_advice_names_options(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Advice is about options of the command line, not about arguments in Python."""
+    monkeypatch.setenv("KIE_API_KEY", "made-up")
+    said = invoke("doctor", "--base-url", "http://127.0.0.1:1/kie", "--store", "memory://").out
+
+    assert "check that http://127.0.0.1:1/kie is the right --base-url, and" in said
+    assert "give it a --store, such as sqlite:///jobs.db" in said
 
 
 def test_a_terminal_shows_a_table(folder: Path) -> None:

@@ -8,7 +8,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from types import FunctionType
 from typing import TypedDict
@@ -727,17 +727,23 @@ async def welcome(event: StageEvent) -> None:
 async def test_a_function_that_a_notebook_defines_again_is_a_warning(
     handlers: Handlers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The second handler of one name is a log line; one for another stage, a closure and a partial are not."""
+    """A second handler of one name is a log line; another stage, a closure, a partial, a decorated one are not."""
     again = FunctionType(welcome.__code__, welcome.__globals__)
 
     async def closure(event: StageEvent) -> None: ...
 
-    for handler in (welcome, closure, closure, partial(welcome), again):
+    def logged(handler: Callable[[StageEvent], Awaitable[None]]) -> Callable[[StageEvent], Awaitable[None]]:
+        @wraps(handler)
+        async def call(event: StageEvent) -> None: ...
+
+        return call
+
+    for handler in (welcome, closure, closure, partial(welcome), logged(welcome), again):
         handlers.on(Stage.TEXT)(handler)
     handlers.on(Stage.FIRST)(welcome)
 
     said = "are named %s, and each is called: did a notebook cell or a module run again?"
-    expected = f"3 handlers for text {said % f'{__name__}.welcome'}"
+    expected = f"4 handlers for text {said % f'{__name__}.welcome'}"
     assert [expected] == [record.getMessage() for record in caplog.records]
 
 
