@@ -251,9 +251,9 @@ def report(screen: Screen, job: Job, song: Song, paths: Sequence[Path]) -> None:
 
 
 def too_early(job: Job) -> StageTimeoutError:
-    """Return the error for a job that is not complete, with the problem that its last answer reported."""
+    """Return the error for a job that is not complete, with its latest problem, which may be solved since."""
     problem = problem_of(job.record)
-    said = "" if problem is None else f"; its last answer said: {problem}"
+    said = "" if problem is None else f"; its latest problem: {problem}"
     return StageTimeoutError(f"job {job.ref} is not complete: it is at {state_of(job.record)}{said}", job=job)
 
 
