@@ -232,7 +232,7 @@ class Parts:
     def check_open(self) -> None:
         """Raise ConfigError unless the client is open, and on this event loop."""
         if self.state == "closed":
-            raise ConfigError("the client is closed: make a new one, on the same store for the same jobs")
+            raise ConfigError("the client is closed: make a new one, by `async with` or open(), on the same store")
         if not self.is_open:
             raise ConfigError("the client is not open: use it inside `async with Client(...) as client:`, or open() it")
         self.check_loop()
