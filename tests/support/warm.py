@@ -29,60 +29,9 @@ LOADED = (
 LINE_BYTES = 2**24
 
 
-@define(eq=False)
-class WarmProcess:
-    """A running program, with those methods of asyncio's processes that tests use."""
+class Warm:
+    """What both kinds below have in common."""
 
-    stdin: BinaryIO
-    """Its input, which is closed when it has ended."""
-    stdout: asyncio.StreamReader
-    _process: BaseProcess
-    _has_ended: asyncio.Event = field(factory=asyncio.Event, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Watch for its end."""
-        asyncio.get_running_loop().add_reader(self._process.sentinel, self._end)
-
-    def _end(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._process.sentinel)
-        self._process.join()
-        self.stdin.close()
-        self._has_ended.set()
-
-    @property
-    def returncode(self) -> int | None:
-        """Its exit code, or the negative number of the signal that ended it, or `None` while it runs."""
-        return self._process.exitcode
-
-    def send_signal(self, number: signal.Signals) -> None:
-        """Send it a signal, if it still runs."""
-        if self.returncode is None and self._process.pid is not None:
-            os.kill(self._process.pid, number)
-
-    def kill(self) -> None:
-        """Kill it."""
-        self.send_signal(signal.SIGKILL)
-
-    async def wait(self) -> int:
-        """Wait for its end, and return its exit code."""
-        await self._has_ended.wait()
-        assert self.returncode is not None
-        return self.returncode
-
-    async def communicate(self) -> bytes:
-        """Close its input, wait for its end, and return the rest of its output."""
-        self.stdin.close()
-        rest = await self.stdout.read()
-        await self.wait()
-        return rest
-
-
-@define(eq=False)
-class WarmCommand:
-    """A running command, with those methods of `subprocess.Popen` that tests use."""
-
-    stdout: TextIO
-    stderr: TextIO
     _process: BaseProcess
 
     @property
@@ -102,6 +51,49 @@ class WarmCommand:
     def kill(self) -> None:
         """Kill it."""
         self.send_signal(signal.SIGKILL)
+
+
+@define(eq=False)
+class WarmProcess(Warm):
+    """A running program, with those methods of asyncio's processes that tests use."""
+
+    stdin: BinaryIO
+    """Its input, which is closed when it has ended."""
+    stdout: asyncio.StreamReader
+    _process: BaseProcess
+    _has_ended: asyncio.Event = field(factory=asyncio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Watch for its end."""
+        asyncio.get_running_loop().add_reader(self._process.sentinel, self._end)
+
+    def _end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._process.sentinel)
+        self._process.join()
+        self.stdin.close()
+        self._has_ended.set()
+
+    async def wait(self) -> int:
+        """Wait for its end, and return its exit code."""
+        await self._has_ended.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+    async def communicate(self) -> bytes:
+        """Close its input, wait for its end, and return the rest of its output."""
+        self.stdin.close()
+        rest = await self.stdout.read()
+        await self.wait()
+        return rest
+
+
+@define(eq=False)
+class WarmCommand(Warm):
+    """A running command, with those methods of `subprocess.Popen` that tests use."""
+
+    stdout: TextIO
+    stderr: TextIO
+    _process: BaseProcess
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end, and return its exit code."""
