@@ -1,11 +1,11 @@
-"""Connections that are kept for the next call, unless the server has sent something that nobody asked for."""
+"""Connections without answers to earlier calls, and bodies that are sent once."""
 
 from __future__ import annotations
 
 from weakref import WeakSet
 
 import aiohttp
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
@@ -45,3 +45,27 @@ class Connector(aiohttp.TCPConnector):
                     self._used.add(protocol)
                 return connection
             connection.close()
+
+
+class SentOnce(aiohttp.Payload):
+    """A request's body that is never sent twice, whatever a user's own session does after a failure."""
+
+    is_sent = False
+    """Whether it may have been sent in part."""
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Write the body, or raise ClientError: then the server gets a call without its body."""
+        if self.is_sent:
+            message = "nothing is sent twice, but the session= of this client tried to"
+            raise aiohttp.ClientError(message)
+        self.is_sent = True
+        await super().write_with_length(writer, content_length)
+
+
+class Content(SentOnce, aiohttp.BytesPayload):
+    """A body of bytes."""
+
+    @classmethod
+    def of(cls, body: bytes | None) -> Content | None:
+        """Return *body* as one, `None` without a body."""
+        return None if body is None else cls(body)

@@ -21,7 +21,7 @@ from yarl import URL
 
 from audioext.clock import call_end, within
 from audioext.errors import AudioextError
-from audioext.http._connections import Connector
+from audioext.http._connections import Connector, Content, SentOnce
 from audioext.http.messages import HttpRequest, HttpResponse, Part
 
 _log = logging.getLogger("audioext.http.transport")
@@ -133,32 +133,34 @@ class Transport:
             MaybeSentError: the request may have arrived, but no complete response came.
         """
         self._check_proxy(request.url)
+        ends_at = asyncio.get_running_loop().time() + timeout
         for attempt in range(1, CONNECT_ATTEMPTS + 1):
-            try:
-                if not request.parts:
-                    return await self._call(request, request.body, timeout)
-                with ExitStack() as files:
-                    form = _Form(request.parts, progress, files)
-                    return await self._call(request, form, timeout)
-            except _CONNECT_ERRORS as error:
-                _log.info("no connection to %s (try %d): %s", request.url.host, attempt, error)
-                if attempt == CONNECT_ATTEMPTS:
-                    message = f"no connection to {request.url.host}: {error}{offline(error)}; nothing was sent"
+            left = ends_at - asyncio.get_running_loop().time()
+            with ExitStack() as files:
+                body = _Form(request.parts, progress, files) if request.parts else Content.of(request.body)
+                try:
+                    return await self._call(request, body, left)
+                except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                    if not isinstance(error, _CONNECT_ERRORS) or (body is not None and body.is_sent):
+                        raise _unsure(request.url, error) from error
+                    failure = error
+                except ValueError as error:  # its text may contain a password
+                    if aiohttp.hdrs.AUTHORIZATION.lower() not in str(error).lower():
+                        raise
+                    message = f"a netrc file or session= has another password for {request.url.host}; nothing was sent"
                     raise NotSentError(message) from error
-                await asyncio.sleep(CONNECT_BACKOFF_SECONDS * 2 ** (attempt - 1))
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise _unsure(request.url, error) from error
-            except ValueError as error:  # its text may contain a password
-                if aiohttp.hdrs.AUTHORIZATION.lower() not in str(error).lower():
-                    raise
-                message = f"a netrc file or session= has another password for {request.url.host}; nothing was sent"
-                raise NotSentError(message) from error
+            _log.info("no connection to %s (try %d): %s", request.url.host, attempt, failure)
+            pause = CONNECT_BACKOFF_SECONDS * 2 ** (attempt - 1)
+            if attempt == CONNECT_ATTEMPTS or asyncio.get_running_loop().time() + pause >= ends_at:
+                message = f"no connection to {request.url.host}: {failure}{offline(failure)}; nothing was sent"
+                raise NotSentError(message) from failure
+            await asyncio.sleep(pause)
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
 
     async def _call(
         self,
         request: HttpRequest,
-        data: bytes | _Form | None,
+        data: SentOnce | None,
         timeout: float,  # noqa: ASYNC109 - as above
     ) -> HttpResponse:
         session, url, status = self._session or self.session, request.url, 0
@@ -248,7 +250,7 @@ async def _whole(stream: aiohttp.StreamReader, heard: Callable[[], None] | None)
 
 
 # Not aiohttp.FormData, which is not multipart without a file: MusicGPT documents multipart always.
-class _Form(aiohttp.MultipartWriter):
+class _Form(SentOnce, aiohttp.MultipartWriter):
     """A multipart body that watches the progress of its own upload."""
 
     def __init__(self, parts: tuple[Part, ...], progress: UploadProgress | None, files: ExitStack) -> None:

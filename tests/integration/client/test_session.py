@@ -251,6 +251,53 @@ async def test_a_submit_is_neither_redirected_nor_sent_again(serve: Serve) -> No
             assert ["/api/v1/generate/extend"] * number == posts
 
 
+async def send_again(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Try twice, like the middlewares that aiohttp's pages show."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientError:
+        return await handler(request)
+
+
+async def reconnect(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Try again on a new connection, and find that there is none."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientError as error:
+        raise aiohttp.ClientConnectorError(request.connection_key, OSError("refused")) from error
+
+
+@pytest.mark.parametrize("middleware", [send_again, reconnect])
+@pytest.mark.parametrize(
+    ("provider", "request_"),
+    [
+        (ax.Kie, ax.Extend(audio_id="x", model="V5")),
+        (ax.MusicGpt, ax.Extend(url="https://files.test/a.mp3", continue_at=2, prompt="more")),
+    ],
+)
+async def test_a_session_that_tries_again_sends_no_submit_twice(
+    provider: type[ax.Kie | ax.MusicGpt], request_: ax.Request, middleware: aiohttp.ClientMiddlewareType, serve: Serve
+) -> None:
+    """A session's middleware sends no submit twice, and a submit that it has sent once has an unknown outcome."""
+    posts: list[bytes] = []
+
+    async def hang_up(request: web.BaseRequest) -> web.Response:
+        posts.append(await request.read())
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async with (
+        aiohttp.ClientSession(middlewares=[middleware]) as session,
+        ax.Client(provider("0123456789abcdef0123", base_url=await serve(hang_up)), session=session) as client,
+    ):
+        job = await client.submit(request_)
+        with pytest.raises(ax.SubmitUnknownError):
+            await job
+
+    assert 1 == len(posts)
+
+
 async def test_a_session_that_was_closed_sends_nothing(api: Api) -> None:
     """With a session that the user closed, a submit raises our error and is known as not sent."""
     session = aiohttp.ClientSession()

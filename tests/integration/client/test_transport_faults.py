@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from attrs import evolve
 from yarl import URL
@@ -267,6 +268,39 @@ async def test_a_file_that_cannot_be_read_means_that_nothing_was_sent(
         await transport.send(upload(URL("http://127.0.0.1:9/upload"), tmp_path / name))
 
     assert [] == connectors
+
+
+# --- connecting --------------------------------------------------------------------------------------------
+
+
+class Silent(AbstractResolver):
+    """A resolver that never answers, and counts the questions."""
+
+    asked = 0
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Wait for ever."""
+        del host, port, family
+        self.asked += 1
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+async def test_connecting_takes_no_longer_than_the_call_may() -> None:
+    """All attempts to connect share the call's timeout, so that no submit leaves when others count it as unknown."""
+    resolver = Silent()
+    transport = Transport(connector=lambda _: aiohttp.TCPConnector(resolver=resolver))
+
+    with pytest.raises(NotSentError, match="nothing was sent"):
+        await transport.send(HttpRequest(method="POST", url=URL("http://api.test/"), body=b"{}"), timeout=0.1)
+
+    assert 1 == resolver.asked
+    await transport.aclose()
 
 
 # --- closing -----------------------------------------------------------------------------------------------
