@@ -206,6 +206,9 @@ class Submitter:
                     raise error
                 # Closing ends the pause, and the caller gets the refusal.
                 await self.journal.clock.wait_for(self._closing, wait)
+                if held.record.verdict is not Verdict.REFUSED:  # a webhook has named its task since
+                    self._under_way[asyncio.current_task()] = held
+                    return held
                 if self._closing.is_set():
                     raise error
                 resends += 1

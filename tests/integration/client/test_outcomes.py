@@ -150,6 +150,21 @@ async def test_a_submit_refused_for_now_is_resent(api: Api, open_client: MakeCli
     assert [ax.Verdict.REFUSED, ax.Verdict.REFUSED] == verdicts[:2]
 
 
+async def test_a_callback_while_a_resend_waits_is_the_task(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+    """If a callback names the task of a submit that was refused for now, that job is returned and nothing is resent."""
+    api.codes = [429]
+    client = await open_client(clock=clock.clock, **WEB)
+    submit = asyncio.create_task(extend(client))
+    await api.arrived.wait()
+    while [ax.Verdict.REFUSED] != [job.verdict async for job in client.jobs()]:
+        await asyncio.sleep(0)
+
+    assert 200 == await api.call_back("text")
+    job = await clock.run(submit)
+
+    assert (True, "task-1", 1) == (job.is_new, job.task_id, len(api.posts))
+
+
 async def test_after_five_refusals_the_refusal_is_raised(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
     """After five refused POSTs the caller gets the vendor's refusal."""
     api.codes = [429] * 100
