@@ -16,7 +16,7 @@ from audioext.models.events import SubmitOutcome
 from audioext.models.requests import Request
 from tests.integration.client.conftest import WEB, MakeClient, MakeSandbox
 from tests.support.api import Api, callback, failing
-from tests.support.clock import SOON_SECONDS, JumpClock, LoopTime
+from tests.support.clock import SOON_SECONDS, JumpClock, LoopTime, soon
 from tests.support.stores import FaultyMemory
 
 GRACE_SECONDS = 900.0
@@ -155,10 +155,11 @@ async def test_a_callback_while_a_resend_waits_is_the_task(api: Api, open_client
     api.codes = [429]
     client = await open_client(clock=clock.clock, **WEB)
     submit = asyncio.create_task(extend(client))
-    await api.arrived.wait()
-    while [ax.Verdict.REFUSED] != [job.verdict async for job in client.jobs()]:
-        await asyncio.sleep(0)
 
+    async def refused() -> list[ax.Job]:
+        return [job async for job in client.jobs(open=False)]
+
+    await soon(refused)
     assert 200 == await api.call_back("text")
     job = await clock.run(submit)
 

@@ -210,6 +210,22 @@ async def test_a_store_that_comes_back_empty_is_given_back_what_it_lost(api: Api
     assert 2 == len(api.posts)
 
 
+async def test_a_key_that_the_store_lost_is_known_to_the_process_that_submitted_it(
+    api: Api, open_client: MakeClient
+) -> None:
+    """Before the loss of a store is noticed, an open job's key still returns that job, which is stored again."""
+    store = FaultyMemory()
+    client = await open_client(store=store, **WEB)
+    store.break_streams()  # nobody notices the loss
+    job = await extend(client, key="once")
+
+    await store.lose_all()
+    again = await extend(client, key="once")
+
+    assert (job, False, job.ref) == (again, again.is_new, await store.find(key="once"))
+    assert 1 == len(api.posts)
+
+
 async def told(client: ax.Client, ref: str) -> AsyncIterator[str]:
     """Yield the stages of a job's deliveries, the first one first."""
     for delivery in reversed([delivery async for delivery in client.deliveries(ref)]):
