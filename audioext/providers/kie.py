@@ -42,9 +42,9 @@ from audioext.providers._suno import REASONS, RecoveringAccount, SunoAccount, su
 WEBHOOK_TOLERANCE_SECONDS = 300.0  # no page states a tolerance; third parties use this one
 
 # Seen live: HTTP 200 {"code": 500, "msg": "This field is required"}, where a retry cannot help, and "Please enter …".
-_REQUEST_FAULT = re.compile(
-    r"\b(is required|required field|please enter|(cannot|must not) be (empty|null|blank))\b", re.IGNORECASE
-)
+_REQUEST_FAULT = re.compile(r"\b(is required|required field|please enter)\b", re.IGNORECASE)
+# Not under 500: a server's own faults say the same of a row that it could not store after it had made the task.
+_EMPTY_FIELD = re.compile(r"\b(cannot|must not) be (empty|null|blank)\b", re.IGNORECASE)
 _UNKNOWN_TASK = re.compile(r"recordInfo is null", re.IGNORECASE)
 
 TABLE = CodeTable(
@@ -64,6 +64,7 @@ TABLE = CodeTable(
     },
     phrases=(
         (_REQUEST_FAULT, frozenset({400, 500}), Code()),
+        (_EMPTY_FIELD, frozenset({400}), Code()),
         # A task that was just made may not be readable yet: docs.kie.ai/market/common/get-task-detail
         (_UNKNOWN_TASK, frozenset({422}), Code(retryable=True)),
     ),

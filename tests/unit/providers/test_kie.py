@@ -228,6 +228,13 @@ def test_a_refused_code_beside_a_task_id_is_unknown() -> None:
     assert isinstance(outcome, Unknown)
 
 
+def test_a_server_that_could_not_store_a_row_may_have_made_the_task() -> None:
+    """An empty field refuses a submit, but not under 500: a server says the same of a column of its own."""
+    answers = [b'{"code":%d,"msg":"Column \'task_id\' cannot be null"}' % code for code in (400, 500)]
+    outcomes = [Kie("k").parse_submit(HttpResponse(status=200, body=answer)) for answer in answers]
+    assert [Refused, Unknown] == [type(outcome) for outcome in outcomes]
+
+
 def test_the_http_status_counts_where_the_body_has_no_code() -> None:
     """The body's code may be text; without one the HTTP status is the code."""
     kie = Kie("k")
