@@ -78,9 +78,12 @@ class Handling:
     def key(self, provider: str, request: Request, content: str | None) -> str:
         """Return the key for a submit of *request* now. A file counts by the digest of its *content*, not its path.
 
-        It depends on the given fields alone: a release that adds a field must not make a retried handler pay again.
+        It depends on the given fields alone: a release that adds a field, or that measures another duration of the
+        same file, must not make a retried handler pay again.
         """
-        given = request.given() if content is None else {**request.given(), "file": content}
+        given = {name: value for name, value in request.given().items() if name != "source_duration"}
+        if content is not None:
+            given["file"] = content
         asked = ascii((provider, type(request).__name__, sorted(given.items())))
         digest = hashlib.sha256(asked.encode()).hexdigest()[:24]
         self._counts[digest] += 1

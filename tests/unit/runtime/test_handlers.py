@@ -781,6 +781,16 @@ async def test_a_file_counts_by_its_content(tmp_path: Path) -> None:
     assert first != Handling("x").key("tape", Extend(file=file), fingerprint(file))
 
 
+async def test_the_measured_duration_of_a_file_does_not_count(tmp_path: Path) -> None:
+    """A key does not depend on a file's duration, which an update of a library may measure in another way."""
+    first, second = [
+        Handling("x").key("tape", Extend(file=tmp_path / "a.mp3", source_duration=seconds), "its digest")
+        for seconds in (4.0, 4.02)
+    ]
+
+    assert first == second
+
+
 async def test_a_file_that_is_gone_has_a_key_as_well(tmp_path: Path) -> None:
     """A missing file has a key too; the submit refuses it later, together with all other problems."""
     missing = Extend(file=tmp_path / "missing.wav")
