@@ -34,7 +34,7 @@ from audioext.models.entries import Entry
 from audioext.models.record import Asked, Record
 from audioext.models.requests import AddInstrumental, Extend, Meta, Request
 from audioext.models.stats import SubmitEnd
-from audioext.providers.base import Provider
+from audioext.providers.base import FileRoute, Provider
 from audioext.runtime import tracing
 from audioext.runtime.handlers import HANDLING
 from audioext.runtime.jobs import SubmitUnknownError
@@ -213,6 +213,7 @@ def asked_of(order: Order, *, grace: float | None) -> Asked:
     """Return what a job's first entry stores. *grace* (seconds) is given if there is no callback URL."""
     info, request = order.provider.info, order.request
     outputs = request.num_outputs if isinstance(request, Extend) else None
+    takes_long = info.file_route is FileRoute.INLINE and request.file is not None  # as long as its POST makes progress
     return Asked(
         provider=info.name,
         account=info.account,
@@ -225,7 +226,7 @@ def asked_of(order: Order, *, grace: float | None) -> Asked:
         extends_by_id=info.extends_by_id,
         retention=info.retention,
         webhooks=grace is None,
-        grace=info.grace if grace is None else grace,
+        grace=info.grace if grace is None or takes_long else grace,
         content=order.content,
         base_url=str(info.base_url),
         traceparent=tracing.traceparent(),

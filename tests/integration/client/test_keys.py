@@ -415,6 +415,20 @@ async def test_a_post_under_way_in_another_client_is_not_unknown(
     assert ["task-1"] == api.made
 
 
+@pytest.mark.parametrize(("source", "seconds"), [("file", 900.0), ("url", 75.0)])
+async def test_a_file_inside_a_post_is_waited_for(
+    source: str, seconds: float, make_sandbox: MakeSandbox, make_client: MakeClient, voice_file: Path
+) -> None:
+    """Without webhooks, other clients count a POST with a file in it as unknown later, as its upload may take long."""
+    sandbox = await make_sandbox()
+    client = await make_client(sandbox, "musicgpt", poll=True)
+    given = {"file": voice_file, "url": sandbox.voice_url}[source]
+
+    job = await client.submit(ax.Extend.draft(continue_at=2, prompt="more", **{source: given}))
+
+    assert seconds == job.record.unknown_at - job.record.created_at
+
+
 # --- files that we serve -----------------------------------------------------------------------------------------
 
 
