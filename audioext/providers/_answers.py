@@ -82,8 +82,8 @@ _CONTENT_CODES = frozenset({400, 403, 422})  # with a text about the content, th
 _ERROR_KEYS = ("error", "errors", "errormessage", "errormsg")
 """The `plain` keys whose text means that a call without a code failed; `message` and `detail` may be pleasantries."""
 _BROKEN_WORDS = re.compile(
-    r"\b(internal|server|time[sd]?[ -]?out|unavailable|exception|upstream|gateway|connection|network"
-    r"|(unexpected|unknown|system) error|something went wrong)\b",
+    r"\b(internal|server|time[sd]?[ -]?out|unavailable|exception|upstream|gateway|connection|network|database|deadlock"
+    r"|busy|overload(ed)?|(unexpected|unknown|system) error|something went wrong)\b",
     re.IGNORECASE,
 )
 
