@@ -123,7 +123,7 @@ class Transport:
         timeout: float = CALL_TIMEOUT_SECONDS,  # noqa: ASYNC109 - aiohttp's own, per call
         progress: UploadProgress | None = None,
     ) -> HttpResponse:
-        """Send *request* and return the whole response. Only a failure to connect is retried.
+        """Send *request* and return the whole response. Only a failure to connect is retried, while *timeout* lasts.
 
         Without a file, *timeout* (seconds) bounds the whole call. A file may take as long as it makes progress: the
         call ends only if the server reads no more of it for `UPLOAD_IDLE_SECONDS`.
@@ -133,9 +133,8 @@ class Transport:
             MaybeSentError: the request may have arrived, but no complete response came.
         """
         self._check_proxy(request.url)
-        ends_at = asyncio.get_running_loop().time() + timeout
+        ends_at, left = asyncio.get_running_loop().time() + timeout, timeout
         for attempt in range(1, CONNECT_ATTEMPTS + 1):
-            left = ends_at - asyncio.get_running_loop().time()
             with ExitStack() as files:
                 body = _Form(request.parts, progress, files) if request.parts else Content.of(request.body)
                 try:
@@ -151,7 +150,8 @@ class Transport:
                     raise NotSentError(message) from error
             _log.info("no connection to %s (try %d): %s", request.url.host, attempt, failure)
             pause = CONNECT_BACKOFF_SECONDS * 2 ** (attempt - 1)
-            if attempt == CONNECT_ATTEMPTS or asyncio.get_running_loop().time() + pause >= ends_at:
+            left = ends_at - asyncio.get_running_loop().time() - pause
+            if attempt == CONNECT_ATTEMPTS or left <= 0:
                 message = f"no connection to {request.url.host}: {failure}{offline(failure)}; nothing was sent"
                 raise NotSentError(message) from failure
             await asyncio.sleep(pause)
