@@ -34,6 +34,18 @@ Check = Callable[[object], str | None]
 """Return what is wrong with a given value, or `None`."""
 
 
+def plain(value: object) -> object:
+    """Return *value*, but a member of an enum, a `numpy.float64` and the like as the text or number that it is.
+
+    Nothing else encodes them as such: msgspec refuses subclasses, and the `str()` of an enum's member may be its name.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int.__int__(value)
+    return float.__float__(value) if isinstance(value, float) else value
+
+
 def text(value: object) -> str | None:
     """Refuse anything but text that can be sent."""
     if not isinstance(value, str):

@@ -191,6 +191,7 @@ def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
     found: list[Problem] = []
     if not given.keys() <= taken:
         found += [_unsupported(name, operation, rules) for name in given if name not in taken]
+        given = {name: value for name, value in given.items() if name in taken}  # the others excuse and forbid nothing
     model = request.model if isinstance(request.model, str) else ""
     for name, longest, where, is_stated in rules.limits.get((operation, model)) or rules.limits[operation, ""]:
         text = given.get(name)

@@ -71,6 +71,13 @@ def advised(provider: Provider, request: Request) -> set[str]:
     return {problem.field for problem in provider.check(request) if problem.advice}
 
 
+def test_a_field_that_is_not_taken_neither_excuses_nor_forbids_another() -> None:
+    """`instrumental`, which vidgo does not take by id, is reported alone: prompt stays required, and may be given."""
+    assert {"instrumental"} == refused(provider_named("vidgo"), by_id(**CUSTOM, instrumental=True))
+    unsung = {name: value for name, value in CUSTOM.items() if name != "prompt"}
+    assert {"instrumental", "prompt"} == refused(provider_named("vidgo"), by_id(**unsung, instrumental=True))
+
+
 @each_row("made", MUSIC)
 @each_row("model", LIMITS)
 @each_row("make", [by_id, uploaded])
