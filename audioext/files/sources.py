@@ -67,6 +67,16 @@ def suffix_of(head: bytes) -> str | None:
     return None
 
 
+def suffix_at(path: Path) -> str:
+    """Return the suffix of *path*, else that of the format of its bytes: temporary files often have none. It blocks."""
+    found = plain_suffix(path)
+    with suppress(OSError):  # who opens it next reports that
+        if not found:
+            with path.open("rb") as file:
+                found = suffix_of(file.read(HEAD_BYTES)) or ""
+    return found
+
+
 @define(eq=False, repr=False)
 class Spool:
     """Temporary files, each in a private folder of its own; other files are never removed."""
@@ -156,11 +166,12 @@ class Offer:
 
     path: Path
     identity: tuple[int, ...]
+    suffix: str
 
     @property
     def headers(self) -> dict[str, str]:
         """The headers of its response: an audio media type, or plain bytes."""
-        content_type = AUDIO_TYPES.get(self.path.suffix.lower(), "application/octet-stream")
+        content_type = AUDIO_TYPES.get(self.suffix, "application/octet-stream")
         return {"Content-Type": content_type, "X-Content-Type-Options": "nosniff"}
 
     def open(self) -> BinaryIO | None:
@@ -188,9 +199,9 @@ class Offers:
     def offer(self, path: Path) -> str:
         """Offer *path* and return the last two segments of its URL, a secret and a safe name, or raise OSError."""
         token = secrets.token_urlsafe(32)
-        real = path.resolve()
-        self._offers[token] = Offer(real, _identity(real.stat()))
-        return f"{token}/{safe_name(path.stem) or 'audio'}{plain_suffix(path)}"
+        real, suffix = path.resolve(), suffix_at(path)
+        self._offers[token] = Offer(real, _identity(real.stat()), suffix)
+        return f"{token}/{safe_name(path.stem) or 'audio'}{suffix}"
 
     def withdraw(self, offer: str) -> None:
         """Stop offering *offer*; harmless if it was withdrawn before."""
@@ -293,7 +304,8 @@ class Sources:
             url = str(public_url.joinpath(FILES_SEGMENT, *offer.split("/")))
             return attrs.evolve(request, file=None, url=url), offer
         if path is not None and provider.info.file_route is FileRoute.UPLOAD and uploads is not None:
-            built = uploads.build_upload(path, f"{name}{plain_suffix(path)}")
+            suffix = await asyncio.to_thread(suffix_at, path)
+            built = uploads.build_upload(path, f"{name}{suffix}")
         elif request.rehost and request.url is not None:
             if uploads is None:
                 raise UnsupportedError(f"{provider.info.name} has no URL upload, so it cannot take `rehost=True`")

@@ -231,7 +231,8 @@ class HostedAccount:
 
 
 def file_part(name: str, path: Path, *, filename: str) -> Part:
-    """Return a form part with the audio at *path*; its media type, which some hosts want, comes from its suffix."""
-    suffix = path.suffix[1:].lower()
+    """Return a form part with the audio at *path*; its media type, which some hosts want, is by *filename*'s suffix."""
+    filename = filename.encode(errors="replace").decode()  # a name on disk may be other than UTF-8
+    suffix = Path(filename).suffix[1:].lower()
     other = f"audio/{suffix}" if suffix.isalnum() and suffix.isascii() else None
     return Part(name=name, path=path, filename=filename, content_type=AUDIO_TYPES.get(f".{suffix}", other))

@@ -312,6 +312,23 @@ def test_an_offered_file_has_an_unguessable_name_until_it_is_withdrawn(voice_fil
     assert offers.find(token) is None
 
 
+async def test_a_file_without_a_suffix_gets_that_of_its_bytes(
+    make_sandbox: MakeSandbox, make_client: MakeClient, voice_file: Path
+) -> None:
+    """A temporary file without a suffix is uploaded and served under a name and a type that say what it is."""
+    path = voice_file.rename(voice_file.with_suffix(""))
+    sandbox = await make_sandbox()
+    client = await make_client(sandbox)
+    await client.extend(file=path, model="V5", continue_at=2)
+    offers = Offers()
+    token, name = offers.offer(path).split("/")
+    found = offers.find(token)
+
+    assert str(sandbox.submits[0]["uploadUrl"]).endswith(".wav")
+    assert found is not None
+    assert ("voice.wav", "audio/wav") == (name, found.headers["Content-Type"])
+
+
 def test_a_file_that_replaced_an_offered_one_is_not_served(tmp_path: Path) -> None:
     """A file or symlink that replaced an offered file is not served."""
     path = tmp_path / "voice.wav"
