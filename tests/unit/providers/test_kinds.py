@@ -742,11 +742,14 @@ UNREADABLE = (
 
 
 @each_row("body", [*UNREADABLE, b"{}"])
-@each_row(("http", "error"), [(401, AuthError), (403, AuthError), (404, ProviderError), (405, ProviderError)])
+@each_row(
+    ("http", "error"),
+    [(401, AuthError), (403, AuthError), (404, ProviderError), (405, ProviderError), (413, ProviderError)],
+)
 def test_a_status_that_never_makes_a_task_is_a_refusal_whatever_the_body(
     provider_class: Make, http: int, error: type[ProviderError], body: bytes
 ) -> None:
-    """HTTP 401, 403, 404 and 405 refuse a submit whatever the body, since they come before any work; no word counts."""
+    """HTTP 401, 403, 404, 405 and 413 refuse a submit whatever the body: they come before any work; no word counts."""
     if (provider_class.__name__, http, body) == ("SunoApi", 405, b"{}"):
         return  # readable, and there 405 means a rate limit
     outcome = provider_class(KEY).parse_submit(HttpResponse(status=http, body=body))
@@ -765,7 +768,7 @@ def test_a_status_that_never_makes_a_task_is_a_refusal_whatever_the_body(
 def test_another_status_with_an_unreadable_body_is_unknown(provider_class: Make, http: int, body: bytes) -> None:
     """Any other status with a body that cannot be read leaves the outcome unknown, unless the vendor documents it."""
     outcome = provider_class(KEY).parse_submit(HttpResponse(status=http, body=body))
-    is_documented = provider_class.__name__ == "MusicGpt" and http in {402, 409, 422}
+    is_documented = provider_class.__name__ == "MusicGpt" and http in {400, 402, 409, 422}
     assert isinstance(outcome, Refused if is_documented else Unknown)
 
 
