@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias, TypeGuard
 
 from aiohttp import web
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from audioext.sandbox.apis._api import read_json_object
 from audioext.sandbox.library import is_address
@@ -26,7 +26,6 @@ INSTRUMENTAL = frozenset({"upload_url", "title", "tags", "negative_tags"})  # re
 NEWER_LENGTHS = {"prompt": 5000, "style": 1000, "title": 100}
 OLDER_LENGTHS = {"prompt": 3000, "style": 200, "title": 80}
 LENGTHS = {"V3_5": OLDER_LENGTHS, "V4": OLDER_LENGTHS, "V4_5ALL": {**NEWER_LENGTHS, "title": 80}}
-INSTRUMENTAL_LENGTHS = {"title": 100, "tags": 1000, "negative_tags": 200}  # add-instrumental
 LYRICS_LENGTH = 5000
 LONGEST_SOURCE_SECONDS = 480.0  # upload-and-extend-audio: 8 minutes, 1 minute for V4_5ALL
 LONGEST_SOURCE_V4_5ALL_SECONDS = 60.0
@@ -44,7 +43,8 @@ class OperationRules:
     If `default_param_flag` is true, the `custom` fields are required, and the `sung` ones unless `instrumental` is
     true; if it is false, the `custom_only` ones are refused. The `not_instrumental` ones must not come with
     `instrumental`. `model_keys` are the fields that may name the model. `missing` is the API's message about a missing
-    field. `clamps`: a point beyond the source's end means its end.
+    field. `lengths` are those of an instrumental; other texts have the lengths of their model. `clamps`: a point beyond
+    the source's end means its end.
     """
 
     operation: str
@@ -59,6 +59,7 @@ class OperationRules:
     model_keys: tuple[str, ...] = ("model",)
     default_model: str | None = None
     missing: str = "{} is required"
+    lengths: Mapping[str, int] = field(factory=dict)
     clamps: bool = False
 
     @property
@@ -126,7 +127,7 @@ class OperationRules:
             if not fits(fields[name]) and (name, fields[name]) != ("call_back_url", ""):
                 yield Cause.INVALID, f"{self.spell(name)} {wanted}"
         model = self.model(fields)
-        lengths = INSTRUMENTAL_LENGTHS if self.is_instrumental else LENGTHS.get(model or "", NEWER_LENGTHS)
+        lengths = self.lengths if self.is_instrumental else LENGTHS.get(model or "", NEWER_LENGTHS)
         for name, limit in {**lengths, "lyrics": LYRICS_LENGTH}.items():
             if len(_text(fields, name)) > limit:
                 yield Cause.LENGTH, f"{self.spell(name)} must not exceed {limit} characters"

@@ -242,6 +242,15 @@ async def test_add_instrumental_knows_fewer_models(world: World) -> None:
     assert (422, "model V4 is not supported") == (answer["code"], answer["msg"])
 
 
+async def test_an_instrumental_has_its_own_lengths(world: World) -> None:
+    """Tags and negative tags have lengths of their own; no page has one for the title."""
+    longest = {"title": "x" * 101, "tags": "x" * 1000, "negativeTags": "x" * 200}
+    assert 200 == (await world.post(ADD_INSTRUMENTAL, world.kie_instrumental(**longest)))["code"]
+    for name in ("tags", "negativeTags"):
+        answer = await world.post(ADD_INSTRUMENTAL, world.kie_instrumental(**longest | {name: longest[name] + "x"}))
+        assert (422, f"{name} must not exceed {len(longest[name])} characters") == (answer["code"], answer["msg"])
+
+
 async def test_a_submission_shows_what_came_of_it(world: World) -> None:
     """A submission shows its callback URL, task and codes, and unknown fields are ignored, as at the API."""
     await world.post(EXTEND, world.kie_extend(callbackUrl="x", negative_tags="y"))
