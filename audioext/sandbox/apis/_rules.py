@@ -26,8 +26,9 @@ INSTRUMENTAL = frozenset({"upload_url", "title", "tags", "negative_tags"})  # re
 NEWER_LENGTHS = {"prompt": 5000, "style": 1000, "title": 100}
 OLDER_LENGTHS = {"prompt": 3000, "style": 200, "title": 80}
 LENGTHS = {"V3_5": OLDER_LENGTHS, "V4": OLDER_LENGTHS, "V4_5ALL": {**NEWER_LENGTHS, "title": 80}}
-LYRICS_LENGTH = 5000
-LONGEST_SOURCE_SECONDS = 480.0  # upload-and-extend-audio: 8 minutes, 1 minute for V4_5ALL
+LYRICS_LENGTH = 5000  # stated for V6 only: https://docs.kie.ai/suno-api/upload-and-extend-audio.md, as of 2026-10-06
+# upload-and-extend-audio: 8 minutes, 1 minute for V4_5ALL; no page has a limit for add-instrumental
+LONGEST_SOURCE_SECONDS = 480.0
 LONGEST_SOURCE_V4_5ALL_SECONDS = 60.0
 LONGEST_CALLBACK_URL = 2048  # vidgo.ai's webhooks page, which also asks for HTTPS and public addresses
 STEP_TOLERANCE = 1e-8
@@ -105,7 +106,7 @@ class OperationRules:
             prompt=_text(used, "lyrics") or _text(used, "prompt"),
             tags=_text(used, "tags") or _text(used, "style"),
             model=model,
-            longest_seconds=longest if self.by_upload else None,
+            longest_seconds=longest if self.by_upload and not self.is_instrumental else None,
             clamps=self.clamps,
         )
 
@@ -128,7 +129,7 @@ class OperationRules:
                 yield Cause.INVALID, f"{self.spell(name)} {wanted}"
         model = self.model(fields)
         lengths = self.lengths if self.is_instrumental else LENGTHS.get(model or "", NEWER_LENGTHS)
-        for name, limit in {**lengths, "lyrics": LYRICS_LENGTH}.items():
+        for name, limit in {**lengths, **({"lyrics": LYRICS_LENGTH} if model in V6_MODELS else {})}.items():
             if len(_text(fields, name)) > limit:
                 yield Cause.LENGTH, f"{self.spell(name)} must not exceed {limit} characters"
         if model is not None and model not in self.models:

@@ -327,6 +327,13 @@ async def test_v4_5all_takes_a_minute_at_most(open_world: OpenWorld) -> None:
     assert 200 == (await world.post(UPLOAD_EXTEND, world.kie_upload(model="V5")))["code"]
 
 
+async def test_eight_minutes_are_the_limit_of_extensions_alone(open_world: OpenWorld) -> None:
+    """A source of over eight minutes cannot be extended; no page has a limit for instrumentals."""
+    world = await open_world(ready_seconds=481.0, text_seconds=1e18)
+    assert 422 == (await world.post(UPLOAD_EXTEND, world.kie_upload()))["code"]
+    assert 200 == (await world.post(ADD_INSTRUMENTAL, world.kie_instrumental()))["code"]
+
+
 async def test_credits_are_spent_and_run_out(open_world: OpenWorld) -> None:
     """A task costs its price, and without credits the answer is 402."""
     world = await open_world(credits=24.5)

@@ -78,9 +78,10 @@ async def test_upload_extend_requires_less_than_at_kie(world: World) -> None:
 
 
 async def test_an_instrumental_has_only_the_lengths_of_the_newest_page(world: World) -> None:
-    """The V6 copy of the page limits the lyrics alone; the older one also had 100 characters for the title."""
+    """The V6 copy of the page limits V6's lyrics alone; the older one also had 100 characters for the title."""
     long = world.kie_instrumental(title="x" * 101, tags="x" * 1001, negativeTags="x" * 201)
     assert 200 == (await world.post(ADD_INSTRUMENTAL, long))["code"]
+    assert 200 == (await world.post(ADD_INSTRUMENTAL, world.kie_instrumental(model="V5", lyrics="x" * 5001)))["code"]
     assert 413 == (await world.post(ADD_INSTRUMENTAL, world.kie_instrumental(model="V6", lyrics="x" * 5001)))["code"]
 
 
