@@ -77,6 +77,10 @@ def test_problems_never_raises(kind: type[ax.Extend | ax.AddInstrumental], data:
         ({"audio_id": "a", "prompt": "\ud800"}, "prompt"),
         ({"audio_id": "a", "instrumental": "yes"}, "instrumental"),
         ({"audio_id": "a", "model": ""}, "model"),
+        ({"audio_id": "a", "model": " "}, "model"),
+        ({"audio_id": " "}, "audio_id"),
+        ({"audio_id": "1f2e\n"}, "audio_id"),
+        ({"audio_id": "a", "persona_id": "\t"}, "persona_id"),
     ],
 )
 def test_each_rule_names_its_field(fields: dict[str, object], field: str) -> None:
@@ -187,6 +191,10 @@ def test_a_field_that_does_not_exist_is_named_with_the_one_that_was_meant() -> N
         ax.Extend.draft(modle="V5")
     with pytest.raises(TypeError, match=r"AddInstrumental has no field modle; did you mean model\?"):
         ax.AddInstrumental(modle="V5")  # type: ignore[call-arg]  # wrong on purpose
+    with pytest.raises(TypeError, match=r"AddInstrumental has no field style; its wanted styles are tags"):
+        ax.AddInstrumental(style="Piano")  # type: ignore[call-arg]  # wrong on purpose
+    with pytest.raises(TypeError, match=r"Extend has no field tags; its wanted style is style"):
+        ax.Extend.draft(tags="piano")
     with pytest.raises(TypeError, match=r"Extend has no field qqqqq.{0,99}; it has audio_id, audio_weight, "):
         ax.Extend.draft(**{"q" * 5_000: 1})
 
