@@ -142,7 +142,7 @@ class HostedAccount:
     )
 
     info: ProviderInfo = field(init=False, repr=False, eq=False)
-    """The facts of this account; limits are counted by host and a digest of the key."""
+    """The facts of this account; limits are counted by base URL, since a host may have several APIs, and by key."""
 
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
@@ -162,7 +162,7 @@ class HostedAccount:
         facts |= {name: getattr(self, name) for name in own}
         info = ProviderInfo(
             **facts,
-            account=f"{self.base_url.authority}/{digest}",
+            account=f"{self.base_url.authority}{self.base_url.path.rstrip('/')}/{digest}",
             has_key=self.api_key is not None,
             is_base_url_given=self.given_url is not None,
             operations=self.vendor.rules.operations,
