@@ -130,6 +130,7 @@ class FieldRules:
     parameters. `persona_needs_custom`: a persona needs custom mode. `upload_may_lack_prompt`: custom mode may need no
     prompt for uploaded audio. `upload_needs_continue_at`: uploaded audio needs `continue_at` in any mode.
     `upload_needs_instrumental`: `instrumental` must be sent for uploaded audio; it is `False` by default.
+    `v6_lyrics`: an instrumental's lyrics are stated for V6 alone.
     """
 
     wire_name: str
@@ -150,6 +151,7 @@ class FieldRules:
     upload_may_lack_prompt: bool = False
     upload_needs_continue_at: bool = False
     upload_needs_instrumental: bool = False
+    v6_lyrics: bool = False
 
     @functools.cached_property
     def taken(self) -> Mapping[Operation, frozenset[str]]:
@@ -223,6 +225,9 @@ def _engine(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[
     if isinstance(model, str) and model not in rules.listed.get(operation, _NONE):
         yield from _unlisted(model, rules)
     if operation is ADD_INSTRUMENTAL:
+        named = DEFAULT_INSTRUMENTAL_MODEL if model is None else str(model)
+        if rules.v6_lyrics and "lyrics" in given and named in CLASSIC_MODELS:
+            yield Problem("lyrics", f"is stated for V6, V6_MINI and V6_WILD only; {named} may not sing it", advice=True)
         return
     if model is None:
         yield Problem("model", f"is required to extend at {rules.wire_name}")

@@ -284,7 +284,9 @@ def test_instrumentals_have_models_of_their_own(name: str, model: str, fields: s
         ("sunoapi", {"title": "x" * 101}, (set(), {"title"})),
         ("sunoapi", {"tags": "x" * 3000, "negative_tags": "x" * 3000}, (set(), set())),
         ("sunoapi", {"lyrics": "x" * 5001, "model": "V6"}, ({"lyrics"}, set())),
-        ("sunoapi", {"lyrics": "x" * 5001, "model": "V5"}, (set(), set())),
+        ("sunoapi", {"lyrics": "x" * 5001, "model": "V5"}, (set(), {"lyrics"})),
+        ("sunoapi", {"lyrics": "la"}, (set(), {"lyrics"})),  # V4_5PLUS is sent
+        ("sunoapi", {"lyrics": "la", "model": "V7"}, (set(), set())),
         ("kie", {"title": "x" * 101, "tags": "x" * 1001}, ({"tags"}, {"title"})),
         ("kie-jobs", {"negative_tags": "x" * 201}, ({"negative_tags"}, set())),
     ],

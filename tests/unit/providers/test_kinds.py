@@ -600,10 +600,17 @@ def test_an_interim_callback_with_a_bad_code_is_asked_about(word: str, data: obj
             assert Progress(task_id="t1", ask_now=True) == event
 
 
-@each_row("says", ["Your prompt violates our content policy", "Detected as NSFW."])
-def test_words_about_the_content_give_the_reason(provider_class: Make, says: str) -> None:
+@each_row(
+    ("code", "says"),
+    [
+        (422, "Your prompt violates our content policy"),
+        (422, "Detected as NSFW."),
+        (413, "Uploaded audio matches an existing work"),
+    ],
+)
+def test_words_about_the_content_give_the_reason(provider_class: Make, code: int, says: str) -> None:
     """A refusal or failure whose words are about the content has the content as its reason."""
-    refused = submitted(provider_class, {"message": says}, 422)
+    refused = submitted(provider_class, {"message": says}, code)
     assert isinstance(refused, Refused)
     assert isinstance(refused.error, ContentError)
     failed = asked(provider_class, status(provider_class().info.name, "failed", message=says))[-1]
