@@ -279,19 +279,20 @@ def _extend(request: Extend, given: _Given, rules: FieldRules) -> Iterator[Probl
         if name == "continue_at" and needs_continue_at:
             continue  # reported above
         cause = " and ".join(request.custom_fields) or "custom=True"
-        message = f"is required in custom mode, which {cause} switched on (`custom=False` inherits from the source)"
         # For this case, kie.ai's page says both that the prompt is optional and that it is required.
-        yield Problem(name, message, advice=name == "prompt" and uploaded and rules.upload_may_lack_prompt)
+        is_doubtful = name == "prompt" and uploaded and rules.upload_may_lack_prompt
+        must = "may be" if is_doubtful else "is"
+        message = f"{must} required in custom mode, which {cause} switched on (`custom=False` inherits from the source)"
+        yield Problem(name, message, advice=is_doubtful)
 
 
 def _instrumental_clashes(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[Problem]:
     # kie.ai's OpenAPI of 2026-08-19 calls prompt and vocalGender prohibited, and its own example sends both. Readers of
     # the jobs pages in 2026-10 name the others. We refuse only `prompt` by id; the rest is advice.
     refused = operation is EXTEND and rules.has_custom_mode
-    if "prompt" in given and (refused or not rules.has_custom_mode):
-        message = "must be left out when instrumental is True: there is nothing to sing"
-        yield Problem("prompt", message, advice=not refused)
-    for name in ("vocal_gender",) if rules.has_custom_mode else ("lyrics", "vocal_gender", "audio_weight"):
+    if refused and "prompt" in given:
+        yield Problem("prompt", "must be left out when instrumental is True: there is nothing to sing")
+    for name in ("vocal_gender",) if rules.has_custom_mode else ("prompt", "lyrics", "vocal_gender", "audio_weight"):
         if name in given:
             yield Problem(name, "is reported to clash with instrumental=True", advice=True)
 
