@@ -6,6 +6,7 @@ import io
 import os
 import re
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,6 +38,23 @@ _SUFFIXES = {
     "application/vnd.ms-asf": ".wma",
 }
 _PICTURES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif"}
+_MAGIC = (
+    (0, b"ID3", ".mp3"),
+    (8, b"WAVE", ".wav"),
+    (0, b"fLaC", ".flac"),
+    (0, b"OggS", ".ogg"),
+    (4, b"ftyp", ".m4a"),
+    (8, b"AIF", ".aiff"),
+    (0, b"\x1a\x45\xdf\xa3", ".webm"),
+    (0, b"\x30\x26\xb2\x75", ".wma"),
+    (0, b"caff", ".caf"),
+    (0, b"#!AMR", ".amr"),
+    (0, b".snd", ".au"),
+    (0, b"wvPk", ".wv"),
+    (0, b"MAC ", ".ape"),
+)
+_LAYER_BITS = 0x06
+_BYTE_ORDER_MARK = b"\xff\xfe"
 
 
 class BadFileError(Exception):
@@ -172,3 +190,23 @@ def plain_suffix(path: Path) -> str:
     """Return the suffix of *path* in lower case if it has 1 to 5 ASCII letters or digits, else ""."""
     suffix = path.suffix.lower()
     return suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ""
+
+
+def suffix_of(head: bytes) -> str | None:
+    """Return the suffix of audio that begins with *head*, or `None` for an unknown format."""
+    for start, magic, suffix in _MAGIC:
+        if head.startswith(magic, start):
+            return suffix
+    if head[:1] == b"\xff" and head[1:2] >= b"\xe0" and not head.startswith(_BYTE_ORDER_MARK):
+        return ".mp3" if head[1] & _LAYER_BITS else ".aac"  # ISO/IEC 11172-3, 2.4.1.3, and 13818-7, 6.2
+    return None
+
+
+def suffix_at(path: Path) -> str:
+    """Return the suffix of *path*, else that of the format of its bytes: temporary files often have none. It blocks."""
+    found = plain_suffix(path)
+    with suppress(OSError):  # who opens it next reports that
+        if not found:
+            with path.open("rb") as file:
+                found = suffix_of(file.read(HEAD_BYTES)) or ""
+    return found

@@ -27,8 +27,8 @@ from yarl import URL
 
 from audioext.clock import Clock, mint_id
 from audioext.errors import Problem, ProviderDownError, RequestError, UnsupportedError, cut
-from audioext.files.formats import plain_suffix, safe_name
-from audioext.http.messages import AUDIO_TYPES, HttpRequest
+from audioext.files.formats import HEAD_BYTES, plain_suffix, safe_name, suffix_at, suffix_of
+from audioext.http.messages import AUDIO_TYPES, HttpRequest, Part
 from audioext.http.transport import MaybeSentError, NotSentError, Transport, UploadProgress
 from audioext.http.urls import FILES_SEGMENT
 from audioext.models import checks
@@ -36,35 +36,7 @@ from audioext.models.requests import Request
 from audioext.providers.base import FileRoute, Provider, Uploads
 
 UPLOAD_ATTEMPTS = 3
-HEAD_BYTES = 16
 CHUNK_BYTES = 1_048_576
-_MAGIC = (
-    (0, b"ID3", ".mp3"),
-    (8, b"WAVE", ".wav"),
-    (0, b"fLaC", ".flac"),
-    (0, b"OggS", ".ogg"),
-    (4, b"ftyp", ".m4a"),
-    (8, b"AIF", ".aiff"),
-    (0, b"\x1a\x45\xdf\xa3", ".webm"),
-    (0, b"\x30\x26\xb2\x75", ".wma"),
-    (0, b"caff", ".caf"),
-    (0, b"#!AMR", ".amr"),
-    (0, b".snd", ".au"),
-    (0, b"wvPk", ".wv"),
-    (0, b"MAC ", ".ape"),
-)
-_LAYER_BITS = 0x06
-_BYTE_ORDER_MARK = b"\xff\xfe"
-
-
-def suffix_of(head: bytes) -> str | None:
-    """Return the suffix of audio that begins with *head*, or `None` for an unknown format."""
-    for start, magic, suffix in _MAGIC:
-        if head.startswith(magic, start):
-            return suffix
-    if head[:1] == b"\xff" and head[1:2] >= b"\xe0" and not head.startswith(_BYTE_ORDER_MARK):
-        return ".mp3" if head[1] & _LAYER_BITS else ".aac"  # ISO/IEC 11172-3, 2.4.1.3, and 13818-7, 6.2
-    return None
 
 
 @define(eq=False, repr=False)
@@ -156,11 +128,12 @@ class Offer:
 
     path: Path
     identity: tuple[int, ...]
+    suffix: str
 
     @property
     def headers(self) -> dict[str, str]:
         """The headers of its response: an audio media type, or plain bytes."""
-        content_type = AUDIO_TYPES.get(self.path.suffix.lower(), "application/octet-stream")
+        content_type = AUDIO_TYPES.get(self.suffix, "application/octet-stream")
         return {"Content-Type": content_type, "X-Content-Type-Options": "nosniff"}
 
     def open(self) -> BinaryIO | None:
@@ -188,9 +161,9 @@ class Offers:
     def offer(self, path: Path) -> str:
         """Offer *path* and return the last two segments of its URL, a secret and a safe name, or raise OSError."""
         token = secrets.token_urlsafe(32)
-        real = path.resolve()
-        self._offers[token] = Offer(real, _identity(real.stat()))
-        return f"{token}/{safe_name(path.stem) or 'audio'}{plain_suffix(path)}"
+        real, suffix = path.resolve(), suffix_at(path)
+        self._offers[token] = Offer(real, _identity(real.stat()), suffix)
+        return f"{token}/{safe_name(path.stem) or 'audio'}{suffix}"
 
     def withdraw(self, offer: str) -> None:
         """Stop offering *offer*; harmless if it was withdrawn before."""
@@ -293,7 +266,8 @@ class Sources:
             url = str(public_url.joinpath(FILES_SEGMENT, *offer.split("/")))
             return attrs.evolve(request, file=None, url=url), offer
         if path is not None and provider.info.file_route is FileRoute.UPLOAD and uploads is not None:
-            built = uploads.build_upload(path, f"{name}{plain_suffix(path)}")
+            suffix = await asyncio.to_thread(suffix_at, path)
+            built = uploads.build_upload(path, f"{name}{suffix}")
         elif request.rehost and request.url is not None:
             if uploads is None:
                 raise UnsupportedError(f"{provider.info.name} has no URL upload, so it cannot take `rehost=True`")
@@ -301,6 +275,11 @@ class Sources:
         else:
             return request, None
         return attrs.evolve(request, file=None, url=await self._upload(provider, built, path, progress)), None
+
+    async def name_files(self, request: HttpRequest) -> HttpRequest:
+        """Return *request* with each file whose name has no suffix named by its bytes, as uploads are."""
+        parts = [await asyncio.to_thread(_named, part) for part in request.parts]
+        return attrs.evolve(request, parts=tuple(parts)) if parts else request
 
     def serves(self, request: Request, provider: Provider) -> bool:
         """Say whether our own receiver must serve the file of *request*."""
@@ -327,6 +306,15 @@ class Sources:
                     f"the upload failed: {failure}", provider=provider.info.name, retryable=True, charged=False
                 ) from failure
             attempt += 1
+
+
+def _named(part: Part) -> Part:
+    if part.path is None or part.filename is None or plain_suffix(Path(part.filename)):
+        return part
+    if not (suffix := suffix_at(part.path)):
+        return part
+    content_type = AUDIO_TYPES.get(suffix, f"audio/{suffix[1:]}")
+    return attrs.evolve(part, filename=f"{part.filename}{suffix}", content_type=content_type)
 
 
 def _stamp(path: Path | None) -> tuple[int, ...] | None:

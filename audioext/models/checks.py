@@ -34,6 +34,18 @@ Check = Callable[[object], str | None]
 """Return what is wrong with a given value, or `None`."""
 
 
+def plain(value: object) -> object:
+    """Return *value*, but a member of an enum, a `numpy.float64` and the like as the text or number that it is.
+
+    Nothing else encodes them as such: msgspec refuses subclasses, and the `str()` of an enum's member may be its name.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int.__int__(value)
+    return float.__float__(value) if isinstance(value, float) else value
+
+
 def text(value: object) -> str | None:
     """Refuse anything but text that can be sent."""
     if not isinstance(value, str):
@@ -46,20 +58,25 @@ def text(value: object) -> str | None:
 
 
 def full_text(value: object) -> str | None:
-    """Refuse anything but non-empty text."""
-    return "must not be empty" if value == "" else text(value)
+    """Refuse anything but text that is not blank."""
+    return "must not be empty" if isinstance(value, str) and not value.strip() else text(value)
 
 
 def audio_id(value: object) -> str | None:
     """Refuse anything but an id, and say where a URL belongs."""
     if isinstance(value, str) and "://" in value:
         return f"is a URL: give it as url=, not {shown(value)}"
-    return full_text(value)
+    complaint = full_text(value)
+    if complaint is None and re.search(r"\s", str(value)):
+        return f"has white space in it, which no id has: {shown(value)}"
+    return complaint
 
 
 def model(value: object) -> str | None:
     """Refuse anything but the name of a model."""
-    return "must not be empty; leave it out if the provider has a default" if value == "" else text(value)
+    complaint = full_text(value)
+    is_blank = isinstance(value, str) and not value.strip()
+    return f"{complaint}; leave it out if the provider has a default" if is_blank else complaint
 
 
 def url(value: object) -> str | None:
@@ -173,12 +190,21 @@ def bounded(timeout: object) -> float:
     return timeout
 
 
+_HINTS = {
+    ("AddInstrumental", "style"): "its wanted styles are tags",
+    ("AddInstrumental", "audio_id"): "give the audio URL of the track as url",
+    ("Extend", "tags"): "its wanted style is style",
+}
+"""What to say of a field that another request has; the closest name would mislead."""
+
+
 def refuse_unknown(owner: str, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Raise TypeError if a *given* name is not among the *known* ones, which *owner* has as its *kind*."""
     unknown = sorted({*given}.difference(known))
     if unknown:
         near = get_close_matches(unknown[0][:LONGEST_NAME], known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known))}"
+        hint = _HINTS.get((owner, unknown[0]), hint)
         raise TypeError(f"{owner} has no {kind} {cut(unknown[0])}; {hint}")
 
 

@@ -166,6 +166,8 @@ class _Request:
 
     def __attrs_post_init__(self) -> None:
         """Raise `RequestError` for a request that no provider could take."""
+        held = vars(self)
+        held.update({name: checks.plain(value) for name, value in held.items()})
         if self._problems:
             raise RequestError(self._problems)
 
@@ -182,8 +184,8 @@ class _Request:
         """Return a request without validating its values; raise TypeError for an unknown field."""
         if not fields.keys() <= cls._checks.keys():
             checks.refuse_unknown(cls.__name__, "field", fields, cls._checks)
-        if "file" in fields:
-            fields["file"] = _file(cast("None", fields["file"]))
+        for name, value in fields.items():
+            fields[name] = _file(cast("None", value)) if name == "file" else checks.plain(value)
         request = object.__new__(cls)
         vars(request).update(fields)
         return request

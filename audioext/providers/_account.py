@@ -142,7 +142,7 @@ class HostedAccount:
     )
 
     info: ProviderInfo = field(init=False, repr=False, eq=False)
-    """The facts of this account; limits are counted by host and a digest of the key."""
+    """The facts of this account; limits are counted by base URL, since a host may have several APIs, and by key."""
 
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
@@ -162,7 +162,7 @@ class HostedAccount:
         facts |= {name: getattr(self, name) for name in own}
         info = ProviderInfo(
             **facts,
-            account=f"{self.base_url.authority}/{digest}",
+            account=f"{self.base_url.authority}{self.base_url.path.rstrip('/')}/{digest}",
             has_key=self.api_key is not None,
             is_base_url_given=self.given_url is not None,
             operations=self.vendor.rules.operations,
@@ -231,7 +231,8 @@ class HostedAccount:
 
 
 def file_part(name: str, path: Path, *, filename: str) -> Part:
-    """Return a form part with the audio at *path*; its media type, which some hosts want, comes from its suffix."""
-    suffix = path.suffix[1:].lower()
+    """Return a form part with the audio at *path*; its media type, which some hosts want, is by *filename*'s suffix."""
+    filename = filename.encode(errors="replace").decode()  # a name on disk may be other than UTF-8
+    suffix = Path(filename).suffix[1:].lower()
     other = f"audio/{suffix}" if suffix.isalnum() and suffix.isascii() else None
     return Part(name=name, path=path, filename=filename, content_type=AUDIO_TYPES.get(f".{suffix}", other))

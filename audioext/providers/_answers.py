@@ -71,14 +71,14 @@ HTTP_CODES: Mapping[int, Code] = {
     402: NO_CREDITS,
     403: AUTH,
     429: RATE,
-    **dict.fromkeys((404, 405, 409, 422), Code()),
+    **dict.fromkeys((404, 405, 409, 413, 422), Code()),
 }
 """HTTP's own meanings, for vendors whose pages have no table."""
 # Other 4xx codes mean that no task was made; with these the server may have given up while working on it.
 _UNSURE_CODES = frozenset({408, 425, 499})
-NEVER_MADE = frozenset({401, 403, 404, 405})  # with these a call never reached what makes tasks, whatever the body
+NEVER_MADE = frozenset({401, 403, 404, 405, 413})  # these never reach what makes tasks, whatever the body
 
-_CONTENT_CODES = frozenset({400, 403, 422})  # with a text about the content, the content was refused, not the call
+_CONTENT_CODES = frozenset({400, 403, 413, 422})  # with a text about the content, it was refused, not the call
 _ERROR_KEYS = ("error", "errors", "errormessage", "errormsg")
 """The `plain` keys whose text means that a call without a code failed; `message` and `detail` may be pleasantries."""
 _BROKEN_WORDS = re.compile(

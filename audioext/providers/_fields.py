@@ -130,6 +130,7 @@ class FieldRules:
     parameters. `persona_needs_custom`: a persona needs custom mode. `upload_may_lack_prompt`: custom mode may need no
     prompt for uploaded audio. `upload_needs_continue_at`: uploaded audio needs `continue_at` in any mode.
     `upload_needs_instrumental`: `instrumental` must be sent for uploaded audio; it is `False` by default.
+    `v6_lyrics`: an instrumental's lyrics are stated for V6 alone.
     """
 
     wire_name: str
@@ -150,6 +151,7 @@ class FieldRules:
     upload_may_lack_prompt: bool = False
     upload_needs_continue_at: bool = False
     upload_needs_instrumental: bool = False
+    v6_lyrics: bool = False
 
     @functools.cached_property
     def taken(self) -> Mapping[Operation, frozenset[str]]:
@@ -191,6 +193,7 @@ def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
     found: list[Problem] = []
     if not given.keys() <= taken:
         found += [_unsupported(name, operation, rules) for name in given if name not in taken]
+        given = {name: value for name, value in given.items() if name in taken}  # the others excuse and forbid nothing
     model = request.model if isinstance(request.model, str) else ""
     for name, longest, where, is_stated in rules.limits.get((operation, model)) or rules.limits[operation, ""]:
         text = given.get(name)
@@ -222,6 +225,9 @@ def _engine(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[
     if isinstance(model, str) and model not in rules.listed.get(operation, _NONE):
         yield from _unlisted(model, rules)
     if operation is ADD_INSTRUMENTAL:
+        named = DEFAULT_INSTRUMENTAL_MODEL if model is None else str(model)
+        if rules.v6_lyrics and "lyrics" in given and named in CLASSIC_MODELS:
+            yield Problem("lyrics", f"is stated for V6, V6_MINI and V6_WILD only; {named} may not sing it", advice=True)
         return
     if model is None:
         yield Problem("model", f"is required to extend at {rules.wire_name}")
@@ -273,19 +279,20 @@ def _extend(request: Extend, given: _Given, rules: FieldRules) -> Iterator[Probl
         if name == "continue_at" and needs_continue_at:
             continue  # reported above
         cause = " and ".join(request.custom_fields) or "custom=True"
-        message = f"is required in custom mode, which {cause} switched on (`custom=False` inherits from the source)"
         # For this case, kie.ai's page says both that the prompt is optional and that it is required.
-        yield Problem(name, message, advice=name == "prompt" and uploaded and rules.upload_may_lack_prompt)
+        is_doubtful = name == "prompt" and uploaded and rules.upload_may_lack_prompt
+        must = "may be" if is_doubtful else "is"
+        message = f"{must} required in custom mode, which {cause} switched on (`custom=False` inherits from the source)"
+        yield Problem(name, message, advice=is_doubtful)
 
 
 def _instrumental_clashes(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[Problem]:
     # kie.ai's OpenAPI of 2026-08-19 calls prompt and vocalGender prohibited, and its own example sends both. Readers of
     # the jobs pages in 2026-10 name the others. We refuse only `prompt` by id; the rest is advice.
     refused = operation is EXTEND and rules.has_custom_mode
-    if "prompt" in given and (refused or not rules.has_custom_mode):
-        message = "must be left out when instrumental is True: there is nothing to sing"
-        yield Problem("prompt", message, advice=not refused)
-    for name in ("vocal_gender",) if rules.has_custom_mode else ("lyrics", "vocal_gender", "audio_weight"):
+    if refused and "prompt" in given:
+        yield Problem("prompt", "must be left out when instrumental is True: there is nothing to sing")
+    for name in ("vocal_gender",) if rules.has_custom_mode else ("prompt", "lyrics", "vocal_gender", "audio_weight"):
         if name in given:
             yield Problem(name, "is reported to clash with instrumental=True", advice=True)
 

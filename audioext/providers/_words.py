@@ -30,6 +30,7 @@ CONTENT_WORDS = re.compile(
 
 "Content policy" is kie.ai's own term for 400 (docs.kie.ai/suno-api/quickstart), "content violation" sunoapi.org's
 (docs.sunoapi.org/suno-api/add-instrumental-callbacks), both read 2026-11-21; the others from "violates" on are guesses.
+An "existing work" comes with 413: docs.kie.ai/suno-api/upload-and-extend-audio-callbacks, read 2026-11-21.
 """
 
 CREDIT_WORDS = re.compile(

@@ -24,7 +24,7 @@ from audioext.models.record import Record
 from audioext.models.requests import Operation, Request
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._account import DAY_SECONDS, HostedAccount, Vendor, file_part
-from audioext.providers._answers import HTTP_CODES, NO_ID, OK, CodeTable, id_of_track
+from audioext.providers._answers import HTTP_CODES, NO_ID, OK, Code, CodeTable, id_of_track
 from audioext.providers._body import Body
 from audioext.providers._fields import FieldRules, wire_names, wire_values
 from audioext.providers._tracks import AUDIO_KEYS, TRACK_KEYS, apart, beside, read_track
@@ -60,9 +60,11 @@ class MusicGpt(HostedAccount):
         base_url=URL("https://api.musicgpt.com/api/public/v1"),
         file_route=FileRoute.INLINE,
         # HTTP's meanings: docs.musicgpt.com/api-documentation/utilities/error, read 2026-11-21; 401 is not on it, but
-        # both of the vendor's packages map it. A 422's body is on no page: `detail` is from the vendor's web framework.
+        # both of the vendor's packages map it, nor is 413, with which proxies refuse a file that is too big. A 422's
+        # body is on no page: `detail` is from the vendor's web framework.
         table=CodeTable(
-            http_refusals=frozenset(HTTP_CODES),
+            codes={**HTTP_CODES, 400: Code()},
+            http_refusals=frozenset({400, *HTTP_CODES}),
             text_keys=("detail", "message", "error", "msg", "reason", "statusmsg"),
         ),
         status_path="/byId",

@@ -36,6 +36,7 @@ RULES = FieldRules(
     # docs.sunoapi.org/suno-api/add-instrumental: lyrics in the V6 copy, the title's limit only in the older copy
     lengths={Operation.ADD_INSTRUMENTAL: {"title": 100, "lyrics": 5000}},
     stated_lengths=frozenset({"lyrics"}),
+    v6_lyrics=True,  # the V6 copy brought them, "max 5000" with V6
     persona_needs_custom=True,
 )
 

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -92,6 +92,7 @@ def choose(providers: Mapping[str, Provider], name: str | None) -> Provider:
         raise ConfigError(f"this client has no provider: {advice}")
     if name is None:
         return next(iter(providers.values()))
+    name = cast("str | None", checks.plain(name))
     if not isinstance(name, str) or name not in providers:
         raise ConfigError(f"this client has no provider named {shown(name)}; it has {', '.join(providers)}")
     return providers[name]
@@ -133,6 +134,7 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each option of a submit
     if request.file is not None:
         request, wrong = await sources.look(request)
         found += wrong
+    key = cast("str | None", checks.plain(key))
     handling = HANDLING.get() if key is None else None
     if request.file is not None and request.path is not None and (key is not None or handling is not None):
         with suppress(OSError, ValueError):  # the checks below report a file that cannot be read

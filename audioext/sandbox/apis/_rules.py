@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias, TypeGuard
 
 from aiohttp import web
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from audioext.sandbox.apis._api import read_json_object
 from audioext.sandbox.library import is_address
@@ -26,9 +26,9 @@ INSTRUMENTAL = frozenset({"upload_url", "title", "tags", "negative_tags"})  # re
 NEWER_LENGTHS = {"prompt": 5000, "style": 1000, "title": 100}
 OLDER_LENGTHS = {"prompt": 3000, "style": 200, "title": 80}
 LENGTHS = {"V3_5": OLDER_LENGTHS, "V4": OLDER_LENGTHS, "V4_5ALL": {**NEWER_LENGTHS, "title": 80}}
-INSTRUMENTAL_LENGTHS = {"title": 100, "tags": 1000, "negative_tags": 200}  # add-instrumental
-LYRICS_LENGTH = 5000
-LONGEST_SOURCE_SECONDS = 480.0  # upload-and-extend-audio: 8 minutes, 1 minute for V4_5ALL
+LYRICS_LENGTH = 5000  # stated for V6 only: https://docs.kie.ai/suno-api/upload-and-extend-audio.md, as of 2026-10-06
+# upload-and-extend-audio: 8 minutes, 1 minute for V4_5ALL; no page has a limit for add-instrumental
+LONGEST_SOURCE_SECONDS = 480.0
 LONGEST_SOURCE_V4_5ALL_SECONDS = 60.0
 LONGEST_CALLBACK_URL = 2048  # vidgo.ai's webhooks page, which also asks for HTTPS and public addresses
 STEP_TOLERANCE = 1e-8
@@ -44,7 +44,8 @@ class OperationRules:
     If `default_param_flag` is true, the `custom` fields are required, and the `sung` ones unless `instrumental` is
     true; if it is false, the `custom_only` ones are refused. The `not_instrumental` ones must not come with
     `instrumental`. `model_keys` are the fields that may name the model. `missing` is the API's message about a missing
-    field. `clamps`: a point beyond the source's end means its end.
+    field. `lengths` are those of an instrumental; other texts have the lengths of their model. `clamps`: a point beyond
+    the source's end means its end.
     """
 
     operation: str
@@ -59,6 +60,7 @@ class OperationRules:
     model_keys: tuple[str, ...] = ("model",)
     default_model: str | None = None
     missing: str = "{} is required"
+    lengths: Mapping[str, int] = field(factory=dict)
     clamps: bool = False
 
     @property
@@ -104,7 +106,7 @@ class OperationRules:
             prompt=_text(used, "lyrics") or _text(used, "prompt"),
             tags=_text(used, "tags") or _text(used, "style"),
             model=model,
-            longest_seconds=longest if self.by_upload else None,
+            longest_seconds=longest if self.by_upload and not self.is_instrumental else None,
             clamps=self.clamps,
         )
 
@@ -126,8 +128,8 @@ class OperationRules:
             if not fits(fields[name]) and (name, fields[name]) != ("call_back_url", ""):
                 yield Cause.INVALID, f"{self.spell(name)} {wanted}"
         model = self.model(fields)
-        lengths = INSTRUMENTAL_LENGTHS if self.is_instrumental else LENGTHS.get(model or "", NEWER_LENGTHS)
-        for name, limit in {**lengths, "lyrics": LYRICS_LENGTH}.items():
+        lengths = self.lengths if self.is_instrumental else LENGTHS.get(model or "", NEWER_LENGTHS)
+        for name, limit in {**lengths, **({"lyrics": LYRICS_LENGTH} if model in V6_MODELS else {})}.items():
             if len(_text(fields, name)) > limit:
                 yield Cause.LENGTH, f"{self.spell(name)} must not exceed {limit} characters"
         if model is not None and model not in self.models:

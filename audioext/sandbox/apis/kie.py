@@ -71,7 +71,12 @@ UPLOAD_EXTEND = evolve(
     custom=frozenset({"style", "title"}),
     sung=frozenset(),
 )
-ADD_INSTRUMENTAL = evolve(_suno.ADD_INSTRUMENTAL, models=frozenset({"V4_5PLUS", "V5", "V5_5"}) | V6_MODELS)
+ADD_INSTRUMENTAL = evolve(
+    _suno.ADD_INSTRUMENTAL,
+    models=frozenset({"V4_5PLUS", "V5", "V5_5"}) | V6_MODELS,
+    # The OpenAPI of 2026-08-19, which has no limit for the title. None for these texts is on a page of the others.
+    lengths={"tags": 1000, "negative_tags": 200},
+)
 # Songs are null in a failure of add-instrumental, else `[]`.
 OPERATIONS = (
     (EXTEND, CallbackForm(no_songs=())),

@@ -6,6 +6,7 @@ import asyncio
 import copy as copying
 import os
 import pickle
+import shutil
 import stat
 import sys
 import threading
@@ -310,6 +311,36 @@ def test_an_offered_file_has_an_unguessable_name_until_it_is_withdrawn(voice_fil
     assert (voice_file, "voice.wav", 43) == (found.path, name, len(token))
     offers.withdraw(offer)
     assert offers.find(token) is None
+
+
+async def test_a_file_in_the_submit_gets_the_suffix_of_its_bytes(
+    make_sandbox: MakeSandbox, make_client: MakeClient, voice_file: Path, tmp_path: Path
+) -> None:
+    """A temporary file without a suffix that goes into MusicGPT's form is named by its bytes; other names stay."""
+    sandbox = await make_sandbox()
+    client = await make_client(sandbox, "musicgpt")
+    for name in ("tmpk3v", "voice.snd", "voice.wav"):
+        await client.extend(file=shutil.copy(voice_file, tmp_path / name), continue_at=2)
+
+    sent = [submit["audio_file"]["filename"] for submit in sandbox.submits]  # type: ignore[index]  # it is a mapping
+    assert ["tmpk3v.wav", "voice.snd", "voice.wav"] == sent
+
+
+async def test_a_file_without_a_suffix_gets_that_of_its_bytes(
+    make_sandbox: MakeSandbox, make_client: MakeClient, voice_file: Path, tmp_path: Path
+) -> None:
+    """A temporary file without a suffix is uploaded and served under a name and a type that say what it is."""
+    path = shutil.copy(voice_file, tmp_path / "voice")
+    sandbox = await make_sandbox()
+    client = await make_client(sandbox)
+    await client.extend(file=path, model="V5", continue_at=2)
+    offers = Offers()
+    token, name = offers.offer(path).split("/")
+    found = offers.find(token)
+
+    assert str(sandbox.submits[0]["uploadUrl"]).endswith(".wav")
+    assert found is not None
+    assert ("voice.wav", "audio/wav") == (name, found.headers["Content-Type"])
 
 
 def test_a_file_that_replaced_an_offered_one_is_not_served(tmp_path: Path) -> None:

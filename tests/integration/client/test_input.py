@@ -15,7 +15,8 @@ import pytest
 from attrs import frozen
 
 import audioext as ax
-from audioext.files.sources import Spool, suffix_of
+from audioext.files.formats import suffix_of
+from audioext.files.sources import Spool
 from audioext.models.requests import AudioFile
 from audioext.sandbox import Sandbox
 from tests.integration.client.conftest import WEB, MakeClient

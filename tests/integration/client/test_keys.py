@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import io
 import shutil
 from pathlib import Path
@@ -36,6 +37,23 @@ async def test_a_refused_key_may_be_used_again(make_sandbox: MakeSandbox, make_c
 
     assert job == again
     assert 2 == len(sandbox.submissions)
+
+
+class Name(str, enum.Enum):  # noqa: UP042 - whose str() is another text
+    """A program's own names; their `str()` is not their value."""
+
+    API = "kie"
+    KEY = "once"
+    MODEL = "V5"
+
+
+async def test_enums_are_the_texts_that_they_hold(api: Api, open_client: MakeClient) -> None:
+    """A provider, a key and a model may be members of an enum of texts: sent and found as these texts."""
+    client = await open_client()
+    job = await client.extend(audio_id="x", model=Name.MODEL, provider=Name.API, key=Name.KEY)
+
+    assert job == await client.extend(audio_id="x", model="V5", key="once")
+    assert ["V5"] == [post["model"] for post in api.posts]
 
 
 async def test_a_key_that_is_refused_while_it_is_looked_up_is_free(api: Api, open_client: MakeClient) -> None:

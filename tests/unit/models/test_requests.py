@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 import io
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -75,6 +77,10 @@ def test_problems_never_raises(kind: type[ax.Extend | ax.AddInstrumental], data:
         ({"audio_id": "a", "prompt": "\ud800"}, "prompt"),
         ({"audio_id": "a", "instrumental": "yes"}, "instrumental"),
         ({"audio_id": "a", "model": ""}, "model"),
+        ({"audio_id": "a", "model": " "}, "model"),
+        ({"audio_id": " "}, "audio_id"),
+        ({"audio_id": "1f2e\n"}, "audio_id"),
+        ({"audio_id": "a", "persona_id": "\t"}, "persona_id"),
     ],
 )
 def test_each_rule_names_its_field(fields: dict[str, object], field: str) -> None:
@@ -130,6 +136,36 @@ def test_no_message_repeats_a_long_value(kind: type[ax.Extend | ax.AddInstrument
     assert [] == [problem for problem in problems if len(problem.message) > LONGEST_VALUE + 140]
 
 
+class Word(str, enum.Enum):  # noqa: UP042 - whose str() is another text
+    """A program's own names for what it sends; their `str()` is not their value."""
+
+    MODEL = "V5_5"
+    WHO = "male"
+    WORDS = "la la"
+
+
+class Second(float):
+    """A number of another library, as `numpy.float64` is one."""
+
+
+class Choice(enum.IntEnum):
+    """A number with a name."""
+
+    ONE = 1
+
+
+@each_row("make", [ax.Extend, ax.Extend.draft])
+def test_enums_and_other_subclasses_are_the_text_or_number_that_they_hold(make: Callable[..., ax.Extend]) -> None:
+    """A request holds exact texts and numbers, which every provider and store can encode."""
+    given = {"model": Word.MODEL, "vocal_gender": Word.WHO, "prompt": Word.WORDS}
+    request = make(url="https://x.test/a", continue_at=Second(60.5), num_outputs=Choice.ONE, instrumental=True, **given)
+
+    held = request.given()
+    assert [("V5_5", str), ("male", str), ("la la", str)] == [(held[name], type(held[name])) for name in given]
+    numbers = [(held[name], type(held[name])) for name in ("continue_at", "num_outputs", "instrumental")]
+    assert [(60.5, float), (1, int), (True, bool)] == numbers
+
+
 @each_row("field", [a.name for a in attrs.fields(ax.Extend)])
 def test_bytes_in_the_wrong_place_are_a_problem(field: str) -> None:
     """Bytes are a problem in every field but `file`."""
@@ -155,6 +191,10 @@ def test_a_field_that_does_not_exist_is_named_with_the_one_that_was_meant() -> N
         ax.Extend.draft(modle="V5")
     with pytest.raises(TypeError, match=r"AddInstrumental has no field modle; did you mean model\?"):
         ax.AddInstrumental(modle="V5")  # type: ignore[call-arg]  # wrong on purpose
+    with pytest.raises(TypeError, match=r"AddInstrumental has no field style; its wanted styles are tags"):
+        ax.AddInstrumental(style="Piano")  # type: ignore[call-arg]  # wrong on purpose
+    with pytest.raises(TypeError, match=r"Extend has no field tags; its wanted style is style"):
+        ax.Extend.draft(tags="piano")
     with pytest.raises(TypeError, match=r"Extend has no field qqqqq.{0,99}; it has audio_id, audio_weight, "):
         ax.Extend.draft(**{"q" * 5_000: 1})
 

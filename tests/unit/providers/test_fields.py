@@ -71,6 +71,13 @@ def advised(provider: Provider, request: Request) -> set[str]:
     return {problem.field for problem in provider.check(request) if problem.advice}
 
 
+def test_a_field_that_is_not_taken_neither_excuses_nor_forbids_another() -> None:
+    """`instrumental`, which vidgo does not take by id, is reported alone: prompt stays required, and may be given."""
+    assert {"instrumental"} == refused(provider_named("vidgo"), by_id(**CUSTOM, instrumental=True))
+    unsung = {name: value for name, value in CUSTOM.items() if name != "prompt"}
+    assert {"instrumental", "prompt"} == refused(provider_named("vidgo"), by_id(**unsung, instrumental=True))
+
+
 @each_row("made", MUSIC)
 @each_row("model", LIMITS)
 @each_row("make", [by_id, uploaded])
@@ -142,7 +149,9 @@ def test_an_upload_is_custom_by_style_or_title_alone(made: MakeProvider) -> None
 def test_a_missing_prompt_of_an_upload_is_only_advice_at_kie() -> None:
     """A missing prompt of an upload is only advice at kie.ai, whose page contradicts itself, and refused elsewhere."""
     sung = uploaded(style="s", title="t", continue_at=5.0)
-    assert (set(), {"prompt"}) == (refused(provider_named("kie"), sung), advised(provider_named("kie"), sung))
+    (advice,) = provider_named("kie").check(sung)
+    assert ("prompt", True) == (advice.field, advice.advice)
+    assert advice.message.startswith("may be required in custom mode")
     assert {"prompt"} == refused(provider_named("sunoapi"), sung)
     assert {"prompt"} == refused(provider_named("vidgo"), sung)
 
@@ -277,7 +286,9 @@ def test_instrumentals_have_models_of_their_own(name: str, model: str, fields: s
         ("sunoapi", {"title": "x" * 101}, (set(), {"title"})),
         ("sunoapi", {"tags": "x" * 3000, "negative_tags": "x" * 3000}, (set(), set())),
         ("sunoapi", {"lyrics": "x" * 5001, "model": "V6"}, ({"lyrics"}, set())),
-        ("sunoapi", {"lyrics": "x" * 5001, "model": "V5"}, (set(), set())),
+        ("sunoapi", {"lyrics": "x" * 5001, "model": "V5"}, (set(), {"lyrics"})),
+        ("sunoapi", {"lyrics": "la"}, (set(), {"lyrics"})),  # V4_5PLUS is sent
+        ("sunoapi", {"lyrics": "la", "model": "V7"}, (set(), set())),
         ("kie", {"title": "x" * 101, "tags": "x" * 1001}, ({"tags"}, {"title"})),
         ("kie-jobs", {"negative_tags": "x" * 201}, ({"negative_tags"}, set())),
     ],

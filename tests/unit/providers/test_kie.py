@@ -11,7 +11,7 @@ import pytest
 from attrs import evolve
 from yarl import URL
 
-from audioext import Kie, KieJobs
+from audioext import Kie, KieJobs, MusicGpt
 from audioext.errors import ConfigError, RateLimitError
 from audioext.http.messages import HttpRequest, HttpResponse
 from audioext.models.events import Refused, Unknown
@@ -165,6 +165,14 @@ def test_both_routes_share_one_account() -> None:
     assert Kie("k").info.account == KieJobs("k", name="other").info.account
     assert Kie("k").info.account != Kie("l").info.account
     assert Kie("k").info.account != Kie("k", base_url="http://127.0.0.1:9").info.account
+
+
+def test_two_apis_at_one_host_are_two_accounts() -> None:
+    """A sandbox or a gateway has several APIs under one host and key: each keeps its own limits."""
+    host = "http://127.0.0.1:9"
+    kie, jobs = Kie("k", base_url=f"{host}/kie"), KieJobs("k", base_url=f"{host}/kie/")
+    assert kie.info.account == jobs.info.account
+    assert kie.info.account != MusicGpt("k", base_url=f"{host}/musicgpt").info.account
 
 
 def test_defaults_are_the_vendors() -> None:

@@ -600,10 +600,17 @@ def test_an_interim_callback_with_a_bad_code_is_asked_about(word: str, data: obj
             assert Progress(task_id="t1", ask_now=True) == event
 
 
-@each_row("says", ["Your prompt violates our content policy", "Detected as NSFW."])
-def test_words_about_the_content_give_the_reason(provider_class: Make, says: str) -> None:
+@each_row(
+    ("code", "says"),
+    [
+        (422, "Your prompt violates our content policy"),
+        (422, "Detected as NSFW."),
+        (413, "Uploaded audio matches an existing work"),
+    ],
+)
+def test_words_about_the_content_give_the_reason(provider_class: Make, code: int, says: str) -> None:
     """A refusal or failure whose words are about the content has the content as its reason."""
-    refused = submitted(provider_class, {"message": says}, 422)
+    refused = submitted(provider_class, {"message": says}, code)
     assert isinstance(refused, Refused)
     assert isinstance(refused.error, ContentError)
     failed = asked(provider_class, status(provider_class().info.name, "failed", message=says))[-1]
@@ -745,11 +752,14 @@ UNREADABLE = (
 
 
 @each_row("body", [*UNREADABLE, b"{}"])
-@each_row(("http", "error"), [(401, AuthError), (403, AuthError), (404, ProviderError), (405, ProviderError)])
+@each_row(
+    ("http", "error"),
+    [(401, AuthError), (403, AuthError), (404, ProviderError), (405, ProviderError), (413, ProviderError)],
+)
 def test_a_status_that_never_makes_a_task_is_a_refusal_whatever_the_body(
     provider_class: Make, http: int, error: type[ProviderError], body: bytes
 ) -> None:
-    """HTTP 401, 403, 404 and 405 refuse a submit whatever the body, since they come before any work; no word counts."""
+    """HTTP 401, 403, 404, 405 and 413 refuse a submit whatever the body: they come before any work; no word counts."""
     if (provider_class.__name__, http, body) == ("SunoApi", 405, b"{}"):
         return  # readable, and there 405 means a rate limit
     outcome = provider_class(KEY).parse_submit(HttpResponse(status=http, body=body))
@@ -768,7 +778,7 @@ def test_a_status_that_never_makes_a_task_is_a_refusal_whatever_the_body(
 def test_another_status_with_an_unreadable_body_is_unknown(provider_class: Make, http: int, body: bytes) -> None:
     """Any other status with a body that cannot be read leaves the outcome unknown, unless the vendor documents it."""
     outcome = provider_class(KEY).parse_submit(HttpResponse(status=http, body=body))
-    is_documented = provider_class.__name__ == "MusicGpt" and http in {402, 409, 422}
+    is_documented = provider_class.__name__ == "MusicGpt" and http in {400, 402, 409, 422}
     assert isinstance(outcome, Refused if is_documented else Unknown)
 
 

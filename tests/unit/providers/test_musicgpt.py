@@ -102,6 +102,13 @@ def test_a_local_file_is_a_part_of_its_own() -> None:
     assert {"extend_after": "6", "webhook_url": str(CALLBACK)} == form(sent)
 
 
+def test_a_file_name_that_is_not_utf8_is_sent_without_its_odd_bytes() -> None:
+    """A file name with bytes that no form can hold gets question marks for them."""
+    request = Extend(file="caf\udce9.wav", continue_at=9)
+    part = MusicGpt("k").build_submit(request, None).parts[-1]
+    assert (Path("caf\udce9.wav"), "caf?.wav", "audio/wav") == (part.path, part.filename, part.content_type)
+
+
 def test_without_a_callback_no_webhook_url_is_sent() -> None:
     """Without a callback no `webhook_url` is sent, since it is optional."""
     assert "webhook_url" not in form(MusicGpt(KEY).build_submit(Extend(url=SOURCE, continue_at=6), None))

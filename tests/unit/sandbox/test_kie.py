@@ -242,6 +242,15 @@ async def test_add_instrumental_knows_fewer_models(world: World) -> None:
     assert (422, "model V4 is not supported") == (answer["code"], answer["msg"])
 
 
+async def test_an_instrumental_has_its_own_lengths(world: World) -> None:
+    """Tags and negative tags have lengths of their own; no page has one for the title."""
+    longest = {"title": "x" * 101, "tags": "x" * 1000, "negativeTags": "x" * 200}
+    assert 200 == (await world.post(ADD_INSTRUMENTAL, world.kie_instrumental(**longest)))["code"]
+    for name in ("tags", "negativeTags"):
+        answer = await world.post(ADD_INSTRUMENTAL, world.kie_instrumental(**longest | {name: longest[name] + "x"}))
+        assert (422, f"{name} must not exceed {len(longest[name])} characters") == (answer["code"], answer["msg"])
+
+
 async def test_a_submission_shows_what_came_of_it(world: World) -> None:
     """A submission shows its callback URL, task and codes, and unknown fields are ignored, as at the API."""
     await world.post(EXTEND, world.kie_extend(callbackUrl="x", negative_tags="y"))
@@ -316,6 +325,13 @@ async def test_v4_5all_takes_a_minute_at_most(open_world: OpenWorld) -> None:
     world = await open_world(ready_seconds=61.0)
     assert 422 == (await world.post(UPLOAD_EXTEND, world.kie_upload(model="V4_5ALL")))["code"]
     assert 200 == (await world.post(UPLOAD_EXTEND, world.kie_upload(model="V5")))["code"]
+
+
+async def test_eight_minutes_are_the_limit_of_extensions_alone(open_world: OpenWorld) -> None:
+    """A source of over eight minutes cannot be extended; no page has a limit for instrumentals."""
+    world = await open_world(ready_seconds=481.0, text_seconds=1e18)
+    assert 422 == (await world.post(UPLOAD_EXTEND, world.kie_upload()))["code"]
+    assert 200 == (await world.post(ADD_INSTRUMENTAL, world.kie_instrumental()))["code"]
 
 
 async def test_credits_are_spent_and_run_out(open_world: OpenWorld) -> None:

@@ -77,6 +77,14 @@ async def test_upload_extend_requires_less_than_at_kie(world: World) -> None:
     assert 200 == (await world.post(UPLOAD_EXTEND, body))["code"]
 
 
+async def test_an_instrumental_has_only_the_lengths_of_the_newest_page(world: World) -> None:
+    """The V6 copy of the page limits V6's lyrics alone; the older one also had 100 characters for the title."""
+    long = world.kie_instrumental(title="x" * 101, tags="x" * 1001, negativeTags="x" * 201)
+    assert 200 == (await world.post(ADD_INSTRUMENTAL, long))["code"]
+    assert 200 == (await world.post(ADD_INSTRUMENTAL, world.kie_instrumental(model="V5", lyrics="x" * 5001)))["code"]
+    assert 413 == (await world.post(ADD_INSTRUMENTAL, world.kie_instrumental(model="V6", lyrics="x" * 5001)))["code"]
+
+
 async def test_v6_adds_lyrics_and_variety(world: World) -> None:
     """Add-instrumental takes V6's new fields."""
     body = world.kie_instrumental(model="V6_MINI", lyrics="la", variety=4)

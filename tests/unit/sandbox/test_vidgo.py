@@ -143,6 +143,12 @@ async def test_input_is_checked(world: World) -> None:
         assert named in answer["error"]["message"]
 
 
+async def test_no_page_limits_the_texts_of_an_instrumental(world: World) -> None:
+    """Texts that are too long for kie.ai's instrumentals are accepted."""
+    long = {"title": "x" * 101, "tags": "x" * 1001, "negative_tags": "x" * 201}
+    assert 200 == (await world.post(SUBMIT, submit(world, "add-instrumental", **long)))["code"]
+
+
 async def test_the_wrapper_is_checked(world: World) -> None:
     """An unknown model, a missing input and an invalid or overlong callback URL are refused."""
     good = submit(world)
