@@ -14,7 +14,6 @@ from audioext.cli.tasks import finish, report, submit
 from audioext.errors import DownloadError, Problem, RequestError
 from audioext.files.sources import probe
 from audioext.models.requests import Extend
-from audioext.providers.base import FileRoute, Provider
 from audioext.sandbox import audio
 
 TUNE_SECONDS = 20.0
@@ -28,31 +27,6 @@ MODEL = "V5"
 MODELLESS = frozenset({"musicgpt"})
 """The providers without a model and a style."""
 
-NEXT = """
-Next
-  # extend a recording of yours
-  {program} demo song.mp3
-  # submit a job; without --sandbox at the real API, with {variable}
-  {program} {extend} --sandbox
-  # list all commands
-  {program} --help
-
-The same in Python
-  import asyncio
-  import audioext as ax
-
-  async def main():
-      async with ax.Client({client}) as client:  # your key is in {variable}
-          job = await client.extend(
-              file={file!r}, {model}continue_at={continue_at})
-          async for event in job:  # text, first, complete
-              print(event.stage, len(event.tracks))
-          song = await job
-          print(await song.save("out/"))
-
-  asyncio.run(main())
-"""
-
 
 async def demo(command: DemoCommand, screen: Screen) -> None:
     """Run the job, print its tracks, and show what to do next."""
@@ -60,10 +34,16 @@ async def demo(command: DemoCommand, screen: Screen) -> None:
     screen.is_asked = True
     screen.note("audioext demo: a sandbox on this machine plays the paid API; nothing is charged")
     with screen.live():
-        source = await _source(command, screen)
+        source, made = command.file or command.out / "tune.mp3", ""
+        if command.file is None:
+            screen.waiting("a tune to be made")
+            await asyncio.to_thread(_make_tune, source)
+            made = f", a tune of {TUNE_SECONDS:g} s made for you"
+        screen.step("source", f"{source}{made}")
         continue_at = await asyncio.to_thread(_continue_at, source)
         title = f"{source.stem[:MAX_STEM_LETTERS]} extended"
-        more = {} if command.provider in MODELLESS else {"model": MODEL, "style": "Piano", "title": title}
+        is_modelless = command.provider in MODELLESS
+        more = {} if is_modelless else {"model": MODEL, "style": "Piano", "title": title}
         request = Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently", **more)
         options = ConnectOptions(sandbox=True, speed=command.speed, store=command.store_url, timeout=WAIT_SECONDS)
         async with open_client(options, command.provider, screen) as opened:
@@ -73,39 +53,12 @@ async def demo(command: DemoCommand, screen: Screen) -> None:
             song, paths = await finish(opened, job, out=command.out, overwrite=True)
     report(screen, job, song, paths)
     if not screen.json:
-        show_next_steps(screen, opened.provider, source, continue_at, command.out)
-
-
-async def _source(command: DemoCommand, screen: Screen) -> Path:
-    if command.file is not None:
-        screen.step("source", f"{command.file}")
-        return command.file
-    path = command.out / "tune.mp3"
-    screen.waiting("a tune to be made")
-    await asyncio.to_thread(_make_tune, path)
-    screen.step("source", f"{path}, a tune of {TUNE_SECONDS:g} s made for you")
-    return path
-
-
-def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_at: float, out: Path) -> None:
-    """Print the next steps with *provider*, on the command line and in Python."""
-    info, at = provider.info, f"{continue_at:g}"
-    has_model = info.name not in MODELLESS
-    file, folder = shlex.quote(str(source)), shlex.quote(str(out))
-    extend = f"extend {file} --out {folder} --continue-at {at} --provider {info.name}"
-    # A provider that takes audio only by URL fetches it from this machine.
-    reach = ', public_url="https://your.host", listen=":8080"' if info.file_route is FileRoute.SERVE else ""
-    words = NEXT.format(
-        program=program(),
-        variable=info.key_variable,
-        extend=f"{extend} --model {MODEL}" if has_model else extend,
-        client=f"ax.{type(provider).__name__}(){reach}",
-        file=str(source),
-        model=f'model="{MODEL}", ' if has_model else "",
-        continue_at=at,
-    )
-    for line in words.splitlines():
-        screen.result(line, style="dim" if line.startswith("  #") else "" if line.startswith(" ") else "bold")
+        model = () if is_modelless else ("--model", MODEL)
+        settings = ("--out", str(command.out), "--continue-at", f"{continue_at:g}", "--provider", command.provider)
+        extend = shlex.join(("extend", str(source), *settings, *model, "--sandbox"))
+        screen.note(f"\nThe same as one command: {program()} {extend}")
+        screen.note(f"The paid API takes it without --sandbox, with {opened.provider.info.key_variable}")
+        screen.note(f"How to write a program: {program()} guide")
 
 
 def _make_tune(path: Path) -> None:
