@@ -131,7 +131,12 @@ class Reach:
         name, is_there = await self._name()
         safety = await self._safety() if is_there else []
         is_safe = is_there and not any(line.state == "failed" for line in safety)
-        return [name, *safety, *(await self._webhooks() if is_safe else ()), self._length()]
+        letters = len(str(callback_url(self.url, self.secret, "musicgpt", mint_id(0.0))))
+        length = ok("length", f"a callback URL has up to {letters} letters")
+        if letters > MAX_URL_LETTERS:
+            seen = f"{length.seen}; vidgo takes {MAX_URL_LETTERS}"
+            length = warning("length", seen, "make the path of public_url shorter")
+        return [name, *safety, *(await self._webhooks() if is_safe else ()), length]
 
     async def _name(self) -> tuple[CheckLine, bool]:
         """Return the line of the host name, and whether it resolves to an address."""
@@ -249,13 +254,6 @@ class Reach:
         if seconds < SLOW_SHARE * self.limit:
             return ok("latency", seen)
         return warning("latency", seen, "find out what is slow: the network, the proxy, or the store's disk or server")
-
-    def _length(self) -> CheckLine:
-        letters = len(str(callback_url(self.url, self.secret, "musicgpt", mint_id(0.0))))
-        seen = f"a callback URL has up to {letters} letters"
-        if letters <= MAX_URL_LETTERS:
-            return ok("length", seen)
-        return warning("length", f"{seen}; vidgo takes {MAX_URL_LETTERS}", "make the path of public_url shorter")
 
 
 def _broken(url: URL, error: Exception) -> CheckLine:
