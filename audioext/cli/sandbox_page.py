@@ -63,18 +63,17 @@ class _Tasks:
         return json_response({"problem": None, "warnings": [], **self._played})
 
     async def control(self, request: web.Request) -> web.StreamResponse:
-        sandbox = self.sandbox
-        verbs: Mapping[str, Callable[..., None]] = {
-            "play": sandbox.script,
-            "clear": sandbox.clear_script,
-            "hold": sandbox.hold,
-            "release": sandbox.release,
-        }
         try:
-            verbs[request.match_info["verb"]](*msgspec.json.decode(await request.read(), type=list[str]))
+            self._acts[request.match_info["verb"]](*msgspec.json.decode(await request.read(), type=list[str]))
         except (TypeError, ValueError) as error:  # not a fault, not a stage, not JSON, or too many arguments
             return json_response({"problem": str(error)}, status=400)
         return json_response(self._played)
+
+    @property
+    def _acts(self) -> Mapping[str, Callable[..., None]]:
+        sandbox = self.sandbox
+        clear, hold, release = sandbox.clear_script, sandbox.hold, sandbox.release
+        return {"play": sandbox.script, "clear": clear, "hold": hold, "release": release}
 
     @property
     def _played(self) -> Mapping[str, object]:
