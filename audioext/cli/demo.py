@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
-from audioext.cli.clients import check_folder, open_client
-from audioext.cli.commands import DemoCommand
-from audioext.cli.options import ConnectOptions
+from audioext.cli.clients import check_folder
+from audioext.cli.commands import DemoCommand, ExtendCommand, SubmitCommand
 from audioext.cli.screen import Screen, program
-from audioext.cli.tasks import finish, report, submit
+from audioext.cli.tasks import submit_and_save
 from audioext.errors import DownloadError, Problem, RequestError
 from audioext.files.sources import probe
-from audioext.models.requests import Extend
 from audioext.sandbox import audio
 
 TUNE_SECONDS = 20.0
@@ -29,35 +29,29 @@ MODELLESS = frozenset({"musicgpt"})
 
 
 async def demo(command: DemoCommand, screen: Screen) -> None:
-    """Run the job, print its tracks, and show what to do next."""
+    """Make a tune if no file is given, extend it as `audioext extend --sandbox` does, and show what to do next."""
     check_folder(command.out)
-    screen.is_asked = True
     screen.note("audioext demo: a sandbox on this machine plays the paid API; nothing is charged")
-    with screen.live():
-        source, made = command.file or command.out / "tune.mp3", ""
-        if command.file is None:
+    source, made = command.file or command.out / "tune.mp3", ""
+    if command.file is None:
+        with screen.live():
             screen.waiting("a tune to be made")
             await asyncio.to_thread(_make_tune, source)
-            made = f", a tune of {TUNE_SECONDS:g} s made for you"
-        screen.step("source", f"{source}{made}")
-        continue_at = await asyncio.to_thread(_continue_at, source)
-        title = f"{source.stem[:MAX_STEM_LETTERS]} extended"
-        is_modelless = command.provider in MODELLESS
-        more = {} if is_modelless else {"model": MODEL, "style": "Piano", "title": title}
-        request = Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently", **more)
-        options = ConnectOptions(sandbox=True, speed=command.speed, store=command.store_url, timeout=WAIT_SECONDS)
-        async with open_client(options, command.provider, screen) as opened:
-            screen.step("sandbox", f"{opened.provider.info.base_url}, at {command.speed:g} times real speed")
-            screen.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
-            job = await submit(opened, request)
-            song, paths = await finish(opened, job, out=command.out, overwrite=True)
-    report(screen, job, song, paths)
+        made = f", a tune of {TUNE_SECONDS:g} s made for you"
+    screen.step("source", f"{source}{made}")
+    continue_at = await asyncio.to_thread(_continue_at, source)
+    title = f"{source.stem[:MAX_STEM_LETTERS]} extended"
+    more = {} if command.provider in MODELLESS else {"model": MODEL, "style": "Piano", "title": title}
+    make = cast("Callable[..., SubmitCommand]", ExtendCommand)
+    taken = {name: getattr(command, name) for name in ("json", "log_format", "provider", "out", "speed")}
+    played = {"sandbox": True, "store": command.store_url, "timeout": WAIT_SECONDS}
+    asked = {"continue_at": continue_at, "prompt": "carry on gently", **more}
+    await submit_and_save(make(source=str(source), **taken, **played, **asked), screen)
     if not screen.json:
-        model = () if is_modelless else ("--model", MODEL)
+        model = ("--model", MODEL) if more else ()
         settings = ("--out", str(command.out), "--continue-at", f"{continue_at:g}", "--provider", command.provider)
         extend = shlex.join(("extend", str(source), *settings, *model, "--sandbox"))
-        screen.note(f"\nThe same as one command: {program()} {extend}")
-        screen.note(f"The paid API takes it without --sandbox, with {opened.provider.info.key_variable}")
+        screen.note(f"\nThe same as one command, without --sandbox at the paid API: {program()} {extend}")
         screen.note(f"How to write a program: {program()} guide")
 
 
