@@ -150,10 +150,8 @@ class FieldRules:
     upload_may_lack_prompt: bool = False
     upload_needs_continue_at: bool = False
     upload_needs_instrumental: bool = False
-    is_engine: bool = field(init=False, default=attrs.Factory(lambda self: self.wire_name in _ENGINE, takes_self=True))
-    has_custom_mode: bool = field(
-        init=False, default=attrs.Factory(lambda self: self.wire_name in _FLAGGED, takes_self=True)
-    )
+    is_engine: bool = attrs.Factory(lambda self: self.wire_name in _ENGINE, takes_self=True)
+    has_custom_mode: bool = attrs.Factory(lambda self: self.wire_name in _FLAGGED, takes_self=True)
 
     @functools.cached_property
     def taken(self) -> Mapping[Operation, frozenset[str]]:

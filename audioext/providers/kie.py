@@ -193,6 +193,7 @@ class KieJobs(KieAccount):
         rules=evolve(
             ROUTE.rules,
             wire_name="kie-jobs",
+            has_custom_mode=False,
             models=CLASSIC_MODELS | V6_MODELS,
             # docs.kie.ai/suno-api/upload-and-extend-audio.md states V6's lengths, as of 2026-10-06
             stated=CLASSIC_MODELS | V6_MODELS | {"V3_5"},
