@@ -131,7 +131,12 @@ class Reach:
         name, is_there = await self._name()
         safety = await self._safety() if is_there else []
         is_safe = is_there and not any(line.state == "failed" for line in safety)
-        return [name, *safety, *(await self._webhooks() if is_safe else ()), self._length()]
+        letters = len(str(callback_url(self.url, self.secret, "musicgpt", mint_id(0.0))))
+        length = ok("length", f"a callback URL has up to {letters} letters")
+        if letters > MAX_URL_LETTERS:
+            seen = f"{length.seen}; vidgo takes {MAX_URL_LETTERS}"
+            length = warning("length", seen, "make the path of public_url shorter")
+        return [name, *safety, *(await self._webhooks() if is_safe else ()), length]
 
     async def _name(self) -> tuple[CheckLine, bool]:
         """Return the line of the host name, and whether it resolves to an address."""
@@ -203,8 +208,12 @@ class Reach:
                 seen = f"{self.url} answers 200 to any POST, and is not an audioext receiver"
                 return [failed("webhook", seen, "route the path of public_url to the receiver")]
             came = ok("webhook", "a POST came through with its host, path, method and body unchanged")
-            slow = self._latency(max(answer.seconds, changed.seconds))
-            return [came, slow, await self._body(session)]
+            seconds = max(answer.seconds, changed.seconds)
+            latency = ok("latency", f"answered within {seconds:.2f} s; the provider waits {self.limit:g} s")
+            if seconds >= SLOW_SHARE * self.limit:
+                advice = "find out what is slow: the network, the proxy, or the store's disk or server"
+                latency = warning("latency", latency.seen, advice)
+            return [came, latency, await self._body(session)]
 
     async def _post(self, session: aiohttp.ClientSession, size: int, *, is_changed: bool = False) -> _Answer:
         ref = mint_id(self.clock.now())
@@ -243,19 +252,6 @@ class Reach:
             return failed("body", "a body of 1 MiB arrives cut off or changed", advice)
         advice = "raise the proxy's limit, such as nginx's client_max_body_size, to 1m"
         return warning("body", f"a body of 1 MiB is refused ({answer.status}); webhooks with lyrics are long", advice)
-
-    def _latency(self, seconds: float) -> CheckLine:
-        seen = f"answered within {seconds:.2f} s; the provider waits {self.limit:g} s"
-        if seconds < SLOW_SHARE * self.limit:
-            return ok("latency", seen)
-        return warning("latency", seen, "find out what is slow: the network, the proxy, or the store's disk or server")
-
-    def _length(self) -> CheckLine:
-        letters = len(str(callback_url(self.url, self.secret, "musicgpt", mint_id(0.0))))
-        seen = f"a callback URL has up to {letters} letters"
-        if letters <= MAX_URL_LETTERS:
-            return ok("length", seen)
-        return warning("length", f"{seen}; vidgo takes {MAX_URL_LETTERS}", "make the path of public_url shorter")
 
 
 def _broken(url: URL, error: Exception) -> CheckLine:

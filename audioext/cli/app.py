@@ -36,7 +36,7 @@ COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "Begin": {
         "demo": (
             "Extend a tune, or a file of yours, on a sandbox: see text, first and complete arrive by webhook.",
-            "Nothing leaves this machine and nothing is charged. Two files are saved, and compared with the source.",
+            "Nothing leaves this machine and nothing is charged. Two files are saved.",
         ),
         "guide": ("Print the guide to writing a program that uses audioext, for people and for agents.",),
     },

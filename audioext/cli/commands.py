@@ -4,7 +4,7 @@ Annotations are not postponed here, as in `options`.
 """
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from attrs import field, frozen
 from cyclopts import Parameter
@@ -42,28 +42,11 @@ from audioext.cli.options import (
 )
 from audioext.models.requests import AddInstrumental, Extend, Request
 
-TriggerEvent = Literal[
-    "kie.text",
-    "kie.first",
-    "kie.complete",
-    "kie.error",
-    "kie-jobs.text",
-    "kie-jobs.first",
-    "kie-jobs.complete",
-    "kie-jobs.error",
-    "sunoapi.text",
-    "sunoapi.first",
-    "sunoapi.complete",
-    "sunoapi.error",
-]
-
 # --- begin ------------------------------------------------------------------------------------------------------
 
 
 @frozen(slots=False)
 class DemoCommand(Command):
-    """`audioext demo`."""
-
     runs = "demo:demo"
     is_sandboxed = True
     store_url = "memory://"
@@ -80,8 +63,6 @@ class DemoCommand(Command):
 
 @frozen(slots=False)
 class GuideCommand(Command):
-    """`audioext guide`."""
-
     runs = "guide:guide"
 
 
@@ -110,8 +91,6 @@ InstrumentalCommand = with_fields(SubmitCommand, AddInstrumental, "A file or a U
 
 @frozen(slots=False)
 class WaitCommand(SavingOptions, Command):
-    """`audioext wait`."""
-
     runs = "tasks:wait_and_save"
     ref: Ref
     base_url: JobUrl = field(default=None, kw_only=True)
@@ -119,8 +98,6 @@ class WaitCommand(SavingOptions, Command):
 
 @frozen(slots=False)
 class SaveCommand(LookOptions, Command):
-    """`audioext save`."""
-
     runs = "tasks:save_complete"
     ref: Ref
     allow_hosts: AllowHosts = field(default=(), kw_only=True)
@@ -130,8 +107,6 @@ class SaveCommand(LookOptions, Command):
 
 @frozen(slots=False)
 class ArchiveCommand(LookOptions, Command):
-    """`audioext archive`."""
-
     runs = "archive:archive"
     folder: Annotated[Path, PATH]
     """The folder of the archive; it is created if missing."""
@@ -145,8 +120,6 @@ class ArchiveCommand(LookOptions, Command):
 
 @frozen(kw_only=True, slots=False)
 class JobsCommand(LookOptions, Command):
-    """`audioext jobs`."""
-
     runs = "jobs:list_jobs"
     meta: Meta = ()
     since: Annotated[str | None, JOB] = None
@@ -160,8 +133,6 @@ class JobsCommand(LookOptions, Command):
 
 @frozen(slots=False)
 class ShowCommand(LookOptions, Command):
-    """`audioext show`."""
-
     runs = "jobs:show"
     ref: Ref
     at: Annotated[int | None, OUTPUT] = field(default=None, kw_only=True)
@@ -172,8 +143,6 @@ class ShowCommand(LookOptions, Command):
 
 @frozen(slots=False)
 class InboxCommand(LookOptions, Command):
-    """`audioext inbox`."""
-
     runs = "jobs:list_deliveries"
     ref: Annotated[str | None, Parameter()] = None
     """List only the deliveries of this job."""
@@ -182,8 +151,6 @@ class InboxCommand(LookOptions, Command):
 
 @frozen(slots=False)
 class ReplayCommand(LookOptions, Command):
-    """`audioext replay`."""
-
     runs = "jobs:replay"
     delivery: Annotated[str, Parameter()]
     """Its id as `inbox` prints it, or a unique beginning of it."""
@@ -193,8 +160,6 @@ class ReplayCommand(LookOptions, Command):
 
 @frozen(slots=False)
 class ForwardCommand(LookOptions, Command):
-    """`audioext forward`."""
-
     runs = "listening:forward"
     ref: Ref
     to: Annotated[str, API] = field(kw_only=True)
@@ -204,18 +169,14 @@ class ForwardCommand(LookOptions, Command):
 
 @frozen(slots=False)
 class TriggerCommand(LookOptions, Command):
-    """`audioext trigger`."""
-
     runs = "trigger:trigger"
-    event: Annotated[TriggerEvent, Parameter()]
-    """The API, which must be the job's, and the stage."""
+    event: Annotated[str, Parameter()]
+    """API.STAGE: kie, kie-jobs or sunoapi, which must be the job's, and text, first, complete or error."""
     job: Annotated[Ref, Parameter(name="--job"), JOB] = field(kw_only=True)
 
 
 @frozen(kw_only=True, slots=False)
 class CreditsCommand(SandboxOptions, Command):
-    """`audioext credits`."""
-
     runs = "doctor:print_credits"
     provider: Provided = "kie"
     base_url: BaseUrl = None
@@ -226,8 +187,6 @@ class CreditsCommand(SandboxOptions, Command):
 
 @frozen(kw_only=True, slots=False)
 class ListenCommand(WebhookOptions, StoreOptions, Command):
-    """`audioext listen`."""
-
     runs = "listening:listen"
     is_server = True
     metrics: Annotated[bool | str, API, env("AUDIOEXT_METRICS"), Parameter(metavar="[HOST:PORT]")] = False
@@ -243,8 +202,6 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
 
 @frozen(kw_only=True, slots=False)
 class McpCommand(ConnectOptions, Command):
-    """`audioext mcp`."""
-
     runs = "mcp_server:serve"
     sandbox_store = "memory://"  # each start is a new sandbox, without the tasks of the last one
     provider: Provided = "kie"
@@ -258,8 +215,6 @@ class McpCommand(ConnectOptions, Command):
 
 @frozen(kw_only=True, slots=False)
 class DoctorCommand(WebhookOptions, StoreOptions, Command):
-    """`audioext doctor`."""
-
     runs = "doctor:check"
     base_url: BaseUrl = None
     provider: Annotated[ProviderName | None, API] = None
@@ -268,8 +223,6 @@ class DoctorCommand(WebhookOptions, StoreOptions, Command):
 
 @frozen(kw_only=True, slots=False)
 class SandboxCommand(PlayOptions, Command):
-    """`audioext sandbox`."""
-
     runs = "sandboxes:serve"
     port: Annotated[int, SANDBOX, SHOWN, PORT] = 0
     """The port; 0 takes a free one."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 
 from attrs import asdict, evolve
-from rich.table import Table
-from rich.text import Text
 
 from audioext import config
 from audioext.check.reach import CheckLine, CheckReport, failed, warning
@@ -21,7 +19,7 @@ from audioext.errors import ConfigError
 from audioext.providers.base import Provider
 from audioext.settings import SECRETS
 
-MARKS = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "failed": ("✘", "red")}
+STYLES = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
 async def check(command: DoctorCommand, screen: Screen) -> Exit | None:
@@ -38,11 +36,11 @@ async def check(command: DoctorCommand, screen: Screen) -> Exit | None:
     report = CheckReport(
         tuple(evolve(line, seen=in_cli_terms(line.seen), advice=in_cli_terms(line.advice)) for line in (*lines, *seen))
     )
-    if screen.out.is_terminal and not screen.json:
-        screen.out.print(_table(report), soft_wrap=False)
+    if screen.json:
+        screen.emit({"ok": report.ok, "lines": [asdict(line) for line in report.lines]})
     else:
-        facts = {"ok": report.ok, "lines": [asdict(line) for line in report.lines]}
-        screen.result(str(report), json=facts)
+        for line in report.lines:
+            screen.result(str(line), style=STYLES[line.state])
     return None if report.ok else Exit.UNWELL
 
 
@@ -62,17 +60,6 @@ def _providers(command: DoctorCommand) -> tuple[list[Provider], list[CheckLine]]
             lines.append(failed("public_url", str(error), "use such an address, or another provider"))
             found.remove(provider)
     return found, lines
-
-
-def _table(report: CheckReport) -> Table:
-    table = Table.grid(padding=(0, 1))
-    for line in report.lines:
-        mark, style = MARKS[line.state]
-        said = Text(line.seen)
-        if line.advice:
-            said.append(f"\n→ {line.advice}", style="bold")
-        table.add_row(Text(mark, style=style), Text(line.name), said)
-    return table
 
 
 async def print_credits(command: CreditsCommand, screen: Screen) -> None:

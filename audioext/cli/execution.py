@@ -10,8 +10,9 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from types import FrameType
 
 from audioext.cli.exits import Exit, is_output_lost, leave, missing_extra
@@ -47,26 +48,23 @@ _SIGNALLED = 128  # a shell adds it to the number of the signal that ended a pro
 def execute(command: Command) -> int:
     """Run *command*, report its error, if any, and return the exit code."""
     screen, came = Screen(command=command, json=command.json), [Exit.INTERRUPTED]
+    is_fast = command.is_server and find_spec("uvloop") is not None
     with _logs(command):
         try:
-            run, loops = command.load(), _fast_loop() if command.is_server else None
+            run, loops = command.load(), importlib.import_module("uvloop").new_event_loop if is_fast else None
             with _interrupts(came), asyncio.Runner(loop_factory=loops) as runner:
                 return runner.run(run(screen)) or Exit.OK
         except KeyboardInterrupt:
-            return _interrupted(screen, came[-1])
+            # After a second Ctrl-C, asyncio would log whatever was left open.
+            logging.getLogger("asyncio").addHandler(logging.NullHandler())
+            with suppress(OSError):  # the terminal may be gone
+                screen.fail("Interrupted", interruption(screen), came[-1], ref=screen.ref)
+            return came[-1]
         except Exception as error:  # the user gets a sentence and an exit code for any error
             if is_output_lost(error):
                 raise
             missing = missing_extra(error)
             return _failed(screen, error if missing is None else ConfigError(missing), debug=command.debug)
-
-
-def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's loop factory, `None` if the extra `speed` is not installed."""
-    try:
-        return importlib.import_module("uvloop").new_event_loop  # type: ignore[no-any-return]  # it may be missing
-    except ImportError:
-        return None
 
 
 @contextmanager
@@ -114,15 +112,6 @@ def _failed(screen: Screen, error: Exception, *, debug: bool) -> int:
     screen.fail(type(error).__name__, words, code, **error_facts(error))
     if not screen.json and (hint := advice(screen, error)):
         screen.note(f"  {hint}")
-    return code
-
-
-def _interrupted(screen: Screen, code: Exit) -> int:
-    message = interruption(screen)
-    # After a second Ctrl-C, asyncio would log whatever was left open.
-    logging.getLogger("asyncio").addHandler(logging.NullHandler())
-    with suppress(OSError):  # the terminal may be gone
-        screen.fail("Interrupted", message, code, ref=screen.ref)
     return code
 
 
@@ -221,10 +210,10 @@ def sentence(error: Exception) -> str:
     if exit_code(error) is Exit.DEFECT:
         return f"{type(error).__name__}: {error} (a defect in audioext; --debug shows where)"
     if isinstance(error, RequestError):
-        head = str(error).partition("\n")[0]
-        return "\n".join(
-            (head, *(f"  {_option_prefix(one.field)}{in_cli_terms(one.message)}" for one in error.problems))
-        )
+        # Keys are set in the environment, not by an option.
+        named = ("" if one.field == "api_key" else f"{_option(one.field)}: " for one in error.problems)
+        lines = (f"  {name}{in_cli_terms(one.message)}" for name, one in zip(named, error.problems, strict=True))
+        return "\n".join((str(error).partition("\n")[0], *lines))
     return in_cli_terms(str(error))
 
 
@@ -262,10 +251,6 @@ def interruption(screen: Screen) -> str:
 
 def _option(name: str) -> str:
     return "SOURCE" if name in SOURCE_NAMES else f"--{name.replace('_', '-')}"
-
-
-def _option_prefix(field: str) -> str:
-    return "" if field == "api_key" else f"{_option(field)}: "  # keys are set in the environment, not by an option
 
 
 def in_cli_terms(words: str) -> str:

@@ -16,6 +16,7 @@ import unicodedata
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from attrs import define, field
@@ -97,9 +98,8 @@ _TAKEN = {"extend": (*_OF_API, *_OF_FILES), "wait": (*_OF_API, *_OF_FILES), "sav
 """The options that a hint repeats so that the command finds the same job, besides those of the store."""
 
 
-def _console(*, is_error: bool) -> Console:
-    # No hard wrapping: commands that people copy must stay on one line.
-    return Console(file=sys.stderr if is_error else sys.stdout, highlight=False, soft_wrap=True)
+_console = partial(Console, highlight=False, soft_wrap=True)
+"""Without hard wrapping: commands that people copy must stay on one line."""
 
 
 def _shown(text: str) -> str:
@@ -117,8 +117,8 @@ class Screen:
 
     command: object = None
     json: bool = False
-    out: Console = field(factory=lambda: _console(is_error=False))
-    err: Console = field(factory=lambda: _console(is_error=True))
+    out: Console = field(factory=lambda: _console(file=sys.stdout))
+    err: Console = field(factory=lambda: _console(file=sys.stderr))
     ref: str | None = None
     base_url: str | None = None
     is_asked: bool = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
@@ -75,14 +75,25 @@ async def _submit(command: SubmitCommand, screen: Screen, request: Request) -> N
         options = attrs.evolve(command, store="memory://")  # the submit will be refused: create no file
     async with open_client(options, command.provider, screen, base_url=command.base_url) as opened:
         screen.is_asked = True
+        name, size = request.path.name if request.path is not None else "", 0
+
+        def uploading(so_far: int, in_all: int | None) -> None:
+            nonlocal size
+            size = so_far
+            screen.moving(name, so_far, in_all)
+
         with screen.live():
+            screen.waiting("the upload" if name else "the answer")
             try:
-                job = await submit(opened, request, key=command.key, meta=meta)
+                job = await opened.client.submit(request, key=command.key, meta=meta, progress=uploading)
             except asyncio.CancelledError:  # closing the client waits for the answer of a POST
                 words = "waiting some seconds for the submit's answer; Ctrl-C again exits at once"
                 asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, screen.note, words)
                 raise
             screen.ref = job.ref
+            if size:
+                screen.step("uploaded", f"{name} ({decimal(size)})")
+            show_submitted(screen, job, "" if job.is_new else ", which had this key already")
             seen = None if command.no_wait else await finish(opened, job, out=command.folder)
         if seen is not None:
             report(screen, job, *seen)
@@ -170,27 +181,6 @@ def show_submitted(screen: Screen, job: Job, note: str = "") -> None:
     screen.waiting(_NEXT.get(job.stage, "complete"))
 
 
-async def submit(
-    opened: OpenClient, request: Request, *, key: str | None = None, meta: Mapping[str, object] | None = None
-) -> Job:
-    """Submit *request*, and show the upload of its file and the job."""
-    screen = opened.screen
-    name = request.path.name if request.path is not None else ""
-    size: int | None = None
-
-    def uploading(so_far: int, in_all: int | None) -> None:
-        nonlocal size
-        size = so_far
-        screen.moving(name, so_far, in_all)
-
-    screen.waiting("the upload" if name else "the answer")
-    job = await opened.client.submit(request, key=key, meta=meta, progress=uploading)
-    if size is not None:
-        screen.step("uploaded", f"{name} ({decimal(size)})")
-    show_submitted(screen, job, "" if job.is_new else ", which had this key already")
-    return job
-
-
 async def watch(opened: OpenClient, job: Job, *, patience: float = LISTENED_SECONDS) -> None:
     """Show each stage as it is reached; if no webhook comes for *patience* seconds, find out why and say so."""
     screen = opened.screen
@@ -212,18 +202,16 @@ async def watch(opened: OpenClient, job: Job, *, patience: float = LISTENED_SECO
             await doubts
 
 
-async def finish(
-    opened: OpenClient, job: Job, *, out: Path | None, overwrite: bool = False
-) -> tuple[Song, tuple[Path, ...]]:
+async def finish(opened: OpenClient, job: Job, *, out: Path | None) -> tuple[Song, tuple[Path, ...]]:
     """Await the song, save it into the folder *out* unless that is None, and return it and the files."""
     await watch(opened, job)
     song = await job
-    return song, () if out is None else await save(song, out, opened.screen, overwrite=overwrite)
+    return song, () if out is None else await save(song, out, opened.screen)
 
 
-async def save(song: Song, folder: Path, screen: Screen, *, overwrite: bool = False) -> tuple[Path, ...]:
+async def save(song: Song, folder: Path, screen: Screen) -> tuple[Path, ...]:
     """Save *song* into *folder*, and show the progress of each file."""
-    paths = await song.save(folder, overwrite=overwrite, progress=lambda path, *size: screen.moving(path.name, *size))
+    paths = await song.save(folder, progress=lambda path, *size: screen.moving(path.name, *size))
     for path in paths:
         screen.step("saved", f"{path} ({decimal(path.stat().st_size)})")
     return paths

@@ -123,14 +123,14 @@ docs.kie.ai/cn/suno-api/upload-and-extend-audio, read 2026-11-21."""
 class FieldRules:
     """The operations and fields that one API takes, and its rules beyond `FIELDS`.
 
-    `operations` and `takes` (field names) come from `FIELDS` by default. `is_engine`: it sells the Suno engine, with
-    its models, genders and lengths. `listed`: the models that the vendor lists for each operation. `stated`: the models
-    whose extend limits its own pages state; other limits are only advice. `lengths`: limits of texts for any model;
-    those not in `stated_lengths` are only advice. `has_custom_mode`: a flag switches between given and inherited
-    parameters. `persona_needs_custom`: a persona needs custom mode. `upload_may_lack_prompt`: custom mode may need no
+    `operations` and `takes` (field names) come from `FIELDS` by default. `models`: those that the vendor lists for both
+    extend operations, and `instrumental_models` for the third. `stated`: the models whose extend limits its own pages
+    state; other limits are only advice. `lengths`: limits of texts for any model; those not in `stated_lengths` are
+    only advice. `persona_needs_custom`: a persona needs custom mode. `upload_may_lack_prompt`: custom mode may need no
     prompt for uploaded audio. `upload_needs_continue_at`: uploaded audio needs `continue_at` in any mode.
-    `upload_needs_instrumental`: `instrumental` must be sent for uploaded audio; it is `False` by default.
-    `v6_lyrics`: an instrumental's lyrics are stated for V6 alone.
+    `upload_needs_instrumental`: `instrumental` must be sent for uploaded audio; it is `False` by default. `v6_lyrics`:
+    an instrumental's lyrics are stated for V6 alone. `is_engine`: it sells the Suno engine, with its models, genders
+    and lengths. `has_custom_mode`: a flag switches between given and inherited parameters.
     """
 
     wire_name: str
@@ -141,17 +141,18 @@ class FieldRules:
         )
     )
     takes: frozenset[str] | None = None
-    is_engine: bool = False
-    listed: Mapping[Operation, frozenset[str]] = field(factory=dict)
+    models: frozenset[str] = _NONE
+    instrumental_models: frozenset[str] = _NONE
     stated: frozenset[str] = CLASSIC_MODELS | {"V3_5"}
     lengths: Mapping[Operation, Mapping[str, int]] = field(factory=dict)
     stated_lengths: frozenset[str] = frozenset()
-    has_custom_mode: bool = False
     persona_needs_custom: bool = False
     upload_may_lack_prompt: bool = False
     upload_needs_continue_at: bool = False
     upload_needs_instrumental: bool = False
     v6_lyrics: bool = False
+    is_engine: bool = attrs.Factory(lambda self: self.wire_name in _ENGINE, takes_self=True)
+    has_custom_mode: bool = attrs.Factory(lambda self: self.wire_name in _FLAGGED, takes_self=True)
 
     @functools.cached_property
     def taken(self) -> Mapping[Operation, frozenset[str]]:
@@ -222,7 +223,8 @@ def _engine(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[
     url, model, seconds = given.get("url"), given.get("model"), given.get("source_duration")
     if isinstance(url, str) and url.lower().startswith("s3:"):
         yield Problem("url", f"must be an http(s) URL at {rules.wire_name}; musicgpt takes s3:// as well")
-    if isinstance(model, str) and model not in rules.listed.get(operation, _NONE):
+    listed = rules.instrumental_models if operation is ADD_INSTRUMENTAL else rules.models
+    if isinstance(model, str) and model not in listed:
         yield from _unlisted(model, rules)
     if operation is ADD_INSTRUMENTAL:
         named = DEFAULT_INSTRUMENTAL_MODEL if model is None else str(model)

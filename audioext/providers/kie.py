@@ -72,10 +72,13 @@ TABLE = CodeTable(
     http_refusals=NEVER_MADE | {429},
 )
 
+_INSTRUMENTAL_MODELS = frozenset({"V4_5PLUS", "V5", "V5_5"}) | V6_MODELS
+"""docs.kie.ai/suno-api/add-instrumental and its copy for old models, as read by a client with real keys in 2026-10."""
+
 ROUTE = suno_vendor(
     rules=FieldRules(
         wire_name="kie",
-        is_engine=True,
+        instrumental_models=_INSTRUMENTAL_MODELS,
         # Tags: kie.ai's OpenAPI of 2026-08-19. The title's limit is from a third party.
         lengths={Operation.ADD_INSTRUMENTAL: {"title": 100, "tags": 1000, "negative_tags": 200}},
         stated_lengths=frozenset({"tags", "negative_tags"}),
@@ -148,10 +151,6 @@ class KieAccount(SunoAccount):
             raise WebhookError("the timestamp of the webhook's signature is too far from our clock", http_status=401)
 
 
-_INSTRUMENTAL_MODELS = frozenset({"V4_5PLUS", "V5", "V5_5"}) | V6_MODELS
-"""docs.kie.ai/suno-api/add-instrumental and its copy for old models, as read by a client with real keys in 2026-10."""
-
-
 @frozen
 class Kie(RecoveringAccount, KieAccount):
     """kie.ai by its per-operation routes, which its older pages describe and which still work.
@@ -173,12 +172,7 @@ class Kie(RecoveringAccount, KieAccount):
         ROUTE,
         rules=evolve(
             ROUTE.rules,
-            listed={
-                Operation.EXTEND: CLASSIC_MODELS,
-                Operation.UPLOAD_EXTEND: CLASSIC_MODELS,
-                Operation.ADD_INSTRUMENTAL: _INSTRUMENTAL_MODELS,
-            },
-            has_custom_mode=True,
+            models=CLASSIC_MODELS,
             persona_needs_custom=True,
             upload_may_lack_prompt=True,
             upload_needs_continue_at=True,
@@ -200,11 +194,8 @@ class KieJobs(KieAccount):
         rules=evolve(
             ROUTE.rules,
             wire_name="kie-jobs",
-            listed={
-                Operation.EXTEND: CLASSIC_MODELS | V6_MODELS,
-                Operation.UPLOAD_EXTEND: CLASSIC_MODELS | V6_MODELS,
-                Operation.ADD_INSTRUMENTAL: _INSTRUMENTAL_MODELS,
-            },
+            has_custom_mode=False,
+            models=CLASSIC_MODELS | V6_MODELS,
             # docs.kie.ai/suno-api/upload-and-extend-audio.md states V6's lengths, as of 2026-10-06
             stated=CLASSIC_MODELS | V6_MODELS | {"V3_5"},
         ),

@@ -25,14 +25,9 @@ _CREDIT_WORDS = re.compile("credit", re.IGNORECASE)
 
 RULES = FieldRules(
     wire_name="sunoapi",
-    is_engine=True,
-    has_custom_mode=True,
-    listed={
-        Operation.EXTEND: CLASSIC_MODELS,
-        Operation.UPLOAD_EXTEND: CLASSIC_MODELS,
-        # docs.sunoapi.org/suno-api/add-instrumental (V6 copy), read 2026-11-21
-        Operation.ADD_INSTRUMENTAL: CLASSIC_MODELS | V6_MODELS,
-    },
+    models=CLASSIC_MODELS,
+    # docs.sunoapi.org/suno-api/add-instrumental (V6 copy), read 2026-11-21
+    instrumental_models=CLASSIC_MODELS | V6_MODELS,
     # docs.sunoapi.org/suno-api/add-instrumental: lyrics in the V6 copy, the title's limit only in the older copy
     lengths={Operation.ADD_INSTRUMENTAL: {"title": 100, "lyrics": 5000}},
     stated_lengths=frozenset({"lyrics"}),

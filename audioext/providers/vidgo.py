@@ -26,15 +26,10 @@ _MODELS = frozenset({"V4", "V4_5", "V4_5PLUS", "V4_5ALL", "V5"})
 
 RULES = FieldRules(
     wire_name="vidgo",
-    is_engine=True,
-    has_custom_mode=True,
-    listed={
-        # docs.vidgo.ai/api-manual/music-series/extend-music and upload-and-extend-audio, read 2026-11-21
-        Operation.EXTEND: _MODELS,
-        Operation.UPLOAD_EXTEND: _MODELS,
-        # docs.vidgo.ai/api-manual/music-series/add-instrumental, read 2026-11-21
-        Operation.ADD_INSTRUMENTAL: frozenset({"V4_5PLUS", "V5"}),
-    },
+    # docs.vidgo.ai/api-manual/music-series/extend-music and upload-and-extend-audio, read 2026-11-21
+    models=_MODELS,
+    # docs.vidgo.ai/api-manual/music-series/add-instrumental, read 2026-11-21
+    instrumental_models=frozenset({"V4_5PLUS", "V5"}),
     stated=_MODELS,
     # No default is stated: docs.vidgo.ai/api-manual/music-series/upload-and-extend-audio
     upload_needs_instrumental=True,

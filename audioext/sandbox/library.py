@@ -7,7 +7,7 @@ import base64
 import secrets
 import tempfile
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, TypeGuard, TypeVar
 
 import aiohttp
 from aiohttp import hdrs, web
-from attrs import define, evolve
+from attrs import define, evolve, field
 from yarl import URL
 
 from audioext.sandbox.faults import FaultKind
@@ -67,18 +67,18 @@ class StoredFile:
     """
 
     path: Path
-    maker: Callable[[], Coroutine[object, object, bytes]] | None = None
-    making: asyncio.Task[None] | None = None
+    maker: Callable[[], Awaitable[bytes]] | None = None
+    making: asyncio.Lock = field(factory=asyncio.Lock)
     seconds: float = 0.0
     expires_at: float | None = None
     made_by: TaskInput | None = None
 
     async def make(self) -> None:
         """Create the file, unless it exists."""
-        if self.maker is not None:
-            self.path.write_bytes(await self.maker())
-        # Free what the maker refers to: sources, earlier tracks.
-        self.maker = self.making = None
+        async with self.making:
+            if self.maker is not None:
+                self.path.write_bytes(await self.maker())
+            self.maker = None  # frees what it refers to: sources, earlier tracks
 
 
 class Library:
@@ -117,11 +117,7 @@ class Library:
         self._put(key, StoredFile(path=self._fresh_path(), maker=maker, seconds=seconds, made_by=made_by))
 
     async def aclose(self) -> None:
-        """Stop rendering, and remove all files."""
-        making = [file.making for file in self._files.values() if file.making is not None]
-        for task in making:
-            task.cancel()
-        await asyncio.gather(*making, return_exceptions=True)
+        """Remove all files."""
         self._folder.cleanup()
 
     # --- files by key ---
@@ -175,9 +171,7 @@ class Library:
     async def path(self, key: str) -> Path:
         """Return the path of a file, rendering it first if needed; raises KeyError."""
         file = self.find(key)
-        if file.maker is not None:
-            file.making = file.making or asyncio.create_task(file.make())
-            await asyncio.shield(file.making)
+        await file.make()
         return file.path
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -210,8 +204,6 @@ class Library:
     def _drop(self, key: str) -> None:
         file = self._files.pop(key, None)
         if file is not None:
-            if file.making is not None:
-                file.making.cancel()
             file.path.unlink(missing_ok=True)
 
     def _fresh_path(self) -> Path:

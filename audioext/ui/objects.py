@@ -54,15 +54,8 @@ def track_object(track: Track) -> dict[str, object]:
 
 def delivery_object(delivery: Delivery) -> dict[str, object]:
     """Return a delivery without its body."""
-    return {
-        "id": delivery.id,
-        "ref": delivery.ref,
-        "provider": delivery.provider,
-        "received_at": iso(delivery.received_at),
-        "verdict": delivery.verdict,
-        "bytes": len(delivery.body),
-        "note": delivery.note,
-    }
+    facts = attrs.asdict(delivery, filter=attrs.filters.exclude("headers", "body"))
+    return {**facts, "received_at": iso(delivery.received_at), "bytes": len(delivery.body)}
 
 
 def job_object(record: Record) -> dict[str, object]:
