@@ -60,7 +60,6 @@ class Parts:
         self.address = settings.address
         self.secrets: tuple[bytes, ...] = ()
         self.state: Literal["new", "opening", "open", "closed"] = "new"
-        self._waits = 0
         self._purge: asyncio.Task[None] | None = None
         store, clock = settings.store, settings.clock
         decoders = settings.decoders()
@@ -91,7 +90,6 @@ class Parts:
             look_soon=self._changes.look_soon,
             refresh=self.poller.ask,
             check_loop=self.check_loop,
-            watch=self._watch,
             files=lambda held: JobFiles(self.recoveries, held.ref, held.record.asked.base_url),
             wait_timeout=settings.wait_timeout,
         )
@@ -270,11 +268,6 @@ class Parts:
                 self._changes.outage.note(error)
             raise
         self._changes.outage.over()
-
-    def _watch(self, change: int) -> None:
-        self._waits += change
-        if self._waits == (change > 0):  # the first waiter came, or the last one left
-            self.settings.store.watch(urgent=change > 0)
 
     async def _sync_secret(self) -> None:
         """Use the store's secret; if the store has lost it, write ours back, so that URLs in use stay valid."""

@@ -259,9 +259,6 @@ class Store(Protocol):
         """
         ...
 
-    def watch(self, *, urgent: bool) -> None:
-        """Look for changes more often while any client is *urgent*: set at its first wait, cleared after its last."""
-
     async def warnings(self) -> tuple[str, ...]:
         """Contact the engine, and return a sentence for each risk in its settings.
 

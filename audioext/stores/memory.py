@@ -209,9 +209,6 @@ class MemoryStore(Journals):
             queue[:] = [item for item in queue if item[-1].head.lookup.ref in self._held]
         return count - len(self._held)
 
-    def watch(self, *, urgent: bool) -> None:
-        """Do nothing: no other process can change it."""
-
     async def warnings(self) -> tuple[str, ...]:
         """Return a warning that nothing survives the process."""
         self._check()

@@ -161,9 +161,6 @@ class RedisStore(EngineStore[OpenServer]):
         orphans = await self._opened().purge_orphans(delivery_bytes_kept)
         return orphans + await self._opened().purge(before, deliveries_kept, untold_before)
 
-    def watch(self, *, urgent: bool) -> None:
-        """Do nothing: changes always arrive at once."""
-
     async def warnings(self) -> tuple[str, ...]:
         """Contact the server, and return the risks of its persistence settings."""
         pipe = self._pipe

@@ -109,11 +109,6 @@ class SqliteStore(EngineStore[Writer]):
         pages = (jobs[at : at + PAGE_JOBS] for at in range(0, len(jobs), PAGE_JOBS))
         return sum([await self._opened().run(Session.forget, page) for page in pages])
 
-    def watch(self, *, urgent: bool) -> None:
-        """Where writes cannot be heard of, look for those of others every 2 ms while there are waiters, else 50 ms."""
-        if self._engine is not None:
-            self._engine.reader.hurry(1 if urgent else -1)
-
     async def warnings(self) -> tuple[str, ...]:
         """Read the file, and warn of a SQLite version with a known bug; see `Store.warnings`."""
         # The query names a table so that SQLite has to read the file.

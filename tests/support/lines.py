@@ -150,10 +150,6 @@ class Line:
         purge = partial(self.store.purge, before=before, deliveries_kept=deliveries_kept, untold_before=untold_before)
         return await self._pass("purge", lambda: purge(delivery_bytes_kept=delivery_bytes_kept))
 
-    def watch(self, *, urgent: bool) -> None:
-        """Pass it on."""
-        self.store.watch(urgent=urgent)
-
     async def warnings(self) -> tuple[str, ...]:
         """Pass it on."""
         return await self._pass("warnings", self.store.warnings)

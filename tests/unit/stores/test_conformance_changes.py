@@ -14,14 +14,9 @@ from tests.unit.stores.conftest import Listen
 from tests.unit.stores.journals import Connect, Listener, create, held, listed, make_index, make_webhook
 
 
-@pytest.mark.parametrize("urgent", [True, False])
-async def test_changes_show_own_appends_and_those_of_others(
-    store: Store, other: Store, listen: Listen, urgent: bool
-) -> None:
+async def test_changes_show_own_appends_and_those_of_others(store: Store, other: Store, listen: Listen) -> None:
     """Every create and append is yielded to every listener, whichever connection made it."""
     listeners = [await listen(store), await listen(store), await listen(other)]
-    for connection in (store, other):
-        connection.watch(urgent=urgent)
 
     await create(store, "created")
     await other.append("orphan", [make_webhook(1)], provider="kie")

@@ -142,7 +142,6 @@ async def test_every_append_of_another_process_is_announced(path: Path, listen: 
     store = SqliteStore(path)
     await store.open()
     listener = await listen(store)
-    store.watch(urgent=True)
     other = script(
         """
     for number in range(150):
