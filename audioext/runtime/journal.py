@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
-from typing import Any
 from weakref import WeakValueDictionary
 
 from attrs import define, field
@@ -264,8 +263,16 @@ class Journal:
         if held.is_known:
             announce(self.counts, old, held.record, [reading])
             self.keep(held)
-            self._start(self._bring_up_to_date(held), f"index of {ref}")
+            chore = asyncio.create_task(self._bring_up_to_date(held), name=f"audioext index of {ref}")
+            self._chores.add(chore)
+            chore.add_done_callback(self._chores.discard)
         return held
+
+    async def give_back(self, ref: str, *, release: bool = False) -> None:
+        """End a claim on work that was not done: the job's index, made anew, says when it is due."""
+        held = await self.hold(ref)
+        if held is not None:
+            await self.append(held, release=release)
 
     async def _bring_up_to_date(self, held: HeldJob) -> None:
         with suppress(StoreError):  # then the process that claims the job next updates it
@@ -339,9 +346,3 @@ class Journal:
         await self.unstored.aclose()
         if self._chores:
             await asyncio.wait(tuple(self._chores))
-
-    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        chore = asyncio.create_task(work, name=f"audioext {name}")
-        self._chores.add(chore)
-        chore.add_done_callback(self._chores.discard)
-        return chore

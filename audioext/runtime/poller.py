@@ -68,6 +68,7 @@ class Poller:
             hold=lambda: self.timeout + CLAIM_MARGIN_SECONDS,
             concurrency=CONCURRENT_POLLS,
             do=self._poll,
+            give_back=self.journal.give_back,
             providers=askable,
             farthest=farthest(self.providers[name].info.pace for name in askable),
         )

@@ -126,10 +126,6 @@ class RedisStore(EngineStore[OpenServer]):
         at = await self._pipe.do(scripts.NEXT_DUE, work, *(("all",) if providers is None else ("", *providers)))
         return None if at is None else float(at)
 
-    async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
-        """Return a claimed job; see `Store.reschedule`."""
-        await self._pipe.do(scripts.RESCHEDULE, ref, work, at)
-
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, reading them page by page."""
 

@@ -73,7 +73,6 @@ class SqliteStore(EngineStore[Writer]):
     create = _method(Session.create, writes=True)
     append = _method(Session.append, writes=True)
     claim = _method(Session.claim, writes=True)
-    reschedule = _method(Session.reschedule, writes=True)
     secret = _method(Session.secret, writes=True)
     read = _method(Session.read, writes=False)
     find = _method(Session.find, writes=False)

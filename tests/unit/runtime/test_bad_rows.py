@@ -81,7 +81,7 @@ async def test_an_unreadable_job_is_logged_once_and_delays_no_other(
         done.append(ref)
         await store.append(ref, [], provider="tape", index=_nothing_due(await stored(store, ref)), known=1)
 
-    claims = Claims(work="polls", store=store, clock=LOOP_CLOCK, hold=lambda: 10.0, concurrency=1, do=do)
+    claims = Claims(work="polls", store=store, clock=LOOP_CLOCK, hold=lambda: 10.0, concurrency=1, do=do, give_back=do)
     claims.start()
     await asyncio.sleep(100)
     await claims.aclose()
@@ -104,7 +104,7 @@ async def test_an_outage_in_the_middle_of_work_is_logged_once(
     async def do(ref: str) -> None:
         raise StoreError("the disk is full")
 
-    claims = Claims(work="polls", store=store, clock=LOOP_CLOCK, hold=lambda: 10.0, concurrency=8, do=do)
+    claims = Claims(work="polls", store=store, clock=LOOP_CLOCK, hold=lambda: 10.0, concurrency=8, do=do, give_back=do)
     claims.start()
     await asyncio.sleep(25)
     await claims.aclose()
@@ -126,7 +126,7 @@ async def test_a_bug_of_a_store_does_not_end_the_loop(store: MemoryStore) -> Non
         done.set()
 
     line.on_call = buggy
-    claims = Claims(work="polls", store=line, clock=LOOP_CLOCK, hold=lambda: 10.0, concurrency=8, do=do)
+    claims = Claims(work="polls", store=line, clock=LOOP_CLOCK, hold=lambda: 10.0, concurrency=8, do=do, give_back=do)
     claims.start()
     await asyncio.wait_for(done.wait(), 10.0)
     await claims.aclose()
@@ -365,7 +365,14 @@ async def test_work_scheduled_by_a_clock_ahead_is_done(store: MemoryStore) -> No
         index = Index(ref=ref, provider="tape", account="", created_at=NOW, poll_at=NOW + due_in)
         await store.create(tape.request(NOW), index, limits=UNLIMITED, now=NOW)
     claims = Claims(
-        work="polls", store=store, clock=clock, hold=lambda: 10.0, concurrency=1, do=do, farthest=FARTHEST_SECONDS
+        work="polls",
+        store=store,
+        clock=clock,
+        hold=lambda: 10.0,
+        concurrency=1,
+        do=do,
+        give_back=do,
+        farthest=FARTHEST_SECONDS,
     )
     await store.claim("polls", now=clock.now(), until=0.0, limit=0)  # it looked while it was ahead
     claims.start()

@@ -74,7 +74,19 @@ def claims(
     line: Line, do: Callable[[str], Awaitable[None]], *, concurrency: int = 2, clock: Clock = LOOP_CLOCK
 ) -> Claims:
     """Return a loop that claims handlers' work over *line*."""
-    return Claims(work="handlers", store=line, clock=clock, hold=lambda: HOLD_SECONDS, concurrency=concurrency, do=do)
+
+    async def give_back(ref: str) -> None:
+        await line.append(ref, [], provider="tape", release=True)
+
+    return Claims(
+        work="handlers",
+        store=line,
+        clock=clock,
+        hold=lambda: HOLD_SECONDS,
+        concurrency=concurrency,
+        do=do,
+        give_back=give_back,
+    )
 
 
 @pytest.fixture
