@@ -43,7 +43,7 @@ class Claims:
     hold: Callable[[], float]
     concurrency: int
     do: Callable[[str], Awaitable[None]]
-    give_back: Callable[[str], Awaitable[None]]
+    give_back: Callable[[str, Work], Awaitable[None]]
     """Ends a claim on work that was not done."""
     providers: Collection[str] | None = None
     farthest: float = math.inf
@@ -162,7 +162,7 @@ class Claims:
     async def _release(self, refs: Sequence[str]) -> None:
         for ref in refs:
             with suppress(StoreError):  # then the claim expires
-                await self.give_back(ref)
+                await self.give_back(ref, self.work)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)

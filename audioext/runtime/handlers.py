@@ -118,7 +118,7 @@ class Handlers:
             hold=self._hold_seconds,
             concurrency=self.concurrency,
             do=self._work,
-            give_back=partial(self.journal.give_back, release=True),
+            give_back=self.journal.give_back,
             providers=self.providers,
             farthest=FARTHEST_RETRY_SECONDS,
         )

@@ -146,7 +146,7 @@ class Recoveries:
             return
         _log.info("job %s: its links have died; asking its vendor to restore the files", held.ref)
         request = provider.build_recovery(task_id, self.submitter.callback(held.record.provider, held.ref))
-        await self.submitter.run_to_end(self._post(held, request, note))
+        await self.submitter.run_to_end(held, self._post(held, request, note))
 
     async def _post(self, held: HeldJob, request: HttpRequest, note: str) -> None:
         said = await self._call(held, "recovery_answer", request, note=note, timeout=SUBMIT_TIMEOUT_SECONDS)

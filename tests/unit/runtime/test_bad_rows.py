@@ -81,7 +81,15 @@ async def test_an_unreadable_job_is_logged_once_and_delays_no_other(
         done.append(ref)
         await store.append(ref, [], provider="tape", index=_nothing_due(await stored(store, ref)), known=1)
 
-    claims = Claims(work="polls", store=store, clock=LOOP_CLOCK, hold=lambda: 10.0, concurrency=1, do=do, give_back=do)
+    claims = Claims(
+        work="polls",
+        store=store,
+        clock=LOOP_CLOCK,
+        hold=lambda: 10.0,
+        concurrency=1,
+        do=do,
+        give_back=here.journal.give_back,
+    )
     claims.start()
     await asyncio.sleep(100)
     await claims.aclose()
@@ -95,7 +103,7 @@ def _nothing_due(job: Stored) -> Index:
 
 
 async def test_an_outage_in_the_middle_of_work_is_logged_once(
-    store: MemoryStore, caplog: pytest.LogCaptureFixture
+    store: MemoryStore, here: Process, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One outage that fails the work of many jobs is logged in one line, which names the first of them."""
     for number in range(50):
@@ -104,7 +112,15 @@ async def test_an_outage_in_the_middle_of_work_is_logged_once(
     async def do(ref: str) -> None:
         raise StoreError("the disk is full")
 
-    claims = Claims(work="polls", store=store, clock=LOOP_CLOCK, hold=lambda: 10.0, concurrency=8, do=do, give_back=do)
+    claims = Claims(
+        work="polls",
+        store=store,
+        clock=LOOP_CLOCK,
+        hold=lambda: 10.0,
+        concurrency=8,
+        do=do,
+        give_back=here.journal.give_back,
+    )
     claims.start()
     await asyncio.sleep(25)
     await claims.aclose()
@@ -113,7 +129,7 @@ async def test_an_outage_in_the_middle_of_work_is_logged_once(
     assert "polls: the store failed during a job, trying again: job job0: the disk is full" == line
 
 
-async def test_a_bug_of_a_store_does_not_end_the_loop(store: MemoryStore) -> None:
+async def test_a_bug_of_a_store_does_not_end_the_loop(store: MemoryStore, here: Process) -> None:
     """Claims go on after a user's own store has raised an unexpected exception."""
     await put(store, REF, tape.request(NOW))
     line, done = Line(store), asyncio.Event()
@@ -126,7 +142,15 @@ async def test_a_bug_of_a_store_does_not_end_the_loop(store: MemoryStore) -> Non
         done.set()
 
     line.on_call = buggy
-    claims = Claims(work="polls", store=line, clock=LOOP_CLOCK, hold=lambda: 10.0, concurrency=8, do=do, give_back=do)
+    claims = Claims(
+        work="polls",
+        store=line,
+        clock=LOOP_CLOCK,
+        hold=lambda: 10.0,
+        concurrency=8,
+        do=do,
+        give_back=here.journal.give_back,
+    )
     claims.start()
     await asyncio.wait_for(done.wait(), 10.0)
     await claims.aclose()
@@ -351,7 +375,7 @@ async def test_a_delivery_of_a_job_that_cannot_be_read_is_kept(
 # --- clocks -------------------------------------------------------------------------------------------------
 
 
-async def test_work_scheduled_by_a_clock_ahead_is_done(store: MemoryStore) -> None:
+async def test_work_scheduled_by_a_clock_ahead_is_done(store: MemoryStore, here: Process) -> None:
     """Work scheduled by a clock an hour ahead is done once the clock is set back, and work due soon at its time."""
     steps = [3_600.0]
     clock = attrs.evolve(LOOP_CLOCK, now=lambda: loop_time() + steps[-1])
@@ -371,7 +395,7 @@ async def test_work_scheduled_by_a_clock_ahead_is_done(store: MemoryStore) -> No
         hold=lambda: 10.0,
         concurrency=1,
         do=do,
-        give_back=do,
+        give_back=here.journal.give_back,
         farthest=FARTHEST_SECONDS,
     )
     await store.claim("polls", now=clock.now(), until=0.0, limit=0)  # it looked while it was ahead
