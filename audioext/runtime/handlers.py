@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
@@ -98,8 +98,6 @@ class Handlers:
     journal: Journal
     timeout: float
     concurrency: int
-    providers: Collection[str] | None = None
-    """The providers whose jobs this client can decode; handlers of other jobs are left to other processes."""
     job: Callable[[HeldJob], Job]
     """Return the handle of a job."""
     claims: Claims = field(init=False)
@@ -119,7 +117,7 @@ class Handlers:
             concurrency=self.concurrency,
             do=self._work,
             give_back=self.journal.give_back,
-            providers=self.providers,
+            providers=self.journal.providers,  # handlers of jobs that cannot be decoded are left to other processes
             farthest=FARTHEST_RETRY_SECONDS,
         )
 

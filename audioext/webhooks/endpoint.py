@@ -106,7 +106,7 @@ class Endpoint:
                 body = unpack(body, headers["Content-Encoding"])
         except WebhookError as error:
             return error.http_status
-        hook = Webhook(path=path, headers=headers, body=body, received_at=self.inbox.clock.now())
+        hook = Webhook(path=path, headers=headers, body=body, received_at=self.inbox.journal.clock.now())
         work = self.inbox.take(route, hook)
         return await (self.finish(work) if is_guarded else work)
 
@@ -184,7 +184,7 @@ class Endpoint:
         """Return the reply to `/readyz`: whether the store works, and no details, since strangers can read it."""
         if not self.inbox.is_open:
             return 503, {"status": "not open"}
-        now = self.inbox.clock.monotonic()
+        now = self.inbox.journal.clock.monotonic()
         if not 0 <= now - self._checked_at < READY_SECONDS:
             self._checked_at = now
             self._outage = self.inbox.outage

@@ -161,7 +161,7 @@ async def test_handler_work_of_unknown_providers_is_left_to_others(store: Memory
     strange = start(store, provider=Tape(name="strange"))
     held = await strange.submit(REF, provider="strange")
     lacking = start(store)
-    handlers = make(lacking, providers=("tape",))
+    handlers = make(lacking)
     handlers.start()
     await strange.journal.append(held, [tape.answer(NOW, task_id=REF), TEXT])
     await asyncio.sleep(10)
@@ -170,7 +170,7 @@ async def test_handler_work_of_unknown_providers_is_left_to_others(store: Memory
     assert (REF,) == await store.claim("handlers", now=loop_time(), until=loop_time() + 1, limit=9)
 
 
-def make(process: Process, handler: StageHandler | None = None, *, providers: Sequence[str] | None = None) -> Handlers:
+def make(process: Process, handler: StageHandler | None = None) -> Handlers:
     """Return the handlers of *process*, with one for TEXT."""
 
     async def nothing(event: StageEvent) -> None:
@@ -181,7 +181,6 @@ def make(process: Process, handler: StageHandler | None = None, *, providers: Se
         timeout=60.0,
         concurrency=4,
         job=process.handle,
-        providers=providers,
     )
     handlers.on(Stage.TEXT)(handler or nothing)
     process.journal.on_work = handlers.claims.wake
