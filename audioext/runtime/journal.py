@@ -20,7 +20,7 @@ from audioext.models.record import Record, Verdict
 from audioext.models.stats import Counts, WebhookEnd
 from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob
-from audioext.runtime.news import announce
+from audioext.runtime.telemetry import announce
 from audioext.runtime.unstored import Unstored
 from audioext.state import schedule
 from audioext.state.reading import Reading

@@ -20,13 +20,12 @@ from audioext.models.events import Refused
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import Request
 from audioext.providers.base import Provider
-from audioext.runtime import tracing
+from audioext.runtime import telemetry
 from audioext.runtime.handle import JobContext
 from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Job, SubmitUnknownError
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
-from audioext.runtime.news import names
 from audioext.runtime.orders import (
     Order,
     SubmitOptions,
@@ -139,10 +138,10 @@ class Submitter:
         name = order.provider.info.name
         outcome: HeldJob | Exception
         try:
-            with tracing.span(f"submit {name}", kind="CLIENT") as span:
+            with telemetry.span(f"submit {name}", kind="CLIENT") as span:
                 outcome = await self._submit(order)
                 if span is not None:
-                    tracing.note(outcome.record)
+                    telemetry.note(outcome.record)
         except asyncio.CancelledError:
             outcome = self._cancelled_outcome()
         except Exception as error:  # noqa: BLE001 - it is raised in the waiters
@@ -289,7 +288,7 @@ class Submitter:
             return outcome if isinstance(outcome, Refused) else Refused(error=unsent_error(record, entry))
         if record.answer_problem is not None and record.task_id is None:
             text = "job %s: the outcome of its POST is unknown, nothing is resent: %s"
-            _log.warning(text, held.ref, record.answer_problem, extra=names(record))
+            _log.warning(text, held.ref, record.answer_problem, extra=telemetry.names(record))
             self.finish(held.ref)
         return None
 

@@ -25,7 +25,7 @@ from audioext.models import checks
 from audioext.models.entries import REFUSED, UNCONFIRMED, UNREADABLE, Entry, make_entry
 from audioext.models.stats import WebhookEnd
 from audioext.outage import Outage
-from audioext.runtime import tracing
+from audioext.runtime import telemetry
 from audioext.runtime.journal import Journal
 from audioext.state.reading import Reading, masked, read_webhook
 from audioext.webhooks.probe import is_fresh, status_of_probe
@@ -161,8 +161,8 @@ class Inbox:
         """Count a webhook, and add it to the trace of its job."""
         self.journal.counts.webhooks[route.provider, end] += 1
         _log.debug("a webhook of %s for job %s was %s", route.provider, route.ref, end)
-        if tracing.API in sys.modules and (held := self.journal.held.get(route.ref)) is not None:
-            tracing.webhook(held.record, verdict=end, began=began, ended=self.journal.clock.now())
+        if telemetry.API in sys.modules and (held := self.journal.held.get(route.ref)) is not None:
+            telemetry.webhook(held.record, verdict=end, began=began, ended=self.journal.clock.now())
 
     def _has(self, provider: str) -> bool:
         """Return whether webhooks of *provider* can be read here; its decoder may be made only now, by its name."""
