@@ -72,8 +72,7 @@ class Endpoint:
     is_serving: bool = field(default=False, init=False)
     """Whether the routes are served, so that providers can fetch files from them."""
     _checked_at: float = field(default=-math.inf, init=False)
-    _outage: str = field(default="", init=False)
-    _outage_log: Outage = field(factory=lambda: Outage(_log, "not ready"), init=False)
+    _outage: Outage = field(factory=lambda: Outage(_log, "not ready"), init=False)
     _warnings: int = field(default=0, init=False)
     in_progress: set[object] = field(factory=set, init=False)
     """Requests that are being answered. Remove one with `end`, which wakes `drain`."""
@@ -187,19 +186,17 @@ class Endpoint:
         now = self.inbox.journal.clock.monotonic()
         if not 0 <= now - self._checked_at < READY_SECONDS:
             self._checked_at = now
-            self._outage = self.inbox.outage
+            why = self.inbox.outage.why
             try:
                 async with asyncio.timeout(PROBE_SECONDS):
-                    warnings = await self.ready()
+                    self._warnings = len(await self.ready())
             except (StoreError, TimeoutError) as error:
-                self._outage = str(error) or f"the store did not answer within {PROBE_SECONDS:g} s"
+                why = str(error) or f"the store did not answer within {PROBE_SECONDS:g} s"
+            if why:
+                self._outage.note(StoreError(why))
             else:
-                self._warnings = len(warnings)
-            if self._outage:
-                self._outage_log.note(StoreError(self._outage))
-            else:
-                self._outage_log.over()
-        if self._outage:
+                self._outage.over()
+        if self._outage.why:
             return 503, {"status": "store down"}
         return 200, {"status": "ok", "warnings": self._warnings}
 

@@ -70,9 +70,8 @@ class Inbox:
     """Whether webhooks are taken; the client sets it while it is open."""
     loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
     """The client's event loop. Webhooks that arrive on another loop or thread are handed over to it."""
-    outage: str = field(default="", init=False)
-    """Why the latest webhook could not be stored; empty if it was."""
-    _outage_log: Outage = field(factory=lambda: Outage(_log, "deliveries are put off with 503"), init=False)
+    outage: Outage = field(factory=lambda: Outage(_log, "deliveries are put off with 503"), init=False)
+    """Whether the latest webhook could be stored."""
     _warned_at: float = field(default=-math.inf, init=False)
 
     def admit(self, path: str) -> Route:
@@ -148,13 +147,11 @@ class Inbox:
             self._note(route, began, _ENDS.get(error.http_status, "refused"))
             return _refused(error, route)
         except StoreError as error:
-            self.outage = str(error)
-            self._outage_log.note(error)
+            self.outage.note(error)
             self._note(route, began, "put_off")
             return 503
-        if self.outage:
-            self.outage = ""
-            self._outage_log.over()
+        if self.outage.why:
+            self.outage.over()
         return 200
 
     def _note(self, route: Route, began: float, end: WebhookEnd) -> None:
