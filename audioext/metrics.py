@@ -1,15 +1,18 @@
-"""A client's counters as Prometheus metrics; it needs `audioext[metrics]`.
+"""A client's counters as Prometheus metrics, also on an address of their own; it needs `audioext[metrics]`.
 
 Names follow prometheus.io/docs/practices/naming, read 2026-11-26.
 """
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from attrs import frozen
+from aiohttp import web
+from attrs import define, field, frozen
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder
@@ -17,6 +20,12 @@ from prometheus_client.registry import Collector
 
 from audioext.models.stats import Histogram, Stats
 from audioext.version import __version__
+from audioext.webhooks.server import BoundedServer, StrangersLog, listen
+
+_log = logging.getLogger("audioext.metrics")
+
+SHUTDOWN_SECONDS = 0.2
+"""How long open connections may delay closing: an unread scrape does no harm."""
 
 
 @frozen
@@ -57,13 +66,53 @@ class StatsCollector(Collector):
         yield info
 
 
-def metrics_page(stats: Callable[[], Stats], accept: str) -> tuple[bytes, str]:
-    """Return the `/metrics` page and its media type, in the format that the `Accept` header *accept* asks for."""
-    try:
-        encode, kind = choose_encoder(accept)
-    except (TypeError, ValueError):  # the header has an invalid version
-        encode, kind = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
-    return encode(StatsCollector(stats)), kind
+@define(eq=False, repr=False)
+class MetricsServer:
+    """Serves `/metrics` at `address`, apart from the public receiver: providers and strangers must not read it."""
+
+    stats: Callable[[], Stats]
+    address: tuple[str, int]
+    _runner: web.ServerRunner | None = field(default=None, init=False)
+
+    async def start(self) -> None:
+        """Start to listen.
+
+        Raises:
+            ConfigError: cannot listen on the address.
+        """
+        server = BoundedServer(self._serve, logger=StrangersLog(Counter()))
+        self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
+        where, remedy = "metrics cannot listen on", "`metrics=`"
+        await listen(self._runner, self.address, where, remedy=remedy, backlog=server.backlog)
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path != "/metrics":
+            response = web.Response(status=404)
+        elif request.method not in {"GET", "HEAD"}:
+            response = web.Response(status=405, headers={"Allow": "GET, HEAD"})
+        else:
+            response = self._page(request.headers.get("Accept", ""))
+        response.force_close()  # a kept-alive connection would count as silent in BoundedServer
+        return response
+
+    def _page(self, accept: str) -> web.Response:
+        try:
+            encode, kind = choose_encoder(accept)
+        except (TypeError, ValueError):  # the header has an invalid version
+            encode, kind = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
+        try:
+            response = web.Response(body=encode(StatsCollector(self.stats)), headers={"Content-Type": kind})
+        except Exception:  # noqa: BLE001 - a bug of ours, which StrangersLog would hide
+            _log.exception("/metrics could not be rendered")
+            return web.Response(status=500)
+        response.enable_compression()
+        return response
 
 
 def _histogram(name: str, text: str, labels: list[str], found: Mapping[Any, Histogram]) -> Metric:

@@ -18,12 +18,14 @@ class Outage:
 
     log: logging.Logger
     what: str
+    why: str = field(default="", init=False)
+    """Why the service is away; empty while it is not."""
     _since: float = field(default=math.inf, init=False)
     _said_at: float = field(default=-math.inf, init=False)
 
     def note(self, error: BaseException) -> None:
         """Log *error* as a warning, or at debug level if the last warning was recent."""
-        now, level = time.monotonic(), logging.DEBUG
+        now, level, self.why = time.monotonic(), logging.DEBUG, str(error)
         self._since = min(self._since, now)
         if now - self._said_at >= REPEAT_SECONDS:
             self._said_at, level = now, logging.WARNING
@@ -33,4 +35,4 @@ class Outage:
         """Log that the outage is over, if there was one."""
         if self._since < math.inf:
             self.log.warning("%s: recovered after %.1f s", self.what, time.monotonic() - self._since)
-            self._since, self._said_at = math.inf, -math.inf
+            self._since, self._said_at, self.why = math.inf, -math.inf, ""

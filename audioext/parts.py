@@ -31,7 +31,6 @@ from audioext.runtime.submitter import Submitter
 from audioext.stores.memory import MemoryStore
 from audioext.webhooks.endpoint import Endpoint
 from audioext.webhooks.inbox import Inbox
-from audioext.webhooks.metrics import MetricsServer
 from audioext.webhooks.progress import Watching
 from audioext.webhooks.receiver import Receiver
 
@@ -60,12 +59,15 @@ class Parts:
         self.address = settings.address
         self.secrets: tuple[bytes, ...] = ()
         self.state: Literal["new", "opening", "open", "closed"] = "new"
-        self._waits = 0
+        self._end_metrics: Callable[[], Awaitable[None]] = partial(asyncio.sleep, 0)
         self._purge: asyncio.Task[None] | None = None
-        store, clock = settings.store, settings.clock
-        decoders = settings.decoders()
         self.transport = Transport(given=settings.session, trust_env=settings.trust_env)
-        self.journal = Journal(store=store, providers=decoders, clock=clock, expire_after=settings.expire_after)
+        self.journal = Journal(
+            store=settings.store,
+            providers=settings.decoders(),
+            clock=settings.clock,
+            expire_after=settings.expire_after,
+        )
         self.poller = Poller(
             journal=self.journal, transport=self.transport, providers=settings.providers, timeout=settings.poll_timeout
         )
@@ -73,25 +75,23 @@ class Parts:
             journal=self.journal,
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
-            providers=decoders,
             job=self.job,
         )
-        self.inbox = Inbox(journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm)
+        self.inbox = Inbox(journal=self.journal, confirm=settings.confirm)
         offers = Offers()
         watching = Watching(find=self.find, handle=self.job, secrets=lambda: self.secrets)
         endpoint = Endpoint(
-            inbox=self.inbox, offers=offers, watching=watching, ready=store.warnings, lifespan=self._lifespan
+            inbox=self.inbox, offers=offers, watching=watching, ready=settings.store.warnings, lifespan=self._lifespan
         )
         self.receiver = Receiver(endpoint=endpoint)
-        wake, agree = self.handlers.claims.wake, self._sync_secret
-        self._changes = Changes(journal=self.journal, on_change=wake, on_resync=agree)
+        wake = self.handlers.claims.wake
+        self._changes = Changes(journal=self.journal, on_change=wake, on_resync=self._sync_secret)
         self._job_context = JobContext(
             journal=self.journal,
             look=self._look,
             look_soon=self._changes.look_soon,
             refresh=self.poller.ask,
             check_loop=self.check_loop,
-            watch=self._watch,
             files=lambda held: JobFiles(self.recoveries, held.ref, held.record.asked.base_url),
             wait_timeout=settings.wait_timeout,
         )
@@ -109,9 +109,7 @@ class Parts:
             timeout=settings.wait_timeout,
         )
         self.journal.on_poll, self.journal.on_work = self.poller.claims.wake, wake
-        self._housekeeping = self._make_housekeeping()
-        self.journal.on_final, self.journal.on_orphan = self.submitter.finish, self._housekeeping.note_orphan
-        self._metrics = None if settings.metrics is None else MetricsServer(self.stats, settings.metrics)
+        self.journal.on_final = self.submitter.finish
 
     @property
     def is_open(self) -> bool:
@@ -150,16 +148,6 @@ class Parts:
             context=self._job_context,
         )
 
-    def _make_housekeeping(self) -> Housekeeping:
-        settings = self.settings
-        return Housekeeping(
-            store=settings.store,
-            clock=settings.clock,
-            keep=settings.keep,
-            deliveries_kept=settings.deliveries_kept,
-            delivery_bytes_kept=settings.delivery_bytes_kept,
-        )
-
     async def open(self, *, is_working: bool = True) -> None:
         """Open the store, listen, and start the workers unless *is_working* is False, as for a check."""
         if self.state != "new":
@@ -188,8 +176,12 @@ class Parts:
                 port = await self.receiver.start(*self.address)
                 if self.public_url is not None and self.public_url.explicit_port == 0:  # it was given as {port}
                     self.public_url = self.public_url.with_port(port)
-            if self._metrics is not None:
-                await self._metrics.start()
+            if settings.metrics is not None:
+                from audioext.metrics import MetricsServer  # noqa: PLC0415 - an extra
+
+                server = MetricsServer(self.stats, settings.metrics)
+                self._end_metrics = server.aclose
+                await server.start()
             self.submitter.public_url = self.poller.public_url = self.public_url
         except BaseException:
             await self._stop_listening()
@@ -199,7 +191,15 @@ class Parts:
             self.poller.start()
             self.handlers.start()
             self._changes.start()
-            self._purge = asyncio.create_task(self._housekeeping.run(), name="audioext purge")
+            housekeeping = Housekeeping(
+                store=settings.store,
+                clock=settings.clock,
+                keep=settings.keep,
+                deliveries_kept=settings.deliveries_kept,
+                delivery_bytes_kept=settings.delivery_bytes_kept,
+            )
+            self.journal.on_orphan = housekeeping.note_orphan
+            self._purge = asyncio.create_task(housekeeping.run(), name="audioext purge")
 
     async def aclose(self) -> None:
         """Close all parts in order; see `Client.aclose`."""
@@ -226,8 +226,7 @@ class Parts:
     async def _stop_listening(self) -> None:
         await self.receiver.aclose()
         self.state, self.inbox.is_open = "closed", False
-        if self._metrics is not None:
-            await self._metrics.aclose()
+        await self._end_metrics()
 
     def check_open(self) -> None:
         """Raise ConfigError unless the client is open, and on this event loop."""
@@ -270,11 +269,6 @@ class Parts:
                 self._changes.outage.note(error)
             raise
         self._changes.outage.over()
-
-    def _watch(self, change: int) -> None:
-        self._waits += change
-        if self._waits == (change > 0):  # the first waiter came, or the last one left
-            self.settings.store.watch(urgent=change > 0)
 
     async def _sync_secret(self) -> None:
         """Use the store's secret; if the store has lost it, write ours back, so that URLs in use stay valid."""

@@ -73,8 +73,8 @@ def _continue_at(source: Path) -> float:
         duration = audio.load(source.read_bytes()).duration
     except ValueError as error:
         raise RequestError([Problem("file", f"{source}: {error}")]) from error
-    if found.duration is not None:
-        duration = min(duration, found.duration)
+    if found is not None:
+        duration = min(duration, found)
     continue_at = round(max(CONTINUED_SHARE * duration, duration - CONTINUED_BEFORE_END_SECONDS), 2)
     if continue_at == 0:
         raise RequestError([Problem("file", f"{source} is too short to be continued: {duration:.4f} s")])

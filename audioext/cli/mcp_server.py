@@ -286,7 +286,7 @@ class AgentServer(MCPServer[object]):
             raise ResourceNotFoundError(f"no finished song has the resource {uri}") from error
         except AudioextError as error:
             raise ResourceError(f"{error} {money(error)}") from error
-        kind = mimetypes.types_map.get((await asyncio.to_thread(audio_info, io.BytesIO(data))).suffix)
+        kind = mimetypes.types_map.get((await asyncio.to_thread(audio_info, io.BytesIO(data)))[0])
         return [ReadResourceContents(data, kind or "audio/mpeg")]
 
 

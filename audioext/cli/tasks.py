@@ -30,7 +30,7 @@ from audioext.cli.commands import SaveCommand, SubmitCommand, WaitCommand
 from audioext.cli.options import BASE_URL_VARIABLE, SOURCE_NAMES, StoreOptions
 from audioext.cli.screen import Screen, clean, length, moment
 from audioext.errors import AudioextError, ConfigError, Problem, ProviderError, RequestError
-from audioext.files.sources import SourceInfo, probe
+from audioext.files.sources import probe
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import Extend, Request
 from audioext.models.results import Song, Stage
@@ -227,7 +227,7 @@ def report(screen: Screen, job: Job, song: Song, paths: Sequence[Path]) -> None:
     for number, (track, path) in enumerate(zip_longest(song.tracks, paths), 1):
         size = "" if path is None else decimal(path.stat().st_size)
         found = None if path is None else probe(path)
-        seconds = found.duration if isinstance(found, SourceInfo) else None
+        seconds = found if isinstance(found, float) else None
         rows.append((number, track.title or "", length(seconds or track.duration), size, path or track.audio_url))
     screen.table(("track", "title", "duration", "size", "file" if paths else "url"), rows)
     ids = [track.id for track in song.tracks if track.id is not None and track.extends_by_id]

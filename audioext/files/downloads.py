@@ -280,7 +280,7 @@ def _append(part: Path, chunk: bytes) -> None:
 
 def _listen(part: Path, stated: float | None) -> str:
     with part.open("rb") as file:
-        return audio_info(file, stated=stated).suffix
+        return audio_info(file, stated=stated)[0]
 
 
 def _name_files(folder: Path, outcomes: Mapping[str, _Outcome], *, overwrite: bool) -> tuple[Path, ...]:

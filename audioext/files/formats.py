@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from attrs import frozen
 from tinytag import TinyTag, TinyTagException
 
 from audioext.http.messages import excerpt
@@ -66,16 +65,8 @@ class BadFileError(Exception):
         super().__init__(message)
 
 
-@frozen(kw_only=True)
-class AudioInfo:
-    """The result of checking audio: the suffix of its format, and its duration in seconds."""
-
-    suffix: str
-    duration: float
-
-
-def audio_info(file: BinaryIO, *, stated: float | None = None) -> AudioInfo:
-    """Return the format and duration of the audio in *file*; *stated* is the vendor's duration (seconds). It blocks.
+def audio_info(file: BinaryIO, *, stated: float | None = None) -> tuple[str, float]:
+    """Return the suffix and the duration (seconds) of the audio in *file*; *stated* is the vendor's. It blocks.
 
     Raises:
         BadFileError: the file is empty, not audio, or incomplete.
@@ -98,7 +89,7 @@ def audio_info(file: BinaryIO, *, stated: float | None = None) -> AudioInfo:
     if size < whole * (1 if suffix == ".m4a" else LEAST_SHARE):
         raise BadFileError(f"only {size} of {whole:.0f} bytes arrived")
     _check_length(duration, stated)
-    return AudioInfo(suffix=suffix, duration=duration)
+    return suffix, duration
 
 
 def check_head(head: bytes) -> None:

@@ -182,15 +182,11 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
 # --- bringing it to a provider ---------------------------------------------------------------------------------------
 
 
-@frozen(kw_only=True)
-class SourceInfo:
-    """What we know about a local file before it is sent: its duration in seconds."""
+def probe(path: Path, name: str | None = None) -> float | Problem | None:
+    """Return the duration (seconds) of the file at *path*, `None` if unknown, or its Problem, which calls it *name*.
 
-    duration: float | None
-
-
-def probe(path: Path, name: str | None = None) -> SourceInfo | Problem:
-    """Inspect the file at *path*, or return its Problem, whose message calls it *name*. It blocks: use a thread."""
+    It blocks: use a thread.
+    """
     name = cut(str(path)) if name is None else name
     try:
         if path.is_dir():
@@ -209,7 +205,7 @@ def probe(path: Path, name: str | None = None) -> SourceInfo | Problem:
         duration = None  # a format unknown to TinyTag is left to the provider
     if not duration and suffix_of(head) is None:
         return Problem("file", f"{name} is not an audio file")  # no excerpt: it may be a secret
-    return SourceInfo(duration=duration if duration and duration > 0 else None)
+    return float(duration) if duration and duration > 0 else None
 
 
 def fingerprint(path: Path) -> str:
@@ -243,8 +239,8 @@ class Sources:
             source = kept
         found = await asyncio.to_thread(probe, source, name)
         fields = {**request.given(), "file": source}
-        if isinstance(found, SourceInfo) and found.duration is not None:
-            fields.setdefault("source_duration", found.duration)
+        if isinstance(found, float):
+            fields.setdefault("source_duration", found)
         return type(request).draft(**fields), [found] if isinstance(found, Problem) else []
 
     def release(self, request: Request, offer: str | None = None) -> None:

@@ -43,6 +43,8 @@ class Claims:
     hold: Callable[[], float]
     concurrency: int
     do: Callable[[str], Awaitable[None]]
+    give_back: Callable[[str, Work], Awaitable[None]]
+    """Ends a claim on work that was not done."""
     providers: Collection[str] | None = None
     farthest: float = math.inf
     _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
@@ -158,9 +160,9 @@ class Claims:
         return len(refs)
 
     async def _release(self, refs: Sequence[str]) -> None:
-        with suppress(StoreError):  # then the claims expire
-            for ref in refs:
-                await self.store.reschedule(ref, self.work, at=self.clock.now())
+        for ref in refs:
+            with suppress(StoreError):  # then the claim expires
+                await self.give_back(ref, self.work)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)

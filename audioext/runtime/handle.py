@@ -36,8 +36,6 @@ class JobContext:
     refresh: Callable[[HeldJob], Awaitable[None]]
     check_loop: Callable[[], None]
     """Raise `ConfigError` on any event loop but the client's: a waiter there would never be woken."""
-    watch: Callable[[int], None]
-    """Count waits: called with 1 when one begins and with -1 when it ends."""
     files: Callable[[HeldJob], Files]
     """Return the `Files` that download a job's files."""
     wait_timeout: float
@@ -175,36 +173,32 @@ class JobFacts(Live):
         clock = context.journal.clock
         context.check_loop()
         is_last = False
-        context.watch(1)
-        try:
-            if held.record.is_final:
-                await self._look()  # its verdict may have risen since
-            else:
-                context.look_soon(held.ref)
-            while True:
-                found = look(stage)
-                if found is not None:
-                    return found
-                self._raise_if_over()
-                now = clock.monotonic()
-                ends_at = min(deadline, self._unknown_at(now))
-                if ends_at <= now and is_last:
-                    raise self._given_up(stage, deadline)
-                if ends_at > now:
-                    waiter = held.waiter()
-                    timer = clock.end(waiter, min(ends_at - now, LOOK_SECONDS))
-                    try:
-                        is_news = await waiter
-                    finally:
-                        timer.cancel()
-                        held.leave(waiter)
-                    if is_news:
-                        continue
-                # No news woke us: read the store, and once more before giving up.
-                is_last = ends_at <= clock.monotonic()
-                await self._look()
-        finally:
-            context.watch(-1)
+        if held.record.is_final:
+            await self._look()  # its verdict may have risen since
+        else:
+            context.look_soon(held.ref)
+        while True:
+            found = look(stage)
+            if found is not None:
+                return found
+            self._raise_if_over()
+            now = clock.monotonic()
+            ends_at = min(deadline, self._unknown_at(now))
+            if ends_at <= now and is_last:
+                raise self._given_up(stage, deadline)
+            if ends_at > now:
+                waiter = held.waiter()
+                timer = clock.end(waiter, min(ends_at - now, LOOK_SECONDS))
+                try:
+                    is_news = await waiter
+                finally:
+                    timer.cancel()
+                    held.leave(waiter)
+                if is_news:
+                    continue
+            # No news woke us: read the store, and once more before giving up.
+            is_last = ends_at <= clock.monotonic()
+            await self._look()
 
     async def _look(self) -> None:
         """Update the job from the store; while the store is down, the wait goes on with what is known."""

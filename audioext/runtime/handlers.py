@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
@@ -25,12 +25,11 @@ from audioext.models.record import Record, Run
 from audioext.models.requests import Request
 from audioext.models.results import Stage
 from audioext.models.stats import HandlerEnd
-from audioext.runtime import tracing
+from audioext.runtime import telemetry
 from audioext.runtime.claims import Claims
 from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import ClientClosedError, Failure, Job, StageEvent
 from audioext.runtime.journal import Journal
-from audioext.runtime.news import names
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
 from audioext.state.reading import Handled
 from audioext.state.schedule import FARTHEST_RETRY_SECONDS, MAX_ATTEMPTS, RETRY_SECONDS, again_at, handle_at
@@ -101,8 +100,6 @@ class Handlers:
     journal: Journal
     timeout: float
     concurrency: int
-    providers: Collection[str] | None = None
-    """The providers whose jobs this client can decode; handlers of other jobs are left to other processes."""
     job: Callable[[HeldJob], Job]
     """Return the handle of a job."""
     claims: Claims = field(init=False)
@@ -121,7 +118,8 @@ class Handlers:
             hold=self._hold_seconds,
             concurrency=self.concurrency,
             do=self._work,
-            providers=self.providers,
+            give_back=self.journal.give_back,
+            providers=self.journal.providers,  # handlers of jobs that cannot be decoded are left to other processes
             farthest=FARTHEST_RETRY_SECONDS,
         )
 
@@ -260,7 +258,7 @@ class Handlers:
         """Log the outcome of a call that raised *error*, if any, and return it."""
         if error is None:
             return Handled(topic, name)
-        ref, named = record.ref, names(record)
+        ref, named = record.ref, telemetry.names(record)
         wait, waits = asked_wait(error), run.waits + 1
         if wait is None and self.journal.is_closed and isinstance(error, (ConfigError, ClientClosedError)):
             wait = RETRY_SECONDS  # it failed only because the client is closing
@@ -282,7 +280,7 @@ class Handlers:
 
         async def handle() -> None:
             HANDLING.set(Handling(f"{held.ref}:{topic}:{name}", self, asyncio.current_task()))
-            with tracing.span(f"handler {topic}", held.record):
+            with telemetry.span(f"handler {topic}", held.record):
                 try:
                     await call(self.job(held))
                 except SystemExit as error:  # otherwise the process would exit, and again after each restart

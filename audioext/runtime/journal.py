@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
-from typing import Any
 from weakref import WeakValueDictionary
 
-from attrs import define, field
+from attrs import Factory, define, field
+from msgspec.structs import replace
 
 from audioext.clock import Clock
 from audioext.errors import ConfigError, StoreError, UnreadableError, WebhookError
@@ -20,12 +20,12 @@ from audioext.models.record import Record, Verdict
 from audioext.models.stats import Counts, WebhookEnd
 from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob
-from audioext.runtime.news import announce
+from audioext.runtime.telemetry import announce
 from audioext.runtime.unstored import Unstored
 from audioext.state import schedule
 from audioext.state.reading import Reading
 from audioext.state.recovery import is_other_task
-from audioext.stores.base import Store, Stored
+from audioext.stores.base import Store, Stored, Work
 
 _log = logging.getLogger("audioext.journal")
 _ENTRY = attrgetter("entry")
@@ -61,14 +61,12 @@ class Journal:
     _recent: OrderedDict[str, HeldJob] = field(factory=OrderedDict, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
     _looks: set[asyncio.Timeout] = field(factory=set, init=False)
-    unstored: Unstored = field(init=False)
+    unstored: Unstored = field(
+        default=Factory(lambda self: Unstored(append=self._append_late, clock=self.clock), takes_self=True), init=False
+    )
     """Entries that could not be stored yet."""
     is_closed: bool = field(default=False, init=False)
     """Whether the client is closed, so that every wait ends with `ClientClosedError`."""
-
-    def __attrs_post_init__(self) -> None:
-        """Create the queue of entries that wait for the store."""
-        self.unstored = Unstored(append=self._append_late, clock=self.clock)
 
     # --- jobs in memory ----------------------------------------------------------------------------------
 
@@ -265,8 +263,19 @@ class Journal:
         if held.is_known:
             announce(self.counts, old, held.record, [reading])
             self.keep(held)
-            self._start(self._bring_up_to_date(held), f"index of {ref}")
+            chore = asyncio.create_task(self._bring_up_to_date(held), name=f"audioext index of {ref}")
+            self._chores.add(chore)
+            chore.add_done_callback(self._chores.discard)
         return held
+
+    async def give_back(self, ref: str, work: Work) -> None:
+        """End a claim on *work* that was not done: handlers are due as before, and a status call is due now."""
+        held = await self.hold(ref)
+        if held is not None and ref not in self.unstored.waiting:
+            index, name = self.index(held, held.record), held.provider.info.name
+            if work == "polls" and index.poll_at is not None:
+                index = replace(index, poll_at=self.clock.now())
+            await self.store.append(ref, (), provider=name, index=index, known=held.count, release=work == "handlers")
 
     async def _bring_up_to_date(self, held: HeldJob) -> None:
         with suppress(StoreError):  # then the process that claims the job next updates it
@@ -340,9 +349,3 @@ class Journal:
         await self.unstored.aclose()
         if self._chores:
             await asyncio.wait(tuple(self._chores))
-
-    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        chore = asyncio.create_task(work, name=f"audioext {name}")
-        self._chores.add(chore)
-        chore.add_done_callback(self._chores.discard)
-        return chore

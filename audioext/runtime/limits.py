@@ -10,12 +10,12 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from attrs import define, field
 
 from audioext.clock import Clock
-from audioext.errors import RateLimitError
+from audioext.errors import RateLimitError, StoreError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores.base import Created, Existing, Full, Store
@@ -91,32 +91,30 @@ class Account:
     async def create(
         self,
         make: Callable[[], tuple[Entry, Index]],
+        abandon: Callable[[], None],
         *,
         provider: str,
         timeout: float,  # noqa: ASYNC109 - it ends the wait, not a try
-        waiting: Callable[[], AbstractContextManager[object]],
     ) -> Created | Existing:
         """Store the job that *make* returns as soon as the account has room, within *timeout* seconds.
 
-        Each try calls *make* again, so that the job's time is right. Every wait runs within `waiting()`. Raises
+        Each try calls *make* again, so that the job's time is right, and *abandon* if it fails or is cancelled. Raises
         RateLimitError if there was no room in time; then nothing was stored.
         """
         ends_at = self.clock.monotonic() + timeout
-        if not self._waiting and not isinstance(outcome := await self._try(make), Full):
+        if not self._waiting and not isinstance(outcome := await self._try(make, abandon), Full):
             return outcome
         self._waiting += 1
         try:
-            with waiting():
-                async with asyncio.timeout(timeout):
-                    await self._turn.acquire()
+            async with asyncio.timeout(timeout):
+                await self._turn.acquire()
             try:
-                while isinstance(outcome := await self._try(make), Full):
+                while isinstance(outcome := await self._try(make, abandon), Full):
                     left = ends_at - self.clock.monotonic()
                     if left <= 0:
                         raise TimeoutError
                     pause = max(min(outcome.until - self.clock.now(), left, LOOK_SECONDS), LEAST_PAUSE_SECONDS)
-                    with waiting():
-                        await self.clock.wait_for(self.freed, pause)
+                    await self.clock.wait_for(self.freed, pause)
                     self._say_that_some_wait(provider)
                 return outcome
             finally:
@@ -138,10 +136,16 @@ class Account:
         text = "submits to %s that wait for their turn: %d; the account takes %s"
         _log.info(text, provider, self._waiting, _in_words(self.limits), extra={"provider": provider})
 
-    async def _try(self, make: Callable[[], tuple[Entry, Index]]) -> Created | Existing | Full:
+    async def _try(
+        self, make: Callable[[], tuple[Entry, Index]], abandon: Callable[[], None]
+    ) -> Created | Existing | Full:
         self.freed.clear()
         entry, index = make()
-        return await self.store.create(entry, index, limits=self.limits, now=entry.at)
+        try:
+            return await self.store.create(entry, index, limits=self.limits, now=entry.at)
+        except (StoreError, asyncio.CancelledError):
+            abandon()
+            raise
 
 
 def _in_words(limits: Limits) -> str:

@@ -35,7 +35,7 @@ from audioext.models.record import Asked, Record
 from audioext.models.requests import AddInstrumental, Extend, Meta, Request
 from audioext.models.stats import SubmitEnd
 from audioext.providers.base import FileRoute, Provider
-from audioext.runtime import tracing
+from audioext.runtime import telemetry
 from audioext.runtime.handlers import HANDLING
 from audioext.runtime.jobs import SubmitUnknownError
 
@@ -231,7 +231,7 @@ def asked_of(order: Order, *, grace: float | None) -> Asked:
         grace=info.grace if grace is None or takes_long else grace,
         content=order.content,
         base_url=str(info.base_url),
-        traceparent=tracing.traceparent(),
+        traceparent=telemetry.traceparent(),
     )
 
 

@@ -19,12 +19,11 @@ from audioext.http.urls import without_password
 from audioext.models.entries import STILL, make_entry
 from audioext.models.record import Record
 from audioext.providers.base import Credits, Provider
-from audioext.runtime import tracing
+from audioext.runtime import telemetry
 from audioext.runtime.claims import Claims
 from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Limiter
-from audioext.runtime.news import names
 from audioext.runtime.orders import choose
 from audioext.state.reading import Reading, masked
 from audioext.state.schedule import farthest
@@ -68,6 +67,7 @@ class Poller:
             hold=lambda: self.timeout + CLAIM_MARGIN_SECONDS,
             concurrency=CONCURRENT_POLLS,
             do=self._poll,
+            give_back=self.journal.give_back,
             providers=askable,
             farthest=farthest(self.providers[name].info.pace for name in askable),
         )
@@ -93,7 +93,7 @@ class Poller:
         held.polled_at = max(at, held.record.asks_at or 0.0)
         name, counts = provider.info.name, self.journal.counts.polls
         try:
-            with tracing.span(f"poll {name}", held.record, kind="CLIENT"):
+            with telemetry.span(f"poll {name}", held.record, kind="CLIENT"):
                 is_news = await self._ask(held, provider, at)
         except (ProviderError, DecodeError) as error:
             held.poll_problem = str(error)
@@ -102,7 +102,7 @@ class Poller:
         held.poll_problem = None
         counts[name, "news" if is_news else "nothing"] += 1
         if is_news:
-            _log.info("job %s at %s: a status call brought news", held.ref, name, extra=names(held.record))
+            _log.info("job %s at %s: a status call brought news", held.ref, name, extra=telemetry.names(held.record))
 
     async def _ask(self, held: HeldJob, provider: Provider, at: float) -> bool:
         """Make the call, append its answer if it is news, and return whether it is."""
@@ -170,7 +170,7 @@ class Poller:
                 await self.ask(held)
                 self._note_silence(held, before)
             except (ProviderError, DecodeError) as error:
-                _log.info("job %s: the status call failed: %s", ref, error, extra=names(held.record))
+                _log.info("job %s: the status call failed: %s", ref, error, extra=telemetry.names(held.record))
                 is_over = age >= 2 * self.journal.expire_after
                 await self.journal.append(held)
         if is_over and not held.record.is_final:
@@ -192,7 +192,7 @@ class Poller:
             record.ref,
             record.provider,
             without_password(str(self.public_url or "the public_url that it was submitted with")),
-            extra=names(record),
+            extra=telemetry.names(record),
         )
 
 

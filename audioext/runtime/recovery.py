@@ -40,9 +40,7 @@ FRESH_SECONDS = 600.0
 POLL_SECONDS = 2.0
 """The pause between status calls: docs.sunoapi.org/suno-api/get-recovery-audio-details, read 2026-11-26."""
 UNANSWERED_SECONDS = 900.0
-"""How long a recovery whose POST was not answered counts as running, if we have a callback URL."""
-UNREACHED_SECONDS = POLL_GRACE_SECONDS
-"""The same without a callback URL."""
+"""How long a recovery whose POST was not answered counts as running; `POLL_GRACE_SECONDS` without a callback URL."""
 _TAKEN_BY = "taken-by"
 
 
@@ -132,7 +130,7 @@ class Recoveries:
 
     def _is_lost(self, recovery: Recovery) -> bool:
         """Return whether a recovery has no known id and its callback is overdue, so that its end cannot be known."""
-        seconds = UNANSWERED_SECONDS if self._is_reachable else UNREACHED_SECONDS
+        seconds = UNANSWERED_SECONDS if self._is_reachable else POLL_GRACE_SECONDS
         return recovery.task_id is None and self.journal.clock.now() >= recovery.begun_at + seconds
 
     async def _begin(self, held: HeldJob, provider: Recovers, task_id: str) -> None:
@@ -146,7 +144,7 @@ class Recoveries:
             return
         _log.info("job %s: its links have died; asking its vendor to restore the files", held.ref)
         request = provider.build_recovery(task_id, self.submitter.callback(held.record.provider, held.ref))
-        await self.submitter.run_to_end(self._post(held, request, note))
+        await self.submitter.run_to_end(held, self._post(held, request, note))
 
     async def _post(self, held: HeldJob, request: HttpRequest, note: str) -> None:
         said = await self._call(held, "recovery_answer", request, note=note, timeout=SUBMIT_TIMEOUT_SECONDS)

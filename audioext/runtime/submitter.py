@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Unpack
 
 from attrs import define, field
@@ -21,13 +20,12 @@ from audioext.models.events import Refused
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import Request
 from audioext.providers.base import Provider
-from audioext.runtime import tracing
+from audioext.runtime import telemetry
 from audioext.runtime.handle import JobContext
 from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Job, SubmitUnknownError
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
-from audioext.runtime.news import names
 from audioext.runtime.orders import (
     Order,
     SubmitOptions,
@@ -70,9 +68,7 @@ class Submitter:
     secret: bytes = b""
     """The key that signs the callback URLs."""
     _under_way: dict[asyncio.Task[object] | None, HeldJob | None] = field(factory=dict, init=False)
-    """The running submits, each with the job of its latest POST, `None` before one."""
-    _idle: set[asyncio.Task[object] | None] = field(factory=set, init=False)
-    """The submits that wait and have sent nothing: `aclose` cancels them."""
+    """The running submits, each with the job of its POST; `None` if it has sent nothing: then `aclose` cancels it."""
     _by_key: dict[str | None, tuple[Order, list[asyncio.Future[Job]]]] = field(factory=dict, init=False)
     _served: dict[str, tuple[HeldJob, str]] = field(factory=dict, init=False)
     """The jobs whose file we serve, by ref, each with its offer."""
@@ -118,17 +114,17 @@ class Submitter:
     async def aclose(self) -> None:
         """Cancel submits that have sent nothing, and wait until the answers of running POSTs are stored."""
         self._closing.set()
-        for task in filter(None, self._idle):
-            task.cancel()
-        for account in self.accounts.values():  # wake submits that are about to wait for room
-            account.freed.set()
+        await asyncio.sleep(0)  # a task that is cancelled before its first step would never resolve its waiters
+        for task, sent in self._under_way.items():
+            if task is not None and sent is None:
+                task.cancel()
         while self._under_way:  # a recovery may start its POST in the meantime
             await asyncio.wait([*filter(None, self._under_way)])
 
-    async def run_to_end(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run *work*, another POST, to its end even if the caller is cancelled; `aclose` waits for it too."""
+    async def run_to_end(self, held: HeldJob, work: Coroutine[Any, Any, None]) -> None:
+        """Run *work*, another POST of a job, to its end even if the caller is cancelled; `aclose` waits for it too."""
         task: asyncio.Task[Any] = asyncio.create_task(work)
-        self._under_way[task] = None
+        self._under_way[task] = held
         task.add_done_callback(self._under_way.pop)
         await asyncio.shield(task)
 
@@ -142,10 +138,10 @@ class Submitter:
         name = order.provider.info.name
         outcome: HeldJob | Exception
         try:
-            with tracing.span(f"submit {name}", kind="CLIENT") as span:
+            with telemetry.span(f"submit {name}", kind="CLIENT") as span:
                 outcome = await self._submit(order)
                 if span is not None:
-                    tracing.note(outcome.record)
+                    telemetry.note(outcome.record)
         except asyncio.CancelledError:
             outcome = self._cancelled_outcome()
         except Exception as error:  # noqa: BLE001 - it is raised in the waiters
@@ -189,11 +185,11 @@ class Submitter:
     async def _submit_to(self, order: Order) -> HeldJob:
         """Submit to the first provider of *order*. After a refusal, resend only if there is no fallback to go on to."""
         request, offer, held = order.request, None, None
+        resends, task = 0, asyncio.current_task()
+        self._under_way[task] = None
         try:
             if request.file is not None or request.rehost:
-                with self._waiting():
-                    request, offer = await self.sources.bring(request, order.provider, order.progress)
-            resends = 0
+                request, offer = await self.sources.bring(request, order.provider, order.progress)
             while True:
                 held, refused = await self._attempt(order, request, offer)
                 if refused is None:
@@ -212,6 +208,7 @@ class Submitter:
                 if self._closing.is_set():
                     raise error
                 resends += 1
+                self._under_way[task] = None
         finally:
             if offer is not None and (held is None or held.ref not in self._served):
                 self.sources.offers.withdraw(offer)
@@ -237,43 +234,29 @@ class Submitter:
             held.wake()
         if held.record.verdict is Verdict.OPEN and held.record.task_id is not None:
             return held, None
-        refused = self._conclude(held, entry)
-        if refused is not None:
-            self._under_way[asyncio.current_task()] = None  # closing before the resend costs nothing
-        return held, refused
+        return held, self._conclude(held, entry)
 
     async def _create(self, order: Order) -> HeldJob | None:
         """Store a new job as soon as the account has room; return `None` if another job has its key."""
         provider, clock = order.provider, self.journal.clock
         ref = mint_id(clock.now())
         asked = asked_of(order, grace=None if self.public_url is not None else POLL_GRACE_SECONDS)
-        body, fresh, is_asked = dump_asked(asked), HeldJob(ref, provider), False
+        body, fresh = dump_asked(asked), HeldJob(ref, provider)
 
         def make() -> tuple[Entry, Index]:
-            nonlocal is_asked
-            self._check_open()
+            if self._closing.is_set():
+                raise ConfigError(_UNSENT)
             entry = make_entry("request", clock.now(), body=body, note=order.note)
             record = Record(ref=ref, asked=asked, created_at=entry.at)  # the fold of a request alone
             fresh.commit([Reading(entry, asked=asked)], record, count=1)
-            is_asked = True
             return entry, self.journal.index(fresh, record)
 
-        @contextmanager
-        def waiting() -> Generator[None]:
-            nonlocal is_asked
-            is_asked = False  # the store has said that there is no room, or has not been asked yet
-            with self._waiting():
-                yield
+        def abandon() -> None:  # it may be stored anyway, and would hold its key as if sent
+            why = "the store did not confirm the job; nothing was sent"
+            self.journal.abandon_later(fresh, make_entry("abandoned", clock.now(), note=why))
 
-        try:
-            account = self.accounts[asked.provider]
-            name, seconds = provider.info.name, self.permit_timeout
-            created = await account.create(make, provider=name, timeout=seconds, waiting=waiting)
-        except (StoreError, asyncio.CancelledError):  # it may be stored anyway, and would hold its key as if sent
-            if is_asked:
-                why = "the store did not confirm the job; nothing was sent"
-                self.journal.abandon_later(fresh, make_entry("abandoned", clock.now(), note=why))
-            raise
+        account = self.accounts[asked.provider]
+        created = await account.create(make, abandon, provider=asked.provider, timeout=self.permit_timeout)
         if isinstance(created, Existing) and created.ref != ref:  # its own ref means that the engine retried the create
             return None
         return self.journal.keep(fresh)  # not earlier: jobs in memory are appended to a store that lacks them
@@ -308,14 +291,13 @@ class Submitter:
             return outcome if isinstance(outcome, Refused) else Refused(error=unsent_error(record, entry))
         if record.answer_problem is not None and record.task_id is None:
             text = "job %s: the outcome of its POST is unknown, nothing is resent: %s"
-            _log.warning(text, held.ref, record.answer_problem, extra=names(record))
+            _log.warning(text, held.ref, record.answer_problem, extra=telemetry.names(record))
             self.finish(held.ref)
         return None
 
     async def _find(self, order: Order) -> HeldJob | None:
         """Return the job that has the key of *order*, or `None`."""
-        with self._waiting():
-            held = None if order.key is None else await self.journal.hold_key(order.key)
+        held = None if order.key is None else await self.journal.hold_key(order.key)
         if held is not None and held.record.verdict is Verdict.REFUSED:
             await self.journal.append(held)  # free the key: the process that got the refusal may have died before
             return None
@@ -323,21 +305,6 @@ class Submitter:
             asked = held.record.asked
             refuse_other(order, held.ref, Order(request=asked.request, provider=held.provider, content=asked.content))
         return held
-
-    def _check_open(self) -> None:
-        if self._closing.is_set():
-            raise ConfigError(_UNSENT)
-
-    @contextmanager
-    def _waiting(self) -> Generator[None]:
-        """Let `aclose` cancel the current task within the block, since it has sent nothing; raise if closed already."""
-        self._check_open()
-        task = asyncio.current_task()
-        self._idle.add(task)
-        try:
-            yield
-        finally:
-            self._idle.discard(task)
 
     def _cancelled_outcome(self) -> HeldJob | Exception:
         sent = self._under_way.get(asyncio.current_task())

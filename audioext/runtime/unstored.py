@@ -29,22 +29,15 @@ class Unstored:
     """The jobs with such entries, by ref."""
     _task: asyncio.Task[None] | None = field(default=None, init=False)
     _again: asyncio.Event = field(factory=asyncio.Event, init=False)
-    _pause: float = field(default=FIRST_PAUSE_SECONDS, init=False)
-    _is_closing: bool = field(default=False, init=False)
 
     def add(self, held: HeldJob, entries: Sequence[Entry]) -> None:
         """Append *entries* as soon as the store is back."""
         if held.ref not in self.waiting:
             held.posts += 1
         self.waiting[held.ref] = (held, (*self.entries(held.ref), *entries))
-        self._pause = FIRST_PAUSE_SECONDS  # new entries must not wait for the long pause of old failures
-        self._again.set()
+        self.wake()  # new entries must not wait for the long pause of old failures
         caller = asyncio.current_task()
-        if caller is None or not caller.cancelling():  # cancelled: the client is closing, and `aclose` starts it
-            self._start()
-
-    def _start(self) -> None:
-        if self.waiting and (self._task is None or self._task.done()):
+        if self._task is None and (caller is None or not caller.cancelling()):  # cancelled: `aclose` comes soon
             self._task = asyncio.create_task(self._persist(), name="audioext persist")
 
     def entries(self, ref: str) -> Sequence[Entry]:
@@ -58,19 +51,16 @@ class Unstored:
         Raises:
             StoreError: some still could not be stored.
         """
-        chosen = [
-            (ref, waiting) for ref, waiting in self.waiting.items() if key is None or waiting[0].record.key == key
-        ]
-        tries = [self._try(ref, waiting) for ref, waiting in chosen]
-        for outcome in await asyncio.gather(*tries, return_exceptions=True):
+        chosen = [each for each in self.waiting.values() if key is None or each[0].record.key == key]
+        for outcome in await asyncio.gather(*map(self._try, chosen), return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _try(self, ref: str, waiting: tuple[HeldJob, Sequence[Entry]]) -> None:
+    async def _try(self, waiting: tuple[HeldJob, Sequence[Entry]]) -> None:
         held, _ = waiting
         await self.append(held, ())
-        if self.waiting.get(ref) is waiting:  # nothing was added meanwhile
-            del self.waiting[ref]
+        if self.waiting.get(held.ref) is waiting:  # nothing was added meanwhile
+            del self.waiting[held.ref]
             held.posts -= 1
             held.wake()
 
@@ -80,28 +70,23 @@ class Unstored:
 
     async def aclose(self) -> None:
         """Try once more, then give up."""
-        self._is_closing = True
-        self.wake()
-        self._start()
         if self._task is not None:
-            try:
-                await asyncio.wait([self._task])
-            finally:  # also if this wait is cancelled because the store hangs
-                self._task.cancel()
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        try:
+            await self.flush()
+        except Exception as error:  # noqa: BLE001 - after a bug of a store as well
+            _log.error("the outcome of a POST could not be stored: %s", error)
 
     async def _persist(self) -> None:
-        outage = Outage(_log, "the outcome of a POST is not stored yet")
+        outage, pause = Outage(_log, "the outcome of a POST is not stored yet"), FIRST_PAUSE_SECONDS
         while self.waiting:
-            is_last = self._is_closing
             self._again.clear()
             try:
                 await self.flush()
-            except Exception as error:  # noqa: BLE001 - after a bug of a store as well
+            except Exception as error:  # noqa: BLE001 - as above
                 outage.note(error)
-                if is_last:
-                    return
-                if self._is_closing:  # closing began during this try: make one more
-                    continue
-                pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE_SECONDS)
                 await self.clock.wait_for(self._again, pause)
+                pause = FIRST_PAUSE_SECONDS if self._again.is_set() else min(2 * pause, LONGEST_PAUSE_SECONDS)
         outage.over()
+        self._task = None

@@ -31,7 +31,7 @@ def open_store(store: str | Store | None) -> Store:
     if store is None:
         return MemoryStore()
     if not isinstance(store, str):
-        if isinstance(store, type) or not hasattr(store, "reschedule"):  # a list has `append`, too
+        if isinstance(store, type) or not hasattr(store, "next_due"):  # a list has `append`, too
             raise ConfigError(f"{shown(store)} is not a store; use an object with the Store protocol, or {FORMS}")
         return store
     try:

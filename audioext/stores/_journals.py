@@ -165,8 +165,3 @@ def oldest_beyond(sizes: Iterable[tuple[T, int]], kept: int) -> list[T]:
     # An item must go if deleting all items before it frees too little.
     gone = accumulate((size for _, size in sizes), initial=0)
     return [item for (item, _), before in zip(sizes, gone, strict=False) if before < excess]
-
-
-def sooner(due: float | None, at: float) -> float | None:
-    """Return the earlier of two times; `None`, never due, stays `None`."""
-    return None if due is None else min(due, at)

@@ -170,5 +170,5 @@ def _read(name: str) -> str:
 
 
 BEGIN, CREATE, APPEND, READ = map(make_script, ("begin", "create", "append", "read"))
-CLAIM, NEXT_DUE, RESCHEDULE = map(make_script, ("claim", "next_due", "reschedule"))
+CLAIM, NEXT_DUE = map(make_script, ("claim", "next_due"))
 PURGE, ORPHANS, PURGE_ORPHANS = map(make_script, ("purge", "orphans", "purge_orphans"))

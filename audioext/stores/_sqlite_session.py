@@ -79,10 +79,6 @@ _CLAIM: dict[Work, str] = {
     "polls": "UPDATE jobs SET poll_at = :until WHERE id = :id",
     "handlers": "UPDATE jobs SET handle_at = min(handle_at, :now), held_until = :until WHERE id = :id",
 }
-_GIVE_BACK: dict[Work, str] = {
-    "polls": "UPDATE jobs SET poll_at = min(poll_at, ?) WHERE ref = ?",
-    "handlers": "UPDATE jobs SET handle_at = min(handle_at, ?), held_until = 0.0 WHERE ref = ?",
-}
 
 
 @define(eq=False)
@@ -237,11 +233,6 @@ class Session(Journals):
         of_one = f"{select} AND provider = :name {first}"
         rows = [row for name in sorted(set(providers)) for row in self.rows(of_one, given | {"name": name})]
         return sorted(rows, key=itemgetter(0))
-
-    def reschedule(self, ref: str, work: Work, *, at: float) -> None:
-        """Return a claimed job; see `Store.reschedule`."""
-        self.execute(_GIVE_BACK[work], (at, ref))
-        self._jobs.pop(ref, None)
 
     def secret(self, name: str, default: bytes) -> bytes:
         """Return the value stored under *name*, storing *default* first if there is none."""

@@ -38,8 +38,8 @@ DEAF_SECONDS = 0.01
 """How long further writes are not heard, since each one would wake this process."""
 LATER_SECONDS = 0.003
 """The pause before the check at a write of our own, and after one that found a commit, so that one covers several."""
-URGENT_SECONDS, CALM_SECONDS = 0.002, 0.05
-"""How often the file is checked with and without waiters, if no write can be heard of."""
+UNHEARD_SECONDS = 0.01
+"""How often the file is checked if no write can be heard of."""
 QUIET_SECONDS = 0.5
 """How often it is checked anyway."""
 MAX_ROWS = 1000
@@ -191,8 +191,6 @@ class Reader(FileThread):
     on_end: Callable[[], None]
     """Called on the thread when it ends."""
     fanout: Fanout = field(factory=Fanout, init=False)
-    _urgent: int = field(default=0, init=False)
-    """How many clients have waiters."""
     _writes: int | None = field(default=None, init=False)
     """A descriptor that is readable once the log was written to; `None` if there is none."""
     _heard_at: float = field(factory=time.monotonic, init=False)
@@ -200,7 +198,6 @@ class Reader(FileThread):
     """The seconds from a check to the next at least."""
     wrote_at: float = field(default=-math.inf, init=False)
     """When this process last began to write."""
-    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
     _last: tuple[int, bytes] | None = field(default=None, init=False)
     """The last entry seen, its row id and its own; `None` until `start`."""
     _seen: tuple[Session, object] | None = field(default=None, init=False)
@@ -211,16 +208,6 @@ class Reader(FileThread):
         with suppress(OSError, ImportError, AttributeError):  # a C library without it: the file is checked often
             self._writes = _inotify.watch(Path(f"{self.file.path}-wal"))
         self._listen()
-
-    def hurry(self, change: int) -> None:
-        """Check more often while any client has waiters, if no write can be heard of; *change* is of their number."""
-        self._urgent = max(0, self._urgent + change)
-        self.wake()
-
-    def look_soon(self) -> None:
-        """Check for our own commits after a short delay, so that one check covers several, unless they are heard."""
-        if self._writes is None and (self._timer is None or self._timer.when() < self._loop.time()):
-            self._timer = self._loop.call_later(LATER_SECONDS, self.wake)
 
     async def aclose(self) -> None:
         """Finish queued calls, and end the thread."""
@@ -249,7 +236,7 @@ class Reader(FileThread):
     def _pause(self) -> float:
         """Return the seconds from this check to the next."""
         if self._writes is None:
-            return URGENT_SECONDS if self._urgent else CALM_SECONDS
+            return UNHEARD_SECONDS
         # A commit is seen after its last write, or later, if the disk has to sync: so the pauses grow with the time.
         return min(max(self._least, PAUSE_SHARE * (time.monotonic() - self._heard_at)), QUIET_SECONDS)
 
@@ -327,10 +314,6 @@ class Writer(FileThread):
         await self.reader.aclose()
         await super().aclose()  # the last connection to close removes the log
         self.fanout.close()
-
-    def _deliver(self, batch: list[_Item], outcomes: list[object]) -> None:
-        self.reader.look_soon()
-        super()._deliver(batch, outcomes)
 
     def _begin(self, session: Session, batch: list[_Item]) -> None:
         self.reader.wrote_at = time.monotonic()

@@ -220,12 +220,6 @@ class Store(Protocol):
         """Return when *work* can be claimed next, or `None` if none is scheduled; *providers* restricts it."""
         ...
 
-    async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
-        """Return a claimed job: its work is due at *at* unless it was due sooner, and a hold on it ends.
-
-        Work that is no longer scheduled stays unscheduled.
-        """
-
     def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield all webhooks, orphans included, newest first; *ref* restricts them to one job."""
         ...
@@ -258,9 +252,6 @@ class Store(Protocol):
         stays if its handlers become due, or a hold on them ends, at *untold_before* or later; orphans never stay.
         """
         ...
-
-    def watch(self, *, urgent: bool) -> None:
-        """Look for changes more often while any client is *urgent*: set at its first wait, cleared after its last."""
 
     async def warnings(self) -> tuple[str, ...]:
         """Contact the engine, and return a sentence for each risk in its settings.

@@ -19,7 +19,7 @@ from audioext.errors import StoreError
 from audioext.models.entries import MAX_DELIVERY_BYTES, POST_SECONDS, Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores._engine import Fanout, follow
-from audioext.stores._journals import Head, Journals, KnownJob, oldest_beyond, sooner
+from audioext.stores._journals import Head, Journals, KnownJob, oldest_beyond
 from audioext.stores.base import (
     LONGEST_HOLD_SECONDS,
     Appended,
@@ -140,27 +140,19 @@ class MemoryStore(Journals):
             due += [item for item in late if _is_too_late(item[-1].head, work, now, latest)]
         jobs = [job for *_, job in sorted(due)[:limit]]
         for job in jobs:
+            head, index = job.head, job.head.lookup
             if work == "polls":
-                lookup = msgspec.structs.replace(job.head.lookup, poll_at=until)
-                self._put(job, job.head._replace(lookup=lookup), ())
+                head = head._replace(lookup=msgspec.structs.replace(index, poll_at=until))
             else:
-                self._hold(job, now, until)
+                lookup = msgspec.structs.replace(index, handle_at=min(index.handle_at or now, now))
+                head = head._replace(lookup=lookup, held_until=until)
+            self._put(job, head, ())
         return tuple(job.head.lookup.ref for job in jobs)
 
     async def next_due(self, work: Work, *, providers: Providers = None) -> float | None:
         """Return when work can be claimed next; see `Store.next_due`."""
         self._check()
         return min((queue[0][0] for queue in self._queues(work, providers) if queue), default=None)
-
-    async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
-        """Return a claimed job; see `Store.reschedule`."""
-        self._check()
-        if (job := self._held.get(ref)) is not None:
-            if work == "polls":
-                lookup = msgspec.structs.replace(job.head.lookup, poll_at=sooner(job.head.lookup.poll_at, at))
-                self._put(job, job.head._replace(lookup=lookup), ())
-            else:
-                self._hold(job, at, 0.0)
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first."""
@@ -209,9 +201,6 @@ class MemoryStore(Journals):
             queue[:] = [item for item in queue if item[-1].head.lookup.ref in self._held]
         return count - len(self._held)
 
-    def watch(self, *, urgent: bool) -> None:
-        """Do nothing: no other process can change it."""
-
     async def warnings(self) -> tuple[str, ...]:
         """Return a warning that nothing survives the process."""
         self._check()
@@ -234,11 +223,6 @@ class MemoryStore(Journals):
     def _queues(self, work: Work, providers: Providers) -> list[list[tuple[float, int, KnownJob]]]:
         names = {provider for _, provider in self._due} if providers is None else set(providers)
         return [self._due[work, provider] for provider in names]
-
-    def _hold(self, job: KnownJob, due: float, until: float) -> None:
-        lookup = job.head.lookup
-        lookup = msgspec.structs.replace(lookup, handle_at=sooner(lookup.handle_at, due))
-        self._put(job, job.head._replace(lookup=lookup, held_until=until), ())
 
     # --- the methods of Journals -----------------------------------------------------------------------------
 

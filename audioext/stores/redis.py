@@ -126,10 +126,6 @@ class RedisStore(EngineStore[OpenServer]):
         at = await self._pipe.do(scripts.NEXT_DUE, work, *(("all",) if providers is None else ("", *providers)))
         return None if at is None else float(at)
 
-    async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
-        """Return a claimed job; see `Store.reschedule`."""
-        await self._pipe.do(scripts.RESCHEDULE, ref, work, at)
-
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, reading them page by page."""
 
@@ -160,9 +156,6 @@ class RedisStore(EngineStore[OpenServer]):
         """Delete old jobs in steps, so that other calls can run in between; see `Store.purge`."""
         orphans = await self._opened().purge_orphans(delivery_bytes_kept)
         return orphans + await self._opened().purge(before, deliveries_kept, untold_before)
-
-    def watch(self, *, urgent: bool) -> None:
-        """Do nothing: changes always arrive at once."""
 
     async def warnings(self) -> tuple[str, ...]:
         """Contact the server, and return the risks of its persistence settings."""

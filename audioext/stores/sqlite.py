@@ -73,7 +73,6 @@ class SqliteStore(EngineStore[Writer]):
     create = _method(Session.create, writes=True)
     append = _method(Session.append, writes=True)
     claim = _method(Session.claim, writes=True)
-    reschedule = _method(Session.reschedule, writes=True)
     secret = _method(Session.secret, writes=True)
     read = _method(Session.read, writes=False)
     find = _method(Session.find, writes=False)
@@ -108,11 +107,6 @@ class SqliteStore(EngineStore[Writer]):
     async def _forget(self, jobs: Sequence[Row]) -> int:
         pages = (jobs[at : at + PAGE_JOBS] for at in range(0, len(jobs), PAGE_JOBS))
         return sum([await self._opened().run(Session.forget, page) for page in pages])
-
-    def watch(self, *, urgent: bool) -> None:
-        """Where writes cannot be heard of, look for those of others every 2 ms while there are waiters, else 50 ms."""
-        if self._engine is not None:
-            self._engine.reader.hurry(1 if urgent else -1)
 
     async def warnings(self) -> tuple[str, ...]:
         """Read the file, and warn of a SQLite version with a known bug; see `Store.warnings`."""

@@ -72,8 +72,7 @@ class Endpoint:
     is_serving: bool = field(default=False, init=False)
     """Whether the routes are served, so that providers can fetch files from them."""
     _checked_at: float = field(default=-math.inf, init=False)
-    _outage: str = field(default="", init=False)
-    _outage_log: Outage = field(factory=lambda: Outage(_log, "not ready"), init=False)
+    _outage: Outage = field(factory=lambda: Outage(_log, "not ready"), init=False)
     _warnings: int = field(default=0, init=False)
     in_progress: set[object] = field(factory=set, init=False)
     """Requests that are being answered. Remove one with `end`, which wakes `drain`."""
@@ -106,7 +105,7 @@ class Endpoint:
                 body = unpack(body, headers["Content-Encoding"])
         except WebhookError as error:
             return error.http_status
-        hook = Webhook(path=path, headers=headers, body=body, received_at=self.inbox.clock.now())
+        hook = Webhook(path=path, headers=headers, body=body, received_at=self.inbox.journal.clock.now())
         work = self.inbox.take(route, hook)
         return await (self.finish(work) if is_guarded else work)
 
@@ -184,22 +183,20 @@ class Endpoint:
         """Return the reply to `/readyz`: whether the store works, and no details, since strangers can read it."""
         if not self.inbox.is_open:
             return 503, {"status": "not open"}
-        now = self.inbox.clock.monotonic()
+        now = self.inbox.journal.clock.monotonic()
         if not 0 <= now - self._checked_at < READY_SECONDS:
             self._checked_at = now
-            self._outage = self.inbox.outage
+            why = self.inbox.outage.why
             try:
                 async with asyncio.timeout(PROBE_SECONDS):
-                    warnings = await self.ready()
+                    self._warnings = len(await self.ready())
             except (StoreError, TimeoutError) as error:
-                self._outage = str(error) or f"the store did not answer within {PROBE_SECONDS:g} s"
+                why = str(error) or f"the store did not answer within {PROBE_SECONDS:g} s"
+            if why:
+                self._outage.note(StoreError(why))
             else:
-                self._warnings = len(warnings)
-            if self._outage:
-                self._outage_log.note(StoreError(self._outage))
-            else:
-                self._outage_log.over()
-        if self._outage:
+                self._outage.over()
+        if self._outage.why:
             return 503, {"status": "store down"}
         return 200, {"status": "ok", "warnings": self._warnings}
 

@@ -16,7 +16,6 @@ import attrs
 from attrs import define, field
 from yarl import URL
 
-from audioext.clock import Clock
 from audioext.errors import ConfigError, DecodeError, StoreError, WebhookError, shown
 from audioext.http import signing, urls
 from audioext.http.decoding import MAX_BODY_BYTES
@@ -26,8 +25,7 @@ from audioext.models import checks
 from audioext.models.entries import REFUSED, UNCONFIRMED, UNREADABLE, Entry, make_entry
 from audioext.models.stats import WebhookEnd
 from audioext.outage import Outage
-from audioext.providers.base import Provider
-from audioext.runtime import tracing
+from audioext.runtime import telemetry
 from audioext.runtime.journal import Journal
 from audioext.state.reading import Reading, masked, read_webhook
 from audioext.webhooks.probe import is_fresh, status_of_probe
@@ -66,17 +64,14 @@ class Inbox:
     """
 
     journal: Journal
-    providers: Mapping[str, Provider]
-    clock: Clock
     confirm: Confirm = "never"
     secrets: tuple[bytes, ...] = field(default=(), repr=False)
     is_open: bool = field(default=False, init=False)
     """Whether webhooks are taken; the client sets it while it is open."""
     loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
     """The client's event loop. Webhooks that arrive on another loop or thread are handed over to it."""
-    outage: str = field(default="", init=False)
-    """Why the latest webhook could not be stored; empty if it was."""
-    _outage_log: Outage = field(factory=lambda: Outage(_log, "deliveries are put off with 503"), init=False)
+    outage: Outage = field(factory=lambda: Outage(_log, "deliveries are put off with 503"), init=False)
+    """Whether the latest webhook could be stored."""
     _warned_at: float = field(default=-math.inf, init=False)
 
     def admit(self, path: str) -> Route:
@@ -99,10 +94,10 @@ class Inbox:
         if is_ours and self._has(route.provider):
             return route
         if route.provider == urls.CHECK_SEGMENT:
-            if is_ours and is_fresh(route.ref, self.clock.now()):
+            if is_ours and is_fresh(route.ref, self.journal.clock.now()):
                 return route  # only a holder of our secret can make a fresh ref with its tag
             raise WebhookError("not a check of ours, or an expired one", http_status=401)
-        if route.provider not in self.providers:
+        if route.provider not in self.journal.providers:
             raise WebhookError(f"no provider named {route.provider}", http_status=404)
         self.journal.counts.webhooks[route.provider, "refused"] += 1
         self._warn_of_tag(route)
@@ -133,7 +128,7 @@ class Inbox:
 
         `replay` passes *verify* as False for a stored webhook, unless it was refused for its signature.
         """
-        began = self.clock.now()
+        began = self.journal.clock.now()
         try:
             if not self.is_open:  # the client may have closed while the body was read
                 raise _not_open()
@@ -152,32 +147,30 @@ class Inbox:
             self._note(route, began, _ENDS.get(error.http_status, "refused"))
             return _refused(error, route)
         except StoreError as error:
-            self.outage = str(error)
-            self._outage_log.note(error)
+            self.outage.note(error)
             self._note(route, began, "put_off")
             return 503
-        if self.outage:
-            self.outage = ""
-            self._outage_log.over()
+        if self.outage.why:
+            self.outage.over()
         return 200
 
     def _note(self, route: Route, began: float, end: WebhookEnd) -> None:
         """Count a webhook, and add it to the trace of its job."""
         self.journal.counts.webhooks[route.provider, end] += 1
         _log.debug("a webhook of %s for job %s was %s", route.provider, route.ref, end)
-        if tracing.API in sys.modules and (held := self.journal.held.get(route.ref)) is not None:
-            tracing.webhook(held.record, verdict=end, began=began, ended=self.clock.now())
+        if telemetry.API in sys.modules and (held := self.journal.held.get(route.ref)) is not None:
+            telemetry.webhook(held.record, verdict=end, began=began, ended=self.journal.clock.now())
 
     def _has(self, provider: str) -> bool:
         """Return whether webhooks of *provider* can be read here; its decoder may be made only now, by its name."""
         try:
-            return self.providers[provider].info.name == provider
+            return self.journal.providers[provider].info.name == provider
         except KeyError:
             return False
 
     def _warn_of_tag(self, route: Route) -> None:
         """Warn now and then: a stranger's guess is harmless, but differing secrets in a service lose all callbacks."""
-        now = self.clock.now()
+        now = self.journal.clock.now()
         if not 0 <= now - self._warned_at < TAG_WARNING_SECONDS:
             self._warned_at = now
             _log.warning(
@@ -188,7 +181,7 @@ class Inbox:
             )
 
     async def _take(self, route: Route, hook: Webhook, *, verify: bool) -> WebhookEnd:
-        provider = self.providers[route.provider]
+        provider = self.journal.providers[route.provider]
         body = masked(hook.body, provider, route.tag)
         names = (*_KEPT_HEADERS, *map(str.lower, provider.info.signature_headers))
         headers = {name: value for name in names if (value := hook.headers.get(name)) is not None}

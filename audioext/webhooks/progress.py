@@ -12,7 +12,6 @@ from yarl import URL
 
 from audioext.errors import AudioextError, ConfigError, RequestError
 from audioext.http import signing
-from audioext.models.results import Track
 from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Job, JobFailedError, StageEvent
 
@@ -114,15 +113,9 @@ class Watching:
 
 
 def _stage(job: Job, event: StageEvent) -> dict[str, object]:
-    return {
-        "stage": str(event.stage),
-        "seconds": round((event.at - job.created_at).total_seconds(), 1),
-        "tracks": [_track(track) for track in event.tracks],
-    }
-
-
-def _track(track: Track) -> dict[str, object]:
-    return {name: value for name in _SHOWN if (value := getattr(track, name)) is not None}
+    shown = [{name: value for name in _SHOWN if (value := getattr(track, name)) is not None} for track in event.tracks]
+    seconds = round((event.at - job.created_at).total_seconds(), 1)
+    return {"stage": str(event.stage), "seconds": seconds, "tracks": shown}
 
 
 def _event(name: str, value: dict[str, object]) -> bytes:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -39,24 +39,15 @@ TAIL_SECONDS = 30.0
 LONGEST_COMPLAINT = 200
 
 
-class ServerBounds(TypedDict):
-    """The limits that aiohttp takes as arguments."""
-
-    auto_decompress: bool
-    lingering_time: float
-    max_headers: int
-    max_field_size: int
-
-
-BOUNDS: Final[ServerBounds] = {
+BOUNDS: Final[dict[str, Any]] = {
     "auto_decompress": False,
     "lingering_time": LINGERING_SECONDS,
     "max_headers": 64,
     "max_field_size": 8190,
 }
-"""For all our servers. aiohttp decompresses no body, since one can unpack to a thousand times its size, and reads an
-unwanted body only briefly. Headers are limited since each connection may hold incomplete ones: vendors and a chain of
-proxies send 20 to 40 header lines of up to 2,000 bytes."""
+"""Limits that aiohttp takes as arguments, for all our servers. It decompresses no body, since one can unpack to a
+thousand times its size, and reads an unwanted body only briefly. Headers are limited since each connection may hold
+incomplete ones: vendors and a chain of proxies send 20 to 40 header lines of up to 2,000 bytes."""
 
 
 class StrangersLog(logging.LoggerAdapter[logging.Logger]):

@@ -118,10 +118,6 @@ class Line:
         """Pass it on."""
         return await self._pass("next_due", lambda: self.store.next_due(work, providers=providers))
 
-    async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
-        """Pass it on."""
-        await self._pass("reschedule", lambda: self.store.reschedule(ref, work, at=at))
-
     def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Pass it on."""
         return self.store.deliveries(ref)
@@ -149,10 +145,6 @@ class Line:
         """Pass it on."""
         purge = partial(self.store.purge, before=before, deliveries_kept=deliveries_kept, untold_before=untold_before)
         return await self._pass("purge", lambda: purge(delivery_bytes_kept=delivery_bytes_kept))
-
-    def watch(self, *, urgent: bool) -> None:
-        """Pass it on."""
-        self.store.watch(urgent=urgent)
 
     async def warnings(self) -> tuple[str, ...]:
         """Pass it on."""

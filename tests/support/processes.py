@@ -51,7 +51,6 @@ class Process:
     polls: list[float] = field(factory=list)
     ended: list[str] = field(factory=list)
     refreshed: list[HeldJob] = field(factory=list)
-    waits: int = 0
     _looks: set[asyncio.Task[None]] = field(factory=set, init=False)
 
     async def submit(self, ref: str = REF, /, **asked: object) -> HeldJob:
@@ -80,7 +79,6 @@ class Process:
             look=self.journal.look,
             look_soon=self._look_soon,
             refresh=self._refresh,
-            watch=self._watch,
             files=_files,
             wait_timeout=wait_timeout,
         )
@@ -101,9 +99,6 @@ class Process:
 
     async def _refresh(self, held: HeldJob) -> None:
         self.refreshed.append(held)
-
-    def _watch(self, count: int) -> None:
-        self.waits += count
 
 
 def begun(ref: str, request: Reading, provider: Provider) -> HeldJob:

@@ -137,11 +137,6 @@ class HangingStore(ax.MemoryStore):
         await self.answering.wait()
         return await super().claim(work, **options)  # type: ignore[arg-type]  # as above
 
-    async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
-        """Reschedule once it no longer hangs."""
-        await self.answering.wait()
-        await super().reschedule(ref, work, at=at)
-
     async def aclose(self) -> None:
         """Close once it no longer hangs."""
         await self.answering.wait()

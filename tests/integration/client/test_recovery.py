@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import audioext as ax
-from audioext.runtime.recovery import FRESH_SECONDS, UNREACHED_SECONDS
+from audioext.runtime.recovery import FRESH_SECONDS
+from audioext.runtime.submitter import POLL_GRACE_SECONDS
 from audioext.sandbox import Sandbox
 from tests.integration.client.conftest import WEB, Connect, MakeClient, MakeSandbox
 from tests.support.api import Api
@@ -155,7 +156,7 @@ async def test_a_poll_only_client_recovers_again_after_a_lost_answer(
         with pytest.raises(ax.DownloadError, match="recovery of its files has no known task"):
             await song.save(tmp_path)
         assert RECOVERED == operations(expired)
-    await clock.advance(UNREACHED_SECONDS)
+    await clock.advance(POLL_GRACE_SECONDS)
     saving = asyncio.create_task(song.save(tmp_path))
 
     async def is_asked_anew() -> bool:

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audioext.files.formats import AudioInfo, BadFileError, audio_info, check_head
+from audioext.files.formats import BadFileError, audio_info, check_head
 from tests.support.sounds import FLAC, MP3, WAV, box, mp4, streamed_wav
 from tests.support.tables import each_row
 
 FILES = {".mp3": MP3, ".wav": WAV, ".flac": FLAC, ".m4a": mp4(seconds=4)}
 
 
-def heard(data: bytes, *, stated: float | None = None) -> AudioInfo | str:
+def heard(data: bytes, *, stated: float | None = None) -> tuple[str, float] | str:
     """Return what `audio_info` finds in *data*, or the text of its error."""
     try:
         return audio_info(io.BytesIO(data), stated=stated)
@@ -29,8 +29,8 @@ def test_format_and_duration_are_read_from_the_bytes(suffix: str) -> None:
     """Each format that vendors send is recognised and measured from its bytes alone."""
     found = heard(FILES[suffix])
 
-    assert isinstance(found, AudioInfo)
-    assert (suffix, 4) == (found.suffix, round(found.duration))
+    assert isinstance(found, tuple)
+    assert (suffix, 4) == (found[0], round(found[1]))
     check_head(FILES[suffix][:64])
 
 
@@ -76,7 +76,7 @@ def test_a_file_shorter_than_its_track_is_refused() -> None:
 @each_row("stated", [None, 1.0, 4.0, 4.4, 4_000.0, 4_104.0])
 def test_a_length_that_is_about_right_passes(stated: float | None) -> None:
     """A stated duration may be rounded, in milliseconds, or that of a part."""
-    assert isinstance(heard(MP3, stated=stated), AudioInfo)
+    assert isinstance(heard(MP3, stated=stated), tuple)
 
 
 def test_a_stated_length_in_milliseconds_is_checked_too() -> None:
@@ -89,8 +89,8 @@ def test_a_streamed_wav_is_measured_by_its_bytes(size: int) -> None:
     """A streamed WAV, whose header claims no size or the largest, is measured by its bytes."""
     found = heard(streamed_wav(seconds=2, claimed=size))
 
-    assert isinstance(found, AudioInfo)
-    assert 2.0 == pytest.approx(found.duration, abs=0.01)
+    assert isinstance(found, tuple)
+    assert 2.0 == pytest.approx(found[1], abs=0.01)
 
 
 def test_a_box_may_go_on_to_the_end_of_the_file() -> None:
@@ -98,12 +98,12 @@ def test_a_box_may_go_on_to_the_end_of_the_file() -> None:
     head = box(b"ftyp", b"M4A \0\0\0\0") + mp4(seconds=4)[16:].partition(b"mdat")[0][:-4]
     long = struct.pack(">I4sQ", 1, b"mdat", 16 + 100) + bytes(100)
 
-    assert isinstance(heard(head + struct.pack(">I4s", 0, b"mdat") + bytes(500)), AudioInfo)
-    assert isinstance(heard(head + long), AudioInfo)
+    assert isinstance(heard(head + struct.pack(">I4s", 0, b"mdat") + bytes(500)), tuple)
+    assert isinstance(heard(head + long), tuple)
     assert isinstance(heard(head + long[:-1]), str)
 
 
 @given(st.binary(max_size=400), st.sampled_from([b"", b"ID3\x04\0\0\0\0\0\0", *(data[:60] for data in FILES.values())]))
 def test_any_bytes_are_audio_or_refused(data: bytes, begin: bytes) -> None:
     """Any bytes are audio or raise a `BadFileError`, never another error."""
-    assert isinstance(heard(begin + data, stated=3.0), AudioInfo | str)
+    assert isinstance(heard(begin + data, stated=3.0), tuple | str)

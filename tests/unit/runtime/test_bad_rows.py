@@ -81,7 +81,15 @@ async def test_an_unreadable_job_is_logged_once_and_delays_no_other(
         done.append(ref)
         await store.append(ref, [], provider="tape", index=_nothing_due(await stored(store, ref)), known=1)
 
-    claims = Claims(work="polls", store=store, clock=LOOP_CLOCK, hold=lambda: 10.0, concurrency=1, do=do)
+    claims = Claims(
+        work="polls",
+        store=store,
+        clock=LOOP_CLOCK,
+        hold=lambda: 10.0,
+        concurrency=1,
+        do=do,
+        give_back=here.journal.give_back,
+    )
     claims.start()
     await asyncio.sleep(100)
     await claims.aclose()
@@ -95,7 +103,7 @@ def _nothing_due(job: Stored) -> Index:
 
 
 async def test_an_outage_in_the_middle_of_work_is_logged_once(
-    store: MemoryStore, caplog: pytest.LogCaptureFixture
+    store: MemoryStore, here: Process, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One outage that fails the work of many jobs is logged in one line, which names the first of them."""
     for number in range(50):
@@ -104,7 +112,15 @@ async def test_an_outage_in_the_middle_of_work_is_logged_once(
     async def do(ref: str) -> None:
         raise StoreError("the disk is full")
 
-    claims = Claims(work="polls", store=store, clock=LOOP_CLOCK, hold=lambda: 10.0, concurrency=8, do=do)
+    claims = Claims(
+        work="polls",
+        store=store,
+        clock=LOOP_CLOCK,
+        hold=lambda: 10.0,
+        concurrency=8,
+        do=do,
+        give_back=here.journal.give_back,
+    )
     claims.start()
     await asyncio.sleep(25)
     await claims.aclose()
@@ -113,7 +129,7 @@ async def test_an_outage_in_the_middle_of_work_is_logged_once(
     assert "polls: the store failed during a job, trying again: job job0: the disk is full" == line
 
 
-async def test_a_bug_of_a_store_does_not_end_the_loop(store: MemoryStore) -> None:
+async def test_a_bug_of_a_store_does_not_end_the_loop(store: MemoryStore, here: Process) -> None:
     """Claims go on after a user's own store has raised an unexpected exception."""
     await put(store, REF, tape.request(NOW))
     line, done = Line(store), asyncio.Event()
@@ -126,7 +142,15 @@ async def test_a_bug_of_a_store_does_not_end_the_loop(store: MemoryStore) -> Non
         done.set()
 
     line.on_call = buggy
-    claims = Claims(work="polls", store=line, clock=LOOP_CLOCK, hold=lambda: 10.0, concurrency=8, do=do)
+    claims = Claims(
+        work="polls",
+        store=line,
+        clock=LOOP_CLOCK,
+        hold=lambda: 10.0,
+        concurrency=8,
+        do=do,
+        give_back=here.journal.give_back,
+    )
     claims.start()
     await asyncio.wait_for(done.wait(), 10.0)
     await claims.aclose()
@@ -137,7 +161,7 @@ async def test_handler_work_of_unknown_providers_is_left_to_others(store: Memory
     strange = start(store, provider=Tape(name="strange"))
     held = await strange.submit(REF, provider="strange")
     lacking = start(store)
-    handlers = make(lacking, providers=("tape",))
+    handlers = make(lacking)
     handlers.start()
     await strange.journal.append(held, [tape.answer(NOW, task_id=REF), TEXT])
     await asyncio.sleep(10)
@@ -146,7 +170,7 @@ async def test_handler_work_of_unknown_providers_is_left_to_others(store: Memory
     assert (REF,) == await store.claim("handlers", now=loop_time(), until=loop_time() + 1, limit=9)
 
 
-def make(process: Process, handler: StageHandler | None = None, *, providers: Sequence[str] | None = None) -> Handlers:
+def make(process: Process, handler: StageHandler | None = None) -> Handlers:
     """Return the handlers of *process*, with one for TEXT."""
 
     async def nothing(event: StageEvent) -> None:
@@ -157,7 +181,6 @@ def make(process: Process, handler: StageHandler | None = None, *, providers: Se
         timeout=60.0,
         concurrency=4,
         job=process.handle,
-        providers=providers,
     )
     handlers.on(Stage.TEXT)(handler or nothing)
     process.journal.on_work = handlers.claims.wake
@@ -351,7 +374,7 @@ async def test_a_delivery_of_a_job_that_cannot_be_read_is_kept(
 # --- clocks -------------------------------------------------------------------------------------------------
 
 
-async def test_work_scheduled_by_a_clock_ahead_is_done(store: MemoryStore) -> None:
+async def test_work_scheduled_by_a_clock_ahead_is_done(store: MemoryStore, here: Process) -> None:
     """Work scheduled by a clock an hour ahead is done once the clock is set back, and work due soon at its time."""
     steps = [3_600.0]
     clock = attrs.evolve(LOOP_CLOCK, now=lambda: loop_time() + steps[-1])
@@ -365,7 +388,14 @@ async def test_work_scheduled_by_a_clock_ahead_is_done(store: MemoryStore) -> No
         index = Index(ref=ref, provider="tape", account="", created_at=NOW, poll_at=NOW + due_in)
         await store.create(tape.request(NOW), index, limits=UNLIMITED, now=NOW)
     claims = Claims(
-        work="polls", store=store, clock=clock, hold=lambda: 10.0, concurrency=1, do=do, farthest=FARTHEST_SECONDS
+        work="polls",
+        store=store,
+        clock=clock,
+        hold=lambda: 10.0,
+        concurrency=1,
+        do=do,
+        give_back=here.journal.give_back,
+        farthest=FARTHEST_SECONDS,
     )
     await store.claim("polls", now=clock.now(), until=0.0, limit=0)  # it looked while it was ahead
     claims.start()

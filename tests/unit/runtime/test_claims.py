@@ -15,6 +15,7 @@ from audioext.errors import StoreError
 from audioext.models.entries import Index
 from audioext.runtime.claims import CANCEL_SECONDS, FAR_LOOK_SECONDS, IDLE_SECONDS, Claims
 from audioext.stores import MemoryStore
+from audioext.stores.base import Work
 from tests.support import tape
 from tests.support.lines import Line, Side, fail_at
 from tests.support.loops import BEGIN_SECONDS
@@ -74,7 +75,19 @@ def claims(
     line: Line, do: Callable[[str], Awaitable[None]], *, concurrency: int = 2, clock: Clock = LOOP_CLOCK
 ) -> Claims:
     """Return a loop that claims handlers' work over *line*."""
-    return Claims(work="handlers", store=line, clock=clock, hold=lambda: HOLD_SECONDS, concurrency=concurrency, do=do)
+
+    async def give_back(ref: str, _: Work) -> None:
+        await line.append(ref, [], provider="tape", release=True)
+
+    return Claims(
+        work="handlers",
+        store=line,
+        clock=clock,
+        hold=lambda: HOLD_SECONDS,
+        concurrency=concurrency,
+        do=do,
+        give_back=give_back,
+    )
 
 
 @pytest.fixture

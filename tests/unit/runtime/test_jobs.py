@@ -143,17 +143,7 @@ async def test_cancelling_a_wait_affects_no_other(here: Process) -> None:
     await here.journal.append(await here.hold(), [DONE])
 
     assert isinstance(await kept, StageEvent)
-    assert (True, 0) == (cancelled.cancelled(), here.waits)
-
-
-async def test_waits_under_way_are_counted(here: Process) -> None:
-    """The number of waits under way is counted, and returns to zero when they end."""
-    job = await submitted(here)
-    waits = [await begin(job.wait(timeout=5.0)) for _ in range(2)]
-    assert 2 == here.waits
-    await asyncio.gather(*waits, return_exceptions=True)
-
-    assert 0 == here.waits
+    assert cancelled.cancelled()
 
 
 async def test_a_wait_after_a_rise_gets_the_song(here: Process) -> None:

@@ -18,6 +18,7 @@ from audioext.runtime.journal import RECENT_JOBS, SECOND_LOOK_SECONDS
 from audioext.runtime.unstored import FIRST_PAUSE_SECONDS
 from audioext.state import schedule
 from audioext.stores import MemoryStore
+from audioext.stores.base import Work
 from tests.support import tape
 from tests.support.lines import Line, Side, die_at, fail_at, let_pass
 from tests.support.loops import BEGIN_SECONDS
@@ -566,6 +567,18 @@ async def test_an_answer_is_given_back_though_that_fails_at_first(here: Process)
 
     assert (2, TASK) == ((await stored(empty)).count, (await truth(empty)).task_id)
     await here.journal.aclose()
+
+
+async def test_a_claim_that_is_given_back_is_due_at_once(store: MemoryStore, here: Process) -> None:
+    """Work that was claimed and not done is due at once again; a job that is gone is passed over."""
+    held = await here.submit()
+    await here.journal.append(held, [tape.answer(NOW), tape.webhook(NOW, tape.shown(Stage.TEXT))])
+    works: tuple[Work, ...] = ("polls", "handlers")
+    for work in works:
+        await store.claim(work, now=NOW + 1e6, until=NOW + 2e6, limit=1)
+        await here.journal.give_back(REF, work)
+        await here.journal.give_back("gone", work)
+        assert NOW == await store.next_due(work)
 
 
 async def test_waking_the_unstored_entries_ends_the_pause(store: MemoryStore, here: Process) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from attrs import define, field
@@ -169,7 +169,7 @@ class Submits:
     account: Account
     times: dict[str, float] = field(factory=dict)
     order: list[str] = field(factory=list)
-    waiting: int = 0
+    abandoned: list[str] = field(factory=list)
     tries: int = 0
 
     async def create(self, ref: str, *, timeout: float = 100.0, key: str | None = None) -> Created | Existing:  # noqa: ASYNC109 - as above
@@ -183,15 +183,7 @@ class Submits:
             )
             return tape.request(now), index
 
-        @contextmanager
-        def wait() -> Generator[None]:
-            self.waiting += 1
-            try:
-                yield
-            finally:
-                self.waiting -= 1
-
-        created = await self.account.create(make, provider="tape", timeout=timeout, waiting=wait)
+        created = await self.account.create(make, lambda: self.abandoned.append(ref), provider="tape", timeout=timeout)
         self.times[ref] = loop_time()
         self.order.append(ref)
         return created
@@ -218,7 +210,7 @@ async def test_an_account_without_limits_is_never_full(account: Make) -> None:
     submits = account(submits=None, parallel=None)
     await asyncio.gather(*(submits.create(f"{number}") for number in range(100)))
 
-    assert ({NOW}, 100, 0) == (set(submits.times.values()), submits.tries, submits.waiting)
+    assert ({NOW}, 100) == (set(submits.times.values()), submits.tries)
 
 
 async def test_submits_wait_until_the_window_has_room(account: Make) -> None:
@@ -340,7 +332,7 @@ async def test_a_turn_that_does_not_come_stores_nothing(store: MemoryStore, acco
 
     assert [RateLimitError, RateLimitError] == [type(result) for result in results]
     assert "no permit within 5 s (permit_timeout): the account takes 1 job at a time" in str(results[0])
-    assert (NOW + 5.0, ["a"], 0) == (loop_time(), [item.index.ref async for item in store.jobs()], submits.waiting)
+    assert (NOW + 5.0, ["a"], []) == (loop_time(), [item.index.ref async for item in store.jobs()], submits.abandoned)
 
 
 async def test_a_cancelled_submit_leaves_its_turn_to_the_next(account: Make) -> None:
@@ -354,7 +346,7 @@ async def test_a_cancelled_submit_leaves_its_turn_to_the_next(account: Make) -> 
     await submits.end("a")
     await waits[2]
 
-    assert ["a", "d"] == submits.order
+    assert (["a", "d"], []) == (submits.order, submits.abandoned)
 
 
 async def test_a_key_that_is_taken_ends_the_wait(account: Make) -> None:
@@ -366,7 +358,7 @@ async def test_a_key_that_is_taken_ends_the_wait(account: Make) -> None:
 
 
 async def test_a_store_that_fails_leaves_the_turn_to_the_next(store: MemoryStore, account: Make) -> None:
-    """A `StoreError` is raised to its own submit, and the next one takes the turn."""
+    """A `StoreError` is raised to its own submit, whose job is abandoned, and the next one takes the turn."""
     submits = account(submits=None, parallel=5)
     store.fail("away")
     with pytest.raises(StoreError, match="away"):
@@ -374,4 +366,4 @@ async def test_a_store_that_fails_leaves_the_turn_to_the_next(store: MemoryStore
     store.fail(None)
     await submits.create("b")
 
-    assert (["b"], 0) == (submits.order, submits.waiting)
+    assert (["b"], ["a"]) == (submits.order, submits.abandoned)

@@ -14,14 +14,9 @@ from tests.unit.stores.conftest import Listen
 from tests.unit.stores.journals import Connect, Listener, create, held, listed, make_index, make_webhook
 
 
-@pytest.mark.parametrize("urgent", [True, False])
-async def test_changes_show_own_appends_and_those_of_others(
-    store: Store, other: Store, listen: Listen, urgent: bool
-) -> None:
+async def test_changes_show_own_appends_and_those_of_others(store: Store, other: Store, listen: Listen) -> None:
     """Every create and append is yielded to every listener, whichever connection made it."""
     listeners = [await listen(store), await listen(store), await listen(other)]
-    for connection in (store, other):
-        connection.watch(urgent=urgent)
 
     await create(store, "created")
     await other.append("orphan", [make_webhook(1)], provider="kie")
@@ -47,7 +42,7 @@ async def test_a_change_says_how_long_the_journal_is(store: Store, other: Store,
 
 
 async def test_an_append_without_an_entry_is_not_a_change(store: Store, listen: Listen) -> None:
-    """An index alone, a repeat, a claim and a reschedule are not yielded as changes."""
+    """An index alone, a repeat and a claim are not yielded as changes."""
     listener = await listen(store)
     await create(store, "quiet", poll_at=1.0)
     await store.append("quiet", [make_webhook(1)], provider="kie", known=1)
@@ -58,7 +53,6 @@ async def test_an_append_without_an_entry_is_not_a_change(store: Store, listen: 
     await store.append("quiet", [make_webhook(1)], provider="kie", index=make_index("quiet", poll_at=1.0), known=2)
     await store.append("quiet", (), provider="kie", index=make_index("quiet", poll_at=1.0), known=2)
     await store.claim("polls", now=5.0, until=9.0, limit=5)
-    await store.reschedule("quiet", "polls", at=5.0)
     await create(store, "last")
 
     await listener.until_heard("last")

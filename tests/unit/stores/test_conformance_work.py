@@ -178,52 +178,6 @@ async def test_a_hold_outlives_a_job_with_nothing_to_handle(store: Store) -> Non
     assert 110.0 == await store.next_due("handlers")
 
 
-async def test_what_was_claimed_can_be_given_back(store: Store, other: Store, work: Work) -> None:
-    """`reschedule` makes claimed work due at a given time, for any connection."""
-    await create(store, **due(work, 90.0))
-    await store.claim(work, now=100.0, until=200.0, limit=5)
-
-    await other.reschedule("ref", work, at=90.0)
-
-    assert 90.0 == await store.next_due(work)
-    assert ("ref",) == await other.claim(work, now=100.0, until=200.0, limit=5)
-
-
-async def test_reschedule_makes_no_work_due_later(store: Store, work: Work) -> None:
-    """`reschedule` never makes work due later, nor due again once it is done."""
-    await create(store, **due(work, 90.0))
-    await store.claim(work, now=100.0, until=200.0, limit=5)
-
-    await store.append("ref", (), provider="kie", index=make_index(**due(work, 80.0)), known=1)
-    await store.reschedule("ref", work, at=150.0)
-    assert 80.0 == await store.next_due(work)
-    await store.append("ref", (), provider="kie", index=make_index(), known=1)
-    await store.reschedule("ref", work, at=150.0)
-
-    assert None is await store.next_due(work)
-
-
-async def test_a_status_call_can_be_put_off_within_its_claim(store: Store) -> None:
-    """`reschedule` can make a claimed poll due before its claim ends."""
-    await create(store, poll_at=50.0)
-    await store.claim("polls", now=60.0, until=200.0, limit=5)
-
-    await store.reschedule("ref", "polls", at=75.0)
-
-    assert 75.0 == await store.next_due("polls")
-
-
-async def test_rescheduling_an_unknown_job_is_harmless(store: Store, work: Work) -> None:
-    """Rescheduling a job that does not exist or has no request does nothing."""
-    await store.append("orphan", [make_webhook(1)], provider="kie", look_at=1.0)
-
-    for ref in ("orphan", "gone"):
-        await store.reschedule(ref, work, at=1.0)
-
-    assert None is await store.next_due(work)
-    assert () == await claim_all(store, work)
-
-
 async def test_a_cancelled_claim_comes_again(store: Store, other: Store, work: Work) -> None:
     """A job claimed by a call that was cancelled is due again at the claim's end at the latest."""
     await create(store, **due(work, 50.0))
@@ -236,12 +190,13 @@ async def test_a_cancelled_claim_comes_again(store: Store, other: Store, work: W
 
 
 async def test_a_connection_knows_what_others_claimed(store: Store, other: Store) -> None:
-    """A connection sees what another one claimed and rescheduled since."""
+    """A connection sees what another one claimed and gave back since."""
     await create(store, poll_at=50.0, handle_at=50.0)
     for at in (100.0, 200.0):
         for work in DUE:
             assert ("ref",) == await other.claim(work, now=at, until=at + 90.0, limit=5)
-            await store.reschedule("ref", work, at=60.0)
+        index = make_index(poll_at=60.0, handle_at=50.0)
+        await store.append("ref", (), provider="kie", index=index, known=1, release=True)
 
     assert (60.0, 50.0) == (await store.next_due("polls"), await store.next_due("handlers"))
 

@@ -92,13 +92,11 @@ async def test_waits_go_on_where_no_write_can_be_heard(tmp_path: Path, listen: L
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert descriptor() is None
     await other.open()
-    waiting.watch(urgent=True)
     listener = await listen(waiting)
     try:
         await create(other, "created")
         await listener.until_heard("created")
     finally:
-        waiting.watch(urgent=False)
         await waiting.aclose()
         await other.aclose()
 
@@ -107,14 +105,12 @@ async def test_an_await_leaves_the_processor_alone(tmp_path: Path) -> None:
     """While a wait goes on and nothing is written, the process wakes a few times a second, and not 500 times."""
     store = SqliteStore(tmp_path / "jobs.db")
     await store.open()
-    store.watch(urgent=True)
     try:
         begin, woken = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
         await asyncio.sleep(1)  # the span that is measured
         woken = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - woken
         assert woken / (time.monotonic() - begin) < 100
     finally:
-        store.watch(urgent=False)
         await store.aclose()
 
 
@@ -148,7 +144,6 @@ async def test_a_busy_executor_holds_up_no_close(tmp_path: Path) -> None:
         work = executor.submit(free.wait, 10)
         store = SqliteStore(tmp_path / "jobs.db")
         await store.open()
-        store.watch(urgent=True)
         await asyncio.wait_for(store.aclose(), 5)
         assert not work.done()
         free.set()
@@ -162,7 +157,6 @@ async def test_a_loop_that_ends_leaves_nothing_behind(tmp_path: Path) -> None:
     async def forget() -> None:
         store = SqliteStore(tmp_path / "jobs.db")
         await store.open()
-        store.watch(urgent=True)
         threads.update(each for each in threading.enumerate() if each.name.startswith("audioext sqlite"))
 
     await asyncio.to_thread(asyncio.run, forget())

@@ -309,7 +309,6 @@ _calls = st.one_of(
         st.booleans(),
     ),
     st.tuples(st.just("claim"), st.sampled_from(["polls", "handlers"]), _times),
-    st.tuples(st.just("reschedule"), _refs, st.sampled_from(["polls", "handlers"]), _times),
     st.tuples(st.just("purge"), _times),
 )
 
@@ -327,9 +326,6 @@ async def play(store: Store, call: tuple[object, ...]) -> object:
             )
         case ("claim", "polls" | "handlers" as work, float(now)):
             return sorted(await store.claim(work, now=now, until=now + 2.5, limit=9))
-        case ("reschedule", str(ref), "polls" | "handlers" as work, float(at)):
-            await store.reschedule(ref, work, at=at)
-            return None
         case ("purge", float(before)):
             return await store.purge(before=before, deliveries_kept=99)
     raise AssertionError(call)

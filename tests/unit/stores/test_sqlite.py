@@ -176,7 +176,6 @@ async def test_an_id_is_never_given_twice(store: SqliteStore, path: Path, listen
     await create(store, "open")
     await store.append("closed", [make_request("closed")], provider="kie", index=make_index("closed", is_open=False))
     listener = await listen(other)
-    other.watch(urgent=True)
     await store.append("closed", [make_webhook(1)], provider="kie", known=1, index=make_index("closed", is_open=False))
     await listener.until(lambda listener: listener.counts.get("closed") == 2)
 

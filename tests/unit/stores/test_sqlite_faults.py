@@ -293,7 +293,6 @@ async def test_a_file_whose_rows_are_gone(
     for number in range(3):
         await create(other, f"ref{number}")
     listener = await listen(store)
-    store.watch(urgent=True)
     await create(other, "before")
     await listener.until_heard("before")
 

@@ -138,17 +138,15 @@ async def test_limits_and_keys_hold_over_processes(path: Path) -> None:
 
 
 async def test_every_append_of_another_process_is_announced(path: Path, listen: Listen) -> None:
-    """Every append of another process is announced here, while both also claim, reschedule and append."""
+    """Every append of another process is announced here, while both also claim and append."""
     store = SqliteStore(path)
     await store.open()
     listener = await listen(store)
-    store.watch(urgent=True)
     other = script(
         """
     for number in range(150):
         await create(store, f"their {number}", poll_at=1.0)
         await store.claim("polls", now=2.0, until=3.0, limit=1)
-        await store.reschedule(f"their {number}", "polls", at=2.0)
 """,
         path,
     )
