@@ -123,7 +123,8 @@ docs.kie.ai/cn/suno-api/upload-and-extend-audio, read 2026-11-21."""
 class FieldRules:
     """The operations and fields that one API takes, and its rules beyond `FIELDS`.
 
-    `operations` and `takes` (field names) come from `FIELDS` by default. `is_engine`: it sells the Suno engine, with
+    `operations` and `takes` (field names) come from `FIELDS` by default, which has none for a provider of your own.
+    `is_engine`: it sells the Suno engine, with
     its models, genders and lengths. `listed`: the models that the vendor lists for each operation. `stated`: the models
     whose extend limits its own pages state; other limits are only advice. `lengths`: limits of texts for any model;
     those not in `stated_lengths` are only advice. `has_custom_mode`: a flag switches between given and inherited
@@ -151,10 +152,14 @@ class FieldRules:
     upload_needs_continue_at: bool = False
     upload_needs_instrumental: bool = False
 
+    def __attrs_post_init__(self) -> None:
+        """Raise TypeError for a name in `takes` that no request has."""
+        checks.refuse_unknown("a request", "field", self.takes or (), FIELDS)
+
     @functools.cached_property
     def taken(self) -> Mapping[Operation, frozenset[str]]:
         """The names of the accepted fields, by operation."""
-        if self.takes:
+        if self.takes is not None:
             return dict.fromkeys(Operation, self.takes | {"provider", "source_duration"})
         named = {each: [name for name in FIELDS if self.wire_name in formats_taking(name, each)] for each in Operation}
         return {each: frozenset(names) for each, names in named.items()}
