@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import get_args
 from urllib.parse import unquote
 
-import attrs
 import msgspec
 import pytest
 from attrs import evolve
