@@ -230,7 +230,9 @@ def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Prov
     found: dict[str, Provider] = {}
     for provider in given:
         if isinstance(provider, type) or not isinstance(provider, Provider):
-            raise ConfigError(f"{shown(provider)} is not a provider: pass an instance, like Client(Kie())")
+            missing = checks.lacking(provider, Provider)
+            advice = f"it lacks {missing}" if missing else "pass an instance, like Client(Kie())"
+            raise ConfigError(f"{shown(provider)} is not a provider: {advice}")
         if provider.info.name in {FILES_SEGMENT, CHECK_SEGMENT}:
             raise ConfigError(f"a provider cannot be named {provider.info.name!r}: the receiver uses that path itself")
         if provider.info.name in found:

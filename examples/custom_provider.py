@@ -12,9 +12,7 @@ from attrs import Factory, frozen
 from yarl import URL
 
 import audioext as ax
-from audioext.http.decoding import decode
-from audioext.models.events import Event, Progress
-from audioext.providers.kit import FieldRules, HostedAccount, Vendor
+from audioext.providers.kit import Event, FieldRules, HostedAccount, Progress, Vendor, decode
 
 
 @frozen

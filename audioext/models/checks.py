@@ -27,6 +27,8 @@ URL_SCHEMES = frozenset({"http", "https", "s3"})
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 LONGEST_NAME = 40
+FEW_NAMES = 5
+"""As many missing methods are named: an object that lacks more is something else."""
 LONGEST_TEXT = 100_000
 """The most characters in a field: far above every API's limit, and all fields together still fit into a journal."""
 
@@ -258,6 +260,14 @@ def whole_from(least: int) -> Check:
     """Return a check that refuses all but whole numbers from *least* on."""
     words = f"a whole number from {least} on"
     return must_be(words, lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least)
+
+
+def lacking(value: object, protocol: type) -> str | None:
+    """Return what *value* lacks of *protocol*, "" if it is a class or lacks nearly all of it, `None` if nothing."""
+    missing = [name for name in vars(protocol) if not name.startswith("_") and not hasattr(value, name)]
+    if isinstance(value, type):
+        return ""
+    return (", ".join(missing) if len(missing) <= FEW_NAMES else "") if missing else None
 
 
 def made_as(kind: type, how: str) -> Check:

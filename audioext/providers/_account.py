@@ -111,8 +111,9 @@ def _joined(root: URL, path: str) -> URL:
 class HostedAccount:
     """An account at one vendor: its API key, base URL and limits; the base class of every provider.
 
-    `Kie` describes the settings. A subclass sets `vendor` and adds `build_submit`, `parse_status` and
-    `parse_webhook` for its wire format.
+    `Kie` describes the settings. A subclass sets `vendor` and adds `build_submit`, `parse_status` and `parse_webhook`
+    for its wire format; also `build_status` if `status_path` cannot say it, and `is_signed` and `verify_webhook` if it
+    signs.
 
     Raises:
         ConfigError: a setting cannot work.

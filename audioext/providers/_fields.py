@@ -123,14 +123,15 @@ docs.kie.ai/cn/suno-api/upload-and-extend-audio, read 2026-11-21."""
 class FieldRules:
     """The operations and fields that one API takes, and its rules beyond `FIELDS`.
 
-    `operations` and `takes` (field names) come from `FIELDS` by default. `models`: those that the vendor lists for both
-    extend operations, and `instrumental_models` for the third. `stated`: the models whose extend limits its own pages
-    state; other limits are only advice. `lengths`: limits of texts for any model; those not in `stated_lengths` are
-    only advice. `persona_needs_custom`: a persona needs custom mode. `upload_may_lack_prompt`: custom mode may need no
-    prompt for uploaded audio. `upload_needs_continue_at`: uploaded audio needs `continue_at` in any mode.
-    `upload_needs_instrumental`: `instrumental` must be sent for uploaded audio; it is `False` by default. `v6_lyrics`:
-    an instrumental's lyrics are stated for V6 alone. `is_engine`: it sells the Suno engine, with its models, genders
-    and lengths. `has_custom_mode`: a flag switches between given and inherited parameters.
+    `operations` and `takes` (field names) come from `FIELDS` by default, which has none for a provider of your own.
+    `models`: those that the vendor lists for both extend operations, and `instrumental_models` for the third. `stated`:
+    the models whose extend limits its own pages state; other limits are only advice. `lengths`: limits of texts for any
+    model; those not in `stated_lengths` are only advice. `persona_needs_custom`: a persona needs custom mode.
+    `upload_may_lack_prompt`: custom mode may need no prompt for uploaded audio. `upload_needs_continue_at`: uploaded
+    audio needs `continue_at` in any mode. `upload_needs_instrumental`: `instrumental` must be sent for uploaded audio;
+    it is `False` by default. `v6_lyrics`: an instrumental's lyrics are stated for V6 alone. `is_engine`: it sells the
+    Suno engine, with its models, genders and lengths. `has_custom_mode`: a flag switches between given and inherited
+    parameters.
     """
 
     wire_name: str
@@ -154,10 +155,14 @@ class FieldRules:
     is_engine: bool = attrs.Factory(lambda self: self.wire_name in _ENGINE, takes_self=True)
     has_custom_mode: bool = attrs.Factory(lambda self: self.wire_name in _FLAGGED, takes_self=True)
 
+    def __attrs_post_init__(self) -> None:
+        """Raise TypeError for a name in `takes` that no request has."""
+        checks.refuse_unknown("a request", "field", self.takes or (), FIELDS)
+
     @functools.cached_property
     def taken(self) -> Mapping[Operation, frozenset[str]]:
         """The names of the accepted fields, by operation."""
-        if self.takes:
+        if self.takes is not None:
             return dict.fromkeys(Operation, self.takes | {"provider", "source_duration"})
         named = {each: [name for name in FIELDS if self.wire_name in formats_taking(name, each)] for each in Operation}
         return {each: frozenset(names) for each, names in named.items()}

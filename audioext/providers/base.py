@@ -36,7 +36,8 @@ class ProviderFacts:
     `key_variable` is the environment variable of the API key, `webhook_key_variable` that of the `webhook_key`, if the
     API has one, and `signature_headers` the headers that it signs webhooks with. `default_models` are sent if a request
     names no model. `extends_by_id` says whether a track is extended by its id, otherwise by its audio URL.
-    `counts_tracks` says that a job is COMPLETE once all its tracks have arrived, for an API that names no stages.
+    `counts_tracks` says that a job is COMPLETE once all its tracks have arrived, by their ids, for an API that names no
+    stages.
     `grace` (seconds) is how long we wait for news of a submit that got no answer before its outcome is unknown.
     `retention` (seconds) is how long the vendor keeps files, `None` if no page says.
     """
@@ -115,7 +116,7 @@ class Provider(Protocol):
         ...
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
-        """Return the events in a status answer.
+        """Return the events in a status answer. If one names another task than was asked for, none counts.
 
         Raises:
             ProviderError: the call was refused, which says nothing about the task.

@@ -117,6 +117,8 @@ class Poller:
             note = f"{still} again at {at:.0f}".lstrip()
             entry = make_entry("status", at, status=response.status, body=body, note=note)
         (reading,) = held.read([entry])
+        if any(event.task_id not in {None, held.record.task_id} for event in reading.events):  # the fold ignores all
+            raise DecodeError([f"it names another task than {held.record.task_id} @ $"], where="the status")
         is_news = _is_news(held, reading)
         await self.journal.append_read(held, [reading] if is_news else [])
         if reading.problem:

@@ -5,9 +5,9 @@
 2. SUBMITTED means that the task id is known; before that the stage is `None`. A later stage implies the earlier ones.
 3. A claim of any stage, or a stream URL, proves TEXT. Only a track with an audio URL proves FIRST, and the URL of the
    request's own source is none. COMPLETE needs a claim and one playable track. At a provider without stage words
-   (`counts_tracks`) it needs no claim: every expected track has audio or has failed, and at least one has audio. If
-   COMPLETE is claimed without a playable track, a webhook makes a status call due, and a status answer is a doubtful
-   failure.
+   (`counts_tracks`) it needs no claim: as many track ids as tracks were asked for have audio or have failed, and at
+   least one has audio. If COMPLETE is claimed without a playable track, a webhook makes a status call due, and a status
+   answer is a doubtful failure.
 4. `tracks.py` merges tracks. Webhooks alone add no more tracks than were asked for, playable ones first; extra tracks
    make a status call due. After COMPLETE, a webhook changes no track. A complete song has a playable track.
 5. A failed track has `Track.failure`; the job fails only when every expected track failed. A doubtful failure or claim

@@ -6,6 +6,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from audioext.errors import ConfigError, lacks_extra, shown
 from audioext.http.urls import without_password
+from audioext.models import checks
 from audioext.stores.base import Store
 from audioext.stores.memory import MemoryStore
 
@@ -31,8 +32,11 @@ def open_store(store: str | Store | None) -> Store:
     if store is None:
         return MemoryStore()
     if not isinstance(store, str):
-        if isinstance(store, type) or not hasattr(store, "next_due"):  # a list has `append`, too
-            raise ConfigError(f"{shown(store)} is not a store; use an object with the Store protocol, or {FORMS}")
+        if (missing := checks.lacking(store, Store)) is not None:
+            lacks = f": it lacks {missing}" if missing else ""
+            raise ConfigError(
+                f"{shown(store)} is not a store{lacks}; use an object with the Store protocol, or {FORMS}"
+            )
         return store
     try:
         parts = urlsplit(store)

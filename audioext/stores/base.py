@@ -51,8 +51,8 @@ class Full:
 class Appended(Struct, frozen=True, kw_only=True):
     """The outcome of an append.
 
-    `count` is how many entries the journal has now. `missed` are the stored entries that the caller had not seen, and
-    the stored versions of those it sent again. `is_taken` is whether the index was accepted. `is_lost` means that the
+    `count` is how many entries the journal has now. `missed` are the entries that were stored before the call and that
+    the caller had not seen, or has sent again. `is_taken` is whether the index was accepted. `is_lost` means that the
     store has fewer entries than the caller has seen: it lost some, nothing was stored, and the caller must append all
     of them again with `known=0`. `is_full` means that the journal's limit kept an entry out.
     """
@@ -139,7 +139,8 @@ class Store(Protocol):
 
     Each client opens and closes its store. Clients in one process can share a store: each opens and closes it, and the
     last one to leave really closes it. Times are Unix seconds and come in as arguments: a store reads no clock. All
-    methods are safe to call concurrently, from any number of clients on the same engine, and safe to repeat.
+    methods are safe to call concurrently, from any number of clients on the same engine, and safe to repeat. In a clone
+    the tests of this protocol run against any store: see *How to add a store* in CONTRIBUTING.md.
     """
 
     async def open(self) -> None:
@@ -209,10 +210,11 @@ class Store(Protocol):
         """Claim up to *limit* jobs whose *work* is due at *now*, until *until*, and return their refs.
 
         The most overdue come first; *providers* restricts them. A claim on polls moves `poll_at` to *until*. A claim on
-        handlers leaves `handle_at` as it is and holds the job until *until*, unless it is released earlier: other
-        appends neither end nor double it. If the claiming process dies or is cancelled, the job is due again at
-        *until*. Work due later than *latest* is claimed as well, since it was scheduled by a clock that was ahead. A
-        hold is ignored for the same reason if it ends more than `LONGEST_HOLD_SECONDS` after *latest*.
+        handlers moves `handle_at` only if it is later than *now*, to *now*, and holds the job until *until*, unless it
+        is released earlier: other appends neither end nor double it. If the claiming process dies or is cancelled, the
+        job is due again at *until*. Work due later than *latest* is claimed as well, since it was scheduled by a clock
+        that was ahead. A hold is ignored for the same reason if it ends more than `LONGEST_HOLD_SECONDS` after
+        *latest*.
         """
         ...
 

@@ -25,6 +25,7 @@ SURFACES = (
     "audioext",
     "audioext.bots",
     "audioext.providers",
+    "audioext.providers.kit",
     "audioext.sandbox",
     "audioext.stores",
     "audioext.testing.clients",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 
 import attrs
 import pytest
@@ -12,10 +13,10 @@ from yarl import URL
 import audioext as ax
 from audioext.http.messages import HttpRequest, HttpResponse
 from audioext.http.urls import callback_url
-from audioext.models.events import SubmitOutcome
+from audioext.models.events import Event, Progress, SubmitOutcome
 from audioext.models.requests import Request
 from tests.integration.client.conftest import WEB, MakeClient, MakeSandbox
-from tests.support.api import Api, callback, failing
+from tests.support.api import BRISK, Api, callback, failing
 from tests.support.clock import SOON_SECONDS, JumpClock, LoopTime, soon
 from tests.support.stores import FaultyMemory
 
@@ -430,3 +431,21 @@ async def test_a_store_emptied_during_a_post_gets_the_job_again(api: Api, open_c
     assert "task-1" == job.task_id
     assert 1 == len((await job).tracks)
     assert 1 == len(api.posts)
+
+
+async def test_a_status_answer_of_another_task_is_reported(api: Api, stack: AsyncExitStack) -> None:
+    """It changes nothing, and the error of a refresh and of a wait says why."""
+
+    class Confused(ax.Kie):
+        def parse_status(self, response: ax.HttpResponse) -> tuple[Event, ...]:
+            return (Progress(task_id="task-9", claimed_stage=ax.Stage.COMPLETE), *super().parse_status(response))
+
+    provider = Confused("key", base_url=api.base, limits=ax.Limits(), pace=BRISK)
+    client = await stack.enter_async_context(ax.Client(provider))
+    job = await client.extend(audio_id="source", model="V5")
+
+    with pytest.raises(ax.DecodeError, match="it names another task than task-1"):
+        await job.refresh()
+    with pytest.raises(ax.StageTimeoutError, match=r"its last status call said: .* another task than task-1"):
+        await job.wait(ax.Stage.FIRST, timeout=0.2)
+    assert ax.Stage.SUBMITTED is job.stage

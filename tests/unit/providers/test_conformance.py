@@ -228,6 +228,16 @@ def test_check_raises_no_foreign_error(
         assert all(problem.field and problem.message for problem in problems)
 
 
+def test_every_field_is_in_the_tables(kit: Kit) -> None:
+    """Each field of a request has a row that says which providers take it, and a sample value if it is sent."""
+    fields = {each.name for kind in (Extend, AddInstrumental) for each in attrs_fields(kind)}
+    assert fields == {*FIELDS}, "say in FIELDS of providers/_fields.py which providers take it"
+    sent_as_given = fields - LOCAL_FIELDS - {"url", "audio_id"}
+    assert set() == sent_as_given - {*kit.field_values}, (
+        "add a value to FIELD_VALUES of tests/unit/providers/conftest.py"
+    )
+
+
 @pytest.mark.parametrize("operation", list(Operation))
 def test_every_field_of_the_table_is_on_the_wire(provider_class: MakeProvider, kit: Kit, operation: Operation) -> None:
     """Every field that a provider takes changes what is sent."""

@@ -8,6 +8,7 @@ import audioext as ax
 from audioext.models.events import Progress, Refused, Submitted
 from audioext.models.requests import AddInstrumental, Extend
 from audioext.providers.base import Provider
+from audioext.providers.kit import FieldRules, HostedAccount
 from examples.custom_provider import Tape
 from tests.unit.providers.conftest import Kit
 
@@ -26,6 +27,23 @@ def test_the_example_is_a_provider(kit: Kit) -> None:
     )
     assert "https://api.tape.example/state/task-1" == str(tape.build_status(kit.make_record()).url)
     assert (Progress(task_id="t", claimed_stage=ax.Stage.COMPLETE),) == tape.parse_webhook(b'{"id":"t","done":true}')
+
+
+def test_a_misspelt_field_is_refused() -> None:
+    """A field that no request has would never be taken."""
+    with pytest.raises(TypeError, match=r"a request has no field contine_at; did you mean continue_at\?"):
+        FieldRules(wire_name="own", takes=frozenset({"url", "contine_at"}))
+    assert {"provider", "source_duration"} == FieldRules(wire_name="own", takes=frozenset()).taken[ax.Operation.EXTEND]
+
+
+def test_an_unfinished_provider_says_what_it_lacks() -> None:
+    """The error names the methods of the protocol that are still to be written."""
+
+    class Unfinished(HostedAccount):
+        vendor = Tape.vendor
+
+    with pytest.raises(ax.ConfigError, match=r"is not a provider: it lacks build_submit, parse_status, parse_webhook$"):
+        ax.Client(Unfinished("k"))  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_the_kit_reads_its_answers() -> None:

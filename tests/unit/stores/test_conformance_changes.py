@@ -165,4 +165,4 @@ async def test_a_listener_that_stops_is_forgotten(store: Store, listen: Listen) 
     await create(store)
 
     await second.until_heard("ref")
-    assert [] == first.heard
+    assert {} == first.counts  # a store may have yielded `RESYNC` at the first step

@@ -42,6 +42,16 @@ def test_an_object_that_is_not_a_store_is_refused(value: object) -> None:
         open_store(value)  # type: ignore[arg-type]  # what a user may do
 
 
+def test_an_unfinished_store_says_what_it_lacks() -> None:
+    """The error names the methods of the protocol that are still to be written."""
+
+    class Unfinished(MemoryStore):
+        purge = watch = property()  # as if they were not written
+
+    with pytest.raises(ConfigError, match="is not a store: it lacks purge, watch; use"):
+        open_store(Unfinished())
+
+
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "unix"])
 def test_a_missing_extra_is_named(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Redis URL without the extra raises an error that says what to install."""
