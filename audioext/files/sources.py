@@ -275,7 +275,7 @@ class Sources:
     async def name_files(self, request: HttpRequest) -> HttpRequest:
         """Return *request* with each file whose name has no suffix named by its bytes, as uploads are."""
         parts = [await asyncio.to_thread(_named, part) for part in request.parts]
-        return attrs.evolve(request, parts=tuple(parts)) if parts else request
+        return attrs.evolve(request, parts=tuple(parts))
 
     def serves(self, request: Request, provider: Provider) -> bool:
         """Say whether our own receiver must serve the file of *request*."""

@@ -64,8 +64,3 @@ class SentOnce(aiohttp.Payload):
 
 class Content(SentOnce, aiohttp.BytesPayload):
     """A body of bytes."""
-
-    @classmethod
-    def of(cls, body: bytes | None) -> Content | None:
-        """Return *body* as one, `None` without a body."""
-        return None if body is None else cls(body)

@@ -105,6 +105,8 @@ def _given(check: Check, words: str) -> Any:  # noqa: ANN401 - as attrs' own fie
     return field(default=None, metadata={"check": check, "help": words})
 
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
 # --- the requests ----------------------------------------------------------------------------------------------------
 
 
@@ -113,6 +115,13 @@ def _file(value: AudioFile | None) -> Path | bytes | BinaryIO | None:
     if isinstance(value, (str, PathLike)) and value != "":
         return Path(fspath(value))
     return bytes(value) if isinstance(value, (bytearray, memoryview)) else cast("None", value)
+
+
+def _make_plain(fields: dict[str, object]) -> None:
+    """Replace the members of enums and the like among the values of *fields*, as `checks.plain` does."""
+    for name, value in fields.items():
+        if type(value) not in _PLAIN:
+            fields[name] = checks.plain(value)
 
 
 @frozen(kw_only=True, slots=False, repr=False)
@@ -166,8 +175,7 @@ class _Request:
 
     def __attrs_post_init__(self) -> None:
         """Raise `RequestError` for a request that no provider could take."""
-        held = vars(self)
-        held.update({name: checks.plain(value) for name, value in held.items()})
+        _make_plain(vars(self))
         if self._problems:
             raise RequestError(self._problems)
 
@@ -184,8 +192,9 @@ class _Request:
         """Return a request without validating its values; raise TypeError for an unknown field."""
         if not fields.keys() <= cls._checks.keys():
             checks.refuse_unknown(cls.__name__, "field", fields, cls._checks)
-        for name, value in fields.items():
-            fields[name] = _file(cast("None", value)) if name == "file" else checks.plain(value)
+        if "file" in fields:
+            fields["file"] = _file(cast("None", fields["file"]))
+        _make_plain(fields)
         request = object.__new__(cls)
         vars(request).update(fields)
         return request

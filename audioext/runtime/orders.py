@@ -99,14 +99,20 @@ def choose(providers: Mapping[str, Provider], name: str | None) -> Provider:
 
 
 def _others(
-    providers: Mapping[str, Provider], fallback: Sequence[str], chosen: Provider, found: list[Problem]
+    request: Request,
+    providers: Mapping[str, Provider],
+    fallback: Sequence[str],
+    chosen: Provider,
+    found: list[Problem],
 ) -> tuple[Provider, ...]:
     """Return the providers named in *fallback* without the *chosen* one; add to *found* what is wrong with it."""
-    names = (fallback,) if isinstance(fallback, str) else fallback or ()
+    names = (fallback,) if isinstance(fallback, str) else fallback
     if not isinstance(names, Iterable):
         found.append(Problem("fallback", f'must be a list of names like ["vidgo"], not {shown(fallback)}'))
         return ()
     others = {other.info.name: other for name in names if (other := choose(providers, name)) is not chosen}
+    bound = [name for name in ("audio_id", "persona_id") if others and name in request.given()]
+    found += [Problem("fallback", f"cannot be used with {name}, which only its own provider knows") for name in bound]
     return tuple(others.values())
 
 
@@ -128,13 +134,11 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each option of a submit
         wanted = "must be a request, like Extend(...) or AddInstrumental(...)"
         raise RequestError([*found, Problem("request", f"{wanted}, not {shown(request)}")])
     chosen, content = choose(providers, provider or request.provider), None
-    others = _others(providers, fallback, chosen, found)
-    bound = [name for name in ("audio_id", "persona_id") if others and name in request.given()]
-    found += [Problem("fallback", f"cannot be used with {name}, which only its own provider knows") for name in bound]
+    others = _others(request, providers, fallback, chosen, found) if fallback else ()
     if request.file is not None:
         request, wrong = await sources.look(request)
         found += wrong
-    key = cast("str | None", checks.plain(key))
+    key = None if key is None else cast("str", checks.plain(key))
     handling = HANDLING.get() if key is None else None
     if request.file is not None and request.path is not None and (key is not None or handling is not None):
         with suppress(OSError, ValueError):  # the checks below report a file that cannot be read

@@ -265,7 +265,8 @@ class Submitter:
         """Send the POST of *ref*; return the entry of its answer, or of why there is none. Never raises."""
         clock, callback = self.journal.clock, self.callback(provider.info.name, ref)
         try:
-            built = await self.sources.name_files(provider.build_submit(request, callback))
+            built = provider.build_submit(request, callback)
+            built = await self.sources.name_files(built) if built.parts else built
         except Exception as error:  # noqa: BLE001 - a provider's bug, or a file name that it cannot encode
             _log.exception("job %s: the submit could not be built", ref)
             why = f"the request could not be built ({type(error).__name__}); nothing was sent"
