@@ -161,7 +161,7 @@ class Claims:
 
     async def _release(self, refs: Sequence[str]) -> None:
         for ref in refs:
-            with suppress(StoreError):  # then the claim expires
+            with suppress(Exception):  # then the claim expires
                 await self.give_back(ref, self.work)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
