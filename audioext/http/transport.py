@@ -144,11 +144,12 @@ class Transport:
                 try:
                     return await self._call(request, body, left)
                 except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                    if not isinstance(error, _CONNECT_ERRORS) or (body is not None and body.is_sent):
+                    if (body is not None and body.is_sent) or not isinstance(error, _CONNECT_ERRORS):
                         raise _unsure(request.url, error) from error
                     failure = error
                 except ValueError as error:  # its text may contain a password
-                    if aiohttp.hdrs.AUTHORIZATION.lower() not in str(error).lower():
+                    is_refused = aiohttp.hdrs.AUTHORIZATION.lower() in str(error).lower()
+                    if (body is not None and body.is_sent) or not is_refused:
                         raise
                     message = f"a netrc file or session= has another password for {request.url.host}; nothing was sent"
                     raise NotSentError(message) from error

@@ -78,11 +78,13 @@ class Handling:
         """Return the key for a submit of *request* now. A file counts by the digest of its *content*, not its path.
 
         It depends on the given fields alone: a release that adds a field, or that measures another duration of the
-        same file, must not make a retried handler pay again.
+        same file, must not make a retried handler pay again, and neither must a link that a vendor has signed anew.
         """
         given = {name: value for name, value in request.given().items() if name != "source_duration"}
         if content is not None:
             given["file"] = content
+        if isinstance(url := given.get("url"), str):
+            given["url"] = url.partition("?")[0]
         asked = ascii((provider, type(request).__name__, sorted(given.items())))
         digest = hashlib.sha256(asked.encode()).hexdigest()[:24]
         self._counts[digest] += 1

@@ -54,6 +54,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     request: Request
     provider: Provider
     key: str | None = None
+    is_key_ours: bool = False
+    """Whether the key was derived from the request, in a handler: its job is for the same request."""
     meta: Mapping[str, object] = msgspec.field(default_factory=dict)
     progress: UploadProgress | None = None
     fallback: tuple[Provider, ...] = ()
@@ -153,7 +155,14 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each option of a submit
         found.append(Problem("progress", complaint))
     noted = {} if meta is None else _plain(meta, found)
     order = Order(
-        request=request, provider=chosen, fallback=others, key=key, meta=noted, progress=progress, content=content
+        request=request,
+        provider=chosen,
+        fallback=others,
+        key=key,
+        is_key_ours=handling is not None,
+        meta=noted,
+        progress=progress,
+        content=content,
     )
     try:
         check_order(order, found, sources)
@@ -258,6 +267,8 @@ def end_of(outcome: Record | Exception, *, is_new: bool) -> SubmitEnd:
 
 def refuse_other(order: Order, ref: str, held: Order) -> None:
     """Raise if *order* asks for something else than *held*, which has its key. Defaults of a provider do not count."""
+    if order.is_key_ours:
+        return
     chain = {provider.info.name: provider for provider in (*order.tried, order.provider, *order.fallback)}
     if held.provider.info.name not in chain:
         differing = ["provider"]

@@ -392,6 +392,33 @@ async def test_a_file_that_a_handler_fetched_again_is_the_same_file(
     assert 2 == len(sandbox.submissions)
 
 
+async def test_a_link_that_was_signed_anew_is_the_same_source(
+    sandbox: Sandbox, make_client: MakeClient, clock: JumpClock
+) -> None:
+    """A retried handler finds the jobs of its links, though a vendor has signed them anew meanwhile."""
+    client = await make_client(sandbox, clock=clock.clock)
+    calls: list[list[str]] = []
+    done = asyncio.Event()
+
+    @client.on(ax.Stage.COMPLETE)
+    async def chain(event: ax.StageEvent) -> None:
+        if event.meta.get("chained"):
+            return
+        links = [f"{link}?signature={len(calls)}" for link in (sandbox.tune_url, sandbox.voice_url, sandbox.tune_url)]
+        mine = [await client.extend(url=link, model="V5", continue_at=2, meta={"chained": True}) for link in links]
+        calls.append([job.ref for job in mine])
+        if len(calls) < 2:
+            await raise_error()
+        done.set()
+
+    await extend(client, sandbox)
+    await clock.run(done.wait())
+
+    assert calls[0] == calls[1]
+    assert 3 == len(set(calls[0]))
+    assert 4 == len(sandbox.submissions)
+
+
 async def test_a_handler_that_ran_while_the_store_failed_is_not_called_again(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:

@@ -267,7 +267,16 @@ async def reconnect(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandl
         raise aiohttp.ClientConnectorError(request.connection_key, OSError("refused")) from error
 
 
-@pytest.mark.parametrize("middleware", [send_again, reconnect])
+async def complain(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Find fault with a failed call's headers, in the words of aiohttp for a call that it does not make."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientError as error:
+        message = "cannot combine AUTHORIZATION header with AUTH argument"
+        raise ValueError(message) from error
+
+
+@pytest.mark.parametrize("middleware", [send_again, reconnect, complain])
 @pytest.mark.parametrize(
     ("provider", "request_"),
     [
