@@ -330,7 +330,7 @@ async def test_a_file_without_a_suffix_gets_that_of_its_bytes(
     make_sandbox: MakeSandbox, make_client: MakeClient, voice_file: Path, tmp_path: Path
 ) -> None:
     """A temporary file without a suffix is uploaded and served under a name and a type that say what it is."""
-    path = shutil.copy(voice_file, tmp_path / "voice")
+    path = Path(shutil.copy(voice_file, tmp_path / "voice"))
     sandbox = await make_sandbox()
     client = await make_client(sandbox)
     await client.extend(file=path, model="V5", continue_at=2)
