@@ -232,8 +232,9 @@ def _engine(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[
     if isinstance(model, str) and model not in listed:
         yield from _unlisted(model, rules)
     if operation is ADD_INSTRUMENTAL:
-        named = DEFAULT_INSTRUMENTAL_MODEL if model is None else str(model)
-        if rules.v6_lyrics and "lyrics" in given and named in CLASSIC_MODELS:
+        named = DEFAULT_INSTRUMENTAL_MODEL if model is None else model
+        is_older = isinstance(named, str) and named in CLASSIC_MODELS
+        if rules.v6_lyrics and "lyrics" in given and is_older:
             yield Problem("lyrics", f"is stated for V6, V6_MINI and V6_WILD only; {named} may not sing it", advice=True)
         return
     if model is None:

@@ -71,6 +71,14 @@ def advised(provider: Provider, request: Request) -> set[str]:
     return {problem.field for problem in provider.check(request) if problem.advice}
 
 
+@each_row("model", [10**5_000, ["V5"], b"V5"])
+def test_a_model_that_is_no_text_is_left_to_the_request(model: object) -> None:
+    """A provider's check raises nothing for a model of the wrong type, which the request itself reports."""
+    draft = AddInstrumental.draft(url="https://files.example/v.mp3", title="t", tags="a", lyrics="la", model=model)
+    assert () == provider_named("sunoapi").check(draft)
+    assert "model" in {problem.field for problem in draft.problems()}
+
+
 def test_a_field_that_is_not_taken_neither_excuses_nor_forbids_another() -> None:
     """`instrumental`, which vidgo does not take by id, is reported alone: prompt stays required, and may be given."""
     assert {"instrumental"} == refused(provider_named("vidgo"), by_id(**CUSTOM, instrumental=True))
