@@ -136,11 +136,8 @@ class Transport:
         ends_at, left = asyncio.get_running_loop().time() + timeout, timeout
         for attempt in range(1, CONNECT_ATTEMPTS + 1):
             with ExitStack() as files:
-                body: SentOnce | None = None
-                if request.parts:
-                    body = _Form(request.parts, progress, files)
-                elif request.body is not None:
-                    body = Content(request.body)
+                plain = None if request.body is None else Content(request.body)
+                body: SentOnce | None = _Form(request.parts, progress, files) if request.parts else plain
                 try:
                     return await self._call(request, body, left)
                 except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -347,5 +347,4 @@ class Journal:
     async def aclose(self) -> None:
         """Try once more to store pending entries, and finish pending index updates."""
         await self.unstored.aclose()
-        if self._chores:
-            await asyncio.wait(tuple(self._chores))
+        await asyncio.gather(*self._chores, return_exceptions=True)
