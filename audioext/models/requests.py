@@ -275,13 +275,13 @@ class Extend(_Request):
         """`EXTEND` for a track of the provider (`audio_id`), `UPLOAD_EXTEND` for other audio."""
         return EXTEND if self.audio_id is not None else UPLOAD_EXTEND
 
-    @property
+    @cached_property
     def custom_fields(self) -> tuple[str, ...]:
         """The given fields that select custom mode: any of `CUSTOM_FIELDS` with `audio_id`, else style or title."""
         asking = CUSTOM_FIELDS if self.audio_id is not None else ("style", "title")
         return tuple(filter(self._given.__contains__, asking))
 
-    @property
+    @cached_property
     def is_custom(self) -> bool:
         """Whether the given parameters are used (`True`) or the source's are inherited. `custom` overrides it."""
         return bool(self.custom_fields) if self.custom is None else self.custom

@@ -95,7 +95,10 @@ def read(entry: Entry, provider: Provider) -> Reading:
 def answer_entry(response: HttpResponse, at: float, provider: Provider, callback: URL | None) -> Entry:
     """Return the entry of a POST's answer, `masked`."""
     body = masked(response.body, provider, callback)
-    headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+    headers: dict[str, str] = {}
+    for name in _KEPT_HEADERS:
+        if (value := response.headers.get(name)) is not None:
+            headers[name] = value
     if "location" in headers:
         headers["location"] = masked(headers["location"].encode(errors="replace"), provider, callback).decode()
     return make_entry("answer", at, status=response.status, headers=headers, body=body)

@@ -9,6 +9,7 @@ import re
 import sys
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Literal
 from urllib.parse import unquote
 
@@ -91,8 +92,9 @@ class Inbox:
         if not self.is_open:
             raise _not_open()
         is_ours = signing.tag_matches(self.secrets, route.provider, route.ref, route.tag)
-        if is_ours and self._has(route.provider):
-            return route
+        with suppress(KeyError):  # the decoder of a named account may be made only now
+            if is_ours and self.journal.providers[route.provider].info.name == route.provider:
+                return route
         if route.provider == urls.CHECK_SEGMENT:
             if is_ours and is_fresh(route.ref, self.journal.clock.now()):
                 return route  # only a holder of our secret can make a fresh ref with its tag
@@ -161,13 +163,6 @@ class Inbox:
         if telemetry.API in sys.modules and (held := self.journal.held.get(route.ref)) is not None:
             telemetry.webhook(held.record, verdict=end, began=began, ended=self.journal.clock.now())
 
-    def _has(self, provider: str) -> bool:
-        """Return whether webhooks of *provider* can be read here; its decoder may be made only now, by its name."""
-        try:
-            return self.journal.providers[provider].info.name == provider
-        except KeyError:
-            return False
-
     def _warn_of_tag(self, route: Route) -> None:
         """Warn now and then: a stranger's guess is harmless, but differing secrets in a service lose all callbacks."""
         now = self.journal.clock.now()
@@ -183,8 +178,10 @@ class Inbox:
     async def _take(self, route: Route, hook: Webhook, *, verify: bool) -> WebhookEnd:
         provider = self.journal.providers[route.provider]
         body = masked(hook.body, provider, route.tag)
-        names = (*_KEPT_HEADERS, *map(str.lower, provider.info.signature_headers))
-        headers = {name: value for name in names if (value := hook.headers.get(name)) is not None}
+        headers: dict[str, str] = {}
+        for name in (*_KEPT_HEADERS, *map(str.lower, provider.info.signature_headers)):
+            if (value := hook.headers.get(name)) is not None:
+                headers[name] = value
         entry = make_entry("webhook", hook.received_at or 0.0, headers=headers, body=body)
         try:
             if verify:
