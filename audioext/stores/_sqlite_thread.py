@@ -38,7 +38,7 @@ DEAF_SECONDS = 0.01
 """How long further writes are not heard, since each one would wake this process."""
 LATER_SECONDS = 0.003
 """The pause before the check at a write of our own, and after one that found a commit, so that one covers several."""
-UNHEARD_SECONDS = 0.01
+UNHEARD_SECONDS = 0.005
 """How often the file is checked if no write can be heard of."""
 QUIET_SECONDS = 0.5
 """How often it is checked anyway."""
