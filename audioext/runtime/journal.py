@@ -142,9 +142,9 @@ class Journal:
     async def hold_key(self, key: str) -> HeldJob | None:
         """Like `hold`, by *key*. Store pending entries of that key first: a refusal among them frees it."""
         await self.unstored.flush(key)
-        mine = (held for held in self._recent.values() if held.record.key == key and not held.record.is_final)
-        ref = await self.store.find(key=key) or next((held.ref for held in mine), None)  # the store may have lost it
-        return None if ref is None else await self.hold(ref)
+        ref = await self.store.find(key=key)
+        mine = (held.ref for held in self._recent.values() if held.record.key == key and not held.record.is_final)
+        return await self.hold(found) if (found := ref or next(mine, None)) else None  # the store may have lost it
 
     async def look(self, ref: str, *, whole: bool = False) -> None:
         """Like `hold`, for a waiter: neither a store that hangs nor closing the client blocks it.

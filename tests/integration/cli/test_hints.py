@@ -55,7 +55,7 @@ async def test_the_command_in_a_hint_works_as_printed(
     assert (7 if fault == "same_audio" else 0) == again.code, again.err  # the same track twice stays the same
 
 
-@pytest.mark.parametrize("track", ["--sandbox", "--", "-rf *;c"])
+@pytest.mark.parametrize("track", ["--sandbox", "--", "-rf*;c"])
 async def test_a_hint_works_for_an_id_that_looks_like_an_option(
     track: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,9 +46,9 @@ def test_an_unfinished_store_says_what_it_lacks() -> None:
     """The error names the methods of the protocol that are still to be written."""
 
     class Unfinished(MemoryStore):
-        purge = watch = property()  # as if they were not written
+        purge = claim = property()  # as if they were not written
 
-    with pytest.raises(ConfigError, match="is not a store: it lacks purge, watch; use"):
+    with pytest.raises(ConfigError, match="is not a store: it lacks claim, purge; use"):
         open_store(Unfinished())
 
 
