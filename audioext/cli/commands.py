@@ -4,7 +4,7 @@ Annotations are not postponed here, as in `options`.
 """
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from attrs import field, frozen
 from cyclopts import Parameter
@@ -41,6 +41,21 @@ from audioext.cli.options import (
     with_fields,
 )
 from audioext.models.requests import AddInstrumental, Extend, Request
+
+TriggerEvent = Literal[
+    "kie.text",
+    "kie.first",
+    "kie.complete",
+    "kie.error",
+    "kie-jobs.text",
+    "kie-jobs.first",
+    "kie-jobs.complete",
+    "kie-jobs.error",
+    "sunoapi.text",
+    "sunoapi.first",
+    "sunoapi.complete",
+    "sunoapi.error",
+]
 
 # --- begin ------------------------------------------------------------------------------------------------------
 
@@ -170,8 +185,8 @@ class ForwardCommand(LookOptions, Command):
 @frozen(slots=False)
 class TriggerCommand(LookOptions, Command):
     runs = "trigger:trigger"
-    event: Annotated[str, Parameter()]
-    """API.STAGE: kie, kie-jobs or sunoapi, which must be the job's, and text, first, complete or error."""
+    event: Annotated[TriggerEvent, Parameter()]
+    """The API, which must be the job's, and the stage."""
     job: Annotated[Ref, Parameter(name="--job"), JOB] = field(kw_only=True)
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 import pytest
@@ -17,6 +17,8 @@ from attrs import define, field
 from standardwebhooks import Webhook
 
 import audioext as ax
+from audioext.cli import trigger
+from audioext.cli.commands import TriggerEvent
 from audioext.cli.execution import ForwardError
 from audioext.cli.listening import open_forwarder
 from audioext.sandbox import Sandbox
@@ -258,6 +260,11 @@ async def test_a_stage_can_be_triggered_by_hand(app: App, clock: JumpClock, invo
     assert app.events[1]["data"]["tracks"][0]["id"] in {track["id"] for track in app.events[2]["data"]["tracks"]}
 
 
+def test_every_stage_that_can_be_made_up_is_a_choice() -> None:
+    """The parser's choices, which a shell completes, are the stages of the APIs that `trigger` can play."""
+    assert {f"{api}.{stage}" for api in trigger.FORMS for stage in trigger.STAGES} == {*get_args(TriggerEvent)}
+
+
 async def test_only_a_job_at_a_sandbox_can_be_triggered(invoke: Invoke, unused_tcp_port: int) -> None:
     """An event of another API than the job's, and a job of a real API, are refused."""
     elsewhere = f"http://0.0.0.0:{unused_tcp_port}"  # nobody answers there, and it is not a loopback address
@@ -266,8 +273,8 @@ async def test_only_a_job_at_a_sandbox_can_be_triggered(invoke: Invoke, unused_t
             await client.extend(audio_id=TRACK, model="V5")
         (job,) = [each async for each in client.jobs()]
     for event, words in (
-        ("kie.never", "kie, kie-jobs, sunoapi, a dot, and text, first, complete, error, like kie.first"),
-        ("vidgo.first", "like kie.first, not 'vidgo.first'"),
+        ("kie.never", 'Invalid value "kie.never" for EVENT. Choose from: "kie.text", '),
+        ("vidgo.first", "Choose from: "),
         ("sunoapi.first", "was not submitted to sunoapi at a sandbox"),
         ("kie.first", "was not submitted to kie at a sandbox"),
     ):
