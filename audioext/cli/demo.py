@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -40,7 +39,8 @@ async def demo(command: DemoCommand, screen: Screen) -> None:
         made = f", a tune of {TUNE_SECONDS:g} s made for you"
     screen.step("source", f"{source}{made}")
     continue_at = await asyncio.to_thread(_continue_at, source)
-    title = f"{source.stem[:MAX_STEM_LETTERS]} extended"
+    stem = source.stem.encode(errors="replace").decode()  # a name on disk may be other than UTF-8
+    title = f"{stem[:MAX_STEM_LETTERS]} extended"
     more = {} if command.provider in MODELLESS else {"model": MODEL, "style": "Piano", "title": title}
     make = cast("Callable[..., SubmitCommand]", ExtendCommand)
     taken = {name: getattr(command, name) for name in ("json", "log_format", "provider", "out", "speed")}
@@ -50,8 +50,8 @@ async def demo(command: DemoCommand, screen: Screen) -> None:
     if not screen.json:
         model = ("--model", MODEL) if more else ()
         settings = ("--out", str(command.out), "--continue-at", f"{continue_at:g}", "--provider", command.provider)
-        extend = shlex.join(("extend", str(source), *settings, *model, "--sandbox"))
-        screen.note(f"\nThe same as one command, without --sandbox at the paid API: {program()} {extend}")
+        extend = screen.hint("extend", *settings, *model, "--sandbox", of=str(source))
+        screen.note(f"\nTo extend it by hand, at the paid API if you leave out --sandbox: {extend}")
         screen.note(f"How to write a program: {program()} guide")
 
 
