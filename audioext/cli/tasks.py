@@ -31,6 +31,7 @@ from audioext.cli.options import BASE_URL_VARIABLE, SOURCE_NAMES, StoreOptions
 from audioext.cli.screen import Screen, clean, length, moment
 from audioext.errors import AudioextError, ConfigError, Problem, ProviderError, RequestError
 from audioext.files.sources import probe
+from audioext.models import checks
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import Extend, Request
 from audioext.models.results import Song, Stage
@@ -231,7 +232,8 @@ def report(screen: Screen, job: Job, song: Song, paths: Sequence[Path]) -> None:
         rows.append((number, track.title or "", length(seconds or track.duration), size, path or track.audio_url))
     screen.table(("track", "title", "duration", "size", "file" if paths else "url"), rows)
     ids = [track.id for track in song.tracks if track.id is not None and track.extends_by_id]
-    ids = [each for each in ids if read_source(each, ids=True) == {"audio_id": each}]  # else it names a URL or a file
+    # Others name a URL or a file, or would be refused.
+    ids = [each for each in ids if read_source(each, ids=True) == {"audio_id": each} and not checks.audio_id(each)]
     if ids and not screen.is_sandboxed:
         model = () if job.record.model is None else ("--model", job.record.model)
         command = screen.hint("extend", "--provider", format_of(job.provider) or job.provider, *model, of=ids[0])

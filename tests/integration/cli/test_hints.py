@@ -71,18 +71,18 @@ async def test_a_hint_works_for_an_id_that_looks_like_an_option(
     assert [TRACK, track] == [post["audioId"] for post in api.posts]
 
 
-@pytest.mark.parametrize("track", ["https://evil.test/a", "voice.wav", "/etc/passwd"])
-async def test_no_hint_for_an_id_that_would_be_taken_for_a_url_or_file(
+@pytest.mark.parametrize("track", ["https://evil.test/a", "voice.wav", "/etc/passwd", "-rf *;c"])
+async def test_no_hint_for_an_id_that_would_be_taken_for_something_else(
     track: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, voice: Path
 ) -> None:
-    """No hint is printed for a track id that the command would take for a URL or a local file."""
+    """No hint is printed for a track id that the command would take for a URL or a local file, or refuse."""
     monkeypatch.setenv("KIE_API_KEY", "made-up")
     async with serve_api() as api:
         api.track = track
         options = (*MEMORY, "--base-url", api.base, "--poll-every", "0.1", "--no-save")
         ended = await aside(invoke, "extend", TRACK, *FULL, *options)
 
-    assert (0, False) == (ended.code, "Go on" in ended.err)
+    assert (0, False) == (ended.code, "Extend a track" in ended.err)
 
 
 async def test_the_hint_for_a_refused_host_works_as_printed(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
