@@ -178,9 +178,9 @@ def safe_name(title: str) -> str:
 
 
 def plain_suffix(path: Path) -> str:
-    """Return the suffix of *path* in lower case if it has 1 to 5 ASCII letters or digits, else ""."""
+    """Return the suffix of *path* in lower case if it has 1 to 5 ASCII letters or digits, a letter too, else ""."""
     suffix = path.suffix.lower()
-    return suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ""
+    return suffix if re.fullmatch(r"\.(?=.*[a-z])[a-z0-9]{1,5}", suffix) else ""
 
 
 def suffix_of(head: bytes) -> str | None:

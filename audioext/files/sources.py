@@ -158,10 +158,13 @@ class Offers:
         """Return how many files are on offer."""
         return len(self._offers)
 
-    def offer(self, path: Path) -> str:
-        """Offer *path* and return the last two segments of its URL, a secret and a safe name, or raise OSError."""
-        token = secrets.token_urlsafe(32)
-        real, suffix = path.resolve(), suffix_at(path)
+    def offer(self, path: Path, suffix: str | None = None) -> str:
+        """Offer *path* and return the last two segments of its URL, a secret and a safe name, or raise OSError.
+
+        *suffix* is that of its format, by default its own.
+        """
+        token, real = secrets.token_urlsafe(32), path.resolve()
+        suffix = plain_suffix(path) if suffix is None else suffix
         self._offers[token] = Offer(real, _identity(real.stat()), suffix)
         return f"{token}/{safe_name(path.stem) or 'audio'}{suffix}"
 
@@ -257,7 +260,7 @@ class Sources:
         path, uploads = request.path, provider if isinstance(provider, Uploads) else None
         name = mint_id(self.clock.now())
         if path is not None and self.serves(request, provider):
-            public_url, offer = self.public_url(), self.offers.offer(path)
+            public_url, offer = self.public_url(), self.offers.offer(path, await asyncio.to_thread(suffix_at, path))
             assert public_url is not None  # noqa: S101 - `check_order` refused this
             url = str(public_url.joinpath(FILES_SEGMENT, *offer.split("/")))
             return attrs.evolve(request, file=None, url=url), offer

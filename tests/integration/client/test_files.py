@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 import audioext as ax
 from audioext.files.downloads import Downloader
-from audioext.files.formats import safe_name
+from audioext.files.formats import safe_name, suffix_at
 from audioext.files.sources import Offers, name_at_host, probe
 from audioext.http.transport import Transport
 from audioext.sandbox import Sandbox, audio
@@ -314,14 +314,14 @@ def test_an_offered_file_has_an_unguessable_name_until_it_is_withdrawn(voice_fil
 async def test_a_file_in_the_submit_gets_the_suffix_of_its_bytes(
     make_sandbox: MakeSandbox, make_client: MakeClient, voice_file: Path, tmp_path: Path
 ) -> None:
-    """A temporary file without a suffix that goes into MusicGPT's form is named by its bytes; other names stay."""
+    """A file without a suffix that goes into MusicGPT's form is named by its bytes, as digits are none; others stay."""
     sandbox = await make_sandbox()
     client = await make_client(sandbox, "musicgpt")
-    for name in ("tmpk3v", "voice.snd", "voice.wav"):
+    for name in ("tmpk3v", "take 1.2", "voice.snd", "voice.wav"):
         await client.extend(file=shutil.copy(voice_file, tmp_path / name), continue_at=2)
 
     sent = [submit["audio_file"]["filename"] for submit in sandbox.submits]  # type: ignore[index]  # it is a mapping
-    assert ["tmpk3v.wav", "voice.snd", "voice.wav"] == sent
+    assert ["tmpk3v.wav", "take 1.2.wav", "voice.snd", "voice.wav"] == sent
 
 
 async def test_a_file_without_a_suffix_gets_that_of_its_bytes(
@@ -330,15 +330,17 @@ async def test_a_file_without_a_suffix_gets_that_of_its_bytes(
     """A temporary file without a suffix is uploaded and served under a name and a type that say what it is."""
     path = Path(shutil.copy(voice_file, tmp_path / "voice"))
     sandbox = await make_sandbox()
-    client = await make_client(sandbox)
-    await client.extend(file=path, model="V5", continue_at=2)
+    for provider in ("kie", "vidgo"):
+        client = await make_client(sandbox, provider)
+        await client.extend(file=path, model="V5", continue_at=2)
     offers = Offers()
-    token, name = offers.offer(path).split("/")
-    found = offers.find(token)
+    found = offers.find(offers.offer(path, suffix_at(path)).partition("/")[0])
 
-    assert str(sandbox.submits[0]["uploadUrl"]).endswith(".wav")
+    uploaded, served = sandbox.submits
+    assert str(uploaded["uploadUrl"]).endswith(".wav")
+    assert "/voice.wav'" in str(served)
     assert found is not None
-    assert ("voice.wav", "audio/wav") == (name, found.headers["Content-Type"])
+    assert "audio/wav" == found.headers["Content-Type"]
 
 
 def test_a_file_that_replaced_an_offered_one_is_not_served(tmp_path: Path) -> None:
