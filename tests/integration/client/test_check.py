@@ -12,6 +12,7 @@ from pathlib import Path
 
 import apsw
 import pytest
+import redis
 from aiohttp import web
 from yarl import URL
 
@@ -364,6 +365,19 @@ async def test_a_store_that_cannot_be_written_is_a_failed_line(sandbox: Sandbox,
             each.rename(tmp_path / each.name.removeprefix("gone-"))
 
     assert "failed" == line(report, "store").state
+
+
+async def test_a_server_that_only_reads_is_a_failed_line(valkey: Path) -> None:
+    """A server that answers but takes no writes, such as a replica, is reported as a store that cannot be written."""
+    async with ax.Client(store=f"unix://{valkey}?prefix=only-reads", secrets=["x" * 32]) as client:
+        with redis.Redis(unix_socket_path=str(valkey)) as server:
+            server.config_set("min-replicas-to-write", 1)
+            try:
+                report = await client.check()
+            finally:
+                server.config_set("min-replicas-to-write", 0)
+
+    assert ("failed", True) == (line(report, "store").state, "NOREPLICAS" in line(report, "store").seen)
 
 
 async def test_an_address_that_cannot_be_listened_on_is_a_failed_line(sandbox: Sandbox) -> None:
