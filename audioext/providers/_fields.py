@@ -129,9 +129,9 @@ class FieldRules:
     model; those not in `stated_lengths` are only advice. `persona_needs_custom`: a persona needs custom mode.
     `upload_may_lack_prompt`: custom mode may need no prompt for uploaded audio. `upload_needs_continue_at`: uploaded
     audio needs `continue_at` in any mode. `upload_needs_instrumental`: `instrumental` must be sent for uploaded audio;
-    it is `False` by default. `v6_lyrics`: an instrumental's lyrics are stated for V6 alone. `is_engine`: it sells the
-    Suno engine, with its models, genders and lengths. `has_custom_mode`: a flag switches between given and inherited
-    parameters.
+    it is `False` by default. `v6_lyrics`: an instrumental's lyrics are stated for V6 alone. By default the wire name
+    says two more: `is_engine`: it sells the Suno engine, with its models, genders and lengths; `has_custom_mode`: a
+    flag switches between given and inherited parameters.
     """
 
     wire_name: str

@@ -59,9 +59,9 @@ class MusicGpt(HostedAccount):
         key_variable="MUSICGPT_API_KEY",
         base_url=URL("https://api.musicgpt.com/api/public/v1"),
         file_route=FileRoute.INLINE,
-        # HTTP's meanings: docs.musicgpt.com/api-documentation/utilities/error, read 2026-11-21; 401 is not on it, but
-        # both of the vendor's packages map it, nor is 413, with which proxies refuse a file that is too big. A 422's
-        # body is on no page: `detail` is from the vendor's web framework.
+        # HTTP's meanings: docs.musicgpt.com/api-documentation/utilities/error, read 2026-11-21. 401 and 413 are not on
+        # it: both of the vendor's packages map 401, and proxies answer 413 to a file that is too big. A 422's body is
+        # on no page: `detail` is from the vendor's web framework.
         table=CodeTable(
             codes={**HTTP_CODES, 400: Code()},
             http_refusals=frozenset({400, *HTTP_CODES}),
