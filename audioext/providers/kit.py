@@ -1,9 +1,10 @@
 """The building blocks of your own provider; `examples/custom_provider.py` shows how to use them.
 
-What the example does not need, yours may:
+Your provider may need what the example does not:
 
-- Signed webhooks: override `is_signed` and `verify_webhook`, which raises WebhookError (401); `is_one_of` compares in
-  constant time. Name the headers that it reads in `signature_headers` of the `Vendor`, so that they are stored as well.
+- Signed webhooks: override `is_signed` and `verify_webhook`, which raises `WebhookError(..., http_status=401)`. Name
+  the headers that it reads in the `Vendor`'s `signature_headers`, so that they are stored; `is_one_of` compares in
+  constant time.
 - No word for the end, such as a webhook for each track: `counts_tracks=True`. Every `Track` then needs its `id`.
 - A status call that lists tasks: ask for one, since an answer that names another task as well counts for nothing.
 - Answers in an envelope, or with codes of their own: `table=CodeTable(...)`; `self.answers` reads them.
