@@ -28,7 +28,7 @@ from yarl import URL
 from audioext.clock import Clock, mint_id
 from audioext.errors import Problem, ProviderDownError, RequestError, UnsupportedError, cut
 from audioext.files.formats import HEAD_BYTES, plain_suffix, safe_name, suffix_at, suffix_of
-from audioext.http.messages import AUDIO_TYPES, HttpRequest, Part
+from audioext.http.messages import AUDIO_TYPES, HttpRequest
 from audioext.http.transport import MaybeSentError, NotSentError, Transport, UploadProgress
 from audioext.http.urls import FILES_SEGMENT
 from audioext.models import checks
@@ -277,7 +277,13 @@ class Sources:
 
     async def name_files(self, request: HttpRequest) -> HttpRequest:
         """Return *request* with each file whose name has no suffix named by its bytes, as uploads are."""
-        parts = [await asyncio.to_thread(_named, part) for part in request.parts]
+        parts = [*request.parts]
+        for place, part in enumerate(parts):
+            if part.path is None or part.filename is None or plain_suffix(Path(part.filename)):
+                continue  # without a thread: most calls have no such file
+            if suffix := await asyncio.to_thread(suffix_at, part.path):
+                kind = AUDIO_TYPES.get(suffix, f"audio/{suffix[1:]}")
+                parts[place] = attrs.evolve(part, filename=f"{part.filename}{suffix}", content_type=kind)
         return attrs.evolve(request, parts=tuple(parts))
 
     def serves(self, request: Request, provider: Provider) -> bool:
@@ -305,15 +311,6 @@ class Sources:
                     f"the upload failed: {failure}", provider=provider.info.name, retryable=True, charged=False
                 ) from failure
             attempt += 1
-
-
-def _named(part: Part) -> Part:
-    if part.path is None or part.filename is None or plain_suffix(Path(part.filename)):
-        return part
-    if not (suffix := suffix_at(part.path)):
-        return part
-    content_type = AUDIO_TYPES.get(suffix, f"audio/{suffix[1:]}")
-    return attrs.evolve(part, filename=f"{part.filename}{suffix}", content_type=content_type)
 
 
 def _stamp(path: Path | None) -> tuple[int, ...] | None:

@@ -35,6 +35,13 @@ _SECRET_PATH = re.compile(
 
 _PASSWORD = re.compile(r"(?<=password=)[^&\s]*", re.IGNORECASE)
 _BARE_NAME = re.compile(r"\A[^/\s]*@")  # the user info of a URL without a scheme
+_SIGNING = re.compile(
+    r"(x-(amz|goog|oss|cos)-[^=]*|(aws|oss)accesskeyid|googleaccessid|key-pair-id|security-token|policy|q-[^=]*"
+    r"|sig|sign|signature|exp|expires?|auth_key|se|st|ske|skt|ex|is|hm)=|token=eyJ",
+    re.IGNORECASE,
+)
+"""A parameter with which a file host signs its links: S3, CloudFront, Google, Azure, Alibaba, Tencent, Supabase (a JSON
+Web Token), Discord, and others that take the usual words."""
 _SPACES = re.compile(r"(\s+)")
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".home.arpa")
 """Suffixes of host names that are never public: RFC 6761, 6762 and 8375, and common practice."""
@@ -123,3 +130,10 @@ def is_public_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) ->
     if address.is_multicast or address.is_reserved:
         return False
     return address.is_global and not any(address in network for network in _PRIVATE_NETWORKS)
+
+
+def unsigned(url: str) -> str:
+    """Return *url* without its signature. The rest of its query stays, since it may say which file is meant."""
+    link, _, query = url.partition("?")
+    rest = [each for each in query.split("&") if each and not _SIGNING.match(each)]
+    return f"{link}?{'&'.join(rest)}" if rest else link

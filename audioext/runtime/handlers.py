@@ -19,6 +19,7 @@ from attrs import define, field
 
 from audioext.errors import ConfigError, GiveUp, StoreError, asked_wait, shown
 from audioext.http.messages import as_data
+from audioext.http.urls import unsigned
 from audioext.models import checks
 from audioext.models.entries import Entry, make_entry
 from audioext.models.record import Record, Run
@@ -84,7 +85,7 @@ class Handling:
         if content is not None:
             given["file"] = content
         if isinstance(url := given.get("url"), str):
-            given["url"] = url.partition("?")[0]
+            given["url"] = unsigned(url)
         asked = ascii((provider, type(request).__name__, sorted(given.items())))
         digest = hashlib.sha256(asked.encode()).hexdigest()[:24]
         self._counts[digest] += 1

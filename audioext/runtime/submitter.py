@@ -191,7 +191,13 @@ class Submitter:
             if request.file is not None or request.rehost:
                 request, offer = await self.sources.bring(request, order.provider, order.progress)
             while True:
-                held, refused = await self._attempt(order, request, offer)
+                before = held
+                try:
+                    held, refused = await self._attempt(order, request, offer, before)
+                except (ConfigError, RateLimitError, StoreError):  # nothing was resent
+                    if before is not None and self._is_named(before, offer):
+                        return before
+                    raise
                 if refused is None:
                     return held
                 error = refused.error
@@ -202,8 +208,7 @@ class Submitter:
                     raise error
                 # Closing ends the pause, and the caller gets the refusal.
                 await self.journal.clock.wait_for(self._closing, wait)
-                if held.record.verdict is not Verdict.REFUSED:  # a webhook has named its task since
-                    self._under_way[asyncio.current_task()] = held
+                if self._is_named(held, offer):
                     return held
                 if self._closing.is_set():
                     raise error
@@ -213,10 +218,24 @@ class Submitter:
             if offer is not None and (held is None or held.ref not in self._served):
                 self.sources.offers.withdraw(offer)
 
-    async def _attempt(self, order: Order, request: Request, offer: str | None) -> tuple[HeldJob, Refused | None]:
-        """Send one POST as soon as the account has room; return its job, and the refusal if it was refused."""
+    def _is_named(self, held: HeldJob, offer: str | None) -> bool:
+        """Return whether a callback has named the task of a refused submit since; then its job is the outcome."""
+        if held.record.verdict is Verdict.REFUSED:
+            return False
+        self._under_way[asyncio.current_task()] = held
+        if offer is not None and not held.record.is_final:
+            self._served[held.ref] = (held, offer)
+        return True
+
+    async def _attempt(
+        self, order: Order, request: Request, offer: str | None, before: HeldJob | None
+    ) -> tuple[HeldJob, Refused | None]:
+        """Send one POST as soon as the account has room; return its job, and the refusal if it was refused.
+
+        Raises ConfigError if a callback names the task of the submit *before* it while it waits.
+        """
         for _ in range(MAX_RESENDS + 1):
-            if (held := await self._create(order)) is not None:
+            if (held := await self._create(order, before)) is not None:
                 break
             if (found := await self._find(order)) is not None:
                 return found, None
@@ -236,7 +255,7 @@ class Submitter:
             return held, None
         return held, self._conclude(held, entry)
 
-    async def _create(self, order: Order) -> HeldJob | None:
+    async def _create(self, order: Order, before: HeldJob | None) -> HeldJob | None:
         """Store a new job as soon as the account has room; return `None` if another job has its key."""
         provider, clock = order.provider, self.journal.clock
         ref = mint_id(clock.now())
@@ -244,7 +263,7 @@ class Submitter:
         body, fresh = dump_asked(asked), HeldJob(ref, provider)
 
         def make() -> tuple[Entry, Index]:
-            if self._closing.is_set():
+            if self._closing.is_set() or (before is not None and before.record.verdict is not Verdict.REFUSED):
                 raise ConfigError(_UNSENT)
             entry = make_entry("request", clock.now(), body=body, note=order.note)
             record = Record(ref=ref, asked=asked, created_at=entry.at)  # the fold of a request alone

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from attrs import define, field
 
 from audioext.clock import Clock
+from audioext.errors import StoreError
 from audioext.models.entries import Entry
 from audioext.outage import Outage
 from audioext.runtime.held import HeldJob
@@ -53,6 +54,9 @@ class Unstored:
         """
         chosen = [each for each in self.waiting.values() if key is None or each[0].record.key == key]
         for outcome in await asyncio.gather(*map(self._try, chosen), return_exceptions=True):
+            if isinstance(outcome, asyncio.CancelledError):  # by the store itself: it must end neither loop nor close
+                message = "the store cancelled the call"
+                raise StoreError(message) from outcome
             if isinstance(outcome, BaseException):
                 raise outcome
 

@@ -324,6 +324,19 @@ async def test_a_file_in_the_submit_gets_the_suffix_of_its_bytes(
     assert ["tmpk3v.wav", "take 1.2.wav", "voice.snd", "voice.wav"] == sent
 
 
+async def test_a_form_without_a_file_waits_for_no_thread(
+    make_sandbox: MakeSandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MusicGPT's form is sent without a thread if no name has to be found for a file in it."""
+    sandbox = await make_sandbox()
+    client = await make_client(sandbox, "musicgpt")
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "to_thread", None)
+        await client.extend(url=sandbox.voice_url, continue_at=2)
+
+    assert 1 == len(sandbox.submits)
+
+
 async def test_a_file_without_a_suffix_gets_that_of_its_bytes(
     make_sandbox: MakeSandbox, make_client: MakeClient, voice_file: Path, tmp_path: Path
 ) -> None:

@@ -419,6 +419,35 @@ async def test_a_link_that_was_signed_anew_is_the_same_source(
     assert 4 == len(sandbox.submissions)
 
 
+async def test_a_link_to_another_file_is_another_source(
+    sandbox: Sandbox, make_client: MakeClient, clock: JumpClock
+) -> None:
+    """A retried handler that leaves out a link finds no job of another file, though only the links' queries differ."""
+    client = await make_client(sandbox, clock=clock.clock)
+    found: dict[str, set[str]] = {"1": set(), "2": set()}
+    left = ["1", "2"]
+    done = asyncio.Event()
+
+    @client.on(ax.Stage.COMPLETE)
+    async def chain(event: ax.StageEvent) -> None:
+        if event.meta.get("chained"):
+            return
+        for number in [*left]:
+            link = f"{sandbox.tune_url}?id={number}&X-Amz-Signature={len(left)}&X-Amz-Date=2026"
+            job = await client.extend(url=link, model="V5", continue_at=2, meta={"chained": True})
+            found[number].add(job.ref)
+        if left.pop(0) == "1":
+            await raise_error()
+        done.set()
+
+    await extend(client, sandbox)
+    await clock.run(done.wait())
+
+    assert [1, 1] == [*map(len, found.values())]
+    assert found["1"].isdisjoint(found["2"])
+    assert 3 == len(sandbox.submissions)
+
+
 async def test_a_handler_that_ran_while_the_store_failed_is_not_called_again(
     api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:

@@ -15,6 +15,7 @@ from audioext.http.messages import HttpRequest, HttpResponse
 from audioext.http.urls import callback_url
 from audioext.models.events import Event, Progress, SubmitOutcome
 from audioext.models.requests import Request
+from audioext.runtime.submitter import RESEND_SECONDS
 from tests.integration.client.conftest import WEB, MakeClient, MakeSandbox
 from tests.support.api import BRISK, Api, callback, failing
 from tests.support.clock import SOON_SECONDS, JumpClock, LoopTime, soon
@@ -165,6 +166,23 @@ async def test_a_callback_while_a_resend_waits_is_the_task(api: Api, open_client
     job = await clock.run(submit)
 
     assert (True, "task-1", 1) == (job.is_new, job.task_id, len(api.posts))
+
+
+async def test_a_callback_while_a_resend_waits_for_room_is_the_task(api: Api, clock: JumpClock) -> None:
+    """The same holds while the resend waits for the limits of its account."""
+    api.codes = [429]
+    provider = api.provider(limits=ax.Limits(submits=1, per=60.0))
+    async with ax.Client(provider, clock=clock.clock, permit_timeout=120.0, **WEB) as client:
+        submit = asyncio.create_task(extend(client))
+        await api.arrived.wait()
+        while [ax.Verdict.REFUSED] != [job.verdict async for job in client.jobs()]:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0)
+        await clock.advance(RESEND_SECONDS + 1.0)
+
+        assert 200 == await api.call_back("text")
+        job = await clock.run(submit)
+
+        assert (True, "task-1", 1) == (job.is_new, job.task_id, len(api.posts))
 
 
 async def test_after_five_refusals_the_refusal_is_raised(api: Api, open_client: MakeClient, clock: JumpClock) -> None:

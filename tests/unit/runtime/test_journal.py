@@ -632,6 +632,32 @@ async def test_closing_tries_once_more(store: MemoryStore, here: Process) -> Non
     assert 1 == (await stored(store, "lost")).count
 
 
+async def test_a_store_that_cancels_its_own_calls_ends_neither_retries_nor_close(
+    store: MemoryStore, here: Process
+) -> None:
+    """An answer is stored though the store cancels the first attempts, and a close ends though it still does."""
+    held = await here.submit()
+
+    async def cancel(name: str, side: Side) -> None:
+        if (name, side) == ("append", "before"):
+            raise asyncio.CancelledError
+
+    store.fail("away")
+    await here.journal.append_or_queue(held, [tape.answer(NOW)])
+    store.fail(None)
+    here.line.on_call = cancel
+    await asyncio.sleep(10)
+    here.line.on_call = let_pass
+    await asyncio.sleep(100)
+    assert 2 == (await stored(store)).count
+
+    store.fail("away")
+    await here.journal.append_or_queue(held, [tape.busy(NOW + 1)])
+    store.fail(None)
+    here.line.on_call = cancel
+    await here.journal.aclose()
+
+
 async def test_an_unstored_answer_goes_with_the_next_append(store: MemoryStore, here: Process) -> None:
     """An unstored answer is stored with the next append, so that the index row never says more than the journal."""
     held = await here.submit()
