@@ -172,7 +172,7 @@ async def test_a_callback_while_a_resend_waits_for_room_is_the_task(api: Api, cl
     """The same holds while the resend waits for the limits of its account."""
     api.codes = [429]
     provider = api.provider(limits=ax.Limits(submits=1, per=60.0))
-    async with ax.Client(provider, clock=clock.clock, permit_timeout=120.0, **WEB) as client:
+    async with ax.Client(provider, clock=clock.clock, permit_timeout=120.0, **WEB) as client:  # type: ignore[arg-type]  # two texts
         submit = asyncio.create_task(extend(client))
         await api.arrived.wait()
         while [ax.Verdict.REFUSED] != [job.verdict async for job in client.jobs()]:  # noqa: ASYNC110 - there is no event for it
