@@ -1,4 +1,4 @@
-"""Check that the public URL, keys, clock and store of a client work; nothing is stored or paid."""
+"""Check that the public URL, keys, clock and store of a client work; no job is stored, and nothing is paid."""
 
 from __future__ import annotations
 
