@@ -76,7 +76,7 @@ async def test_a_job_is_found_at_the_api_that_it_was_submitted_to(
         monkeypatch.setenv("AUDIOEXT_BASE_URL", NOWHERE)
         pace = ("--poll-every", "0.1", "--no-save")
         elsewhere = await aside(invoke, "wait", left, *STORE, *pace, "--base-url", NOWHERE, "--timeout", "0.2")
-        waited = await aside(invoke, "wait", left, *STORE, *pace)
+        waited = await aside(invoke, "wait", left, *STORE, *pace, "--timeout", "20")
         shown = await aside(invoke, "show", left, *STORE)
         in_json = (await aside(invoke, "show", left, *STORE, "--json")).json
 
