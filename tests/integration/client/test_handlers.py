@@ -209,7 +209,7 @@ def test_a_wrong_handler_is_refused() -> None:
 
     for stage in (ax.Stage.SUBMITTED, bare, "complete"):
         with pytest.raises(ax.ConfigError, match="TEXT, FIRST and COMPLETE"):
-            client.on(stage)  # type: ignore[call-overload]  # wrong on purpose
+            client.on(stage)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ax.ConfigError, match="async def"):
         client.on(ax.Stage.TEXT)(plain)  # type: ignore[type-var]  # wrong on purpose
     with pytest.raises(ax.ConfigError, match="async def"):
