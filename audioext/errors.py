@@ -36,9 +36,14 @@ def cut(text: str, most: int = LONGEST_VALUE) -> str:
 
 
 def lacks_extra(need: str, extra: str) -> str:
-    """Return the message that *need* needs *extra*, with the command that installs it for the running Python."""
+    """Return the message that *need* needs *extra*, and how to install it."""
+    return f"{need} needs more packages: {how_to_install(extra)}"
+
+
+def how_to_install(extra: str) -> str:
+    """Return the command that installs *extra* for the running Python, and the one for a clone."""
     pip = f"{shlex.quote(sys.executable or 'python')} -m pip install"
-    return f'{need} needs more packages: {pip} "audioext[{extra}]", or in a clone: {pip} ".[{extra}]"'
+    return f'{pip} "audioext[{extra}]", or in a clone: {pip} ".[{extra}]"'
 
 
 _BOUND = re.compile(

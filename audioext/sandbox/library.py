@@ -55,7 +55,7 @@ LEAST_GAIN_SECONDS = 5.0  # how much longer than its source a result is at least
 
 
 class MissingExtraError(ImportError):
-    """The sandbox needs more packages: pip install "audioext[sandbox]"."""
+    """The sandbox needs more packages: pip install "audioext[sandbox]", or in a clone: pip install ".[sandbox]"."""
 
 
 @define(kw_only=True, eq=False)

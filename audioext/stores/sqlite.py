@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 from attrs import define, field
 
-from audioext.errors import StoreError
+from audioext.errors import StoreError, how_to_install
 from audioext.models import checks
 from audioext.models.entries import MAX_DELIVERY_BYTES
 from audioext.stores._engine import EngineStore, paged
@@ -116,7 +116,7 @@ class SqliteStore(EngineStore[Writer]):
         if not has_reset_bug(number):
             return ()
         fault = "may lose commits if processes share a file (sqlite.org/wal.html#walresetbug)"
-        return (f'SQLite {number} {fault}: install a newer one with pip install "audioext[sqlite]"',)
+        return (f"SQLite {number} {fault}: install a newer one by {how_to_install('sqlite')}",)
 
     def _make(self) -> Writer:
         try:

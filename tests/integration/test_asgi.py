@@ -179,6 +179,24 @@ async def test_a_body_is_read_under_its_limit(
     assert status == found
 
 
+async def test_a_stranger_is_answered_before_the_body(client: ax.Client) -> None:
+    """A wrong tag is answered without asking the server for the body (newcomer, worst 5)."""
+    path = callback_url(URL("http://me.test/audio"), b"another secret than ours", "kie", REF).raw_path
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        raise AssertionError
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    await client.receiver.asgi(
+        {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "headers": []}, receive, send
+    )
+
+    assert 401 == sent[0]["status"]
+
+
 async def test_a_sender_that_disconnects_gets_no_answer(client: ax.Client) -> None:
     """A sender that disconnects within its body gets no answer, and nothing is stored."""
     assert (0, {}, b"") == await ask(client.receiver.asgi, "POST", path_of(client), GOOD[:9], ends=False)

@@ -98,6 +98,15 @@ async def test_a_class_is_no_folder() -> None:
         await song.save(Path)  # type: ignore[arg-type]  # wrong on purpose
 
 
+async def test_a_misspelt_argument_is_answered_with_the_one_that_was_meant(open_client: MakeClient) -> None:
+    """A misspelt keyword of a submit raises a `TypeError` with the right one, as the command line has it."""
+    client = await open_client()
+
+    for call in (client.extend, client.add_instrumental):
+        with pytest.raises(TypeError, match="has no field modle; did you mean model"):
+            await call(modle="V5")  # type: ignore[call-arg]  # wrong on purpose
+
+
 async def test_a_mount_that_cannot_work_is_refused(open_client: MakeClient) -> None:
     """A wrong prefix, an application of another framework, and one that runs already are errors of ours."""
     from fastapi import FastAPI  # noqa: PLC0415 - it takes long to load, which not every worker should pay

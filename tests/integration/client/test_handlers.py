@@ -198,14 +198,18 @@ async def test_a_failure_handler_is_called_once(poll: bool, make_sandbox: MakeSa
 
 
 def test_a_wrong_handler_is_refused() -> None:
-    """A handler for SUBMITTED, or one that is not async, is refused."""
+    """A handler for SUBMITTED, one that is not async, or one without a stage (newcomer, worst 3) is refused."""
     client = ax.Client(ax.Kie("key"))
 
     def plain(event: ax.StageEvent) -> None:
         """Do nothing."""
 
-    with pytest.raises(ax.ConfigError, match="TEXT, FIRST and COMPLETE"):
-        client.on(ax.Stage.SUBMITTED)
+    async def bare(event: ax.StageEvent) -> None:
+        """Do nothing."""
+
+    for stage in (ax.Stage.SUBMITTED, bare, "complete"):
+        with pytest.raises(ax.ConfigError, match="TEXT, FIRST and COMPLETE"):
+            client.on(stage)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ax.ConfigError, match="async def"):
         client.on(ax.Stage.TEXT)(plain)  # type: ignore[type-var]  # wrong on purpose
     with pytest.raises(ax.ConfigError, match="async def"):

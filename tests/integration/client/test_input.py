@@ -338,6 +338,20 @@ async def test_no_message_of_a_call_repeats_a_long_value(open_client: MakeClient
         assert len(str(error)) < 300
 
 
+async def test_a_misspelt_model_is_refused_before_the_upload(
+    sandbox: Sandbox, make_client: MakeClient, voice_file: Path
+) -> None:
+    """A near miss of a model gets the right spelling before a byte of the file is sent (newcomer A)."""
+    client = await make_client(sandbox)
+    sent: list[int] = []
+
+    for model, meant in (("v5", "V5"), ("V55", "V5_5")):
+        with pytest.raises(ax.RequestError, match=f"model: there is no '{model}'; did you mean {meant}"):
+            await client.extend(file=voice_file, model=model, continue_at=1, progress=lambda done, _: sent.append(done))
+
+    assert ([], ()) == (sent, sandbox.submissions)
+
+
 async def test_the_field_that_switched_custom_mode_on_is_named(open_client: MakeClient, api: Api) -> None:
     """The error names the field that switched custom mode on and how to switch it off, which then works."""
     client = await open_client()

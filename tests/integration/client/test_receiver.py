@@ -100,15 +100,16 @@ async def test_a_delivery_is_taken_as_frameworks_give_it(
         {b"USER-AGENT": b"kie"},
         [("user-agent", "kie")],
         message_from_string("User-Agent: kie", HTTPMessage),  # http.server
+        None,
     ],
 )
 async def test_headers_are_taken_as_frameworks_give_them(headers: Any, client: ax.Client) -> None:
-    """`accept` takes headers as bytes, pairs or lists of values as well as a mapping of strings."""
+    """`accept` takes headers as bytes, pairs or lists of values as well as a mapping of strings, and None as none."""
     async with client:
         assert 200 == await client.inbox.accept(ax.Webhook(path=path_of("r" * 24), headers=headers, body=complete()))
         (delivery,) = [delivery async for delivery in client.deliveries()]
 
-    assert "kie" == delivery.headers["user-agent"]
+    assert (None if headers is None else "kie") == delivery.headers.get("user-agent")
 
 
 @attrs.frozen

@@ -115,7 +115,7 @@ async def test_upload_progress_is_reported_in_bytes(
 async def test_a_submit_needs_an_open_client(sandbox: Sandbox) -> None:
     """A submit before or after `async with` raises an error that says what to do."""
     client = ax.Client(ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"]))
-    with pytest.raises(ax.ConfigError, match="async with"):
+    with pytest.raises(ax.ConfigError, match=r"use it inside `async with Client\(\.\.\.\) as client:`, or open\(\) it"):
         await client.extend(audio_id="a", model="V5")
     async with client:
         pass

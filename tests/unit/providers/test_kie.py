@@ -230,6 +230,22 @@ def test_retry_after_is_seconds_or_a_date(headers: dict[str, str], seconds: floa
     assert seconds == refusal(200, headers, b'{"code":429,"msg":"slow down"}').retry_after
 
 
+@pytest.mark.parametrize(
+    ("code", "means"),
+    [
+        *((code, "refused") for code in (400, 401, 402, 404, 422, 433, 505)),
+        *((code, "sent again") for code in (429, 455)),
+        *((code, "unknown") for code in (500, 501)),
+    ],
+)
+def test_a_code_tells_what_became_of_a_submit(code: int, means: str) -> None:
+    """Whatever the words, a code refuses for good or for now; 500 and 501 may come after a task (wire, fact 2)."""
+    outcome = Kie("k").parse_submit(HttpResponse(status=200, body=b'{"code":%d,"msg":"no","data":null}' % code))
+
+    refused = "sent again" if isinstance(outcome, Refused) and outcome.resend else "refused"
+    assert means == (refused if isinstance(outcome, Refused) else "unknown")
+
+
 def test_a_refused_code_beside_a_task_id_is_unknown() -> None:
     """An answer that refuses and names a task leaves the outcome unknown."""
     outcome = Kie("k").parse_submit(HttpResponse(status=200, body=b'{"code":402,"msg":"no","data":{"taskId":"t"}}'))

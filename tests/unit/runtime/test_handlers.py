@@ -694,10 +694,12 @@ class Meta(TypedDict):
     """The meta of a submit."""
 
 
-@pytest.mark.parametrize("stage", [Stage.SUBMITTED, "complete", 4, None])
+@pytest.mark.parametrize("stage", [Stage.SUBMITTED, "complete", 4, None, never])
 def test_handlers_are_for_three_stages(here: Process, stage: object) -> None:
-    """Registering a handler for SUBMITTED, or for an unknown stage, is refused."""
-    with pytest.raises(ConfigError, match="handlers are for TEXT, FIRST and COMPLETE"):
+    """Registering a handler for SUBMITTED, for an unknown stage, or by a bare `@client.on` is refused."""
+    with pytest.raises(
+        ConfigError, match=r"for TEXT, FIRST and COMPLETE, not .*; use @client\.on\(ax\.Stage\.COMPLETE"
+    ):
         make(here).on(stage)(never)  # type: ignore[arg-type]  # that is what is tested
 
 

@@ -5,6 +5,7 @@ import io
 import socket
 import subprocess
 import sys
+import uuid
 from contextlib import suppress
 from typing import Any
 
@@ -36,10 +37,21 @@ async def test_each_provider_has_an_api(world: World) -> None:
 
 
 async def test_each_api_has_a_bare_origin(world: World) -> None:
-    """Each API also answers at an origin of its own, for the same tasks."""
+    """Each API also answers at an origin of its own, for the same tasks: clients join `/api/...` to it (wire S6)."""
     assert 5 == len({world.sandbox.url, *world.sandbox.origins.values()})
+    bearer, raw = f"Bearer {world.sandbox.api_key}", world.sandbox.api_key
+    for name, path, key, status in (
+        ("kie", "/api/v1/chat/credit", bearer, 200),
+        ("sunoapi", "/api/v1/generate/credit", bearer, 200),
+        ("vidgo", "/api/user/balance", bearer, 200),
+        ("musicgpt", "/byId?conversionType=EXTEND&task_id=nobody", raw, 404),
+    ):
+        alone = URL(world.sandbox.origins[name])
+        assert alone == alone.origin()
+        async with world.session.get(alone.join(URL(path)), headers={"Authorization": key}) as response:
+            assert (name, status) == (name, response.status)
+            assert "application/json" == response.content_type
     origin = URL(world.sandbox.origins["kie"])
-    assert origin == origin.origin()
     headers = {"Authorization": f"Bearer {world.sandbox.api_key}"}
     async with world.session.post(
         origin / "api/v1/generate/extend", json=world.kie_extend(), headers=headers
@@ -49,6 +61,22 @@ async def test_each_api_has_a_bare_origin(world: World) -> None:
     assert "SUCCESS" == (await world.info(task_id))["status"]
     async with world.session.get(origin / "api/v1/nothing") as response:
         assert (404, 404) == (response.status, (await response.json())["code"])
+
+
+async def test_each_track_has_an_id_of_its_own(world: World) -> None:
+    """The ids of a task's tracks are random UUIDs at each API: clients name files by their beginning (wire S1)."""
+    chosen = {"audio_id": world.sandbox.track_ids[0], "mv": "V5", "default_param_flag": False}
+    for path, body in (
+        ("/kie/api/v1/generate/extend", world.kie_extend()),
+        ("/sunoapi/api/v1/generate/extend", world.kie_extend()),
+        ("/vidgo/api/generate/submit", {"model": "extend-music", "input": chosen}),
+        ("/musicgpt/extend", {"audio_url": world.sandbox.tune_url, "extend_after": 1}),
+    ):
+        assert 200 == (await world.call("POST", path, json=body))[0]
+    await world.sandbox.settled()
+    ids = [uuid.UUID(track.id) for task in world.sandbox.tasks for track in task.tracks]
+    assert [4] * 8 == [each.version for each in ids]
+    assert 8 == len({each.time_low for each in ids})
 
 
 async def test_the_origins_can_have_ports_in_a_row() -> None:
@@ -148,7 +176,8 @@ async def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.Monke
     """Without numpy or soundfile, starting raises an error with the command that installs them."""
     monkeypatch.setitem(sys.modules, "audioext.sandbox.audio", None)
     monkeypatch.delattr("audioext.sandbox.audio", raising=False)
-    with pytest.raises(MissingExtraError, match=r'The sandbox needs more packages: pip install "audioext\[sandbox\]"'):
+    way = r'pip install "audioext\[sandbox\]", or in a clone: pip install "\.\[sandbox\]"'
+    with pytest.raises(MissingExtraError, match=f"The sandbox needs more packages: {way}"):
         await Sandbox().__aenter__()
 
 

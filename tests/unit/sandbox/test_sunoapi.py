@@ -12,6 +12,7 @@ pytestmark = pytest.mark.asyncio
 EXTEND = "/sunoapi/api/v1/generate/extend"
 UPLOAD_EXTEND = "/sunoapi/api/v1/generate/upload-extend"
 ADD_INSTRUMENTAL = "/sunoapi/api/v1/generate/add-instrumental"
+LONG = "longer than eight minutes"
 
 
 async def test_songs_have_thirteen_keys_from_the_text_on(world: World) -> None:
@@ -41,6 +42,7 @@ async def test_an_error_has_no_data(open_world: OpenWorld) -> None:
 BAD_BODIES: Sequence[tuple[str, dict[str, object], int, str]] = [
     (EXTEND, {"audioId": None}, 400, "audioId cannot be null"),
     (EXTEND, {"callBackUrl": None}, 400, "Please enter callBackUrl"),
+    (EXTEND, {"callBackUrl": ""}, 400, "Please enter callBackUrl"),
     (EXTEND, {"title": None}, 400, "title cannot be null"),
     (EXTEND, {"prompt": "x" * 5001}, 413, "prompt must not exceed"),
     (EXTEND, {"title": "x" * 101}, 413, "title must not exceed"),
@@ -93,18 +95,20 @@ async def test_v6_adds_lyrics_and_variety(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("source", "changes", "code"),
-    [("gone", {}, 451), ("page", {}, 400), ("tone", {"continueAt": 9}, 400)],
+    [("gone", {}, 451), ("page", {}, 400), ("empty", {}, 400), ("tone", {"continueAt": 9}, 400), (LONG, {}, 400)],
 )
 async def test_a_bad_source_fails_the_task(
-    world: World,
+    open_world: OpenWorld,
     tone: bytes,
     source: str,
     changes: dict[str, object],
     code: int,
 ) -> None:
-    """A file that cannot be downloaded is 451 in the callback and one that cannot be used 400."""
-    world.listener.sources |= {"tone": tone, "page": b"<html>"}
-    body = world.kie_upload(uploadUrl=f"{world.listener.url}/source/{source}", **changes)
+    """A file that cannot be downloaded is 451 in the callback, one that cannot be used 400; no word is sensitive."""
+    world = await open_world(**({"ready_seconds": 481.0} if source == LONG else {}))
+    world.listener.sources |= {"tone": tone, "page": b"<html>", "empty": b""}
+    url = world.sandbox.tune_url if source == LONG else f"{world.listener.url}/source/{source}"
+    body = world.kie_upload(uploadUrl=url, **changes)
     task_id = (await world.post(UPLOAD_EXTEND, body))["data"]["taskId"]
     await world.sandbox.settled()
     assert [code] == [body["code"] for body in world.listener.bodies]

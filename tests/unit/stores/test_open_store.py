@@ -57,7 +57,8 @@ def test_a_missing_extra_is_named(scheme: str, monkeypatch: pytest.MonkeyPatch) 
     """A Redis URL without the extra raises an error that says what to install."""
     monkeypatch.setitem(sys.modules, "audioext.stores.redis", None)  # as if it could not be imported
 
-    with pytest.raises(ConfigError, match=r'the Redis store needs more packages: .* install "audioext\[redis\]"'):
+    way = r'install "audioext\[redis\]", or in a clone: .* install "\.\[redis\]"'
+    with pytest.raises(ConfigError, match=f"the Redis store needs more packages: .* {way}"):
         open_store(f"{scheme}://localhost")
 
 
