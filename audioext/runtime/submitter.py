@@ -49,6 +49,10 @@ POLL_GRACE_SECONDS = SUBMIT_TIMEOUT_SECONDS + 15.0
 _UNSENT = "the client was closed before this submit was sent; nothing was paid"
 
 
+class _TaskNamedError(AudioextError):
+    """A callback has named the task of a refused submit, so nothing more may be sent. It never leaves the submitter."""
+
+
 @define(kw_only=True, eq=False, repr=False)
 class Submitter:
     """Sends orders. Each ref is POSTed once; a resend gets a new ref, and follows only a refusal that cost nothing.
@@ -227,7 +231,7 @@ class Submitter:
     ) -> tuple[HeldJob, Refused | None]:
         """Send one POST as soon as the account has room; return its job, and the refusal if it was refused.
 
-        Raises ConfigError if a callback names the task of one of the *refused* before it is sent.
+        Raises _TaskNamedError if a callback names the task of one of the *refused* before it is sent.
         """
         for _ in range(MAX_RESENDS + 1):
             if (held := await self._create(order, refused)) is not None:
@@ -258,8 +262,10 @@ class Submitter:
         body, fresh = dump_asked(asked), HeldJob(ref, provider)
 
         def make() -> tuple[Entry, Index]:
-            if self._closing.is_set() or (refused and _named(refused) is not None):
+            if self._closing.is_set():
                 raise ConfigError(_UNSENT)
+            if refused and _named(refused) is not None:
+                raise _TaskNamedError
             entry = make_entry("request", clock.now(), body=body, note=order.note)
             record = Record(ref=ref, asked=asked, created_at=entry.at)  # the fold of a request alone
             fresh.commit([Reading(entry, asked=asked)], record, count=1)
