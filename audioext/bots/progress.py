@@ -301,9 +301,9 @@ class ProgressMessages:
         passed = self.client.clock.now() - job.created_at.timestamp()
         return said.format(
             links=links,
-            why="" if failure is None else self._escape(in_words(failure)),
+            why=self._escape(in_words(failure or job.record)),
             clock=f"{_minutes(passed)} of about {_minutes(job.record.eta or self._expected)}",
-        )
+        ).rstrip()
 
     def _follow(self, job: Job, asker: Asker) -> None:
         self._lines[job.ref] = self._line(asker)
