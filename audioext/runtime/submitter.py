@@ -193,7 +193,7 @@ class Submitter:
         one while nothing is sent, that job is the outcome.
         """
         request, offer, held = order.request, None, None
-        resends, task = 0, asyncio.current_task()
+        resends, task, patience = 0, asyncio.current_task(), order.permit_timeout or self.permit_timeout
         self._under_way[task] = None
         try:
             if request.file is not None or request.rehost:
@@ -207,7 +207,7 @@ class Submitter:
                 error.ref = held.ref
                 asked = error.retry_after if isinstance(error, RateLimitError) else None
                 wait = RESEND_SECONDS * 2**resends if asked is None else asked
-                if order.fallback or not refusal.resend or resends == MAX_RESENDS or wait > self.permit_timeout:
+                if order.fallback or not refusal.resend or resends == MAX_RESENDS or wait > patience:
                     raise error
                 # Closing ends the pause, and the caller gets the refusal.
                 await self.journal.clock.wait_for(self._closing, wait)
@@ -276,7 +276,8 @@ class Submitter:
             self.journal.abandon_later(fresh, make_entry("abandoned", clock.now(), note=why))
 
         account = self.accounts[asked.provider]
-        created = await account.create(make, abandon, provider=asked.provider, timeout=self.permit_timeout)
+        patience = order.permit_timeout or self.permit_timeout
+        created = await account.create(make, abandon, provider=asked.provider, timeout=patience)
         if isinstance(created, Existing) and created.ref != ref:  # its own ref means that the engine retried the create
             return None
         return self.journal.keep(fresh)  # not earlier: jobs in memory are appended to a store that lacks them

@@ -302,6 +302,23 @@ async def test_no_room_in_time_sends_nothing(open_pair: OpenPair, api: Api, cloc
     assert 1 == len(api.posts)
 
 
+async def test_one_call_may_wait_less_than_the_others(open_pair: OpenPair, api: Api, clock: JumpClock) -> None:
+    """A submit with a `permit_timeout` of its own ends then, and is not sent later; one that is no time is refused."""
+    one, _ = await open_pair(ax.Limits(submits=1, per=1e6))
+    await extend(one)
+    waiting = asyncio.create_task(one.extend(audio_id="x", model="V5", permit_timeout=5.0))
+
+    await clock.advance(4.0)
+    assert not waiting.done()
+    await clock.advance(1.0)
+
+    with pytest.raises(ax.RateLimitError, match="no permit within 5 s"):
+        await waiting
+    with pytest.raises(ax.RequestError, match="permit_timeout: must be a finite number of seconds above 0"):
+        await one.extend(audio_id="x", model="V5", permit_timeout=0)
+    assert 1 == len(api.posts)
+
+
 async def test_a_failing_store_ends_a_waiting_submit(api: Api, clock: JumpClock) -> None:
     """A submit that waits for its turn raises a failing store's error and frees its place; the next one is sent."""
     store = ax.MemoryStore()
