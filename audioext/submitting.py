@@ -33,6 +33,7 @@ class Submitting:
         key: str | None = None,
         meta: Meta | None = None,
         progress: UploadProgress | None = None,
+        permit_timeout: float | None = None,
     ) -> Job:
         """Send *request* and return its job once the provider has answered, or certainly will not answer.
 
@@ -40,9 +41,10 @@ class Submitting:
         providers named in *fallback* are tried in order, each under a ref of its own; this needs a URL or a file as the
         source, and every one of them must accept the request. With the *key* of an earlier submit, that job is returned
         and nothing is sent. *meta* is your own JSON, or a dataclass, attrs or msgspec.Struct object, and comes back
-        with every event. `progress(bytes_so_far, bytes_in_all)` is called during an upload. Cancelling this call does
-        not cancel the submit. In a handler, the submit gets a key by itself, so that a retried handler gets the job
-        that it submitted before.
+        with every event. `progress(bytes_so_far, bytes_in_all)` is called during an upload. *permit_timeout* (seconds)
+        bounds this submit's wait for its turn, by default as the client's setting of that name says. Cancelling this
+        call does not cancel the submit. In a handler, the submit gets a key by itself, so that a retried handler gets
+        the job that it submitted before.
 
         Raises:
             RequestError: the request is invalid; it lists every problem, and nothing was sent.
@@ -55,7 +57,13 @@ class Submitting:
             StoreError: the job could not be stored; nothing was sent.
         """
         return await self._submitter().submit(
-            request, provider=provider, fallback=fallback, key=key, meta=meta, progress=progress
+            request,
+            provider=provider,
+            fallback=fallback,
+            key=key,
+            meta=meta,
+            progress=progress,
+            permit_timeout=permit_timeout,
         )
 
     async def extend(
@@ -65,11 +73,15 @@ class Submitting:
         key: str | None = None,
         meta: Meta | None = None,
         progress: UploadProgress | None = None,
+        permit_timeout: float | None = None,
         **options: Unpack[ExtendOptions],
     ) -> Job:
         """Submit an `Extend` with these fields, by keyword only; see `Extend` for them and `submit` for the rest."""
         checks.refuse_unnamed("extend", unnamed, Extend.SOURCES)
-        return await self.submit(Extend.draft(**options), fallback=fallback, key=key, meta=meta, progress=progress)
+        request = Extend.draft(**options)
+        return await self.submit(
+            request, fallback=fallback, key=key, meta=meta, progress=progress, permit_timeout=permit_timeout
+        )
 
     async def add_instrumental(
         self,
@@ -78,12 +90,15 @@ class Submitting:
         key: str | None = None,
         meta: Meta | None = None,
         progress: UploadProgress | None = None,
+        permit_timeout: float | None = None,
         **options: Unpack[InstrumentalOptions],
     ) -> Job:
         """Submit an `AddInstrumental` with these fields; see `AddInstrumental` for them and `submit` for the rest."""
         checks.refuse_unnamed("add_instrumental", unnamed, AddInstrumental.SOURCES)
         request = AddInstrumental.draft(**options)
-        return await self.submit(request, fallback=fallback, key=key, meta=meta, progress=progress)
+        return await self.submit(
+            request, fallback=fallback, key=key, meta=meta, progress=progress, permit_timeout=permit_timeout
+        )
 
     async def run(
         self,

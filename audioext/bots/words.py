@@ -17,6 +17,7 @@ from audioext.errors import (
     SourceError,
     UnsupportedError,
 )
+from audioext.models.record import Record
 from audioext.models.results import FailureReason
 from audioext.runtime.jobs import Failure
 
@@ -34,8 +35,13 @@ _ERRORS: Sequence[tuple[type[AudioextError], str]] = (
 )
 
 
-def in_words(news: AudioextError | Failure) -> str:
-    """Describe an error or a failure in sentences for a chat, without keys, codes or a vendor's own text."""
+def in_words(news: AudioextError | Failure | Record) -> str:
+    """Describe an error, a failure or a record's failed tracks for a chat, without keys, codes or a vendor's own text.
+
+    A record without failed tracks is "".
+    """
+    if isinstance(news, Record):
+        return f"{news.losses} could not be made." if news.losses else ""
     if isinstance(news, Failure):
         said = _REASONS.get(news.reason, "The music service could not make it.")
         return f"{said} It cost nothing." if news.charged is False else said
@@ -51,14 +57,14 @@ def in_words(news: AudioextError | Failure) -> str:
 class Texts:
     """The texts of a progress message.
 
-    {clock} is the time elapsed and expected, {links} are the tracks, {why} is the error.
+    {clock} is the time elapsed and expected, {links} are the tracks, {why} is the error, or how many tracks failed.
     """
 
     waiting: str = "Sending it off …"
     submitted: str = "In the queue, {clock}"
     text: str = "It is being made, {clock}"
     first: str = "A first listen:\n{links}\nThe rest is being made, {clock}"
-    complete: str = "Here it is:\n{links}"
+    complete: str = "Here it is:\n{links}\n{why}"
     failed: str = "That did not work. {why}"
     silent: str = "Nothing has arrived for too long. If the music still comes, it will be shown here."
     again: str = "That one is being made already."

@@ -41,7 +41,7 @@ from audioext.ui.objects import delivery_object, timeline, track_object
 _log = logging.getLogger("audioext.cli")
 
 RETRIED_SECONDS = DAY_SECONDS
-"""How long an event is retried if the app is down; after that it has the five tries of every handler."""
+"""How long an event is retried if the app is down; after that it has the tries of every handler."""
 LEAST_WAIT_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 3_600.0
 WAITED_SHARE = 0.25

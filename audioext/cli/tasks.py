@@ -38,7 +38,7 @@ from audioext.models.results import Song, Stage
 from audioext.providers import format_of
 from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
-from audioext.ui.objects import BY, job_object, problem_of, stage_objects, state_of, track_object
+from audioext.ui.objects import BY, job_object, losses_of, problem_of, stage_objects, state_of, track_object
 
 _PATIENCE_SECONDS = 0.3
 _TRACK_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -231,6 +231,8 @@ def report(screen: Screen, job: Job, song: Song, paths: Sequence[Path]) -> None:
         seconds = found if isinstance(found, float) else None
         rows.append((number, track.title or "", length(seconds or track.duration), size, path or track.audio_url))
     screen.table(("track", "title", "duration", "size", "file" if paths else "url"), rows)
+    if (losses := losses_of(job.record)) is not None:
+        screen.note(clean(losses))
     ids = [track.id for track in song.tracks if track.id is not None and track.extends_by_id]
     # Others name a URL or a file, or would be refused.
     ids = [each for each in ids if read_source(each, ids=True) == {"audio_id": each} and not checks.audio_id(each)]

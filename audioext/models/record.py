@@ -211,6 +211,17 @@ class Record(Struct, frozen=True, kw_only=True):
         return self.answer.track_ids if isinstance(self.answer, Submitted) else ()
 
     @property
+    def failed_tracks(self) -> tuple[Track, ...]:
+        """The tracks that could not be made; the `failure` of each says why, in the provider's words."""
+        return tuple([track for track in self.tracks if track.failure is not None])
+
+    @property
+    def losses(self) -> str:
+        """How many of the tracks could not be made, as "1 of 2"; "" if none failed."""
+        failed = len(self.failed_tracks)
+        return f"{failed} of {max(self.expected_tracks, len(self.tracks))}" if failed else ""
+
+    @property
     def eta(self) -> float | None:
         """How long (seconds) the task takes, as the submit's answer estimated."""
         return self.answer.eta if isinstance(self.answer, Submitted) else None

@@ -33,7 +33,7 @@ from audioext.runtime.jobs import ClientClosedError, Failure, Job, StageEvent
 from audioext.runtime.journal import Journal
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
 from audioext.state.reading import Handled
-from audioext.state.schedule import FARTHEST_RETRY_SECONDS, MAX_ATTEMPTS, RETRY_SECONDS, again_at, handle_at
+from audioext.state.schedule import FARTHEST_RETRY_SECONDS, RETRY_SECONDS, again_at, handle_at, most_attempts
 
 _log = logging.getLogger("audioext.handlers")
 
@@ -244,7 +244,8 @@ class Handlers:
             run = held.record.runs.get((topic, name), Run())
             if run.is_done:
                 continue
-            if again_at(run, now := self.journal.clock.now()) > now:  # the topic is due for other handlers only
+            now = self.journal.clock.now()
+            if again_at(held.record, run, now) > now:  # the topic is due for other handlers only
                 is_over = False
                 continue
             handled = self._outcome(held.record, topic, name, run, await self._call(held, topic, name, call))
@@ -275,7 +276,7 @@ class Handlers:
         else:
             text = "job %s: handler %s of %s failed (try %d)"
             _log.error(text, ref, name, topic, failure, exc_info=error, extra=named)
-        is_over = failure >= MAX_ATTEMPTS or isinstance(error, GiveUp)
+        is_over = failure >= most_attempts(record) or isinstance(error, GiveUp)
         return Handled(topic, name, failure, _said(error), is_over)
 
     async def _call(self, held: HeldJob, topic: str, name: str, call: _Call) -> BaseException | None:

@@ -86,6 +86,7 @@ class Account:
     _turn: asyncio.Lock = field(factory=asyncio.Lock, init=False)
     freed: asyncio.Event = field(factory=asyncio.Event, init=False)
     """Set when a job has ended, so that the first waiting submit tries again."""
+    _full_until: float = field(default=-math.inf, init=False)
     _said_at: float = field(default=-math.inf, init=False)
 
     async def create(
@@ -124,7 +125,8 @@ class Account:
                 f"no permit within {timeout:g} s (permit_timeout): the account takes {_in_words(self.limits)}; "
                 "nothing was sent, so submit again later"
             )
-            raise RateLimitError(message, provider=provider) from error
+            left = max(self._full_until - self.clock.now(), 0.0)
+            raise RateLimitError(message, provider=provider, retry_after=left) from error
         finally:
             self._waiting -= 1
 
@@ -142,10 +144,13 @@ class Account:
         self.freed.clear()
         entry, index = make()
         try:
-            return await self.store.create(entry, index, limits=self.limits, now=entry.at)
+            outcome = await self.store.create(entry, index, limits=self.limits, now=entry.at)
         except (StoreError, asyncio.CancelledError):
             abandon()
             raise
+        if isinstance(outcome, Full):
+            self._full_until = outcome.until
+        return outcome
 
 
 def _in_words(limits: Limits) -> str:

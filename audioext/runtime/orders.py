@@ -58,6 +58,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the key was derived from the request, in a handler: its job is for the same request."""
     meta: Mapping[str, object] = msgspec.field(default_factory=dict)
     progress: UploadProgress | None = None
+    permit_timeout: float | None = None
+    """How long (seconds) it waits for its turn, by default as long as all do."""
     fallback: tuple[Provider, ...] = ()
     """The providers to try next, if those before certainly made no task."""
     tried: tuple[Provider, ...] = ()
@@ -84,6 +86,7 @@ class SubmitOptions(TypedDict, total=False):
     key: str | None
     meta: Meta | None
     progress: UploadProgress | None
+    permit_timeout: float | None
 
 
 def choose(providers: Mapping[str, Provider], name: str | None) -> Provider:
@@ -129,6 +132,7 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each option of a submit
     key: str | None = None,
     meta: Meta | None = None,
     progress: UploadProgress | None = None,
+    permit_timeout: float | None = None,
 ) -> Order:
     """Return the order of a submit, or raise all that is wrong with it at once, *problems* included."""
     found = [*problems]
@@ -153,6 +157,8 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each option of a submit
         found.append(Problem("key", "has a lone surrogate (half of a surrogate pair), which cannot be stored"))
     if (complaint := checks.progress(progress)) is not None:
         found.append(Problem("progress", complaint))
+    if permit_timeout is not None and (complaint := checks.seconds(permit_timeout)) is not None:
+        found.append(Problem("permit_timeout", complaint))
     noted = {} if meta is None else _plain(meta, found)
     order = Order(
         request=request,
@@ -162,6 +168,7 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each option of a submit
         is_key_ours=handling is not None,
         meta=noted,
         progress=progress,
+        permit_timeout=permit_timeout,
         content=content,
     )
     try:

@@ -11,7 +11,7 @@ from attrs import define, field
 from yarl import URL
 
 from audioext.clock import mint_id
-from audioext.errors import ConfigError, Problem, ProviderError, RateLimitError, StoreError
+from audioext.errors import AudioextError, ConfigError, Problem, ProviderError, RateLimitError, StoreError
 from audioext.files.sources import Sources
 from audioext.http.transport import MaybeSentError, NotSentError, Transport
 from audioext.http.urls import callback_url
@@ -47,6 +47,10 @@ RESEND_SECONDS = 5.0
 POLL_GRACE_SECONDS = SUBMIT_TIMEOUT_SECONDS + 15.0
 """Without a callback URL, other processes count an unanswered POST as unknown after this; this one does at once."""
 _UNSENT = "the client was closed before this submit was sent; nothing was paid"
+
+
+class _TaskNamedError(AudioextError):
+    """A callback has named the task of a refused submit, so nothing more may be sent. It never leaves the submitter."""
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -163,12 +167,12 @@ class Submitter:
                 is_new = False  # the job is new to one waiter only
 
     async def _submit(self, order: Order) -> HeldJob:
-        is_served = False
+        is_served, refused = False, list[HeldJob]()
         try:
             held = await self._find(order) if order.key is not None else None
             while held is None:
                 try:
-                    held = await self._submit_to(order)
+                    held = await self._submit_to(order, refused)
                 except ProviderError as error:
                     if not order.fallback or self._closing.is_set():
                         if order.note:
@@ -182,60 +186,55 @@ class Submitter:
             if order.request.file is not None and not is_served:  # a served file is released with the job
                 self.sources.release(order.request)
 
-    async def _submit_to(self, order: Order) -> HeldJob:
-        """Submit to the first provider of *order*. After a refusal, resend only if there is no fallback to go on to."""
+    async def _submit_to(self, order: Order, refused: list[HeldJob]) -> HeldJob:
+        """Submit to the first provider of *order*. After a refusal, resend only if there is no fallback to go on to.
+
+        *refused* are the jobs of the POSTs that were refused so far, at any provider. If a callback names the task of
+        one while nothing is sent, that job is the outcome.
+        """
         request, offer, held = order.request, None, None
-        resends, task = 0, asyncio.current_task()
+        resends, task, patience = 0, asyncio.current_task(), order.permit_timeout or self.permit_timeout
         self._under_way[task] = None
         try:
             if request.file is not None or request.rehost:
                 request, offer = await self.sources.bring(request, order.provider, order.progress)
             while True:
-                before = held
-                try:
-                    held, refused = await self._attempt(order, request, offer, before)
-                except (ConfigError, RateLimitError, StoreError):  # nothing was resent
-                    if before is not None and self._is_named(before, offer):
-                        return before
-                    raise
-                if refused is None:
+                held, refusal = await self._attempt(order, request, offer, refused)
+                if refusal is None:
                     return held
-                error = refused.error
+                refused.append(held)
+                error = refusal.error
                 error.ref = held.ref
                 asked = error.retry_after if isinstance(error, RateLimitError) else None
                 wait = RESEND_SECONDS * 2**resends if asked is None else asked
-                if order.fallback or not refused.resend or resends == MAX_RESENDS or wait > self.permit_timeout:
+                if order.fallback or not refusal.resend or resends == MAX_RESENDS or wait > patience:
                     raise error
                 # Closing ends the pause, and the caller gets the refusal.
                 await self.journal.clock.wait_for(self._closing, wait)
-                if self._is_named(held, offer):
-                    return held
                 if self._closing.is_set():
                     raise error
                 resends += 1
                 self._under_way[task] = None
+        except AudioextError:  # nothing was sent since the last refusal
+            if (named := _named(refused)) is None:
+                raise
+            held = self._under_way[task] = named
+            if offer is not None and not held.record.is_final:
+                self._served[held.ref] = (held, offer)
+            return held
         finally:
             if offer is not None and (held is None or held.ref not in self._served):
                 self.sources.offers.withdraw(offer)
 
-    def _is_named(self, held: HeldJob, offer: str | None) -> bool:
-        """Return whether a callback has named the task of a refused submit since; then its job is the outcome."""
-        if held.record.verdict is Verdict.REFUSED:
-            return False
-        self._under_way[asyncio.current_task()] = held
-        if offer is not None and not held.record.is_final:
-            self._served[held.ref] = (held, offer)
-        return True
-
     async def _attempt(
-        self, order: Order, request: Request, offer: str | None, before: HeldJob | None
+        self, order: Order, request: Request, offer: str | None, refused: Sequence[HeldJob]
     ) -> tuple[HeldJob, Refused | None]:
         """Send one POST as soon as the account has room; return its job, and the refusal if it was refused.
 
-        Raises ConfigError if a callback names the task of the submit *before* it while it waits.
+        Raises _TaskNamedError if a callback names the task of one of the *refused* before it is sent.
         """
         for _ in range(MAX_RESENDS + 1):
-            if (held := await self._create(order, before)) is not None:
+            if (held := await self._create(order, refused)) is not None:
                 break
             if (found := await self._find(order)) is not None:
                 return found, None
@@ -255,7 +254,7 @@ class Submitter:
             return held, None
         return held, self._conclude(held, entry)
 
-    async def _create(self, order: Order, before: HeldJob | None) -> HeldJob | None:
+    async def _create(self, order: Order, refused: Sequence[HeldJob]) -> HeldJob | None:
         """Store a new job as soon as the account has room; return `None` if another job has its key."""
         provider, clock = order.provider, self.journal.clock
         ref = mint_id(clock.now())
@@ -263,8 +262,10 @@ class Submitter:
         body, fresh = dump_asked(asked), HeldJob(ref, provider)
 
         def make() -> tuple[Entry, Index]:
-            if self._closing.is_set() or (before is not None and before.record.verdict is not Verdict.REFUSED):
+            if self._closing.is_set():
                 raise ConfigError(_UNSENT)
+            if refused and _named(refused) is not None:
+                raise _TaskNamedError
             entry = make_entry("request", clock.now(), body=body, note=order.note)
             record = Record(ref=ref, asked=asked, created_at=entry.at)  # the fold of a request alone
             fresh.commit([Reading(entry, asked=asked)], record, count=1)
@@ -275,7 +276,8 @@ class Submitter:
             self.journal.abandon_later(fresh, make_entry("abandoned", clock.now(), note=why))
 
         account = self.accounts[asked.provider]
-        created = await account.create(make, abandon, provider=asked.provider, timeout=self.permit_timeout)
+        patience = order.permit_timeout or self.permit_timeout
+        created = await account.create(make, abandon, provider=asked.provider, timeout=patience)
         if isinstance(created, Existing) and created.ref != ref:  # its own ref means that the engine retried the create
             return None
         return self.journal.keep(fresh)  # not earlier: jobs in memory are appended to a store that lacks them
@@ -335,3 +337,8 @@ class Submitter:
         name = sent.provider.info.name
         message = f"job {sent.ref}: its POST was cut off, so it is unknown whether it reached {name}"
         return SubmitUnknownError(message, job=Job(sent, self.context))
+
+
+def _named(refused: Sequence[HeldJob]) -> HeldJob | None:
+    """Return the first of the *refused* jobs whose task a callback has named since."""
+    return next((held for held in refused if held.record.verdict is not Verdict.REFUSED), None)

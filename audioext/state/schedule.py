@@ -11,10 +11,13 @@ from audioext.models.results import Stage
 
 JITTER_SHARE = 0.2
 """The jitter as a share of an interval; it spreads jobs that were submitted or restarted together."""
-MAX_ATTEMPTS = 5
-"""How often a handler may fail at one topic before it is given up."""
+MAX_ATTEMPTS = 20
+"""How often a handler may fail at one topic before it is given up: about an hour in all."""
+MAX_ATTEMPTS_AHEAD = 8
+"""The same while a later topic of the job waits for it: about two minutes."""
 RETRY_SECONDS = 1.0
 """How long to wait before calling a failed handler again; doubled with each failure."""
+LONGEST_RETRY_SECONDS = 300.0
 FARTHEST_SECONDS = 900.0
 """How far ahead a status call is scheduled at most, unless a pace is slower. Anything later was scheduled by a clock
 that was ahead, and is due now."""
@@ -52,16 +55,24 @@ def handle_at(record: Record, now: float) -> float | None:
     if not record.runs:
         return now
     waits = [
-        again_at(run, now)
+        again_at(record, run, now)
         for (topic, _), run in record.runs.items()
         if topic == record.unhandled[0] and (run.failures or run.waits) and not run.is_done
     ]
     return min(waits, default=now)
 
 
-def again_at(run: Run, now: float) -> float:
+def most_attempts(record: Record) -> int:
+    """Return how often a handler of the topic whose turn it is may fail."""
+    return MAX_ATTEMPTS if len(record.unhandled) == 1 else MAX_ATTEMPTS_AHEAD
+
+
+def again_at(record: Record, run: Run, now: float) -> float:
     """Return when a handler is due again after *run*; a time that a clock ahead of ours has set is due now."""
-    wait = run.wait if run.wait or not run.failures else RETRY_SECONDS * 2 ** (run.failures - 1)
+    wait = run.wait
+    if run.failures and not wait:
+        doubled = min(run.failures, most_attempts(record) - 1) - 1
+        wait = min(RETRY_SECONDS * 2**doubled, LONGEST_RETRY_SECONDS)
     due = run.last_at + wait
     return due if now < due <= now + max(wait, FARTHEST_RETRY_SECONDS) else now
 

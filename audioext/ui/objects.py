@@ -39,12 +39,21 @@ def state_of(record: Record, now: float | None = None) -> str:
 
 
 def problem_of(record: Record) -> str | None:
-    """Return what is wrong with a job, if anything, in the vendor's words: a failure, a refusal or a bad answer."""
+    """Return what is wrong with a job, if anything, in the vendor's words: a failure, a refusal or a bad answer.
+
+    A job that has, or may get, a song may have tracks that failed.
+    """
     if record.fault is not None:
         return record.fault.message
     if record.verdict is Verdict.REFUSED:
         return record.refusal or "the submit was never sent"
-    return record.complaint or record.answer_problem
+    return losses_of(record) or record.complaint or record.answer_problem
+
+
+def losses_of(record: Record) -> str | None:
+    """Return how many of a job's tracks failed, and why, `None` if none did."""
+    why = "; ".join(dict.fromkeys(track.failure or "" for track in record.failed_tracks))
+    return f"{record.losses} tracks failed: {why}" if record.losses else None
 
 
 def track_object(track: Track) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
@@ -29,8 +30,10 @@ HEAD_SECONDS = 15.0
 """How long a connection may take to send complete request headers, after it opens and after each reply."""
 MAX_CONNECTIONS = 512
 """Open at a time. At most half of the free file descriptors: the store and our own calls need some as well."""
-MAX_BACKLOG = 64
-"""Connections waiting to be accepted: asyncio accepts a whole backlog at once, before the oldest can be closed."""
+MAX_BACKLOG = 32
+"""Connections accepted at once: asyncio accepts a whole backlog, some four times before the oldest can be closed."""
+MAX_WAITING = 1024
+"""Connections that the system keeps until they are accepted; callers beyond them try again after 1 s, then 3 s."""
 LINGERING_SECONDS = 0.5
 """How long the rest of a refused body is read, so that the sender can read the reply; how long the peer of a
 connection that is closed to make room may take to read its reply."""
@@ -84,7 +87,7 @@ class BoundedServer(web.Server):
         self._clock = asyncio.get_running_loop()
         self._open = 0
         self._most = most_connections()
-        self.backlog = max(1, min(MAX_BACKLOG, self._most // 5))
+        self.backlog = max(1, min(MAX_BACKLOG, self._most // 10))
         self._silent: dict[web.RequestHandler, float] = {}  # loop time at which each is closed, oldest first
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -152,6 +155,18 @@ def mounting(app: object, prefix: object) -> Generator[None]:
         raise ConfigError(f"cannot add the routes under the prefix {shown(prefix)}: {error}") from error
 
 
+class _Site(web.TCPSite):
+    """Keeps more connections waiting while the event loop is busy than it accepts at once."""
+
+    async def start(self) -> None:
+        """Start to listen, then lengthen the system's queue, of which asyncio knows nothing."""
+        await super().start()
+        for each in getattr(self._server, "sockets", ()):
+            # An event loop without descriptors, such as a simulated one, keeps its own queue.
+            with suppress(OSError), socket.fromfd(each.fileno(), each.family, each.type) as listening:
+                listening.listen(MAX_WAITING)
+
+
 async def listen(
     runner: web.BaseRunner, address: tuple[str, int], problem: str, *, remedy: str, backlog: int = 128
 ) -> int:
@@ -163,7 +178,7 @@ async def listen(
     host, port = address
     await runner.setup()
     try:
-        await whole(web.TCPSite(runner, host, port, reuse_address=True, backlog=backlog).start())
+        await whole(_Site(runner, host, port, reuse_address=True, backlog=backlog).start())
     except (OSError, ValueError) as error:
         await runner.cleanup()
         raise ConfigError(f"{problem} {cut(host)}:{port}: {why_unbound(error)}; choose another {remedy}") from error

@@ -7,9 +7,11 @@ import gzip
 import json
 import logging
 import resource
+import select
 import socket
 import sys
 import threading
+import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -43,6 +45,7 @@ LINES = b'{"task_id":"t","conversion_id":"c","lyrics_timestamped":[%s]}'
 NAMED = b'{"code":200,"data":{"callbackType":"first","task_id":"%s","data":[]}}'
 FORTY_YEARS = "4102444800"
 KIE = "/audio/kie"
+CALLERS = 300
 
 
 @pytest.fixture
@@ -388,6 +391,33 @@ async def test_with_too_many_connections_the_oldest_is_closed(
     finally:
         holder.kill()
         await holder.wait()
+
+
+def late(callers: list[socket.socket]) -> list[socket.socket]:
+    """Return which of *callers* are not connected within half a second in which the event loop does nothing else."""
+    waiting, until = {*callers}, time.monotonic() + 0.5
+    while waiting and time.monotonic() < until:
+        waiting.difference_update(select.select([], [*waiting], [], 0.1)[1])
+    return [*waiting]
+
+
+async def test_a_burst_of_callers_waits_for_a_busy_loop(client: ax.Client) -> None:
+    """Callers that come while the event loop is busy are connected at once, not by a SYN sent again a second later."""
+    burst = [socket.socket() for _ in range(CALLERS)]
+    try:
+        for caller in burst:
+            caller.settimeout(0)
+            caller.connect_ex((url_of(client).host, url_of(client).port))
+
+        assert [] == late(burst)
+        for caller in burst:
+            reader, writer = await asyncio.open_connection(sock=caller)
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert b"200" == (await reader.readline()).split()[1]
+            writer.transport.abort()
+    finally:
+        for caller in burst:
+            caller.close()
 
 
 # --- senders that know a callback URL ------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ async def submits(client: ax.Client) -> None:
     options: ax.ExtendOptions = {"url": "https://a.test", "model": "V5"}
     assert_type(await client.extend(**options, fallback=["vidgo"]), ax.Job)
     meta: ax.Meta = Chat(42)
-    more: ax.SubmitOptions = {"key": "k", "meta": meta, "progress": shows}
+    more: ax.SubmitOptions = {"key": "k", "meta": meta, "progress": shows, "permit_timeout": 5.0}
     assert_type(await client.run(ax.Extend(url="https://a.test"), **more), ax.Song)
     await client.extend("voice.mp3")  # type: ignore[arg-type]  # its argument name has to say if it is a path, a URL or an id
     await client.extend(audioid="e231")  # type: ignore[call-arg]  # a misspelled field

@@ -173,7 +173,8 @@ function track(one, index) {
     make("div", {},
       make("strong", {}, title), make("small", {}, length),
       one.failure ? make("p", { class: "problem" }, one.failure) : null,
-      sound ? make("audio", { controls: true, preload: "none", src: sound, "aria-label": `${title}, track ${index + 1}` }) : make("p", { class: "hint" }, "no audio yet")));
+      sound ? make("audio", { controls: true, preload: "none", src: sound, "aria-label": `${title}, track ${index + 1}` }) : null,
+      sound || one.failure ? null : make("p", { class: "hint" }, "no audio yet")));
 }
 
 function table(title, heads, rows) {

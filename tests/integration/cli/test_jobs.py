@@ -8,6 +8,7 @@ import shlex
 import time
 from pathlib import Path
 
+import aiohttp
 import attrs
 import msgspec
 import pytest
@@ -208,6 +209,34 @@ def test_a_failed_job_says_why(invoke: Invoke) -> None:
     assert ("531", False) == (in_json["failure"]["code"], in_json["failure"]["charged"])
     assert "failed" == in_json["timeline"][-1]["event"]
     assert listed["problem"] in words
+
+
+async def test_a_song_with_a_failed_track_says_so(invoke: Invoke) -> None:
+    """Every command that shows a song with one failed track says which share of it failed, and why."""
+    said, paths = "1 of 2 tracks failed: too quiet", list[str]()
+    async with short_sandbox() as sandbox, aiohttp.ClientSession() as vendor:
+        provider = ax.MusicGpt(sandbox.api_key, base_url=sandbox.bases["musicgpt"])
+        sandbox.hold("text")
+        web = {"public_url": "http://127.0.0.1:{port}/audio", "listen": "127.0.0.1:0", "store": STORE[1]}
+        async with ax.Client(provider, **web) as client:  # type: ignore[arg-type]  # texts
+            job = await client.extend(url=sandbox.tune_url, continue_at=2)
+            good, bad = job.record.track_ids
+            for part in (
+                {"success": True, "conversion_id": good, "conversion_path": sandbox.voice_url},
+                {"success": False, "conversion_id": bad, "reason": "too quiet"},
+            ):
+                hook = {"task_id": job.task_id, **part}
+                async with vendor.post(str(sandbox.submissions[0].callback_url), json=hook) as answer:
+                    assert 200 == answer.status
+        calls = [("save", job.ref, "--out", "out"), ("wait", job.ref, "--no-save"), ("show", job.ref), ("jobs",)]
+        for name, *rest in calls:
+            ended = await aside(invoke, name, *rest, *STORE, "--json")
+            table = await aside(invoke, name, *rest, *STORE)
+            assert (0, 0, said) == (ended.code, table.code, ended.json["problem"])
+            assert said[:24] in table.out + table.err
+            paths += ended.json.get("files", [])
+
+    assert 1 == len(paths)
 
 
 def test_a_refused_submit_is_kept_with_the_vendors_words(invoke: Invoke) -> None:

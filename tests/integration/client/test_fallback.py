@@ -14,6 +14,7 @@ import audioext as ax
 from audioext.runtime.orders import Order, refuse_other
 from tests.integration.client.conftest import WEB, Connect, MakeSandbox, Providers
 from tests.support.api import Api, serve_api
+from tests.support.clock import JumpClock, soon
 
 URL = "https://files.test/voice.mp3"
 REQUEST = ax.Extend(url=URL, model="V5", continue_at=2)
@@ -72,6 +73,36 @@ async def test_after_an_unknown_outcome_no_other_provider_is_tried(
 
     assert ("kie", job) == (job.provider, again)
     assert (1, 0) == (len(api.posts), len(second.posts))
+
+
+async def test_a_callback_while_the_fallback_waits_is_the_task(api: Api, second: Api, clock: JumpClock) -> None:
+    """If a callback names the refused task while the fallback waits for room, that job is returned, nothing is sent."""
+    api.codes = [402]
+    crowded = second.provider(name="second", limits=ax.Limits(submits=1, per=60.0))
+    async with ax.Client(api.provider(), crowded, clock=clock.clock, **WEB) as client:  # type: ignore[arg-type]  # two texts
+        await clock.run(client.submit(REQUEST, provider="second"))
+        submit = asyncio.create_task(client.submit(REQUEST, fallback=("second",), key="chat:1"))
+
+        async def is_refused() -> bool:
+            return any([job.verdict is ax.Verdict.REFUSED async for job in client.jobs()])
+
+        await soon(is_refused)
+        assert 200 == await api.call_back("text")
+        job = await clock.run(submit)
+
+        assert ("kie", "task-1", True) == (job.provider, job.task_id, job.is_new)
+        assert job == await client.job(key="chat:1")
+        assert (1, 1) == (len(api.posts), len(second.posts))
+
+
+async def test_a_callback_during_the_fallbacks_own_refusal_is_the_task(api: Api, second: Api) -> None:
+    """If a callback names the refused task while the last provider refuses, its job is returned and no error raised."""
+    api.codes, second.codes = [402], [402]
+    second.on_post = lambda _: api.call_back("text")
+    async with ax.Client(api.provider(), second.provider(name="second"), **WEB) as client:  # type: ignore[arg-type]  # two texts
+        job = await client.submit(REQUEST, fallback=("second",), key="chat:1")
+
+        assert ("kie", "task-1", True) == (job.provider, job.task_id, job.is_new)
 
 
 async def test_if_the_first_provider_accepts_no_other_is_called(client: ax.Client, api: Api, second: Api) -> None:

@@ -284,7 +284,7 @@ async def test_a_process_that_died_during_its_post_holds_its_slot_for_a_time_onl
 
 
 async def test_no_room_in_time_sends_nothing(open_pair: OpenPair, api: Api, clock: JumpClock) -> None:
-    """Submits whose turn does not come in time, first or behind others, raise RateLimitError and store nothing."""
+    """Submits whose turn does not come in time, first or behind others, raise an error that says how long to wait."""
     one, _ = await open_pair(ax.Limits(submits=1, per=1e6))
     first = await extend(one)
     waiting = [asyncio.create_task(extend(one)) for _ in range(3)]
@@ -297,7 +297,25 @@ async def test_no_room_in_time_sends_nothing(open_pair: OpenPair, api: Api, cloc
         with pytest.raises(ax.RateLimitError, match="no permit") as caught:
             await submit
         assert first.provider == caught.value.provider
+        assert caught.value.retry_after == pytest.approx(1e6 - 1e5, abs=5.0)
     assert [first.ref] == [job.ref async for job in one.jobs()]
+    assert 1 == len(api.posts)
+
+
+async def test_one_call_may_wait_less_than_the_others(open_pair: OpenPair, api: Api, clock: JumpClock) -> None:
+    """A submit with a `permit_timeout` of its own ends then, and is not sent later; one that is no time is refused."""
+    one, _ = await open_pair(ax.Limits(submits=1, per=1e6))
+    await extend(one)
+    waiting = asyncio.create_task(one.extend(audio_id="x", model="V5", permit_timeout=5.0))
+
+    await clock.advance(4.0)
+    assert not waiting.done()
+    await clock.advance(1.0)
+
+    with pytest.raises(ax.RateLimitError, match="no permit within 5 s"):
+        await waiting
+    with pytest.raises(ax.RequestError, match="permit_timeout: must be a finite number of seconds above 0"):
+        await one.extend(audio_id="x", model="V5", permit_timeout=0)
     assert 1 == len(api.posts)
 
 

@@ -168,6 +168,24 @@ async def test_a_callback_while_a_resend_waits_is_the_task(api: Api, open_client
     assert (True, "task-1", 1) == (job.is_new, job.task_id, len(api.posts))
 
 
+async def test_a_callback_to_an_earlier_refusal_is_the_task(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """The same holds for the task of any POST that was refused before, not only of the last one."""
+    api.codes = [429, 429]
+    client = await open_client(clock=clock.clock, **WEB)
+    submit = asyncio.create_task(extend(client))
+
+    async def both_refused() -> bool:
+        return 2 == len([job async for job in client.jobs(open=False)])
+
+    await clock.run(soon(both_refused))
+    assert 200 == await api.call_back("text", post=0)
+    job = await clock.run(submit)
+
+    assert (True, "task-1", 2) == (job.is_new, job.task_id, len(api.posts))
+
+
 async def test_a_callback_while_a_resend_waits_for_room_is_the_task(api: Api, clock: JumpClock) -> None:
     """The same holds while the resend waits for the limits of its account."""
     api.codes = [429]

@@ -10,6 +10,8 @@ import pytest
 from aiohttp import web
 
 import audioext as ax
+from audioext.bots import ProgressMessages
+from audioext.ui.objects import job_object
 from tests.support.api import BRISK
 
 KEY = "0123456789abcdef0123"
@@ -66,16 +68,30 @@ async def test_the_second_track_is_polled_by_its_own_id() -> None:
 
 
 async def test_a_failed_track_leaves_a_song_with_the_other() -> None:
-    """A track that failed leaves a song with the other track."""
+    """A track that failed leaves a song with the other track, and page, commands and bots say that it failed."""
 
     def status(request: web.Request) -> object:
         if request.query.get("conversion_id") == "b":
             return conversion("b", status="FAILED", status_msg="no luck", audio_url="")
         return conversion("a")
 
+    said: list[str] = []
+
+    async def send(chat: int | str, text: str) -> int:
+        return len(said)
+
+    async def edit(chat: int | str, message: int | str, text: str) -> None:
+        said.append(text)
+
     async with api(ax.MusicGpt, MADE, status) as client:
-        song = await client.run(ax.Extend(url=f"{FILES}/source.mp3", continue_at=5, prompt="on"))
+        bot = ProgressMessages(client, send=send, edit=edit)
+        job = await bot.extend(chat=1, message=2, url=f"{FILES}/source.mp3", continue_at=5, prompt="on")
+        assert job is not None
+        song = await job
     assert [("a", None)] == [(track.id, track.failure) for track in song.tracks]
+    assert [("b", "no luck")] == [(track.id, track.failure) for track in job.record.failed_tracks]
+    assert "1 of 2 tracks failed: no luck" == job_object(job.record)["problem"]  # of the live page, and of `--json`
+    assert f"Here it is:\n{FILES}/a.mp3\n1 of 2 could not be made." == said[-1]
 
 
 @pytest.mark.parametrize(("code", "reason"), [(501, "generation"), (408, "timeout"), ("501", "generation")])

@@ -25,7 +25,7 @@ from audioext.runtime.claims import CANCEL_SECONDS
 from audioext.runtime.handlers import CATCH_UP_SECONDS, CLEAN_UP_SECONDS, HANDLING, LONGEST_ERROR, Handlers, Handling
 from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Failure, StageEvent
-from audioext.state.schedule import MAX_ATTEMPTS, RETRY_SECONDS
+from audioext.state.schedule import LONGEST_RETRY_SECONDS, MAX_ATTEMPTS, MAX_ATTEMPTS_AHEAD, RETRY_SECONDS
 from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.lines import Side, hang_until
@@ -362,7 +362,7 @@ async def asks_to_wait_for_ever(event: StageEvent) -> None:
 async def test_whatever_a_handler_does_is_counted_and_given_up(
     here: Process, handlers: Handlers, handler: Callable[[StageEvent], Awaitable[None]], says: str, seconds: float
 ) -> None:
-    """A handler that cannot do its work is called five times with growing pauses, and then recorded as a fault."""
+    """A handler that cannot do its work is called again with growing pauses, and then recorded as a fault."""
     times: list[float] = []
     calls = Calls()
 
@@ -378,10 +378,50 @@ async def test_whatever_a_handler_does_is_counted_and_given_up(
     await asyncio.sleep(300)
 
     waits = [later - earlier - seconds for earlier, later in itertools.pairwise(times)]
-    assert (MAX_ATTEMPTS, [1.0, 2.0, 4.0, 8.0]) == (len(times), waits)
+    assert (MAX_ATTEMPTS_AHEAD, [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]) == (len(times), waits)
     assert ["neighbour:text", "next:first"] == calls
     (fault,) = held.record.handler_faults
     assert fault.startswith(f"text: {says}")
+
+
+async def test_a_handler_that_nothing_waits_for_is_tried_for_an_hour(here: Process, handlers: Handlers) -> None:
+    """The handler of the last topic is tried twenty times in about an hour, at least every five minutes."""
+    times: list[float] = []
+
+    async def fails(event: StageEvent) -> None:
+        times.append(loop_time())
+        raise ValueError("no")
+
+    handlers.on(Stage.TEXT)(fails)
+    handlers.start()
+    held = await see(here, nameless(Stage.TEXT))
+    await asyncio.sleep(2 * 3_600)
+
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert [2.0**n for n in range(9)] + [LONGEST_RETRY_SECONDS] * 10 == waits
+    assert (MAX_ATTEMPTS, ("text: ValueError: no",)) == (len(times), held.record.handler_faults)
+
+
+async def test_a_later_stage_hurries_a_failing_handler(here: Process, handlers: Handlers) -> None:
+    """A handler in a long pause is tried once more as soon as a later stage is known, which follows at once."""
+    times: list[float] = []
+    calls = Calls()
+
+    async def fails(event: StageEvent) -> None:
+        times.append(loop_time())
+        raise ValueError("no")
+
+    handlers.on(Stage.TEXT)(fails)
+    calls.on(handlers, Stage.FIRST, "next")
+    handlers.start()
+    held = await see(here, nameless(Stage.TEXT))
+    await asyncio.sleep(1_000)
+    before = len(times)
+    await here.journal.append(held, [nameless(Stage.FIRST, audio=True)])
+    await asyncio.sleep(1)
+
+    assert (before + 1, ["next:first"]) == (len(times), calls)
+    assert ("text: ValueError: no",) == held.record.handler_faults
 
 
 async def test_a_log_that_fails_calls_no_handler_without_a_pause(here: Process, handlers: Handlers) -> None:
@@ -418,7 +458,7 @@ async def test_a_long_error_is_cut(here: Process, handlers: Handlers) -> None:
     handlers.on(Stage.TEXT)(talks)
     handlers.start()
     held = await see(here, nameless(Stage.TEXT))
-    await asyncio.sleep(60)
+    await asyncio.sleep(3_600)
 
     assert [f"text: {'ValueError: ' + 'x' * 10_000:.{LONGEST_ERROR}}"] == list(held.record.handler_faults)
 
@@ -440,7 +480,7 @@ async def test_one_that_succeeds_at_last_leaves_no_fault(here: Process, handlers
     handlers.on(Stage.TEXT)(slow_starter)
     handlers.start()
     held = await see(here, nameless(Stage.TEXT))
-    await asyncio.sleep(100)
+    await asyncio.sleep(3_600)
 
     assert {"hopeless": MAX_ATTEMPTS, "slow": 2} == calls
     assert ("text: ValueError: no",) == held.record.handler_faults
