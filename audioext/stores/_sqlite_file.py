@@ -63,8 +63,9 @@ WAL_KEPT_BYTES = 16 * 1024 * 1024
 """A larger write-ahead log is truncated to this size once it is empty."""
 LONG_LOG_PAGES: Final = 4096
 """A longer log is emptied while the writes of other processes wait: it restarts only after a moment without any."""
-EMPTYING_MILLISECONDS = 100
-"""How long emptying the log waits for a lock, so that a slow reader does not hold up the writes for long."""
+EMPTYING_MILLISECONDS, MOST_EMPTYING_MILLISECONDS = 100, 2_000
+"""How long emptying the log waits for a lock, so that a slow reader does not hold up the writes for long. It waits so
+much longer for each further `LONG_LOG_PAGES`, since on a busy machine the lock may come late each time."""
 RETRY_SECONDS = 0.01
 PRIVATE: Final = 0o600
 
@@ -161,7 +162,8 @@ class DatabaseFile:
         ((_, pages, _),) = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         if pages < longest or has_reset_bug(connection.execute("SELECT sqlite_version()").fetchall()[0][0]):
             return longest if pages >= LONG_LOG_PAGES else LONG_LOG_PAGES
-        connection.execute(f"PRAGMA busy_timeout = {EMPTYING_MILLISECONDS}").fetchall()
+        wait = min(EMPTYING_MILLISECONDS * max(pages // LONG_LOG_PAGES, 1), MOST_EMPTYING_MILLISECONDS)
+        connection.execute(f"PRAGMA busy_timeout = {wait}").fetchall()
         try:
             ((is_busy, *_),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         finally:
