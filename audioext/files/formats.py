@@ -141,14 +141,20 @@ def _check_length(duration: float, stated: float | None) -> None:
         raise BadFileError(f"only {duration:.1f} s of a track of {stated:.1f} s arrived")
 
 
+def page_in(head: bytes) -> str | None:
+    """Return a complaint if *head* begins a page or an error in HTML, XML or JSON, else `None`."""
+    is_page = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"<", b"{"}
+    return f"the file is a page or an error text, {excerpt(head[:HEAD_BYTES])!r}, not audio" if is_page else None
+
+
 def _not_audio(head: bytes) -> str:
     if not head:
         return "the file is empty"
+    if (page := page_in(head)) is not None:
+        return page
     what = "is of no known audio format"
     if not head.strip(b"\0"):
         what = "is nothing but zeros"
-    elif head.lstrip()[:1] in {b"<", b"{"}:
-        what = f"is a page or an error text, {excerpt(head)!r}"
     elif picture_suffix(head) is not None:
         what = "is a picture"
     elif head.isascii() and not any(byte < 9 for byte in head):  # noqa: PLR2004 - text has no byte below the tab
