@@ -153,18 +153,9 @@ class Fetch:
                         if not skip and skipped.digest() != self.digest:
                             raise BadFileError(f"{host} sends a different file than before")
                     if chunk:
-                        if not self.position and (page := page_in(chunk)) is not None:
-                            raise _AgainError(page, is_dead=True)  # a front end's own page, with 200
-                        self.position += len(chunk)
-                        self._digest.update(chunk)
-                        self._check_size(self.position)
+                        self._count(chunk)
                         yield chunk
-                if skip or (self.total is not None and self.position < self.total):
-                    raise _AgainError(f"{host} sent only {self.position} bytes")
-                if not self.position and self.is_fresh:
-                    raise _AgainError("the file is empty")
-                if self.total is not None and self.position > self.total:
-                    raise BadFileError(f"{host} sent {self.position} bytes of a file of {self.total}")
+                self._check_end(host, is_short=skip > 0)
             finally:
                 response.close()
         except (aiohttp.InvalidURL, ValueError) as error:
@@ -175,6 +166,23 @@ class Fetch:
             if asyncio.get_running_loop().time() >= self.ends_at:
                 raise BadFileError(f"{host} did not send all of it in time ({self.position} bytes came)") from error
             raise _AgainError(_in_words(error, host)) from error
+
+    def _count(self, chunk: bytes) -> None:
+        if not self.position and (page := page_in(chunk)) is not None:
+            raise _AgainError(page, is_dead=True)  # a front end's own page, with status 200
+        self.position += len(chunk)
+        self._digest.update(chunk)
+        self._check_size(self.position)
+
+    def _check_end(self, host: str, *, is_short: bool) -> None:
+        """Raise BadFileError unless a response that has ended brought the file to its end."""
+        missing = 0 if self.total is None else self.total - self.position
+        if is_short or missing > 0:
+            raise _AgainError(f"{host} sent only {self.position} bytes")
+        if missing < 0:
+            raise BadFileError(f"{host} sent {self.position} bytes of a file of {self.total}")
+        if not self.position and self.is_fresh:
+            raise _AgainError("the file is empty")
 
     async def _ask(self) -> aiohttp.ClientResponse:
         """Request the missing bytes and follow redirects, whose links are sent unchanged as well."""
