@@ -42,6 +42,7 @@ POLL_SECONDS = 2.0
 UNANSWERED_SECONDS = 900.0
 """How long a recovery whose POST was not answered counts as running; `POLL_GRACE_SECONDS` without a callback URL."""
 _TAKEN_BY = "taken-by"
+_NO_OTHER = "its recovery gave no other link"
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -261,7 +262,10 @@ class JobFiles(Here):
             held = await self._recoveries.recover(self._ref, by_hand=False)
         except AudioextError as error:
             return [str(error)] * len(dead)
-        return [track or "its recovery gave no other link" for track in _fresh_links(held, dead)]
+        recovery = held.record.recovery
+        lost = {} if recovery is None else {track.id: track.failure for track in recovery.tracks if track.failure}
+        why = [f"its recovery failed: {lost[track.id]}" if track.id in lost else _NO_OTHER for track in dead]
+        return [track or said for track, said in zip(_fresh_links(held, dead), why, strict=True)]
 
     async def read(self, track: Track) -> bytes:
         """Return the file of *track*."""
