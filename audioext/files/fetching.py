@@ -48,6 +48,7 @@ _NO_PART = frozenset({400, 401, 403, 405, 412, 501})
 """Statuses with which hosts refuse a `Range`, or a signature that does not cover it, although they send whole files."""
 _VERSION = ("ETag", "Last-Modified")
 """Headers that identify the version of a file."""
+_FOREIGN_HOST = re.compile(rb"([a-z]+://)(?=[^/?#]*[^!-~])([^/?#]*)", re.IGNORECASE)
 _RANGE = re.compile(r"bytes (?:(?P<start>\d{1,15})-\d{1,15}|\*)/(?:(?P<total>\d{1,15})|\*)", re.ASCII)
 
 
@@ -60,10 +61,15 @@ class _AgainError(BadFileError):
 def wire_url(link: str) -> URL:
     """Return *link* as a URL, unchanged since it may be signed; only bytes that no request line can have are escaped.
 
+    A host outside ASCII gets its name in the DNS (IDNA).
+
     Raises:
         ValueError: *link* is not an http(s) link.
     """
-    written = link.encode("utf-8", "surrogateescape")  # aiohttp decodes a header's invalid UTF-8 to surrogates
+    written = link.encode("utf-8", "surrogateescape")  # aiohttp decodes a header's UTF-8 to surrogates
+    if (found := _FOREIGN_HOST.match(written)) is not None:
+        host = URL(f"http://{found[2].decode()}").raw_authority.encode()
+        written = found[1] + host + written[found.end() :]
     escaped = re.sub(rb"[^!-~]", lambda found: b"%%%02X" % found[0][0], written)
     url = URL(escaped.decode("ascii"), encoded=True)
     if url.scheme not in {"http", "https"} or not url.host:

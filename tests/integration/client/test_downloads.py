@@ -20,7 +20,7 @@ from yarl import URL
 
 import audioext as ax
 from audioext.files.downloads import Downloader
-from audioext.files.fetching import STALE_TRIES
+from audioext.files.fetching import STALE_TRIES, wire_url
 from audioext.files.hosts import LinkRules, hosts_of_api
 from audioext.http.transport import Transport
 from tests.support.clock import LoopTime
@@ -85,6 +85,21 @@ async def test_a_link_is_fetched_byte_for_byte(
     (path,) = await save(song_of(first), tmp_path)
 
     assert (asked, MP3) == (host.paths[-1], path.read_bytes())
+
+
+async def test_a_host_outside_ascii_is_looked_up_by_its_name_in_the_dns(host: Host, tmp_path: Path) -> None:
+    """A host with other letters than ASCII is requested by its IDNA name, in a link and in a redirect."""
+    idna = "http://xn--bcher-kva.example/f/é%2F.mp3?s=%2f".replace("é", "%C3%A9")
+    assert idna == str(wire_url("http://bücher.example/f/é%2F.mp3?s=%2f"))
+    assert idna == str(wire_url("http://b\udcc3\udcbccher.example/f/é%2F.mp3?s=%2f"))
+    assert "http://xn--bcher-kva.example:81/ü?ü".replace("ü", "%C3%BC") == str(wire_url("http://bücher.example:81/ü?ü"))
+    moved = gives(b"", status=302, Location="http://bücher.invalid/a.mp3")
+
+    for link in ("http://b\udcff.example/a.mp3", "http://b ü.example/a.mp3"):
+        with pytest.raises(ax.DownloadError, match="cannot be requested"):
+            await save(song_of(link), tmp_path)
+    with pytest.raises(ax.DownloadError, match=r"a link to xn--bcher-kva\.invalid is not"):
+        await save(song_of(host.put("/go", moved)), tmp_path)
 
 
 async def test_a_redirect_may_be_relative(host: Host, tmp_path: Path) -> None:
