@@ -33,7 +33,7 @@ USER_AGENT = f"audioext/{__version__}"
 DAY_SECONDS = 86_400.0
 
 _PASTED = re.compile(
-    r"\A((export\s+)?[A-Z0-9_]*(API|WEBHOOK)_KEY\s*[=:]|authorization\s*[=:]|x-api-key\s*[=:]|bearer(\s|:))\s*",
+    r"\A(((export|set)\s+|\$env:|--)?[A-Z0-9_-]*(API|WEBHOOK)[_-]KEY\s*[=:]|authorization\s*[=:]|bearer(\s|:))\s*",
     re.IGNORECASE,
 )
 _AROUND_KEY = (
