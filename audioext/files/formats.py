@@ -77,27 +77,21 @@ def audio_info(file: BinaryIO, *, stated: float | None = None) -> tuple[str, flo
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(WEBM_HEAD_BYTES)
-    suffix = suffix_of(head)
-    if seconds := aac_seconds(file):
-        suffix, duration, whole = ".aac", seconds, 0.0
+    start = id3_bytes(head)
+    file.seek(start)
+    suffix = suffix_of(file.read(HEAD_BYTES))
+    if suffix == ".aac" and (seconds := adts_seconds(file, start)):
+        duration, whole = seconds, 0.0
     elif suffix == ".webm" and (length := webm_length(head)) is not None:
         duration, whole = length
     else:
         suffix, duration, whole = _by_tinytag(file, head[:HEAD_BYTES], size)
     if size < whole * (1 if suffix in _EXACT else LEAST_SHARE):
         raise BadFileError(f"only {size} of {whole:.0f} bytes arrived")
-    if suffix == ".flac" and (there := flac_seconds(file, id3_bytes(head))) is not None:
+    if suffix == ".flac" and (there := flac_seconds(file, start)) is not None:
         _check_share(there, duration)
     _check_length(duration, stated)
     return suffix, duration
-
-
-def aac_seconds(file: BinaryIO) -> float:
-    """Return the duration of the AAC stream in *file*, 0 if it is none; tinytag takes it for MP3 and is far off."""
-    file.seek(0)
-    start = id3_bytes(file.read(HEAD_BYTES))
-    file.seek(start)
-    return adts_seconds(file, start) if suffix_of(file.read(HEAD_BYTES)) == ".aac" else 0.0
 
 
 def _by_tinytag(file: BinaryIO, head: bytes, size: int) -> tuple[str, float, float]:

@@ -27,7 +27,7 @@ from yarl import URL
 
 from audioext.clock import Clock, mint_id
 from audioext.errors import Problem, ProviderDownError, RequestError, UnsupportedError, cut
-from audioext.files.formats import HEAD_BYTES, aac_seconds, plain_suffix, safe_name, suffix_at, suffix_of
+from audioext.files.formats import HEAD_BYTES, plain_suffix, safe_name, suffix_at, suffix_of
 from audioext.http.messages import AUDIO_TYPES, HttpRequest
 from audioext.http.transport import MaybeSentError, NotSentError, Transport, UploadProgress
 from audioext.http.urls import FILES_SEGMENT
@@ -200,11 +200,10 @@ def probe(path: Path, name: str | None = None) -> float | Problem | None:
             return Problem("file", f"{name} is empty")
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
-            duration: float | None = aac_seconds(file)
     except OSError as error:
         return Problem("file", f"{name} cannot be read: {error.strerror or error}")
     try:
-        duration = duration or TinyTag.get(path, tags=False).duration
+        duration = TinyTag.get(path, tags=False).duration
     except (TinyTagException, OSError, ValueError, ArithmeticError, IndexError, LookupError):
         duration = None  # a format unknown to TinyTag is left to the provider
     if not duration and suffix_of(head) is None:
