@@ -15,7 +15,7 @@ from attrs import define, field
 from yarl import URL
 
 from audioext.errors import LONGEST_VALUE
-from audioext.files.formats import MAX_FILE_BYTES, BadFileError
+from audioext.files.formats import MAX_FILE_BYTES, BadFileError, page_in
 from audioext.http.messages import HttpResponse, as_data, retry_after
 from audioext.http.transport import offline
 
@@ -37,11 +37,18 @@ STALE_TRIES = 2
 _WHOLE = frozenset({200, 203})
 _PARTIAL, _NO_RANGE, _SERVER_ERROR = 206, 416, 500
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_DEAD = frozenset({403, 404, 410})
-"""Statuses of an expired link, or of a fresh one whose file is not there yet; 410 is final."""
-_PASSING = frozenset({202, 204, 408, 425, 429})
+_DEAD = frozenset({400, 401, 403, 404, 410})
+"""Statuses of an expired link, or of a fresh one whose file is not there yet; 410 is final.
+
+S3 answers 400 once the credentials with which a link was signed have expired (ExpiredToken, see
+issues.apache.org/jira/browse/HADOOP-18353, read 2026-11-28), other hosts answer 401.
+"""
+_PASSING = frozenset({202, 204, 408, 409, 421, 423, 425, 429})
+_NO_PART = frozenset({400, 401, 403, 405, 412, 501})
+"""Statuses with which hosts refuse a `Range`, or a signature that does not cover it, although they send whole files."""
 _VERSION = ("ETag", "Last-Modified")
 """Headers that identify the version of a file."""
+_FOREIGN_HOST = re.compile(rb"([a-z]+://)(?=[^/?#]*[^!-~])([^/?#]*)", re.IGNORECASE)
 _RANGE = re.compile(r"bytes (?:(?P<start>\d{1,15})-\d{1,15}|\*)/(?:(?P<total>\d{1,15})|\*)", re.ASCII)
 
 
@@ -54,10 +61,15 @@ class _AgainError(BadFileError):
 def wire_url(link: str) -> URL:
     """Return *link* as a URL, unchanged since it may be signed; only bytes that no request line can have are escaped.
 
+    A host outside ASCII gets its name in the DNS (IDNA).
+
     Raises:
         ValueError: *link* is not an http(s) link.
     """
-    written = link.encode("utf-8", "surrogateescape")  # aiohttp decodes a header's invalid UTF-8 to surrogates
+    written = link.encode("utf-8", "surrogateescape")  # aiohttp decodes a header's UTF-8 to surrogates
+    if (found := _FOREIGN_HOST.match(written)) is not None:
+        host = URL(f"http://{found[2].decode()}").raw_authority.encode()
+        written = found[1] + host + written[found.end() :]
     escaped = re.sub(rb"[^!-~]", lambda found: b"%%%02X" % found[0][0], written)
     url = URL(escaped.decode("ascii"), encoded=True)
     if url.scheme not in {"http", "https"} or not url.host:
@@ -87,6 +99,8 @@ class Fetch:
     _digest: hashlib.blake2b = field(factory=hashlib.blake2b, init=False)
     _version: Mapping[str, str] = field(factory=dict, init=False)
     _resumes: bool = field(default=True, init=False)
+    _unpacks: bool = field(default=True, init=False)
+    """Whether `Content-Encoding` is believed: some hosts label files so that are not compressed."""
 
     @property
     def digest(self) -> bytes:
@@ -145,22 +159,36 @@ class Fetch:
                         if not skip and skipped.digest() != self.digest:
                             raise BadFileError(f"{host} sends a different file than before")
                     if chunk:
-                        self.position += len(chunk)
-                        self._digest.update(chunk)
-                        self._check_size(self.position)
+                        self._count(chunk)
                         yield chunk
-                if skip or (self.total is not None and self.position < self.total):
-                    raise _AgainError(f"{host} sent only {self.position} bytes")
-                if not self.position and self.is_fresh:
-                    raise _AgainError("the file is empty")
+                self._check_end(host, is_short=skip > 0)
             finally:
                 response.close()
         except (aiohttp.InvalidURL, ValueError) as error:
             raise BadFileError(f"the link {as_data(self.link, longest=LONGEST_VALUE)!r} cannot be requested") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if not self.position and "content-encoding" in str(error):  # aiohttp has no class for all its cases
+                self._unpacks = False
             if asyncio.get_running_loop().time() >= self.ends_at:
                 raise BadFileError(f"{host} did not send all of it in time ({self.position} bytes came)") from error
             raise _AgainError(_in_words(error, host)) from error
+
+    def _count(self, chunk: bytes) -> None:
+        if not self.position and (page := page_in(chunk)) is not None:
+            raise _AgainError(page, is_dead=True)  # a front end's own page, with status 200
+        self.position += len(chunk)
+        self._digest.update(chunk)
+        self._check_size(self.position)
+
+    def _check_end(self, host: str, *, is_short: bool) -> None:
+        """Raise BadFileError unless a response that has ended brought the file to its end."""
+        missing = 0 if self.total is None else self.total - self.position
+        if is_short or missing > 0:
+            raise _AgainError(f"{host} sent only {self.position} bytes")
+        if missing < 0:
+            raise BadFileError(f"{host} sent {self.position} bytes of a file of {self.total}")
+        if not self.position and self.is_fresh:
+            raise _AgainError("the file is empty")
 
     async def _ask(self) -> aiohttp.ClientResponse:
         """Request the missing bytes and follow redirects, whose links are sent unchanged as well."""
@@ -179,7 +207,12 @@ class Fetch:
             if self.session.closed:
                 raise BadFileError("the session= of this client was closed before this call: keep it open")
             response = await self.session.get(
-                url, headers=headers, allow_redirects=False, timeout=limits, raise_for_status=False
+                url,
+                headers=headers,
+                allow_redirects=False,
+                timeout=limits,
+                raise_for_status=False,  # the user's own session may have other defaults for both
+                auto_decompress=self._unpacks,
             )
             took = asyncio.get_running_loop().time() - began  # only the host is logged: the link may be signed
             _log.debug("GET a file at %s: %d in %.3f s", url.host, response.status, took)
@@ -199,6 +232,9 @@ class Fetch:
             self._learn(response)
             return self.position
         said = f"HTTP {status} from {host}"
+        if status in _NO_PART and self.position and self._resumes:
+            self._resumes = False
+            raise _AgainError(f"{said} for the rest of the file")
         if status in _DEAD or status in _PASSING or status >= _SERVER_ERROR:
             is_dead = status in _DEAD
             said += "; the link has probably expired" if is_dead else ""
@@ -210,7 +246,7 @@ class Fetch:
         raise BadFileError(said)
 
     def _learn(self, response: aiohttp.ClientResponse) -> None:
-        is_plain = response.headers.get("Content-Encoding", "identity").lower() == "identity"
+        is_plain = not self._unpacks or response.headers.get("Content-Encoding", "identity").lower() == "identity"
         total = response.content_length if is_plain else None
         if response.status == _PARTIAL and (stated := _range(response)[1]) is not None:
             total = stated  # some hosts answer every request with 206

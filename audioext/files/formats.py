@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from tinytag import TinyTag, TinyTagException
 
+from audioext.files.lengths import WEBM_HEAD_BYTES, adts_seconds, flac_seconds, id3_bytes, webm_length
 from audioext.http.messages import excerpt
 
 MAX_FILE_BYTES = 1_073_741_824  # ten minutes of 32-bit stereo WAV at 192 kHz is 922 MB
@@ -53,6 +54,8 @@ _MAGIC = (
     (0, b"MAC ", ".ape"),
 )
 _LAYER_BITS = 0x06
+_EXACT = frozenset({".m4a", ".webm"})
+"""Formats whose boxes or elements state the size of the file to the byte."""
 _BYTE_ORDER_MARK = b"\xff\xfe"
 
 
@@ -73,7 +76,26 @@ def audio_info(file: BinaryIO, *, stated: float | None = None) -> tuple[str, flo
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    head = file.read(HEAD_BYTES)
+    head = file.read(WEBM_HEAD_BYTES)
+    start = id3_bytes(head)
+    file.seek(start)
+    suffix = suffix_of(file.read(HEAD_BYTES))
+    if suffix == ".aac" and (seconds := adts_seconds(file, start)):
+        duration, whole = seconds, 0.0
+    elif suffix == ".webm" and (length := webm_length(head)) is not None:
+        duration, whole = length
+    else:
+        suffix, duration, whole = _by_tinytag(file, head[:HEAD_BYTES], size)
+    if size < whole * (1 if suffix in _EXACT else LEAST_SHARE):
+        raise BadFileError(f"only {size} of {whole:.0f} bytes arrived")
+    if suffix == ".flac" and (there := flac_seconds(file, start)) is not None:
+        _check_share(there, duration)
+    _check_length(duration, stated)
+    return suffix, duration
+
+
+def _by_tinytag(file: BinaryIO, head: bytes, size: int) -> tuple[str, float, float]:
+    """Return the suffix, the duration (seconds) and the whole size of a file of *size* bytes, or raise BadFileError."""
     file.seek(0)
     try:
         tag = TinyTag.get(file_obj=file, tags=False)
@@ -84,16 +106,13 @@ def audio_info(file: BinaryIO, *, stated: float | None = None) -> tuple[str, flo
     duration, whole = _measure(tag, size)
     if suffix is None or duration is None:
         raise BadFileError(_not_audio(head))
-    if suffix == ".m4a":
-        whole = _end_of_boxes(file, size)
-    if size < whole * (1 if suffix == ".m4a" else LEAST_SHARE):
-        raise BadFileError(f"only {size} of {whole:.0f} bytes arrived")
-    _check_length(duration, stated)
-    return suffix, duration
+    return suffix, duration, _end_of_boxes(file, size) if suffix == ".m4a" else whole
 
 
 def check_head(head: bytes) -> None:
     """Raise BadFileError unless *head* is the start of a known audio format."""
+    if suffix_of(head) == ".webm":
+        return
     try:
         TinyTag.get(file_obj=io.BytesIO(head), tags=False, duration=False)
     except TinyTagException:
@@ -133,22 +152,32 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int:
 
 
 def _check_length(duration: float, stated: float | None) -> None:
-    if stated is None:
+    if stated is None or not duration:  # a WebM that was made while recording states no length
         return
     if stated > duration * MILLISECONDS_FROM:
         stated /= 1000
-    if duration < stated * LEAST_SHARE - SLACK_SECONDS:
-        raise BadFileError(f"only {duration:.1f} s of a track of {stated:.1f} s arrived")
+    _check_share(duration, stated)
+
+
+def _check_share(seconds: float, whole: float) -> None:
+    if seconds < whole * LEAST_SHARE - SLACK_SECONDS:
+        raise BadFileError(f"only {seconds:.1f} s of a track of {whole:.1f} s arrived")
+
+
+def page_in(head: bytes) -> str | None:
+    """Return a complaint if *head* begins a page or an error in HTML, XML or JSON, else `None`."""
+    is_page = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"<", b"{"}
+    return f"the file is a page or an error text, {excerpt(head[:HEAD_BYTES])!r}, not audio" if is_page else None
 
 
 def _not_audio(head: bytes) -> str:
     if not head:
         return "the file is empty"
+    if (page := page_in(head)) is not None:
+        return page
     what = "is of no known audio format"
     if not head.strip(b"\0"):
         what = "is nothing but zeros"
-    elif head.lstrip()[:1] in {b"<", b"{"}:
-        what = f"is a page or an error text, {excerpt(head)!r}"
     elif picture_suffix(head) is not None:
         what = "is a picture"
     elif head.isascii() and not any(byte < 9 for byte in head):  # noqa: PLR2004 - text has no byte below the tab

@@ -17,7 +17,8 @@ CHECK_SEGMENT = "check"
 MASK = "***"
 PROVIDER, REF, TAG = "[a-z0-9-]{1,64}", "[0-9a-z]{8,64}", "[0-9A-Za-z_-]{43}"
 """The patterns of the three segments of a callback path."""
-_CALLBACK = re.compile(rf"(?:^|/)({PROVIDER})/({REF})/([\w%.~-]{{1,128}})/?$", re.ASCII)  # any tag, to refuse it by 401
+_CALLBACK = re.compile(rf"(?:^|/)({PROVIDER})/({REF})/([\w%.~-]{{1,128}})(?:;[^/]*)?/?$", re.ASCII)
+# Any tag, to refuse it by 401; a servlet container in front may add `;jsessionid=…` to the last segment.
 # A prefix may have any number of segments, so the secret is found by its own shape, or else as the path's last segment.
 # A slash may be spelled \/ in JSON, %2F by a proxy, and %252F if that is encoded again; or it is a backslash.
 _SECRET_PATH = re.compile(

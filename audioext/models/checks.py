@@ -87,9 +87,11 @@ def url(value: object) -> str | None:
         return complaint
     try:
         parts = urlsplit(value)
-        good = parts.scheme in URL_SCHEMES and bool(parts.hostname and URL(value)) and not re.search(r"\s", value)
+        good = parts.scheme in URL_SCHEMES and bool(parts.hostname and URL(value))
     except ValueError:
         good = False
+    if good and re.search(r"\s", value):
+        return f"has white space in it, where a space is written `%20`: {shown(value)}"
     return None if good else f"must be an http(s) URL, not {shown(value)}"
 
 

@@ -33,9 +33,14 @@ USER_AGENT = f"audioext/{__version__}"
 DAY_SECONDS = 86_400.0
 
 _PASTED = re.compile(
-    r"\A((export\s+)?[A-Z0-9_]*API_KEY\s*[=:]|authorization\s*[=:]|x-api-key\s*[=:]|bearer(\s|:))\s*", re.IGNORECASE
+    r"\A(((export|set)\s+|\$env:|--)?[A-Z0-9_-]*(API|WEBHOOK)[_-]KEY\s*[=:]|authorization\s*[=:]|bearer(\s|:))\s*",
+    re.IGNORECASE,
 )
-_AROUND_KEY = " \t\r\n\f\v\"'`,;\u00a0\u200b\u200c\u200d\u2018\u2019\u201c\u201d\u2060\ufeff"
+_AROUND_KEY = (
+    " \t\r\n\f\v\"'`,;<>\u00a0\u00ab\u00bb\u200b\u200c\u200d\u200e\u200f\u2018\u2019\u201a\u201b"
+    "\u201c\u201d\u201e\u201f\u202a\u202b\u202c\u202d\u202e\u2039\u203a\u2060\u2066\u2067\u2068\u2069\ufeff"
+)
+"""White space, quotes of all languages, and marks that show nothing."""
 
 
 @frozen(kw_only=True)
@@ -70,13 +75,19 @@ def to_base_url(value: str | URL) -> URL:
     return url.with_path(url.path.rstrip("/"))
 
 
+def without_pasted(key: str) -> str:
+    """Return *key* without pasted extras: white space, quotes, `Bearer `, `KIE_API_KEY=`."""
+    before = None
+    while key != before:
+        before, key = key, _PASTED.sub("", key.strip(_AROUND_KEY))
+    return key
+
+
 def to_api_key(value: str | None) -> str | None:
     """Return *value* without pasted extras (white space, quotes, `Bearer `), or raise ConfigError."""
     if value is None:
         return None
-    key, before = (value if isinstance(value, str) else ""), None
-    while key != before:
-        before, key = key, _PASTED.sub("", key.strip(_AROUND_KEY))
+    key = without_pasted(value) if isinstance(value, str) else ""
     # No message shows the key itself.
     if not isinstance(value, str):
         raise ConfigError("api_key must be text")

@@ -24,7 +24,7 @@ from audioext.http.signing import hmac_base64, is_one_of, unix_seconds
 from audioext.models import checks
 from audioext.models.requests import Operation
 from audioext.models.results import FailureReason
-from audioext.providers._account import DAY_SECONDS
+from audioext.providers._account import DAY_SECONDS, without_pasted
 from audioext.providers._answers import (
     CONTENT,
     HTTP_CODES,
@@ -107,9 +107,8 @@ def to_webhook_keys(value: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the webhook keys in *value* (none, one, or several for a rotation), or raise ConfigError."""
     is_one = isinstance(value, (str, bytes)) or not isinstance(value, Iterable)
     given: tuple[object, ...] = () if value is None else (value,) if is_one else tuple(value)
-    # A lone surrogate cannot be encoded to UTF-8, which signing needs; a key that is read from a file ends with a
-    # line break.
-    keys = [key.strip() for key in given if isinstance(key, str) and not checks.LONE_SURROGATE.search(key)]
+    # A lone surrogate cannot be encoded to UTF-8, which signing needs.
+    keys = [without_pasted(key) for key in given if isinstance(key, str) and not checks.LONE_SURROGATE.search(key)]
     if len(keys) < len(given) or not all(keys):
         raise ConfigError("webhook_key must be text, or several texts for a rotation, and none may be empty")
     return tuple(keys)

@@ -103,18 +103,23 @@ class HeldJob:
         return [*missed, *(reading for reading in news if reading.entry.id not in known)]
 
     def describe(self, now: float) -> str:
-        """Describe the job's last known state, for the error of a wait that timed out at *now* (Unix seconds)."""
+        """Describe the job's last known state at *now* (Unix seconds), for the error of a wait that found no end."""
         record = self.record
         said = ["nothing is known of it yet" if record.stage is None else f"it is at {record.stage}"]
         if record.task_id is None and record.answer_problem is not None:
             said.append(f"its submit got no readable answer: {record.answer_problem}")
-        if record.webhooks and not any(reading.entry.kind == "webhook" for reading in self.readings.values()):
+        hooks = [reading for reading in self.in_order() if reading.entry.kind == "webhook"]
+        if record.webhooks and not hooks:
             said.append("no webhook has come: can its public_url be reached from the internet?")
+        elif hooks and hooks[-1].problem:
+            said.append(f"its last webhook was not used: {hooks[-1].problem}")
         problem = self.poll_problem if self.polled_at else record.complaint
         if problem is not None:
             said.append(f"its last status call said: {problem}")
         elif self.polled_at:
             said.append(f"its last status call, {max(now - self.polled_at, 0.0):.0f} s ago, told nothing new")
+        if record.doubted_at is not None:
+            said.append("the provider reported its end, but neither a file nor, again, a failure")
         if not self.provider.info.has_key:
             said.append(f"this client has no key of {record.provider!r} to ask for its status")
         if record.words:

@@ -278,7 +278,8 @@ class Job(JobFacts):
         if record.verdict is Verdict.REFUSED:
             raise JobError(f"job {self.ref} has no task, its submit was refused: {record.refusal}", job=self)
         if record.verdict is Verdict.EXPIRED:
-            message = f"job {self.ref} was given up at its deadline; a late callback still completes it"
+            last_words = self._held.describe(self._context.journal.clock.now())
+            message = f"job {self.ref} was given up at its deadline ({last_words}); a late callback still completes it"
             raise JobExpiredError(message, job=self)
 
 

@@ -42,6 +42,7 @@ POLL_SECONDS = 2.0
 UNANSWERED_SECONDS = 900.0
 """How long a recovery whose POST was not answered counts as running; `POLL_GRACE_SECONDS` without a callback URL."""
 _TAKEN_BY = "taken-by"
+_NO_OTHER = "its recovery gave no other link"
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -153,7 +154,7 @@ class Recoveries:
     async def _wait(self, held: HeldJob, provider: Recovers) -> Recovery | None:
         """Wait until the running recovery has ended, and return it, or `None` if it is lost."""
         deadline = self.journal.clock.monotonic() + self.timeout
-        pause = min(POLL_SECONDS, held.provider.info.pace.every)
+        pause, said = min(POLL_SECONDS, held.provider.info.pace.every), None
         while True:
             waiter = held.waiter()
             try:
@@ -162,11 +163,11 @@ class Recoveries:
                 assert recovery is not None  # noqa: S101 - its entry is in the journal
                 if recovery.verdict is not Verdict.OPEN:
                     return recovery
-                why = f" ({recovery.problem})" if recovery.problem else ""
+                why = f" ({said or recovery.problem})" if said or recovery.problem else ""
                 if self.journal.clock.monotonic() >= deadline:
                     raise DownloadError([f"the recovery of its files has not ended yet{why}; save it again later"])
                 if recovery.task_id is not None:
-                    await self._tolerating_outage(held, self._poll(held, provider, recovery.task_id))
+                    said = await self._tolerating_outage(held, self._poll(held, provider, recovery.task_id))
                 elif self._is_lost(recovery):
                     return None
                 elif recovery.problem and not self._is_reachable:
@@ -175,14 +176,16 @@ class Recoveries:
             finally:
                 held.leave(waiter)
 
-    async def _tolerating_outage(self, held: HeldJob, work: Awaitable[None]) -> None:
-        """Await *work*; while the store is down, log that and go on with what is known."""
+    async def _tolerating_outage(self, held: HeldJob, work: Awaitable[str | None]) -> str | None:
+        """Return what *work* does; while the store is down, log that, return it and go on with what is known."""
         try:
-            await work
+            return await work
         except StoreError as error:
             _log.warning("job %s: its recovery waits for the store: %s", held.ref, error)
+            return str(error)
 
-    async def _poll(self, held: HeldJob, provider: Recovers, recovery_id: str) -> None:
+    async def _poll(self, held: HeldJob, provider: Recovers, recovery_id: str) -> str | None:
+        """Ask for the status of a recovery, and return why that told nothing, `None` if it did."""
         note = status_note(recovery_id)
         request = provider.build_recovery_status(recovery_id)
         entry = await self._call(held, "recovery_status", request, note=note, timeout=self.poller.timeout)
@@ -191,6 +194,8 @@ class Recoveries:
             await self.journal.append_read(held, [reading])
         elif reading.problem:
             _log.info("job %s: the status of its recovery could not be read: %s", held.ref, reading.problem)
+            return f"its last status call said: {reading.problem}"
+        return None
 
     async def _call(
         self,
@@ -261,7 +266,10 @@ class JobFiles(Here):
             held = await self._recoveries.recover(self._ref, by_hand=False)
         except AudioextError as error:
             return [str(error)] * len(dead)
-        return [track or "its recovery gave no other link" for track in _fresh_links(held, dead)]
+        recovery = held.record.recovery
+        lost = {} if recovery is None else {track.id: track.failure for track in recovery.tracks if track.failure}
+        why = [f"its recovery failed: {lost[track.id]}" if track.id in lost else _NO_OTHER for track in dead]
+        return [track or said for track, said in zip(_fresh_links(held, dead), why, strict=True)]
 
     async def read(self, track: Track) -> bytes:
         """Return the file of *track*."""

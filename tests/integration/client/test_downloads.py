@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ from yarl import URL
 
 import audioext as ax
 from audioext.files.downloads import Downloader
-from audioext.files.fetching import STALE_TRIES
+from audioext.files.fetching import STALE_TRIES, wire_url
 from audioext.files.hosts import LinkRules, hosts_of_api
 from audioext.http.transport import Transport
 from tests.support.clock import LoopTime
@@ -84,6 +85,21 @@ async def test_a_link_is_fetched_byte_for_byte(
     (path,) = await save(song_of(first), tmp_path)
 
     assert (asked, MP3) == (host.paths[-1], path.read_bytes())
+
+
+async def test_a_host_outside_ascii_is_looked_up_by_its_name_in_the_dns(host: Host, tmp_path: Path) -> None:
+    """A host with other letters than ASCII is requested by its IDNA name, in a link and in a redirect."""
+    idna = "http://xn--bcher-kva.example/f/é%2F.mp3?s=%2f".replace("é", "%C3%A9")
+    assert idna == str(wire_url("http://bücher.example/f/é%2F.mp3?s=%2f"))
+    assert idna == str(wire_url("http://b\udcc3\udcbccher.example/f/é%2F.mp3?s=%2f"))
+    assert "http://xn--bcher-kva.example:81/ü?ü".replace("ü", "%C3%BC") == str(wire_url("http://bücher.example:81/ü?ü"))
+    moved = gives(b"", status=302, Location="http://bücher.invalid/a.mp3")
+
+    for link in ("http://b\udcff.example/a.mp3", "http://b ü.example/a.mp3"):
+        with pytest.raises(ax.DownloadError, match="cannot be requested"):
+            await save(song_of(link), tmp_path)
+    with pytest.raises(ax.DownloadError, match=r"a link to xn--bcher-kva\.invalid is not"):
+        await save(song_of(host.put("/go", moved)), tmp_path)
 
 
 async def test_a_redirect_may_be_relative(host: Host, tmp_path: Path) -> None:
@@ -163,6 +179,19 @@ async def test_a_fresh_file_may_be_empty_at_first(host: Host, loop_time: LoopTim
         assert least <= seconds < least + 30
 
 
+async def test_a_fresh_link_may_show_a_page_at_first(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """A page or an error text with status 200 is like an error status: the link is retried, or else it is dead."""
+    for page in (b"<html>soon</html>", b"\xef\xbb\xbf<?xml version='1.0'?><Error/>", b' {"error": "not ready"}'):
+        (path,), _ = await loop_time.run(save(song_of(host.put(PATH, gives(page), gives())), tmp_path))
+        assert MP3 == path.read_bytes()
+
+    host.put(PATH, gives(b"<html>expired</html>"))
+    host.seen.clear()
+    with pytest.raises(ax.DownloadError, match="a page or an error text, '<html>expired</html>', not audio"):
+        await save(song_of(host.url + PATH), tmp_path, is_fresh=False)
+    assert STALE_TRIES == len(host.seen)
+
+
 async def test_a_download_waits_as_long_as_retry_after_says(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
     """A download waits as long as Retry-After says, even when our own pause is shorter (issue 8, S16)."""
     link = host.put(PATH, gives(b"slow", status=429, Retry_After="100"), gives())
@@ -182,7 +211,20 @@ async def test_retry_after_0_does_not_remove_the_pause(host: Host, loop_time: Lo
     assert 5 <= len(host.seen) <= 9
 
 
-@pytest.mark.parametrize(("status", "is_dead"), [(403, True), (404, True), (429, False), (503, False)])
+@pytest.mark.parametrize(
+    ("status", "is_dead"),
+    [
+        (400, True),
+        (401, True),
+        (403, True),
+        (404, True),
+        (409, False),
+        (421, False),
+        (423, False),
+        (429, False),
+        (503, False),
+    ],
+)
 async def test_a_failing_download_is_retried_for_half_a_minute(  # noqa: PLR0913 - each is a fixture or a case
     status: int, is_dead: bool, host: Host, loop_time: LoopTime, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -211,14 +253,14 @@ async def test_a_failing_download_is_retried_for_half_a_minute(  # noqa: PLR0913
     ("answer", "says"),
     [
         (gives(b"", status=410), "HTTP 410 .* expired"),
-        (gives(b"", status=401), "HTTP 401"),
+        (gives(b"", status=451), "HTTP 451"),
         (gives(b"", status=429, Retry_After="900"), "asks to wait 900 s"),
     ],
 )
 async def test_a_download_error_that_waiting_cannot_cure_is_raised_at_once(
     answer: Answer, says: str, host: Host, tmp_path: Path
 ) -> None:
-    """A 410, a 401 or a Retry-After of a quarter of an hour raises an error at once."""
+    """A 410, a 451 or a Retry-After of a quarter of an hour raises an error at once."""
     with pytest.raises(ax.DownloadError, match=says):
         await save(song_of(host.put(PATH, answer)), tmp_path)
 
@@ -314,6 +356,29 @@ async def test_a_wrong_range_makes_the_whole_file_requested(
     assert [None, "bytes=6000-", None] == host.header("Range")
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 405, 412, 416, 501])
+async def test_a_refused_range_makes_the_whole_file_requested(
+    status: int, host: Host, loop_time: LoopTime, tmp_path: Path
+) -> None:
+    """A host that refuses a range, or a signature that does not cover it, is asked for the whole file."""
+    link = host.put(PATH, breaks(after=6_000), gives(b"no", status=status), gives())
+
+    (path,), _ = await loop_time.run(save(song_of(link), tmp_path, is_fresh=False))
+
+    assert MP3 == path.read_bytes()
+    assert [None, "bytes=6000-", None] == host.header("Range")
+
+
+async def test_more_than_the_stated_bytes_are_an_error(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """A host that sends more bytes than it states sends something else as well, and the file is not saved."""
+    more = gives(MP3[6_000:] + b"more", status=206, Content_Range=REST)
+
+    with pytest.raises(ax.DownloadError, match=f"sent {len(MP3) + 4} bytes of a file of {len(MP3)}"):
+        await loop_time.run(save(song_of(host.put(PATH, breaks(after=6_000), more)), tmp_path))
+
+    assert [] == list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("other", [OTHER_MP3, OTHER_MP3[: len(MP3)].ljust(len(MP3), b"\0")])
 async def test_a_file_that_changed_between_tries_is_an_error(
     other: bytes, host: Host, loop_time: LoopTime, tmp_path: Path
@@ -370,6 +435,27 @@ async def test_a_compressed_transfer_starts_again_when_it_breaks(
 
     assert MP3 == path.read_bytes()
     assert [None, None] == host.header("Range")
+
+
+@pytest.mark.parametrize("label", ["gzip", "deflate", "br", "aws-chunked", "utf-8"])
+async def test_a_file_may_be_labelled_as_compressed(
+    label: str, host: Host, loop_time: LoopTime, tmp_path: Path
+) -> None:
+    """A file whose Content-Encoding is wrong is taken as it is: its bytes decide, not its label."""
+    link = host.put(PATH, gives(Content_Encoding=label))
+
+    (path,), _ = await loop_time.run(save(song_of(link), tmp_path))
+
+    assert MP3 == path.read_bytes()
+
+
+async def test_a_session_that_unpacks_nothing_gets_whole_files(host: Host) -> None:
+    """With a user's session that unpacks no answers, a compressed file is unpacked all the same."""
+    link = host.put(PATH, gives(gzip.compress(MP3), Content_Encoding="gzip"))
+
+    async with aiohttp.ClientSession(auto_decompress=False) as session:
+        downloader = Downloader(rules=LOOPBACK, transport=Transport(given=session))
+        assert MP3 == await downloader.read(ax.Track(audio_url=link))
 
 
 async def test_a_transfer_that_broke_after_its_last_byte_is_whole(
@@ -451,13 +537,13 @@ async def test_the_suffix_follows_the_bytes(data: bytes, suffix: str, host: Host
     ],
 )
 async def test_a_bad_file_is_an_error_and_the_good_one_is_saved(
-    answer: Answer, says: str, host: Host, tmp_path: Path
+    answer: Answer, says: str, host: Host, loop_time: LoopTime, tmp_path: Path
 ) -> None:
     """A bad file raises an error with the reason, the other track is saved, and no partial file is left."""
     good, bad = host.put("/good.mp3", gives()), host.put("/bad.mp3", answer)
 
     with pytest.raises(ax.DownloadError, match=says) as caught:
-        await save(song_of(good, bad), tmp_path)
+        await loop_time.run(save(song_of(good, bad), tmp_path), step=1.0)
 
     assert ["Rain - take 1.mp3"] == [path.name for path in caught.value.paths]
     assert ["Rain - take 1.mp3"] == [path.name for path in tmp_path.iterdir()]

@@ -383,6 +383,26 @@ async def test_a_timeout_says_that_no_webhook_came(api: Api, open_client: MakeCl
         await job.result(timeout=0.01)
 
 
+async def test_a_timeout_says_why_a_webhook_was_not_used(api: Api, open_client: MakeClient) -> None:
+    """If the last webhook could not be read, the timeout says so, as it may have been the result."""
+    api.is_done, client = False, await open_client(**WEB)
+    job = await client.extend(audio_id="x", model="V5")
+    status = await client.inbox.accept(ax.Webhook(path=api.posts[0]["callBackUrl"], headers={}, body=b"<html>"))
+
+    with pytest.raises(ax.StageTimeoutError, match="its last webhook was not used: cannot read the webhook: JSON"):
+        await job.result(timeout=0.01)
+    assert 400 == status
+
+
+async def test_a_timeout_says_that_an_end_has_no_file(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+    """If the status says that the task is done, but has no file, the timeout says so."""
+    api.link = ""
+    job = await (await open_client(clock=clock.clock)).extend(audio_id="x", model="V5")
+
+    with pytest.raises(ax.StageTimeoutError, match="the provider reported its end, but neither a file nor, again, a"):
+        await clock.run(job.result(timeout=60.0))
+
+
 async def test_a_timeout_quotes_an_unreadable_submit_answer(api: Api, open_client: MakeClient) -> None:
     """The timeout quotes a submit answer that could not be read, since that may explain the silence."""
     api.codes = [999]

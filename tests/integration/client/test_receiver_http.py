@@ -173,8 +173,9 @@ async def test_half_a_body_is_not_stored(base: URL, store: GatedMemory) -> None:
         lambda path: path.replace("/kie/", "/%6Bie/"),
         lambda path: f"{path[:-1]}%{ord(path[-1]):02X}",
         lambda path: f"{path}?utm=1",
+        lambda path: f"{path};jsessionid=1A2B?utm=1",
     ],
-    ids=["slash", "doubled", "encoded", "encoded tag", "query"],
+    ids=["slash", "doubled", "encoded", "encoded tag", "query", "parameters"],
 )
 async def test_a_path_that_means_the_same_is_the_same(
     spoil: Callable[[str], str], store: GatedMemory, unused_tcp_port: int
@@ -392,8 +393,9 @@ async def test_a_body_that_a_middleware_read_is_accepted(stack: AsyncExitStack, 
         lambda path: path.replace("/kie/", "/kie%2F"),
         lambda path: path.replace("/kie/", "/%6Bie/") + "//?utm=1",
         lambda path: f"{path[:-1]}%{ord(path[-1]):02X}",
+        lambda path: f"{path};jsessionid=1A2B",
     ],
-    ids=["slash", "doubled", "encoded slash", "encoded", "encoded tag"],
+    ids=["slash", "doubled", "encoded slash", "encoded", "encoded tag", "parameters"],
 )
 async def test_a_mounted_receiver_accepts_paths_that_mean_the_same(
     spoil: Callable[[str], str], prefix: str, is_inner: bool, stack: AsyncExitStack, unused_tcp_port: int

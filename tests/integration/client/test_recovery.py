@@ -261,6 +261,34 @@ async def test_a_recovery_that_brings_nothing_says_why(api: Api, open_client: Ma
             await song.save(tmp_path)
 
 
+async def test_a_track_that_did_not_come_back_says_why(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
+    """If a recovery restores some tracks, the vendor's error for another one is in the error of its download."""
+    async with serve_host() as host:
+        api.link = host.put("/old.mp3", gives(b"", status=403))
+        client = await open_client(**QUICK)
+        song = await client.run(ax.Extend(audio_id="a", model="V5"))
+        lost = {"id": "a", "audio_url": "", "status": "failed", "error": "clip_error"}
+        api.recovered = recovered(lost, {"id": "b", "audio_url": host.put("/back.mp3", gives()), "status": "success"})
+
+        with pytest.raises(ax.DownloadError, match=r"HTTP 403.*same link; its recovery failed: clip_error"):
+            await song.save(tmp_path)
+
+
+async def test_a_recovery_that_does_not_end_says_what_its_status_said(api: Api, open_client: MakeClient) -> None:
+    """A wait for a recovery that times out says whether its last status call was refused, or told that it runs."""
+    async with serve_host() as host:
+        api.link = host.put("/old.mp3", gives(b"", status=403))
+        client = await open_client(wait_timeout=1.0, **QUICK)
+        song = await client.run(ax.Extend(audio_id="a", model="V5"))
+
+        with pytest.raises(ax.DownloadError, match=r"has not ended yet; save it again later"):
+            await song.recover()
+        api.recovered = recovered(code=401)
+        with pytest.raises(ax.DownloadError, match=r"has not ended yet \(its last status call said: .*vendor's words"):
+            await song.recover()
+        assert 1 == len(api.recoveries)
+
+
 @pytest.mark.parametrize("provider", ["vidgo", "musicgpt", "kie-jobs"])
 async def test_a_vendor_without_recovery_is_named(
     provider: str, expired: Sandbox, make_client: MakeClient, tmp_path: Path

@@ -10,10 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audioext.files.formats import BadFileError, audio_info, check_head
-from tests.support.sounds import FLAC, MP3, WAV, box, mp4, streamed_wav
+from tests.support.sounds import FLAC, MP3, WAV, adts, box, mp4, streamed_wav, webm
 from tests.support.tables import each_row
 
-FILES = {".mp3": MP3, ".wav": WAV, ".flac": FLAC, ".m4a": mp4(seconds=4)}
+FILES = {
+    ".mp3": MP3,
+    ".wav": WAV,
+    ".flac": FLAC,
+    ".m4a": mp4(seconds=4),
+    ".aac": adts(seconds=4),
+    ".webm": webm(seconds=4.0),
+}
 
 
 def heard(data: bytes, *, stated: float | None = None) -> tuple[str, float] | str:
@@ -57,13 +64,48 @@ def test_bytes_that_are_not_audio_are_named(data: bytes, says: str) -> None:
     assert says in found
 
 
-@each_row("suffix", [".mp3", ".wav", ".m4a"])
+@each_row("suffix", [".mp3", ".wav", ".m4a", ".webm"])
 def test_half_a_file_is_refused(suffix: str) -> None:
     """Half a file is refused, since its header says that there is more."""
     found = heard(FILES[suffix][: len(FILES[suffix]) // 2])
 
     assert isinstance(found, str)
     assert " bytes arrived" in found
+
+
+@each_row("share", [0.001, 0.01, 0.2, 0.5, 0.8])
+def test_a_flac_file_that_was_cut_short_is_refused(share: float) -> None:
+    """A FLAC file whose last frame is not the last that its head announces is refused."""
+    found = heard(FLAC[: 200 + int(len(FLAC) * share)])
+
+    assert isinstance(found, str)
+    assert " s of a track of 4.0 s arrived" in found
+
+
+@each_row("data", [FLAC[:8_000] + b"\xff\xf8" * 400_000, b"ID3\x04\0\0\0\0\0\0" + FLAC])
+def test_a_flac_file_whose_last_frame_is_not_found_passes(data: bytes) -> None:
+    """A FLAC file is taken if its last frame is further from its end than any real one, or behind a tag."""
+    assert isinstance(heard(data), tuple)
+
+
+@each_row("data", [webm(seconds=None, is_sized=False), webm(seconds=float("nan"))])
+def test_a_recorded_webm_states_no_length(data: bytes) -> None:
+    """A WebM file that was made while recording states no length, so none can be wrong."""
+    assert (".webm", 0.0) == heard(data, stated=9.0)
+
+
+def test_an_aac_stream_may_be_tagged_and_cut() -> None:
+    """An AAC stream may begin with an ID3 tag, and is measured up to its last whole frame."""
+    tagged = b"ID3\x04\0\x10\0\0\0\x02" + bytes(12) + adts(seconds=4)
+
+    assert heard(adts(seconds=4)) == heard(tagged)
+    assert "only 1.9 s of a track of 4.0 s arrived" == heard(tagged[: len(tagged) // 2], stated=4.0)
+
+
+@each_row("data", [b"\xff\xf1" + bytes(500), b"\x1a\x45\xdf\xa3\x87\x42\x82\x84webm" + bytes(500)])
+def test_a_first_word_alone_is_no_audio(data: bytes) -> None:
+    """The first word of an AAC stream or of a WebM file is not enough."""
+    assert isinstance(heard(data), str)
 
 
 def test_a_file_shorter_than_its_track_is_refused() -> None:
@@ -103,7 +145,7 @@ def test_a_box_may_go_on_to_the_end_of_the_file() -> None:
     assert isinstance(heard(head + long[:-1]), str)
 
 
-@given(st.binary(max_size=400), st.sampled_from([b"", b"ID3\x04\0\0\0\0\0\0", *(data[:60] for data in FILES.values())]))
+@given(st.binary(max_size=400), st.sampled_from([b"", b"ID3\x04\0\0\0\0\0\0", *(data[:90] for data in FILES.values())]))
 def test_any_bytes_are_audio_or_refused(data: bytes, begin: bytes) -> None:
     """Any bytes are audio or raise a `BadFileError`, never another error."""
     assert isinstance(heard(begin + data, stated=3.0), tuple | str)

@@ -91,7 +91,7 @@ def test_the_token_of_an_offered_file_is_hidden_behind_any_prefix(prefix: str, t
     prefix=PREFIXES,
     ref=st.text("0123456789abcdefghjkmnpqrstvwxyz", min_size=8, max_size=64),
     tag=st.text("abcXYZ019-_.~%", min_size=1, max_size=128),
-    slash=st.sampled_from(["", "/"]),
+    slash=st.sampled_from(["", "/", ";v=1", ";v=1/"]),
 )
 def test_the_last_segment_of_any_callback_path_is_hidden(prefix: str, ref: str, tag: str, slash: str) -> None:
     """The last segment of anything that parses as a callback path is hidden, whatever its shape."""

@@ -88,6 +88,13 @@ def test_each_rule_names_its_field(fields: dict[str, object], field: str) -> Non
     assert [field] == [problem.field for problem in ax.Extend.draft(**fields).problems()]
 
 
+def test_a_url_with_white_space_is_told_how_to_write_it() -> None:
+    """A URL that was pasted with a space or a line break in it is refused with the way to write that."""
+    for url in ("https://x.test/a b.mp3", "https://x.test/a.mp3\n"):
+        (problem,) = ax.Extend.draft(url=url).problems()
+        assert f"has white space in it, where a space is written `%20`: {url!r}" == problem.message
+
+
 @each_row(("kind", "options"), [(ax.Extend, ExtendOptions), (ax.AddInstrumental, InstrumentalOptions)])
 def test_the_options_are_the_fields(kind: type[ax.Extend | ax.AddInstrumental], options: type) -> None:
     """The keyword arguments that type checkers see equal the fields of the request, in name and type."""

@@ -447,9 +447,16 @@ def test_an_accounts_settings_can_be_read(provider_class: MakeProvider) -> None:
         "x-api-key: k1",
         "KIE_API_KEY=k1",
         "export KIE_API_KEY='k1'",
+        "set KIE_API_KEY=k1",
+        "$env:KIE_API_KEY = 'k1'",
+        "--api-key=k1",
         "\ufeffk1\r\n",
         "\u201ck1\u201d",
         "\u00a0k1\u200b",
+        "\u201ek1\u201c",
+        "\u00abk1\u00bb",
+        "\u200e\u2068k1\u2069",
+        "<k1>",
     ],
 )
 def test_whitespace_and_quotes_around_a_key_are_removed(provider_class: MakeProvider, pasted: str) -> None:

@@ -194,6 +194,7 @@ def test_a_webhook_key_must_be_usable(keys: object) -> None:
 def test_a_webhook_key_may_come_from_a_file() -> None:
     """Whitespace around a webhook key is stripped, since it would make every signature wrong."""
     assert ("one", "two") == Kie("k", webhook_key=["one\n", " two"]).webhook_key
+    assert ("one", "two") == Kie("k", webhook_key=['"one"', "\ufeffKIE_WEBHOOK_KEY='two'\r\n"]).webhook_key
 
 
 def test_webhook_keys_never_show() -> None:
