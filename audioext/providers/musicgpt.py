@@ -162,7 +162,7 @@ _USUAL_LAYERS = 2  # nested objects in a body
 _SHARED = frozenset({"title", "musicstyle", "createdat"})  # without a number they are for both tracks
 _COVER_KEYS = ("imagepath", "albumcoverpath", "imageurl", "coverurl")  # the cover's own webhook has the first
 _KNOWN_KEYS = TRACK_KEYS | {*_COVER_KEYS, "lyrics", "lyricstimestamped"}
-_SIDE_WORDS = ("COVER", "IMAGE", "LYRIC", "ARTWORK", "ALBUM", "THUMBNAIL", "TIMESTAMP")
+_SIDE_WORDS = ("COVER", "IMAGE", "LYRIC", "ARTWORK", "ALBUM", "THUMBNAIL", "TIMESTAMP", "STREAM")
 """In a `subtype` or `conversion_type`, they mark parts that are not the music: there is a song without them.
 
 Handlers of live traffic have seen "Lyrics", "Image" and "Album Cover"; the others are guesses, and so is the `type` of
