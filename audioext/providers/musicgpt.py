@@ -165,8 +165,8 @@ _KNOWN_KEYS = TRACK_KEYS | {*_COVER_KEYS, "lyrics", "lyricstimestamped"}
 _SIDE_WORDS = ("COVER", "IMAGE", "LYRIC", "ARTWORK", "ALBUM", "THUMBNAIL", "TIMESTAMP", "STREAM")
 """In a `subtype` or `conversion_type`, they mark parts that are not the music: there is a song without them.
 
-Handlers of live traffic have seen "Lyrics", "Image" and "Album Cover", and the vendor's changelog (read 2026-11-21) names
-parts with a streaming link; the others are guesses, and so is the `type` of a failed part.
+Handlers of live traffic have seen "Lyrics", "Image" and "Album Cover", and the vendor's changelog (read 2026-11-21)
+names parts with a streaming link; the others are guesses, and so is the `type` of a failed part.
 """
 _FAILURE_KEYS = ("reason", "statusmsg", "error", "errormessage", "message", "detail")  # from handlers of live traffic
 
