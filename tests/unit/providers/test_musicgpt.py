@@ -356,8 +356,7 @@ def test_a_failed_conversion_keeps_its_playable_track() -> None:
 def test_a_failed_cover_or_lyrics_part_does_not_fail_the_job() -> None:
     """A failed cover, lyrics or stream part asks for a status call, and fails neither track nor job."""
     kinds = ("album_cover_generation", "lyrics_timestamped", "lyrics", "Artwork", "album art", "thumbnail", "timestamp")
-    kinds += ("streaming_url",)
-    for key, kind in itertools.product(("subtype", "conversion_type", "type"), kinds):
+    for key, kind in itertools.product(("subtype", "conversion_type", "type"), (*kinds, "streaming_url")):
         body = {"success": False, "task_id": "t1", "conversion_id": "a", key: kind, "reason": "no"}
         assert Progress(task_id="t1", ask_now=True) == shown(deliver(**body))
 
