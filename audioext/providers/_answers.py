@@ -156,6 +156,11 @@ class Answer(Body):
         """Whether the call succeeded."""
         return self.code == OK and not self.failed
 
+    @property
+    def accepts(self) -> bool:
+        """Whether it is good as a submit's answer: beside a task's id, a `status` of false is no word about the call."""
+        return self.is_good or (self.code == OK and bool(self._found.get("id")) and not self.says_no_success)
+
     def is_about_task(self) -> bool:
         """Return whether it has a task's status, which outweighs its code; a failed call has to name the task."""
         try:
@@ -256,7 +261,7 @@ class Answers:
         says, made = answer.text or self.clean(response.body), answer.made()
         if answer.problem is not None:
             refused, reason = response.status in self.table.http_refusals, f"HTTP {response.status} with {says}"
-        elif answer.is_good and not broken:
+        elif answer.accepts and not broken:
             if made is not None:
                 return made
             told = answer.says(self.table.text_keys)

@@ -255,10 +255,14 @@ class Body:
         return next((found for _, item, _ in self._found.get(role, ()) if (found := read(item)) is not None), None)
 
     @property
+    def says_no_success(self) -> bool:
+        """Whether it has `"success": false`."""
+        return any(says_no(item) for _, item, _ in self._found.get("success", ()))
+
+    @property
     def says_no(self) -> bool:
         """Whether it has `"success": false`, or `"status": false`."""
-        said = any(says_no(item) for _, item, _ in self._found.get("success", ()))
-        return said or any(item is False for _, item, _ in self._found.get("status", ()))
+        return self.says_no_success or any(item is False for _, item, _ in self._found.get("status", ()))
 
     @property
     def is_empty(self) -> bool:

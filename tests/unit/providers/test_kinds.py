@@ -820,6 +820,7 @@ def test_a_refusal_that_names_a_task_is_unknown_under_any_status(provider_class:
         {"Code": 0, "Data": {"JobId": "t1"}},
         {"task_id": "t1", "status": "failed", "error": "later told by the status"},
         {"code": 200, "data": {"task_id": "t1", "status": "failed", "error_message": "later told by the status"}},
+        {"code": 200, "data": {"task_id": "t1", "status": False}},
     ],
 )
 def test_the_id_of_a_task_is_found_wherever_it_stands(provider_class: Make, body: object) -> None:
