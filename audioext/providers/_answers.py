@@ -158,7 +158,7 @@ class Answer(Body):
 
     @property
     def accepts(self) -> bool:
-        """Whether it is good as a submit's answer: beside a task's id, a `status` of false is no word about the call."""
+        """Whether it is good as a submit's answer: beside a task's id, a `status` of false says nothing of the call."""
         return self.is_good or (self.code == OK and bool(self._found.get("id")) and not self.says_no_success)
 
     def is_about_task(self) -> bool:
