@@ -140,11 +140,12 @@ class Answer(Body):
             if status in REDIRECTS and "Location" in response.headers:
                 self.text = f"a redirect to {as_data(response.headers['Location'], longest=LONGEST_EXCERPT)}"
         else:
-            # The message of a good answer is only a pleasantry.
-            told = "" if self.is_good else self.says(table.text_keys)
+            told = "" if self.is_good else self.says(table.text_keys)  # the message of a good one is only a pleasantry
             self.text = reader.clean(told.encode(), LONGEST_MESSAGE) if told else ""
-            uncoded = self.failed and self.code == OK
-            self.meaning = _uncoded(self.text) if uncoded else table.meaning(self.code, self.text)
+            # A server that broke may go on about its own fields and limits: there only the first text counts.
+            first = next(all_said(self.outer, table.text_keys), self.text)
+            judged = first if self.code >= HTTP_SERVER_ERROR_FROM else self.text
+            self.meaning = _uncoded(self.text) if self.failed and self.code == OK else table.meaning(self.code, judged)
 
     @property
     def data(self) -> object:

@@ -720,6 +720,8 @@ def test_insufficient_credits_are_recognised_under_any_code(provider_class: Make
         (200, {"code": 400, "msg": "no", "data": {"taskId": "t1"}}),
         (200, {"code": 400, "msg": "no", "data": {"id": "t1"}}),
         (200, {"code": 500, "msg": "Server exception"}),
+        (200, {"code": 500, "msg": "Server exception", "data": {"error": "a row's task_id is required"}}),
+        (200, {"code": 500, "msg": "Server exception", "tips": f"see the page about '{SHORT}'"}),
         (200, {"code": -1, "msg": "busy"}),
         (200, {"code": 10001, "msg": "busy"}),
         (200, {"success": False, "message": "Internal error, please try again later"}),
