@@ -30,6 +30,7 @@ MAX_LINK_LENGTH = 8_192  # characters; signed links have up to 2,000
 MAX_ENCODINGS = 3  # levels of JSON inside a JSON string; real bodies have been seen encoded twice
 
 _AROUND = b"\xef\xbb\xbf\0 \t\r\n"  # a byte order mark, and bytes that some hosts leave before or after a body
+_AROUND_TEXT = _AROUND.decode()
 _UTF16 = (b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0{", b"[\0", b"\0[")
 _UNREADABLE = (ValueError, RecursionError)  # msgspec's own errors are ValueErrors
 _JSON_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
@@ -68,9 +69,10 @@ def parse_json(data: bytes, *, where: str = "the body") -> object:
         raise DecodeError(["expected UTF-8, not UTF-16 @ $"], where=where)
     value = _loads(data.strip(_AROUND), where)
     for _ in range(MAX_ENCODINGS):
-        if not isinstance(value, str) or value.strip("\ufeff \t\r\n")[:1] not in {"{", "[", '"'}:
+        bare = value.strip(_AROUND_TEXT) if isinstance(value, str) else ""
+        if bare[:1] not in {"{", "[", '"'}:
             break
-        value = _loads(value.strip("\ufeff").encode(), where)
+        value = _loads(bare.encode(), where)
     return value
 
 
@@ -151,10 +153,11 @@ def opened(value: object) -> object:
     """Return *value*, or the object or list that it holds if it is a string of JSON; broken JSON stays a string."""
     inner = value
     for _ in range(MAX_ENCODINGS):
-        if not isinstance(inner, str) or inner.lstrip()[:1] not in {"{", "[", '"'}:
+        bare = inner.strip(_AROUND_TEXT) if isinstance(inner, str) else ""
+        if bare[:1] not in {"{", "[", '"'}:
             break
         try:
-            inner = _loads(inner.encode(), "a text")
+            inner = _loads(bare.encode(), "a text")
         except (DecodeError, UnicodeEncodeError):
             break
     return inner if isinstance(inner, (dict, list)) else value

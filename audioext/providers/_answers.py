@@ -19,15 +19,7 @@ from audioext.http.decoding import MAX_ID_LENGTH, identity, number, opened, pars
 from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, as_data, excerpt, retry_after
 from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
 from audioext.providers._body import Body, id_of_task
-from audioext.providers._words import (
-    AUTH_WORDS,
-    CONTENT_WORDS,
-    CREDIT_WORDS,
-    LONGEST_MESSAGE,
-    RATE_WORDS,
-    all_said,
-    said,
-)
+from audioext.providers._words import AUTH_WORDS, CONTENT_WORDS, CREDIT_WORDS, LONGEST_MESSAGE, RATE_WORDS, all_said
 
 OK = 200
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -148,11 +140,12 @@ class Answer(Body):
             if status in REDIRECTS and "Location" in response.headers:
                 self.text = f"a redirect to {as_data(response.headers['Location'], longest=LONGEST_EXCERPT)}"
         else:
-            # The message of a good answer is only a pleasantry.
-            told = "" if self.is_good else said(self.outer, table.text_keys) or self.says()
+            told = "" if self.is_good else self.says(table.text_keys)  # the message of a good one is only a pleasantry
             self.text = reader.clean(told.encode(), LONGEST_MESSAGE) if told else ""
-            uncoded = self.failed and self.code == OK
-            self.meaning = _uncoded(self.text) if uncoded else table.meaning(self.code, self.text)
+            # A server that broke may go on about its own fields and limits: there only the first text counts.
+            first = next(all_said(self.outer, table.text_keys), self.text)
+            judged = first if self.code >= HTTP_SERVER_ERROR_FROM else self.text
+            self.meaning = _uncoded(self.text) if self.failed and self.code == OK else table.meaning(self.code, judged)
 
     @property
     def data(self) -> object:
@@ -163,6 +156,11 @@ class Answer(Body):
     def is_good(self) -> bool:
         """Whether the call succeeded."""
         return self.code == OK and not self.failed
+
+    @property
+    def accepts(self) -> bool:
+        """Whether it is good as a submit's answer: beside a task's id, a `status` of false says nothing of the call."""
+        return self.is_good or (self.code == OK and bool(self._found.get("id")) and not self.says_no_success)
 
     def is_about_task(self) -> bool:
         """Return whether it has a task's status, which outweighs its code; a failed call has to name the task."""
@@ -203,8 +201,10 @@ class Answer(Body):
         """
         keys, data = self.keys, self.data
         data = data[0] if isinstance(data, list) and len(data) == 1 else data
+        # Beside a refusal, an `id` outside `data` is that of the request or of the error.
+        bare = identity(keys.get("id")) if self.code == OK else None
         try:
-            task_id = self.task_id or identity(keys.get("id")) or id_of_task(data)
+            task_id = self.task_id or bare or id_of_task(data)
         except DecodeError:
             return None
         if task_id is None and isinstance(data, str) and _BARE_ID.fullmatch(data):
@@ -262,10 +262,10 @@ class Answers:
         says, made = answer.text or self.clean(response.body), answer.made()
         if answer.problem is not None:
             refused, reason = response.status in self.table.http_refusals, f"HTTP {response.status} with {says}"
-        elif answer.is_good and not broken:
+        elif answer.accepts and not broken:
             if made is not None:
                 return made
-            told = said(answer.outer, self.table.text_keys)
+            told = answer.says(self.table.text_keys)
             says = self.clean(told.encode(), LONGEST_MESSAGE) if told else says
             refused, reason = False, f"without a task id: {says}"
         else:

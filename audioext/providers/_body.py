@@ -25,7 +25,7 @@ from audioext.providers._tracks import (
     is_audio_file,
     read_track,
 )
-from audioext.providers._words import StatusWord, all_said, says_no, status_word
+from audioext.providers._words import StatusWord, all_said, says_no, status_word, told
 
 T = TypeVar("T")
 
@@ -255,10 +255,14 @@ class Body:
         return next((found for _, item, _ in self._found.get(role, ()) if (found := read(item)) is not None), None)
 
     @property
+    def says_no_success(self) -> bool:
+        """Whether it has `"success": false`."""
+        return any(says_no(item) for _, item, _ in self._found.get("success", ()))
+
+    @property
     def says_no(self) -> bool:
         """Whether it has `"success": false`, or `"status": false`."""
-        said = any(says_no(item) for _, item, _ in self._found.get("success", ()))
-        return said or any(item is False for _, item, _ in self._found.get("status", ()))
+        return self.says_no_success or any(item is False for _, item, _ in self._found.get("status", ()))
 
     @property
     def is_empty(self) -> bool:
@@ -270,9 +274,12 @@ class Body:
         """The values of all layers by `plain` key; inner layers override outer ones."""
         return {key: item for layer, _ in self.layers for key, item in plain_keys(layer).items() if item is not None}
 
-    def says(self) -> str:
-        """Return its texts for people without pleasantries, and the errors of its tracks, or else all their texts."""
-        found = [said for layer, _ in self.layers for said in all_said(plain_keys(layer))]
+    def says(self, first: Sequence[str] = ()) -> str:
+        """Return its texts for people without pleasantries, and the errors of its tracks, or else all their texts.
+
+        In each object the texts under the keys *first* come first.
+        """
+        found = [said for layer, _ in self.layers for said in all_said(plain_keys(layer), first)]
         listed = [(index, item, at) for index, item, at in self._found.get("list", ()) if not isinstance(item, dict)]
         # docs.kie.ai/suno-api/replace-section has a text beside the tracks; one was also seen instead of them.
         found += [
@@ -284,7 +291,7 @@ class Body:
         wanted = "err" if found else ""
         for song in songs:
             found += all_said({key: value for key, value in song.items() if wanted in key})
-        return " ".join(dict.fromkeys(found))
+        return told(found)
 
 
 def _several(item: object) -> Sequence[object]:

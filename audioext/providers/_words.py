@@ -166,19 +166,19 @@ def words(value: object, depth: int = 0) -> str:
     if not isinstance(value, dict):
         return ""
     keys = plain_keys(value)
-    others = [item for name, item in keys.items() if not _names_words(name)][:_MOST_TEXTS]  # `said` reads the rest
+    others = [item for name, item in keys.items() if not _names_words(name)][:_MOST_TEXTS]  # `all_said` reads the rest
     inner = (words(item, depth + 1) for item in others)
-    text = said(keys, _FIRST, depth + 1) or next((each for each in inner if " " in each), "")
+    text = told(all_said(keys, _FIRST, depth + 1)) or next((each for each in inner if " " in each), "")
     field_path = value.get("loc")
     steps = [str(step) for step in field_path if isinstance(step, (str, int))] if isinstance(field_path, list) else []
     named = ".".join(step for step in steps if step != "body")
     return f"{named}: {text}" if named and text else text
 
 
-def said(keys: Mapping[str, object], first: Iterable[str] = (), depth: int = 0) -> str:
-    """Return the first meaningful text of *keys*; HTTP's own phrase for a status is the last choice."""
-    texts = [*all_said(keys, first, depth)]
-    return next((text for text in texts if text.lower() not in _PHRASES), texts[0] if texts else "")
+def told(texts: Iterable[str]) -> str:
+    """Return *texts* as one, since the first may only say "failed"; HTTP's phrase for a status is the last choice."""
+    found = dict.fromkeys(texts)
+    return " ".join([text for text in found if text.lower() not in _PHRASES] or found)
 
 
 def all_said(keys: Mapping[str, object], first: Iterable[str] = (), depth: int = 0) -> Iterator[str]:

@@ -28,7 +28,7 @@ from audioext.providers._answers import HTTP_CODES, NO_ID, OK, Code, CodeTable, 
 from audioext.providers._body import Body
 from audioext.providers._fields import FieldRules, wire_names, wire_values
 from audioext.providers._tracks import AUDIO_KEYS, TRACK_KEYS, apart, beside, read_track
-from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE, said
+from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE
 from audioext.providers.base import FileRoute
 
 FORM_NAMES = wire_names(url="audio_url", continue_at="extend_after", vocal_gender="gender")
@@ -162,11 +162,11 @@ _USUAL_LAYERS = 2  # nested objects in a body
 _SHARED = frozenset({"title", "musicstyle", "createdat"})  # without a number they are for both tracks
 _COVER_KEYS = ("imagepath", "albumcoverpath", "imageurl", "coverurl")  # the cover's own webhook has the first
 _KNOWN_KEYS = TRACK_KEYS | {*_COVER_KEYS, "lyrics", "lyricstimestamped"}
-_SIDE_WORDS = ("COVER", "IMAGE", "LYRIC", "ARTWORK", "ALBUM", "THUMBNAIL", "TIMESTAMP")
+_SIDE_WORDS = ("COVER", "IMAGE", "LYRIC", "ARTWORK", "ALBUM", "THUMBNAIL", "TIMESTAMP", "STREAM")
 """In a `subtype` or `conversion_type`, they mark parts that are not the music: there is a song without them.
 
-Handlers of live traffic have seen "Lyrics", "Image" and "Album Cover"; the others are guesses, and so is the `type` of
-a failed part.
+Handlers of live traffic have seen "Lyrics", "Image" and "Album Cover", and the vendor's changelog (read 2026-11-21)
+names parts with a streaming link; the others are guesses, and so is the `type` of a failed part.
 """
 _FAILURE_KEYS = ("reason", "statusmsg", "error", "errormessage", "message", "detail")  # from handlers of live traffic
 
@@ -223,7 +223,7 @@ class Conversion(Body):
 
     def failure(self) -> Failed:
         """Return this body as a failure of the task."""
-        message = said(self.keys, _FAILURE_KEYS) or self.says() or self.word.raw or "no reason was given"
+        message = self.says(_FAILURE_KEYS) or self.word.raw or "no reason was given"
         flagged = str(self.keys.get("isflagged")).lower() in {"true", "1"} or CONTENT_WORDS.search(message)
         return Failed(
             task_id=self.task_id,

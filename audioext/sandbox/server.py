@@ -99,7 +99,10 @@ class Sandbox(State):
 
     @property
     def origins(self) -> Mapping[str, str]:
-        """Each API's address without a path, by name, for clients that accept no path in a base URL."""
+        """Each API's address without a path, by name, for clients that accept no path in a base URL.
+
+        Files stay at `url`: a `Client` at an origin follows its links only with `allow_hosts=[sandbox.url]`.
+        """
         return self._origins
 
     @property

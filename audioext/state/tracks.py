@@ -41,7 +41,7 @@ def tracks_of(
     cover_url: str | None = None,
     complete_at: float = math.inf,
 ) -> tuple[Track, ...]:
-    """Merge *sightings* into tracks, ordered by *track_ids*, then position, then id and URL.
+    """Merge *sightings* into tracks, ordered by *track_ids* (without an id by position), then position, id and URL.
 
     A webhook after *complete_at* only fills in missing fields.
     """
@@ -55,8 +55,15 @@ def tracks_of(
     for place, facts in enumerate(tracks, 1):
         is_in_order &= facts["position"] == place
     if not is_in_order:
-        places: dict[str | None, int] = {id_: place for place, id_ in enumerate(track_ids)}
-        tracks.sort(key=lambda facts: (places.get(facts["id"], len(places)), *_order(facts)))
+        places: dict[str | None, int] = {id_: place for place, id_ in enumerate(track_ids, 1)}
+        last = len(places) + 1
+        # A track whose id could not be read still has its number: it must not change places with the other.
+        tracks.sort(
+            key=lambda facts: (
+                places.get(facts["id"], last) if facts["id"] else facts["position"] or last,
+                *_order(facts),
+            )
+        )
     expires_at = None
     for seen in sightings:  # the earliest first
         if asked.retention is not None and seen.track.audio_url is not None:

@@ -174,6 +174,12 @@ def test_a_byte_order_mark_and_a_second_encoding_are_taken_off(data: bytes) -> N
     assert Body(parts=[]) == decode(data, Body)
 
 
+@each_row("text", ['{"parts":[]}', ' {"parts":[]}\r\n', '\ufeff{"parts":[]}\0', '"{\\"parts\\":[]}"'])
+def test_a_text_is_opened_as_a_body_is(text: str) -> None:
+    """What may stand around a body may stand around JSON in a text, such as kie.ai's `resultJson`, as well."""
+    assert {"parts": []} == opened(text)
+
+
 @each_row("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 @each_row("text", ['{"parts":[]}', "[]"])
 def test_utf_16_is_refused_by_its_name(text: str, encoding: str) -> None:

@@ -668,6 +668,13 @@ NO = "This audio matches copyrighted material"
         (200, {"state": "failed", "reason": NO}),
         (200, {"status": False, "message": NO}),
         (200, {"isSuccess": False, "message": NO}),
+        (400, {"code": 400, "msg": "failed", "message": NO}),
+        (200, {"code": 400, "msg": "Request failed", "data": {"reason": NO}}),
+        (400, {"error": "BAD_REQUEST", "detail": NO}),
+        (400, {"error": {"message": "failed", "reason": NO}}),
+        (400, {"message": NO, "id": "a request"}),
+        (200, {"code": 400, "error": {"id": "an error", "message": NO}}),
+        (400, {"message": NO, "user": {"id": "u1", "status": "active"}}),
     ],
 )
 def test_a_readable_refusal_is_final(provider_class: Make, http: int, body: object) -> None:
@@ -711,7 +718,10 @@ def test_insufficient_credits_are_recognised_under_any_code(provider_class: Make
         (200, {"code": 400, "msg": SHORT, "data": {"taskId": "t1"}}),
         (200, {"success": False, "message": "Internal error: insufficient credits"}),
         (200, {"code": 400, "msg": "no", "data": {"taskId": "t1"}}),
+        (200, {"code": 400, "msg": "no", "data": {"id": "t1"}}),
         (200, {"code": 500, "msg": "Server exception"}),
+        (200, {"code": 500, "msg": "Server exception", "data": {"error": "a row's task_id is required"}}),
+        (200, {"code": 500, "msg": "Server exception", "tips": f"see the page about '{SHORT}'"}),
         (200, {"code": -1, "msg": "busy"}),
         (200, {"code": 10001, "msg": "busy"}),
         (200, {"success": False, "message": "Internal error, please try again later"}),
@@ -812,6 +822,7 @@ def test_a_refusal_that_names_a_task_is_unknown_under_any_status(provider_class:
         {"Code": 0, "Data": {"JobId": "t1"}},
         {"task_id": "t1", "status": "failed", "error": "later told by the status"},
         {"code": 200, "data": {"task_id": "t1", "status": "failed", "error_message": "later told by the status"}},
+        {"code": 200, "data": {"task_id": "t1", "status": False}},
     ],
 )
 def test_the_id_of_a_task_is_found_wherever_it_stands(provider_class: Make, body: object) -> None:

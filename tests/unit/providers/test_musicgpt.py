@@ -227,7 +227,7 @@ def test_the_defaults_are_those_of_the_pages() -> None:
 @each_row(
     ("body", "text"),
     [
-        (b'{"detail": "no key", "message": "other"}', "no key"),
+        (b'{"detail": "no key", "message": "other"}', "no key other"),
         (
             b'{"detail": [{"loc": ["body", "extend_after"], "msg": "missing"}, {"loc": ["body", 0], "msg": "bad"}]}',
             "extend_after: missing; 0: bad",
@@ -236,7 +236,7 @@ def test_the_defaults_are_those_of_the_pages() -> None:
         (b'{"detail": {"message": "no audio"}}', "no audio"),
         (b'{"detail": {"reason": "no audio"}}', "no audio"),
         (b'{"detail": [], "message": "no audio"}', "no audio"),
-        (b'{"success": false, "message": "no audio", "error": "other"}', "no audio"),
+        (b'{"success": false, "error": "other", "message": "no audio"}', "no audio other"),
         (b'{"error": {"code": "X", "message": "no audio", "details": {}}}', "no audio"),
         (b'{"error": "no audio"}', "no audio"),
         (b'{"error": {}}', '{"error": {}}'),
@@ -246,7 +246,7 @@ def test_the_defaults_are_those_of_the_pages() -> None:
     ],
 )
 def test_error_texts_are_found_wherever_they_stand(body: bytes, text: str) -> None:
-    """An error's text is found in `detail` as text, list or object, in `message`, `error`, or the body itself."""
+    """An error's texts are found in `detail` as text, list or object, in `message`, `error`, or the body itself."""
     outcome = MusicGpt(KEY).parse_submit(HttpResponse(status=422, body=body))
     assert isinstance(outcome, Refused)
     assert text == outcome.error.message
@@ -354,9 +354,9 @@ def test_a_failed_conversion_keeps_its_playable_track() -> None:
 
 
 def test_a_failed_cover_or_lyrics_part_does_not_fail_the_job() -> None:
-    """A failed cover or lyrics part asks for a status call, and fails neither track nor job."""
+    """A failed cover, lyrics or stream part asks for a status call, and fails neither track nor job."""
     kinds = ("album_cover_generation", "lyrics_timestamped", "lyrics", "Artwork", "album art", "thumbnail", "timestamp")
-    for key, kind in itertools.product(("subtype", "conversion_type", "type"), kinds):
+    for key, kind in itertools.product(("subtype", "conversion_type", "type"), (*kinds, "streaming_url")):
         body = {"success": False, "task_id": "t1", "conversion_id": "a", key: kind, "reason": "no"}
         assert Progress(task_id="t1", ask_now=True) == shown(deliver(**body))
 
@@ -364,9 +364,9 @@ def test_a_failed_cover_or_lyrics_part_does_not_fail_the_job() -> None:
 @each_row(
     ("body", "message"),
     [
-        ({"reason": "a", "status_msg": "b", "error": "c", "message": "d"}, "a"),
-        ({"reason": " ", "status_msg": "b", "error": "c", "message": "d"}, "b"),
-        ({"reason": None, "error": {"message": "c"}, "message": "d"}, "c"),
+        ({"message": "d", "error": "c", "status_msg": "b", "reason": "a"}, "a b c d"),
+        ({"reason": " ", "status_msg": "b", "error": "c", "message": "b"}, "b c"),
+        ({"reason": None, "error": {"message": "c"}, "message": "success"}, "c"),
         ({"message": "d"}, "d"),
         ({"status": "FAILED"}, "FAILED"),
         ({"reason": "x" * 9000}, "x" * 499 + "…"),

@@ -220,22 +220,22 @@ def test_a_stand_in_on_loopback_calls_anything(base_url: str) -> None:
 @each_row(
     ("value", "message"),
     [
-        ({"error": {"message": "one"}, "detail": "two", "message": "three"}, "one"),
-        ({"error": "one", "detail": "two"}, "one"),
+        ({"message": "three", "detail": "two", "error": {"message": "one"}}, "one two three"),
+        ({"detail": "one", "error": "one"}, "one"),
         ({"error": {"code": 7}, "detail": "two"}, "two"),
         (
             {"detail": [{"loc": ["body", "input", "mv"], "msg": "missing"}, "odd"], "msg": "three"},
-            "input.mv: missing; odd",
+            "input.mv: missing; odd three",
         ),
         ({"detail": [{"loc": ["body"], "msg": "missing"}]}, "missing"),
         ({"detail": {"msg": "two"}}, "two"),
-        ({"msg": "three", "message": "four"}, "three"),
+        ({"message": "four", "msg": "three"}, "three four"),
         ({"message": "four"}, "four"),
         ({"odd": 1}, '{"odd":1}'),
     ],
 )
 def test_an_errors_text_is_found_wherever_it_stands(value: object, message: str) -> None:
-    """The text of an error is found in each place where clients have seen it, in order."""
+    """The texts of an error are found in each place where clients have seen them, and all are told, in that order."""
     assert message == refusal(value)
 
 

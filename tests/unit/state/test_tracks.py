@@ -212,6 +212,13 @@ def test_the_ids_of_the_answer_order_the_tracks() -> None:
     assert ["two", "one", "new"] == names(*sightings, track_ids=("two", "one"))
 
 
+def test_a_numbered_track_without_a_readable_id_keeps_its_place() -> None:
+    """A track whose id could not be read comes by its number, before the second id of the answer."""
+    first, second = seen(Track(audio_url=A, position=1)), seen(Track(id="two", audio_url=B, position=2))
+
+    assert [None, "two"] == names(first, second, track_ids=("one", "two"))
+
+
 def test_positions_of_the_wire_order_the_tracks() -> None:
     """Numbered tracks come in the order of their numbers, the others after them by id."""
     sightings = [
