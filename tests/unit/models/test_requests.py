@@ -256,7 +256,7 @@ def test_a_path_of_bytes_is_a_path(tmp_path: Path) -> None:
     with os.scandir(os.fsencode(tmp_path)) as entries:
         (entry,) = entries
 
-    assert tmp_path / "a.wav" == Extend(file=entry).path  # type: ignore[arg-type]  # the annotation is for texts
+    assert tmp_path / "a.wav" == ax.Extend(file=entry).path  # type: ignore[arg-type]  # the annotation is for texts
 
 
 
