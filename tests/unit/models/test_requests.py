@@ -259,7 +259,6 @@ def test_a_path_of_bytes_is_a_path(tmp_path: Path) -> None:
     assert tmp_path / "a.wav" == ax.Extend(file=entry).path  # type: ignore[arg-type]  # the annotation is for texts
 
 
-
 @each_row("weight", [0, 1, 0.01, 0.65, 0.29, 0.07])
 def test_weights_in_steps_of_a_hundredth_pass(weight: float) -> None:
     """A weight that a float cannot hold exactly still counts as a step of 0.01."""
