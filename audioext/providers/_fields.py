@@ -263,8 +263,8 @@ def _unlisted(model: str, rules: FieldRules) -> Iterator[Problem]:
 
 
 def _plain(model: str) -> str:
-    """Return the letters and digits of a model's name in upper case, with a leading V."""
-    plain = "".join(filter(str.isalnum, model[:LONGEST_MODEL].upper().replace("+", "PLUS")))
+    """Return the letters and digits of a model's name in upper case, with a leading V instead of the engine's name."""
+    plain = "".join(filter(str.isalnum, model[:LONGEST_MODEL].upper().replace("+", "PLUS"))).removeprefix("SUNO")
     return plain if plain.startswith("V") else f"V{plain}"
 
 
