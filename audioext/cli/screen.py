@@ -94,8 +94,12 @@ def _plain(value: object) -> str:
 _OF_STORE = ("sandbox", "store")
 _OF_API = ("base_url", "public_url", "listen", "poll_every", "poll_only")
 _OF_FILES = ("allow_hosts",)
-_TAKEN = {"extend": (*_OF_API, *_OF_FILES), "wait": (*_OF_API, *_OF_FILES), "save": _OF_FILES}
-"""The options that a hint repeats so that the command finds the same job, besides those of the store."""
+_TAKEN = {
+    "extend": (*_OF_API, *_OF_FILES),
+    "wait": (*_OF_API, *_OF_FILES, "out", "no_save"),
+    "save": _OF_FILES,  # not `out`: it may be the folder that failed
+}
+"""The options that a hint repeats so that the command does the same for the same job, besides those of the store."""
 
 
 _console = partial(Console, highlight=False, soft_wrap=True)
@@ -155,7 +159,7 @@ class Screen:
         option = f"--{name.removesuffix('s') if name in _OF_FILES else name}".replace("_", "-")
         if value is True:
             yield option
-        elif value:
+        elif value and value != Path():
             for text in map(str, value if isinstance(value, tuple) else (value,)):
                 if without_password(text) == text:
                     yield from (option, text)
