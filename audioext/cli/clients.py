@@ -31,7 +31,7 @@ LISTED_AT_MOST = 3
 LONGEST_NAME = 140 * "x"
 """As long as the longest name of a saved file."""
 LOOPBACK_URL = "http://127.0.0.1:{port}/audio"
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 _T = TypeVar("_T")
 
 
@@ -65,7 +65,7 @@ def read_meta(pairs: Sequence[str]) -> dict[str, object]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise RequestError([Problem("meta", f"must look like NAME=VALUE, not {pair!r}")])
+            raise RequestError([Problem("meta", f"must look like NAME=VALUE, not {shown(pair)}")])
         try:
             found[name] = msgspec.json.decode(value)
         except ValueError:
@@ -220,7 +220,7 @@ async def find_job(client: Client, screen: Screen, ref: str) -> Job:
     """Return the job of *ref*, or the only one whose ref begins with it; raises NoSuchRefError."""
     with suppress(RequestError):
         return await client.job(ref)
-    found = {job.ref: job async for job in client.jobs() if job.ref.startswith(ref)}
+    found = {job.ref: job async for job in client.jobs() if job.ref.startswith(ref.lower())}
     return the_one(found, ref, "job", screen.hint("jobs"))
 
 

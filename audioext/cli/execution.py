@@ -175,6 +175,7 @@ _IN_OPTIONS = (
     (", or pass `api_key=`", " in the environment; --sandbox needs none"),
     ("choose another `listen=`", "choose another --listen, or `--listen none` where `audioext listen` runs there"),
     (", or mount `receiver.add_to(app)`, or pass `url=` instead of `file=`", ", or pass a URL instead of a file"),
+    ("use `track.extend()`, or `url=` with the track's audio URL", "the source is the track's audio URL"),
     (", `await song.recover()` tries it again", ""),
 )
 _ARGUMENT = re.compile(r"`(base_url|listen|metrics|public_url|rehost|store)=(True)?`")

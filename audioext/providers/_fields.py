@@ -193,7 +193,7 @@ def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
         words, names = _COLUMNS[operation], _listed(formats_taking("provider", operation))
         message = f"{rules.wire_name} has no call for {words}; {names} have it"
         if operation is EXTEND:
-            message += "; here use track.extend(), or url= with the track's audio URL"
+            message += "; here use `track.extend()`, or `url=` with the track's audio URL"
         raise UnsupportedError(message)
     given, taken = request.given(), rules.taken[operation]
     found: list[Problem] = []

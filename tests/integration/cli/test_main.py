@@ -302,6 +302,30 @@ def test_a_misspelt_command_is_one_sentence_and_exit_code_2(invoke: Invoke) -> N
 
 
 @pytest.mark.parametrize(
+    "before",
+    [
+        ["jobs"],
+        ["show"],
+        ["wait", "x", "--timeout"],
+        ["wait", "x", "--store"],
+        ["jobs", "--since"],
+        ["extend", "a", "--model"],
+        ["extend", "a", "--meta"],
+        ["extend", "a", "--provider"],
+        ["save", "x", "--store=sqlite:///x", "--limit"],
+        [],
+    ],
+)
+def test_a_long_argument_is_cut(invoke: Invoke, before: list[str]) -> None:
+    """An error repeats no long argument in full, whoever found it."""
+    for long in ("x" * 50_000, "x=" * 50_000):
+        *words, last = *before, long
+        for ended in (invoke(*words, last), invoke(*words[:-1], f"{words[-1]}={last}") if words else invoke(last)):
+            assert 0 != ended.code
+            assert len(ended.err) < 700
+
+
+@pytest.mark.parametrize(
     "before", [["jobs"], ["show", "--"], ["wait", "--"], ["jobs", "--since"], ["extend", "--model"], []]
 )
 def test_a_quoted_argument_has_no_control_characters(invoke: Invoke, before: list[str]) -> None:

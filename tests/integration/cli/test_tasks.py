@@ -228,6 +228,21 @@ def test_a_refused_track_id_may_have_been_meant_as_a_file(invoke: Invoke) -> Non
     assert "\n  SOURCE: there is no file 'song', so it was taken for a track's id" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("provider", "code", "words"), [("kie", 3, "no audio song"), ("musicgpt", 2, "the source is the track's audio URL")]
+)
+def test_a_track_id_that_is_none_may_have_been_meant_as_a_file(
+    invoke: Invoke, provider: str, code: int, words: str
+) -> None:
+    """An id that the provider does not know, or takes no ids at all, gets the same hint beside the error."""
+    model = ("--model", "V5") if provider == "kie" else ()
+    ended = invoke("extend", "song", *FAST, *MEMORY, "--provider", provider, *model)
+
+    assert code == ended.code
+    assert "there is no file 'song', so it was taken for a track's id" in ended.err
+    assert words in ended.err
+
+
 def test_a_missing_key_is_named_with_its_variable(invoke: Invoke, voice: Path) -> None:
     """A missing key is named with its variable, and with `--sandbox`, which needs none."""
     ended = invoke("extend", voice, *FULL, *MEMORY)

@@ -26,7 +26,8 @@ def test_an_existing_file_is_a_file_whatever_its_name(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://a.example/x.mp3", "HTTP://a.example/x", "s3://bucket/x.wav", "ftp://a.example/x.mp3"]
+    "url",
+    ["https://a.example/x.mp3", "HTTP://a.example/x", "s3://bucket/x.wav", "ftp://a.example/x.mp3", "https:/x.mp3"],
 )
 def test_a_text_with_a_scheme_is_a_url(url: str) -> None:
     """A source with any scheme, in any case, is a URL, which the request then checks."""

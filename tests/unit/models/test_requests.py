@@ -218,9 +218,9 @@ class Upload:
 @each_row(
     ("file", "says"),
     [
-        ("https://x.test/a.mp3", "give it as url="),
-        ("HTTP://x.test/a.mp3", "give it as url="),
-        ("s3://bucket/a.mp3", "give it as url="),
+        ("https://x.test/a.mp3", "give it as `url=`"),
+        ("HTTP://x.test/a.mp3", "give it as `url=`"),
+        ("s3://bucket/a.mp3", "give it as `url=`"),
         ("file:///home/me/a.wav", "give a path"),
         ("", "must be a path, bytes or a binary file object"),
         (5, "must be a path, bytes or a binary file object"),
@@ -238,7 +238,7 @@ def test_a_wrong_file_says_what_to_give(file: Any, says: str) -> None:
 def test_a_url_is_not_an_audio_id() -> None:
     """A URL as `audio_id` is a problem that names the right field."""
     (problem,) = ax.Extend.draft(audio_id="https://x.test/a.mp3").problems()
-    assert ("audio_id", "is a URL: give it as url=, not 'https://x.test/a.mp3'") == (
+    assert ("audio_id", "is a URL: give it as `url=`, not 'https://x.test/a.mp3'") == (
         problem.field,
         problem.message,
     )
