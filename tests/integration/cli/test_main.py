@@ -364,6 +364,30 @@ main()
     assert (130, "", "no such jobs in this store\n") == (ended.returncode, ended.stdout, ended.stderr)
 
 
+def test_a_second_ctrl_c_on_the_way_out_changes_nothing() -> None:
+    """An interrupted command exits with 130 also if Ctrl-C is pressed again while Python ends."""
+    program = """
+import os, signal
+class Late:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGINT):
+        kill(process, number)
+os.late = Late()
+from audioext.cli import app, main
+app.run = lambda _: 130
+main()
+"""
+    ended = run_program(program)
+
+    assert (130, "", "") == (ended.returncode, ended.stdout, ended.stderr)
+
+
+def test_ctrl_c_is_handled_before_anything_slow_is_loaded() -> None:
+    """The time in which Python itself would print a traceback is short: not even `typing` is loaded before `main`."""
+    ended = run_program("import sys; from audioext.cli import main; print({'re', 'typing'} & {*sys.modules})")
+
+    assert ("set()\n", "") == (ended.stdout, ended.stderr)
+
+
 @pytest.mark.parametrize("module", ["cyclopts", "audioext.cli.jobs", "aiohttp"])
 def test_ctrl_c_while_a_command_loads_is_quiet(module: str) -> None:
     """Ctrl-C during any import exits with 130 and no output."""
