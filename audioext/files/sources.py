@@ -194,7 +194,8 @@ def probe(path: Path, name: str | None = None) -> float | Problem | None:
         if path.is_dir():
             return Problem("file", f"{name} is a folder: name a file in it")
         if not path.is_file():
-            return Problem("file", f"there is no file at {name}")
+            odd = f"{name} is a pipe or a device: save its data as a file first"
+            return Problem("file", odd if path.exists() else f"there is no file at {name}")
         if path.stat().st_size == 0:
             return Problem("file", f"{name} is empty")
         with path.open("rb") as file:

@@ -288,6 +288,7 @@ def test_probe_returns_the_duration_and_the_problems(voice_file: Path, tmp_path:
         ".": "is a folder: name a file in it",
         "song.py": "is not an audio file",
         "picture.mp3": "is not an audio file",
+        "/dev/null": "/dev/null is a pipe or a device: save its data as a file first",
     }
 
     voice, unknown = probe(voice_file), probe(tmp_path / "voice.webm")
