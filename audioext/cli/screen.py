@@ -18,6 +18,7 @@ from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from attrs import define, field
 from rich.console import Console
@@ -78,11 +79,23 @@ def moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def dump(value: Mapping[str, object]) -> str:
-    """Return *value* as one line of JSON; characters that a terminal would interpret or cannot show are escaped."""
+def dump(value: Mapping[str, object], to: TextIO | None = None) -> str:
+    """Return *value* as one line of JSON for *to*; what a terminal would interpret or cannot show is escaped."""
     line = json.dumps(value, ensure_ascii=False, default=_plain)
     line = _SURROGATES.sub(lambda found: rf"\\u{ord(found[0]):04x}", line)  # from file names that are not UTF-8
-    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in line)
+    is_whole = True
+    try:
+        line.encode(getattr(to, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # Python's own escapes of what the encoding lacks are not JSON
+        is_whole = False
+    letters = (
+        letter if letter.isprintable() and (is_whole or letter.isascii()) else _escaped(letter) for letter in line
+    )
+    return "".join(letters)
+
+
+def _escaped(letter: str) -> str:
+    return json.dumps(letter)[1:-1]
 
 
 def _plain(value: object) -> str:
@@ -166,7 +179,7 @@ class Screen:
 
     def emit(self, value: Mapping[str, object]) -> None:
         """Print one JSON object on one line of stdout, and flush."""
-        print(dump(value), flush=True)
+        print(dump(value, sys.stdout), flush=True)
 
     def result(self, text: str = "", *, style: str = "", json: Mapping[str, object] | None = None) -> None:
         """Print a line of the result; with `--json` print *json* instead, if given."""

@@ -114,6 +114,10 @@ def test_a_settings_error_has_no_hint(capsys: pytest.CaptureFixture[str]) -> Non
             "--continue-at: must be a finite number of seconds above 0, like 150, not 0",
         ),
         (
+            ax.RateLimitError("too many", provider="kie"),
+            "kie: too many (not charged). Too many calls: try again later.",
+        ),
+        (
             ax.SourceError("not read", provider="kie"),
             "give the file itself, or pass --rehost (kie, kie-jobs and sunoapi).",
         ),
