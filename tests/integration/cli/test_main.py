@@ -242,6 +242,36 @@ def test_shell_completion_can_be_installed(invoke: Invoke, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("ext", "extend"),
+        ("extend vo", "voice.mp3"),
+        ("instrumental vo", "voice.mp3"),
+        ("extend x --out vo", "voice.mp3"),
+        ("extend x --provider mus", "musicgpt"),
+        ("trigger kie.f", "kie.first"),
+    ],
+)
+def test_bash_completes(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: Path, typed: str, offered: str
+) -> None:
+    """The script completes commands, files and choices in a real bash."""
+    monkeypatch.setenv("HOME", str(folder))
+    invoke("--install-completion", "--shell", "bash", "--output", "done.sh")
+    Path("voice.mp3").touch()
+    script = """
+source done.sh
+COMP_WORDS=(audioext $1)
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+"$(complete -p audioext | sed 's/.*-F \\([^ ]*\\).*/\\1/')" audioext "${COMP_WORDS[COMP_CWORD]}" ""
+echo "${COMPREPLY[*]}"
+"""
+    ended = subprocess.run(["/bin/bash", "-c", script, "bash", typed], capture_output=True, text=True, check=False)
+
+    assert (f"{offered}\n", "") == (ended.stdout, ended.stderr)
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["extend"], "extend needs SOURCE"),
