@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
 from audioext.version import __version__ as __version__
 
+TYPE_CHECKING = False  # that of `typing`, whose import takes longer than all that precedes the handler of Ctrl-C
 if TYPE_CHECKING:  # for type checkers; at run time `__getattr__` imports a name on first use
     from audioext.check.reach import CheckLine as CheckLine, CheckReport as CheckReport
     from audioext.client import Client as Client

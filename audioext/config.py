@@ -261,7 +261,7 @@ def check_callbacks(callers: Iterable[Provider], public_url: URL | None) -> None
         why = provider.check_callback(callback_url(public_url, b"", provider.info.name, mint_id(0.0)))
         if why is not None:
             url = cut(without_password(str(public_url)))
-            raise ConfigError(f"{provider.info.name} would never call the `public_url=` {url}: {why}")
+            raise ConfigError(f"{provider.info.name} would never call the `public_url=` {cut(str(url))}: {why}")
 
 
 def _refuse_ignored_address(info: ProviderInfo, environ: Mapping[str, str]) -> None:

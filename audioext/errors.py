@@ -221,7 +221,10 @@ class ContentError(ProviderError):
 
 
 class SourceError(ProviderError):
-    """The provider could not fetch or read the source: is it audio? If its URL is not public, pass `rehost=True`."""
+    """The provider could not fetch or read the source: is it audio?
+
+    If its URL is not public, give the file itself, or pass `rehost=True` (kie, kie-jobs and sunoapi).
+    """
 
 
 class ProviderDownError(ProviderError):

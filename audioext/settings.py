@@ -79,19 +79,20 @@ def _warn_of_unknown(given: Iterable[str]) -> None:
 
 def _read_file(path: Path) -> dict[str, str]:
     """Return the settings in the file at *path* by variable name; paths in it are relative to its folder."""
+    name = cut(str(path))
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"cannot read the settings in {path}: {error.strerror or error}") from error
+        raise ConfigError(f"cannot read the settings in {name}: {error.strerror or error}") from error
     except ValueError as error:  # a TOMLDecodeError or a UnicodeDecodeError
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        raise ConfigError(f"{name} is not valid TOML: {error}") from error
     known, found = _variables(), dict[str, str]()
     for key, value in _flat(document):
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{path}: {shown(key)} is not a setting{hint}")
-        text = _text(f"{path}: {key}", value)
+            raise ConfigError(f"{name}: {shown(key)} is not a setting{hint}")
+        text = _text(f"{name}: {key}", value)
         found[known[key]] = str(path.parent / text) if key.endswith("_file") else text
     is_secret = any(name in SECRETS and (name != "AUDIOEXT_STORE" or "@" in text) for name, text in found.items())
     _warn_of_others(path, is_secret=is_secret)
@@ -130,10 +131,10 @@ def _read_secret(name: str, path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeError) as error:
-        message = f"{name}: cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
+        message = f"{name}: cannot read {cut(str(path))}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
         raise ConfigError(message) from error
     if not text:
-        raise ConfigError(f"{name}: {path} is empty")
+        raise ConfigError(f"{name}: {cut(str(path))} is empty")
     _warn_of_others(path, is_secret=True)
     return text
 

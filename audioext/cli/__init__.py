@@ -5,6 +5,7 @@ Importing it needs no extra; running a command needs `audioext[cli]`, and `audio
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import signal
@@ -30,4 +31,6 @@ def main() -> None:
             raise
         print(f"audioext: {missing}", file=sys.stderr)
         code = Exit.USAGE
+    if code == Exit.INTERRUPTED:  # another Ctrl-C would find Python without handlers on its way out
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)

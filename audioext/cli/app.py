@@ -23,7 +23,7 @@ from cyclopts import (
 from rich.console import Console
 
 from audioext.cli.exits import Exit, epilogue, is_output_lost, lose_output
-from audioext.errors import ConfigError
+from audioext.errors import LONGEST_VALUE, ConfigError, cut
 from audioext.settings import PREFIX, read_settings
 from audioext.version import __version__
 
@@ -178,7 +178,7 @@ def _run(arguments: Sequence[str]) -> int:
         chosen, bound, _ = make_app().parse_args(arguments, exit_on_error=False, print_error=False)
         called = chosen(*bound.args, **bound.kwargs)
     except CycloptsError as error:
-        return _misused(_words(error), error.command_chain or (), in_json="--json" in arguments)
+        return _misused(_cut(_words(error), arguments), error.command_chain or (), in_json="--json" in arguments)
     if not isinstance(chosen, type):  # help, version or completion: already printed
         return Exit.OK
     from audioext.cli.execution import execute  # noqa: PLC0415 - help needs none of it
@@ -203,6 +203,14 @@ def _words(error: CycloptsError) -> str:
         return f"{command} needs {missing.name if is_option else missing.name.lstrip('-').upper()}"
     of_seconds = isinstance(error, CoercionError) and error.argument is not None and error.argument.name == _SECONDS
     return f"{error} Write it in seconds, like 150." if of_seconds else str(error)
+
+
+def _cut(message: str, arguments: Sequence[str]) -> str:
+    """Return *message* with each long argument in it cut."""
+    for text in (part for word in arguments for part in (word, word.partition("=")[2])):
+        if len(text) > LONGEST_VALUE:
+            message = message.replace(text, cut(text))
+    return message
 
 
 def _misused(message: str, command: Sequence[str] = (), *, in_json: bool) -> int:

@@ -21,7 +21,7 @@ from audioext.cli.options import ConnectOptions, StoreOptions, WebhookOptions
 from audioext.cli.screen import Screen
 from audioext.client import Client
 from audioext.config import ClientOptions, base_url_of, client_options
-from audioext.errors import ConfigError, Problem, RequestError, shown
+from audioext.errors import ConfigError, Problem, RequestError, cut, shown
 from audioext.models.limits import Pace
 from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job
@@ -31,7 +31,7 @@ LISTED_AT_MOST = 3
 LONGEST_NAME = 140 * "x"
 """As long as the longest name of a saved file."""
 LOOPBACK_URL = "http://127.0.0.1:{port}/audio"
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 _T = TypeVar("_T")
 
 
@@ -65,7 +65,7 @@ def read_meta(pairs: Sequence[str]) -> dict[str, object]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise RequestError([Problem("meta", f"must look like NAME=VALUE, not {pair!r}")])
+            raise RequestError([Problem("meta", f"must look like NAME=VALUE, not {shown(pair)}")])
         try:
             found[name] = msgspec.json.decode(value)
         except ValueError:
@@ -92,7 +92,7 @@ def check_folder(folder: Path | None) -> None:
     try:
         while not (there.exists() or there.is_symlink()):  # a link that leads nowhere is no folder
             there = there.parent
-        why = "" if there.is_dir() else f"{there} is not a folder"
+        why = "" if there.is_dir() else f"{cut(str(there))} is not a folder"
         # A name, or the path of a file in the folder, may be too long: each is looked up where it will be.
         for path in (*map(there.joinpath, whole.relative_to(there).parts), whole / LONGEST_NAME):
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -100,9 +100,9 @@ def check_folder(folder: Path | None) -> None:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         why = f"it cannot be looked up: {getattr(error, 'strerror', None) or error}"
     if not why and not os.access(there, os.W_OK | os.X_OK):
-        why = f"{there} cannot be written by you"
+        why = f"{cut(str(there))} cannot be written by you"
     if why:
-        raise ConfigError(f"no files can be saved in {folder}: {why}")
+        raise ConfigError(f"no files can be saved in {cut(str(folder))}: {why}")
 
 
 # --- providers -------------------------------------------------------------------------------------------------
@@ -192,7 +192,9 @@ def looking_client(options: StoreOptions, *asked: Provider, allow_hosts: Sequenc
     if path is not None:
         is_played = not (options.store or options.is_sandboxed) and missing_file(options.sandbox_store) is None
         played = "--sandbox looks at the sandbox's jobs, which are here; " if is_played else ""
-        raise NoSuchRefError(f"there is no store at {path}; {played}--store or AUDIOEXT_STORE names that of your jobs")
+        raise NoSuchRefError(
+            f"there is no store at {cut(str(path))}; {played}--store or AUDIOEXT_STORE names that of your jobs"
+        )
     return make_client(*asked, store=store, public_url=None, listen=None, allow_hosts=allow_hosts)
 
 
@@ -218,7 +220,7 @@ async def find_job(client: Client, screen: Screen, ref: str) -> Job:
     """Return the job of *ref*, or the only one whose ref begins with it; raises NoSuchRefError."""
     with suppress(RequestError):
         return await client.job(ref)
-    found = {job.ref: job async for job in client.jobs() if job.ref.startswith(ref)}
+    found = {job.ref: job async for job in client.jobs() if job.ref.startswith(ref.lower())}
     return the_one(found, ref, "job", screen.hint("jobs"))
 
 

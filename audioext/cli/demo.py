@@ -13,6 +13,7 @@ from audioext.cli.screen import Screen, program
 from audioext.cli.tasks import submit_and_save
 from audioext.errors import DownloadError, Problem, RequestError
 from audioext.files.sources import probe
+from audioext.models import checks
 from audioext.sandbox import audio
 
 TUNE_SECONDS = 20.0
@@ -65,6 +66,8 @@ def _make_tune(path: Path) -> None:
 
 def _continue_at(source: Path) -> float:
     """Return a second to continue from: near the end, so that most of the source is kept."""
+    if checks.file(source) is not None:
+        raise RequestError([Problem("file", "is a URL: download it, and name the file")])
     found = probe(source)
     if isinstance(found, Problem):
         raise RequestError([found])

@@ -145,7 +145,7 @@ class _StderrHandler(logging.Handler):
             if self._is_json:
                 facts = {name: getattr(record, name) for name in _LOGGED if hasattr(record, name)}
                 named = {"time": iso(record.created), "level": level, "logger": record.name}
-                line = dump({**named, "message": words, **facts})
+                line = dump({**named, "message": words, **facts}, sys.stderr)
             print(line, file=sys.stderr, flush=True)
         except Exception:  # noqa: BLE001 - logging's own rule: a handler raises nothing
             self.handleError(record)
@@ -175,6 +175,8 @@ _IN_OPTIONS = (
     (", or pass `api_key=`", " in the environment; --sandbox needs none"),
     ("choose another `listen=`", "choose another --listen, or `--listen none` where `audioext listen` runs there"),
     (", or mount `receiver.add_to(app)`, or pass `url=` instead of `file=`", ", or pass a URL instead of a file"),
+    ("use `track.extend()`, or `url=` with the track's audio URL", "the source is the track's audio URL"),
+    ("wait `retry_after` seconds if it is set, or fit the provider's `limits` to your account", "try again later"),
     (", `await song.recover()` tries it again", ""),
 )
 _ARGUMENT = re.compile(r"`(base_url|listen|metrics|public_url|rehost|store)=(True)?`")

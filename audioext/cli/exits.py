@@ -6,7 +6,6 @@ import enum
 import errno
 import os
 import sys
-from typing import Self
 
 EXTRAS = {
     **dict.fromkeys(("cyclopts", "rich"), "cli"),
@@ -23,7 +22,7 @@ class Exit(enum.IntEnum):
 
     meaning: str
 
-    def __new__(cls, code: int, meaning: str = "") -> Self:
+    def __new__(cls, code: int, meaning: str = "") -> Exit:  # noqa: PYI034 - `typing` is slow to import
         """Create the member with the value *code*."""
         made = int.__new__(cls, code)
         made._value_, made.meaning = code, meaning

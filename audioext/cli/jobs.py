@@ -126,7 +126,7 @@ async def replay(command: ReplayCommand, screen: Screen) -> None:
 async def _find(command: ReplayCommand, client: Client, screen: Screen) -> Delivery:
     with suppress(RequestError):
         return await client.delivery(command.delivery)
-    found = {one.id: one async for one in client.deliveries() if one.id.startswith(command.delivery)}
+    found = {one.id: one async for one in client.deliveries() if one.id.startswith(command.delivery.lower())}
     return the_one(found, command.delivery, "delivery", screen.hint("inbox"))
 
 

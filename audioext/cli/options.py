@@ -199,7 +199,8 @@ def request_fields(request: type[Request]) -> Iterator[tuple[str, object, object
 def with_fields(command: type[Command], request: type[Request], source: str) -> type[Command]:
     """Return *command* with SOURCE, whose help is *source*, and an option for each other field of *request*."""
     annotated: Any = Annotated  # for types known only at run time
-    fields = {"source": attrs.field(type=annotated[str, Parameter(help=source)])}
+    # It is always text; with `Path`, shells complete the names of files.
+    fields = {"source": attrs.field(type=annotated[str | Path, Parameter(help=source)])}
     for name, kind, default, words in request_fields(request):
         if name not in SOURCE_NAMES:
             # A flag whose default is derived (None) also has its `--no-` form.

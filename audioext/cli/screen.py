@@ -18,6 +18,7 @@ from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from attrs import define, field
 from rich.console import Console
@@ -78,11 +79,23 @@ def moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def dump(value: Mapping[str, object]) -> str:
-    """Return *value* as one line of JSON; characters that a terminal would interpret or cannot show are escaped."""
+def dump(value: Mapping[str, object], to: TextIO | None = None) -> str:
+    """Return *value* as one line of JSON for *to*; what a terminal would interpret or cannot show is escaped."""
     line = json.dumps(value, ensure_ascii=False, default=_plain)
     line = _SURROGATES.sub(lambda found: rf"\\u{ord(found[0]):04x}", line)  # from file names that are not UTF-8
-    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in line)
+    is_whole = True
+    try:
+        line.encode(getattr(to, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # Python's own escapes of what the encoding lacks are not JSON
+        is_whole = False
+    letters = (
+        letter if letter.isprintable() and (is_whole or letter.isascii()) else _escaped(letter) for letter in line
+    )
+    return "".join(letters)
+
+
+def _escaped(letter: str) -> str:
+    return json.dumps(letter)[1:-1]
 
 
 def _plain(value: object) -> str:
@@ -94,8 +107,12 @@ def _plain(value: object) -> str:
 _OF_STORE = ("sandbox", "store")
 _OF_API = ("base_url", "public_url", "listen", "poll_every", "poll_only")
 _OF_FILES = ("allow_hosts",)
-_TAKEN = {"extend": (*_OF_API, *_OF_FILES), "wait": (*_OF_API, *_OF_FILES), "save": _OF_FILES}
-"""The options that a hint repeats so that the command finds the same job, besides those of the store."""
+_TAKEN = {
+    "extend": (*_OF_API, *_OF_FILES),
+    "wait": (*_OF_API, *_OF_FILES, "out", "no_save"),
+    "save": _OF_FILES,  # not `out`: it may be the folder that failed
+}
+"""The options that a hint repeats so that the command does the same for the same job, besides those of the store."""
 
 
 _console = partial(Console, highlight=False, soft_wrap=True)
@@ -155,14 +172,14 @@ class Screen:
         option = f"--{name.removesuffix('s') if name in _OF_FILES else name}".replace("_", "-")
         if value is True:
             yield option
-        elif value:
+        elif value and value != Path():
             for text in map(str, value if isinstance(value, tuple) else (value,)):
                 if without_password(text) == text:
                     yield from (option, text)
 
     def emit(self, value: Mapping[str, object]) -> None:
         """Print one JSON object on one line of stdout, and flush."""
-        print(dump(value), flush=True)
+        print(dump(value, sys.stdout), flush=True)
 
     def result(self, text: str = "", *, style: str = "", json: Mapping[str, object] | None = None) -> None:
         """Print a line of the result; with `--json` print *json* instead, if given."""

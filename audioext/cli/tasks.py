@@ -29,7 +29,15 @@ from audioext.cli.clients import (
 from audioext.cli.commands import SaveCommand, SubmitCommand, WaitCommand
 from audioext.cli.options import BASE_URL_VARIABLE, SOURCE_NAMES, StoreOptions
 from audioext.cli.screen import Screen, clean, length, moment
-from audioext.errors import AudioextError, ConfigError, Problem, ProviderError, RequestError
+from audioext.errors import (
+    AudioextError,
+    ConfigError,
+    Problem,
+    ProviderError,
+    RequestError,
+    UnsupportedError,
+    shown,
+)
 from audioext.files.sources import probe
 from audioext.models import checks
 from audioext.models.record import Record, Verdict
@@ -37,7 +45,7 @@ from audioext.models.requests import Extend, Request
 from audioext.models.results import Song, Stage
 from audioext.providers import format_of
 from audioext.providers.base import Provider
-from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
+from audioext.runtime.jobs import Job, JobExpiredError, JobFailedError, StageTimeoutError
 from audioext.ui.objects import BY, job_object, losses_of, problem_of, stage_objects, state_of, track_object
 
 _PATIENCE_SECONDS = 0.3
@@ -63,11 +71,14 @@ async def submit_and_save(command: SubmitCommand, screen: Screen) -> None:
     given = {name: value for name in names if (value := getattr(command, name)) is not None}
     try:
         await _submit(command, screen, command.request.draft(**given, **source))
-    except RequestError as error:
+    except (JobFailedError, ProviderError, RequestError, UnsupportedError) as error:
         if "audio_id" not in source or _TRACK_ID.fullmatch(command.source):
             raise
-        doubt = Problem("source", f"there is no file {command.source!r}, so it was taken for a track's id")
-        raise RequestError([doubt, *error.problems]) from error
+        doubt = Problem("source", f"there is no file {shown(command.source)}, so it was taken for a track's id")
+        if isinstance(error, RequestError):
+            raise RequestError([doubt, *error.problems]) from error
+        screen.note(doubt.message)
+        raise
 
 
 async def _submit(command: SubmitCommand, screen: Screen, request: Request) -> None:

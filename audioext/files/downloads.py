@@ -247,7 +247,8 @@ class _Save:
         except BadFileError as error:
             raise BadFileError(f"{name}: {error}", is_dead=error.is_dead) from error
         except OSError as error:
-            raise BadFileError(f"{name}: cannot write into {self.folder}: {error.strerror or error}") from error
+            why = f"cannot write into {cut(str(self.folder))}: {error.strerror or error}"
+            raise BadFileError(f"{name}: {why}") from error
         return _Fetched(part=part, suffix=suffix, digest=fetch.digest)
 
 
@@ -305,7 +306,8 @@ def _name_files(folder: Path, outcomes: Mapping[str, _Outcome], *, overwrite: bo
         try:
             paths.append(name_part(each.part, folder, name, number, overwrite=overwrite))
         except OSError as error:
-            problems.append(f"{seen[each.digest]}: cannot be named {name} in {folder}: {error.strerror or error}")
+            why = f"cannot be named {name} in {cut(str(folder))}: {error.strerror or error}"
+            problems.append(f"{seen[each.digest]}: {why}")
     if fatal is not None:
         raise fatal
     if problems:

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import unicodedata
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +20,8 @@ MAX_FILE_BYTES = 1_073_741_824  # ten minutes of 32-bit stereo WAV at 192 kHz is
 MAX_PICTURE_BYTES = 33_554_432  # a cover of 3,000 by 3,000 pixels has about 10 MB
 HEAD_BYTES = 64
 """Bytes at the start of a file that are enough to recognise its format."""
+_SEARCHED_BYTES = 65_536
+"""Bytes in which an MP3 that does not begin with a frame shows many."""
 LEAST_SHARE = 0.9
 """Least share of a stated size or duration that counts as complete: rounding makes far less than a tenth."""
 SLACK_SECONDS = 0.5  # some vendors state whole seconds
@@ -53,9 +56,13 @@ _MAGIC = (
     (0, b"wvPk", ".wv"),
     (0, b"MAC ", ".ape"),
 )
+_UNCOMPRESSED = frozenset({".wav", ".aiff"})
 _LAYER_BITS = 0x06
 _EXACT = frozenset({".m4a", ".webm"})
 """Formats whose boxes or elements state the size of the file to the byte."""
+_FRAME_HEAD = re.compile(rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd]")
+"""Layers II and III of ISO/IEC 11172-3, 2.4.1.3, 13818-3 and MPEG 2.5."""
+_LONGEST_FRAME = 2_000  # bytes: one of Layer III has at most 1,441, one of Layer II 1,729
 _BYTE_ORDER_MARK = b"\xff\xfe"
 
 
@@ -117,6 +124,32 @@ def check_head(head: bytes) -> None:
         TinyTag.get(file_obj=io.BytesIO(head), tags=False, duration=False)
     except TinyTagException:
         raise BadFileError(_not_audio(head)) from None
+
+
+def seconds_of(file: BinaryIO) -> float | None:
+    """Return the duration (seconds) of the audio in *file*, `None` if unknown, or raise BadFileError. It blocks."""
+    head = file.read(_SEARCHED_BYTES)
+    kind = suffix_of(head[:HEAD_BYTES])
+    if kind is None and not _has_frames(head):
+        raise BadFileError("is not an audio file")  # no excerpt: it may be a secret
+    if kind in {None, ".aac"}:  # TinyTag would take a part of it for its first frame
+        return None
+    file.seek(0)
+    try:
+        tag = TinyTag.get(file_obj=file, tags=False)
+    except (TinyTagException, ValueError, ArithmeticError, LookupError):
+        return None  # a format unknown to TinyTag is left to the provider
+    found = [tag.duration or 0.0]
+    if kind in _UNCOMPRESSED and tag.bitrate:  # programs that write to a pipe state a length before they know it
+        found.append(file.seek(0, os.SEEK_END) / (tag.bitrate * _BYTES_PER_KILOBIT))
+    return min(filter(None, found), default=None)
+
+
+def _has_frames(data: bytes) -> bool:
+    """Return whether *data* is full of MP3 frames, which all begin with the same two bytes, as a cut recording is."""
+    data = data.lstrip(b"\0")
+    heads = Counter(_FRAME_HEAD.findall(data))
+    return max(heads.values(), default=0) > len(data) / _LONGEST_FRAME
 
 
 def picture_suffix(head: bytes) -> str | None:

@@ -22,12 +22,11 @@ from typing import BinaryIO
 
 import attrs
 from attrs import define, field, frozen
-from tinytag import TinyTag, TinyTagException
 from yarl import URL
 
 from audioext.clock import Clock, mint_id
 from audioext.errors import Problem, ProviderDownError, RequestError, UnsupportedError, cut
-from audioext.files.formats import HEAD_BYTES, plain_suffix, safe_name, suffix_at, suffix_of
+from audioext.files.formats import HEAD_BYTES, BadFileError, plain_suffix, safe_name, seconds_of, suffix_at, suffix_of
 from audioext.http.messages import AUDIO_TYPES, HttpRequest
 from audioext.http.transport import MaybeSentError, NotSentError, Transport, UploadProgress
 from audioext.http.urls import FILES_SEGMENT
@@ -195,20 +194,16 @@ def probe(path: Path, name: str | None = None) -> float | Problem | None:
         if path.is_dir():
             return Problem("file", f"{name} is a folder: name a file in it")
         if not path.is_file():
-            return Problem("file", f"there is no file at {name}")
+            odd = f"{name} is a pipe or a device: save its data as a file first"
+            return Problem("file", odd if path.exists() else f"there is no file at {name}")
         if path.stat().st_size == 0:
             return Problem("file", f"{name} is empty")
         with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
+            return seconds_of(file)
+    except BadFileError as error:
+        return Problem("file", f"{name} {error}")
     except OSError as error:
         return Problem("file", f"{name} cannot be read: {error.strerror or error}")
-    try:
-        duration = TinyTag.get(path, tags=False).duration
-    except (TinyTagException, OSError, ValueError, ArithmeticError, IndexError, LookupError):
-        duration = None  # a format unknown to TinyTag is left to the provider
-    if not duration and suffix_of(head) is None:
-        return Problem("file", f"{name} is not an audio file")  # no excerpt: it may be a secret
-    return float(duration) if duration and duration > 0 else None
 
 
 def fingerprint(path: Path) -> str:

@@ -20,7 +20,7 @@ from attrs import define, field
 from yarl import URL
 
 from audioext.clock import call_end, within
-from audioext.errors import AudioextError
+from audioext.errors import AudioextError, cut
 from audioext.http._connections import Connector, Content, SentOnce
 from audioext.http.messages import HttpRequest, HttpResponse, Part
 
@@ -154,7 +154,8 @@ class Transport:
             pause = CONNECT_BACKOFF_SECONDS * 2 ** (attempt - 1)
             left = ends_at - asyncio.get_running_loop().time() - pause
             if attempt == CONNECT_ATTEMPTS or left <= 0:
-                message = f"no connection to {request.url.host}: {failure}{offline(failure)}; nothing was sent"
+                why = cut(getattr(failure, "strerror", None) or str(failure), 160) + offline(failure)
+                message = f"no connection to {cut(str(request.url.host))}: {why}; nothing was sent"
                 raise NotSentError(message) from failure
             await asyncio.sleep(pause)
         raise AssertionError  # pragma: no cover - the last attempt returns or raises

@@ -67,7 +67,7 @@ def full_text(value: object) -> str | None:
 def audio_id(value: object) -> str | None:
     """Refuse anything but an id, and say where a URL belongs."""
     if isinstance(value, str) and "://" in value:
-        return f"is a URL: give it as url=, not {shown(value)}"
+        return f"is a URL: give it as `url=`, not {shown(value)}"
     complaint = full_text(value)
     if complaint is None and re.search(r"\s", str(value)):
         return f"has white space in it, which no id has: {shown(value)}"
@@ -102,7 +102,7 @@ def file(value: object) -> str | None:
         scheme = re.match(r"([a-z][a-z0-9+.-]+):/", str(value), re.IGNORECASE)
         if scheme is None:
             return None
-        advice = "give it as url=" if scheme[1].lower() in URL_SCHEMES else "give a path, or the bytes"
+        advice = "give it as `url=`" if scheme[1].lower() in URL_SCHEMES else "give a path, or the bytes"
         return f"is a URL: {advice}, not {shown(str(value))}"
     if isinstance(value, bytes):
         return None

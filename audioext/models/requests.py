@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import Field
 from functools import cached_property
 from inspect import cleandoc
-from os import PathLike, fspath
+from os import PathLike, fsdecode
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal, Protocol, Self, TypedDict, cast
 
@@ -113,7 +113,7 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 def _file(value: AudioFile | None) -> Path | bytes | BinaryIO | None:
     """Turn a path-like into a `Path` and buffers into bytes; `problems` reports anything that is not valid."""
     if isinstance(value, (str, PathLike)) and value != "":
-        return Path(fspath(value))
+        return Path(fsdecode(value))
     return bytes(value) if isinstance(value, (bytearray, memoryview)) else cast("None", value)
 
 

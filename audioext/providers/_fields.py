@@ -193,7 +193,7 @@ def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
         words, names = _COLUMNS[operation], _listed(formats_taking("provider", operation))
         message = f"{rules.wire_name} has no call for {words}; {names} have it"
         if operation is EXTEND:
-            message += "; here use track.extend(), or url= with the track's audio URL"
+            message += "; here use `track.extend()`, or `url=` with the track's audio URL"
         raise UnsupportedError(message)
     given, taken = request.given(), rules.taken[operation]
     found: list[Problem] = []
@@ -263,8 +263,8 @@ def _unlisted(model: str, rules: FieldRules) -> Iterator[Problem]:
 
 
 def _plain(model: str) -> str:
-    """Return the letters and digits of a model's name in upper case, with a leading V."""
-    plain = "".join(filter(str.isalnum, model[:LONGEST_MODEL].upper().replace("+", "PLUS")))
+    """Return the letters and digits of a model's name in upper case, with a leading V instead of the engine's name."""
+    plain = "".join(filter(str.isalnum, model[:LONGEST_MODEL].upper().replace("+", "PLUS"))).removeprefix("SUNO")
     return plain if plain.startswith("V") else f"V{plain}"
 
 

@@ -17,7 +17,7 @@ import msgspec
 import msgspec.inspect
 from attrs import define, field
 
-from audioext.errors import ConfigError, GiveUp, StoreError, asked_wait, shown
+from audioext.errors import ConfigError, GiveUp, StoreError, asked_wait, cut, shown
 from audioext.http.messages import as_data
 from audioext.http.urls import unsigned
 from audioext.models import checks
@@ -326,7 +326,7 @@ def _reader(meta: type[_M] | None) -> Callable[[Job], _M] | None:
     try:
         is_good = isinstance(msgspec.inspect.type_info(meta), _OBJECTS)
     except Exception as error:
-        raise ConfigError(f"meta={shown(meta)} cannot be read from JSON: {error}") from error
+        raise ConfigError(f"meta={shown(meta)} cannot be read from JSON: {cut(str(error))}") from error
     if not is_good:
         message = f"`meta=` must be a dataclass, an attrs class, a TypedDict or a msgspec.Struct, not {shown(meta)}"
         raise ConfigError(message)

@@ -48,7 +48,7 @@ def open_store(store: str | Store | None) -> Store:
         return _sqlite(store, parts)
     if parts.scheme not in _REDIS_SCHEMES:
         # The rest of the URL may hold a password, so it is not repeated.
-        raise ConfigError(f"store {parts.scheme + ':' if parts.scheme else store!r} is not known; use {FORMS}")
+        raise ConfigError(f"store {parts.scheme + ':' if parts.scheme else shown(store)} is not known; use {FORMS}")
     try:
         from audioext.stores.redis import RedisStore  # noqa: PLC0415 - loads on first use
     except ImportError as error:
@@ -63,12 +63,12 @@ def _sqlite(url: str, parts: SplitResult) -> Store:
     named = without_password(url)
     if parts.netloc or not url.startswith("sqlite:///") or not path or "\0" in path or parts.fragment:
         raise ConfigError(
-            f"store {named!r} names no file: sqlite: takes three slashes and a path (write # as %23); use {FORMS}"
+            f"store {shown(named)} names no file: sqlite: takes three slashes and a path (write # as %23); use {FORMS}"
         )
     if path.startswith(":memory:"):
         raise ConfigError(f"a SQLite store must be a file, since processes share it; use {FORMS}")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     synchronous = options.pop("synchronous", "normal").lower()
     if options or synchronous not in {"normal", "full"}:
-        raise ConfigError(f"store {named!r} takes ?synchronous=normal or full and nothing else; use {FORMS}")
+        raise ConfigError(f"store {shown(named)} takes ?synchronous=normal or full and nothing else; use {FORMS}")
     return SqliteStore(path, synchronous="full" if synchronous == "full" else "normal")

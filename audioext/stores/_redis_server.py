@@ -24,7 +24,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
-from audioext.errors import ConfigError, StoreError
+from audioext.errors import ConfigError, StoreError, cut
+from audioext.errors import shown as quoted
 from audioext.stores._redis_scripts import Script, Word, pack
 
 _log = logging.getLogger("audioext.stores.redis")
@@ -89,7 +90,7 @@ def read_url(url: str) -> Address:
     query = _DEFAULTS | dict(parse_qsl(parts.query, keep_blank_values=True))
     prefix = query["prefix"]
     if not prefix or set("{}") & set(prefix):
-        raise ConfigError(f"the store's URL needs a word without braces after ?prefix=, not {prefix!r}")
+        raise ConfigError(f"the store's URL needs a word without braces after ?prefix=, not {quoted(prefix)}")
     patience, ttl = _seconds("patience", query["patience"]), math.ceil(_seconds("ttl", query["ttl"]))
     try:
         options: dict[str, Any] = {**parse_url(re.sub("^valkey", "redis", url))}
@@ -103,11 +104,10 @@ def read_url(url: str) -> Address:
         }
         kind(**options)  # raises TypeError for an unknown option
     except (ValueError, TypeError) as error:
-        raise ConfigError(
-            f"the store's URL has a parameter that neither audioext (prefix, patience, ttl) nor redis-py takes: {error}"
-        ) from error
+        what = "a parameter that neither audioext (prefix, patience, ttl) nor redis-py takes"
+        raise ConfigError(f"the store's URL has {what}: {cut(str(error))}") from error
     return Address(
-        shown=shown,
+        shown=cut(shown),
         prefix=prefix,
         keys=(f"{{{prefix}}}:meta", f"{{{prefix}}}:"),
         ttl=ttl,
@@ -123,7 +123,9 @@ def _seconds(name: str, text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= MAX_SECONDS:
-        raise ConfigError(f"the store's URL needs seconds above 0, up to {MAX_SECONDS}, after ?{name}=, not {text!r}")
+        raise ConfigError(
+            f"the store's URL needs seconds above 0, up to {MAX_SECONDS}, after ?{name}=, not {quoted(text)}"
+        )
     return seconds
 
 
@@ -281,7 +283,7 @@ class Pipe:
         self._waiting.clear()
 
     def _failure(self, what: str, error: Exception) -> StoreError:
-        failure = StoreError(f"{self.address.shown} {what}: {str(error) or type(error).__name__}")
+        failure = StoreError(f"{self.address.shown} {what}: {cut(str(error)) or type(error).__name__}")
         failure.__cause__ = error
         return failure
 

@@ -115,6 +115,10 @@ class DatabaseFile:
     busy_timeout: float
     _device_and_number: tuple[int, int] | None = field(default=None, init=False)
 
+    @property
+    def _named(self) -> str:
+        return f"the SQLite file {cut(str(self.path))}"
+
     def check(self) -> None:
         """Raise `StoreError` unless the file that was opened first is still in its place."""
         try:
@@ -126,7 +130,7 @@ class DatabaseFile:
             if (found.st_dev, found.st_ino) == self._device_and_number and found.st_size > 0:
                 return
             problem = "was emptied or replaced: put it back, or reopen the store"
-        raise StoreError(f"the SQLite file {self.path} {problem}")
+        raise StoreError(f"{self._named} {problem}")
 
     def connect(self, *, read_only: bool) -> Connection:
         """Return a connection; the first one creates the file and its tables if needed."""
@@ -184,11 +188,13 @@ class DatabaseFile:
             except OSError:
                 continue
             if stat.S_ISLNK(found.st_mode):
-                raise StoreError(f"the SQLite file {path} is a symbolic link: name the file that it points to")
+                raise StoreError(
+                    f"the SQLite file {cut(str(path))} is a symbolic link: name the file that it points to"
+                )
             if stat.S_ISDIR(found.st_mode):
                 return  # SQLite refuses it; its permissions are none of our business
             if not stat.S_ISREG(found.st_mode):
-                raise StoreError(f"{path} is a device or a pipe, not a SQLite file: name another file")
+                raise StoreError(f"{cut(str(path))} is a device or a pipe, not a SQLite file: name another file")
             old = stat.S_IMODE(found.st_mode)
             if mode is None:
                 is_open = old & stat.S_IWOTH or (old & stat.S_IWGRP and not found.st_size)
@@ -199,23 +205,25 @@ class DatabaseFile:
                 with suppress(OSError):  # a file system without permissions
                     path.chmod(mode)
             elif old & stat.S_IWOTH:
-                raise StoreError(f"anybody may write {path}, which belongs to another user: name another file")
+                raise StoreError(
+                    f"anybody may write {cut(str(path))}, which belongs to another user: name another file"
+                )
 
     def explain(self, error: BaseException) -> StoreError:
         """Return *error* as a `StoreError` whose message says what to do."""
         if isinstance(error, StoreError):
             return type(error)(str(error))
         if isinstance(error, ValueError) and not isinstance(error, UnicodeEncodeError):
-            return UnreadableError(f"a job in the SQLite file {self.path} cannot be read: {error}")
+            return UnreadableError(f"a job in {self._named} cannot be read: {error}")
         code = primary_code(error)
-        text = _FAULTS.get(code or 0, _REFUSED).format(name=f"the SQLite file {self.path}", wait=self.busy_timeout)
+        text = _FAULTS.get(code or 0, _REFUSED).format(name=self._named, wait=self.busy_timeout)
         try:
             if code == sqlite3.SQLITE_CANTOPEN and not self.path.parent.is_dir():
-                text = f"the folder {self.path.parent} of the SQLite file does not exist: make it"
+                text = f"the folder {cut(str(self.path.parent))} of the SQLite file does not exist: make it"
             elif code == sqlite3.SQLITE_CANTOPEN and self.path.is_dir():
-                text = f"{self.path} is a folder, not a SQLite file: name a file in it"
+                text = f"{cut(str(self.path))} is a folder, not a SQLite file: name a file in it"
         except OSError as reason:  # the name is too long, or a folder may not be entered
-            text = f"the SQLite file {cut(str(self.path))} cannot be looked at: {reason.strerror}"
+            text = f"{self._named} cannot be looked at: {reason.strerror}"
         return StoreError(f"{text} ({error})")
 
     def _open(self, mode: Literal["rw", "rwc"]) -> Connection:
@@ -248,11 +256,11 @@ class DatabaseFile:
             what = "was written by audioext 0.1: open it with 0.1 until its jobs are done, or name a new file"
         else:
             what = f"is from a newer release (schema {version}, this one reads {SCHEMA_VERSION}): update audioext"
-        raise StoreError(f"the SQLite file {self.path} {what}")
+        raise StoreError(f"{self._named} {what}")
 
     def _set_up(self, connection: Connection) -> None:
         if self._switch_to_log(connection) != "wal":
-            raise StoreError(f"the disk of {self.path} does not support a shared SQLite file: use a local disk")
+            raise StoreError(f"the disk of {self._named} does not support shared files: use a local disk")
         # No automatic checkpoints: the writer thread checkpoints between batches.
         settings = f"synchronous={self.synchronous} wal_autocheckpoint=0 journal_size_limit={WAL_KEPT_BYTES}"
         for setting in (*settings.split(), f"cache_size=-{CACHE_KIB}"):

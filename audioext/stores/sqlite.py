@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 from attrs import define, field
 
-from audioext.errors import StoreError, how_to_install
+from audioext.errors import StoreError, cut, how_to_install
 from audioext.models import checks
 from audioext.models.entries import MAX_DELIVERY_BYTES
 from audioext.stores._engine import EngineStore, paged
@@ -122,5 +122,5 @@ class SqliteStore(EngineStore[Writer]):
         try:
             path = Path(self.path).absolute()
         except OSError as error:
-            raise StoreError(f"the working folder is gone: give {self.path} as an absolute path") from error
+            raise StoreError(f"the working folder is gone: give {cut(str(self.path))} as an absolute path") from error
         return Writer(DatabaseFile(path, self.driver, self.synchronous, self.busy_timeout))

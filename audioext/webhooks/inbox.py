@@ -17,7 +17,7 @@ import attrs
 from attrs import define, field
 from yarl import URL
 
-from audioext.errors import ConfigError, DecodeError, StoreError, WebhookError, shown
+from audioext.errors import ConfigError, DecodeError, StoreError, WebhookError, cut, shown
 from audioext.http import signing, urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Webhook, as_data
@@ -208,9 +208,9 @@ def _whole(hook: Webhook) -> Webhook:
     """Return *hook* with a str path and a bytes body, or raise ConfigError if a framework gave something else."""
     body, given = getattr(hook, "body", None), ""
     if not isinstance(hook, Webhook):
-        given = f"an object of type {type(hook).__name__}"
+        given = f"an object of type {cut(type(hook).__name__)}"
     elif not isinstance(body, (str, bytes, bytearray, memoryview)):
-        given = f"a body of type {type(body).__name__}"
+        given = f"a body of type {cut(type(body).__name__)}"
     elif hook.received_at is not None and not checks.is_number(hook.received_at, above=-1):
         given = f"received_at={shown(hook.received_at)}, which is not a Unix time"
     if given:
@@ -225,7 +225,9 @@ def _whole(hook: Webhook) -> Webhook:
 def _as_path(path: object) -> str:
     if isinstance(path, (str, bytes, URL)):
         return path.decode("latin-1") if isinstance(path, bytes) else str(path)
-    raise ConfigError(f"a callback's path must be str, not {type(path).__name__}")  # never shown: it holds a secret
+    raise ConfigError(
+        f"a callback's path must be str, not {cut(type(path).__name__)}"
+    )  # never shown: it holds a secret
 
 
 def too_big() -> WebhookError:

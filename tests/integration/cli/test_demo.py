@@ -66,11 +66,12 @@ def test_demo_runs_on_the_other_apis(invoke: Invoke, voice: Path, provider: str)
         ("nosuch.mp3", "there is no file"),
         ("text.mp3", "not an audio file"),
         (".", ". is a folder: name a file in it"),
+        ("https://a.test/song.mp3", "is a URL: download it, and name the file"),
         ("one.wav", "one.wav is too short to be continued: 0.0001 s"),
     ],
 )
 def test_demo_refuses_sources_that_are_not_audio(invoke: Invoke, folder: Path, name: str, words: str) -> None:
-    """A missing file, a text, a folder and a single sample are each refused in one sentence with exit code 2."""
+    """A missing file, a text, a folder, a URL and a single sample are each refused in one sentence with exit code 2."""
     (folder / "text.mp3").write_bytes(b"not audio at all")
     soundfile.write(folder / "one.wav", np.zeros(1), 8_000)
 

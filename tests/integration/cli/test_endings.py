@@ -113,7 +113,14 @@ def test_a_settings_error_has_no_hint(capsys: pytest.CaptureFixture[str]) -> Non
             ax.RequestError(ax.Extend.draft(continue_at=0).problems()),
             "--continue-at: must be a finite number of seconds above 0, like 150, not 0",
         ),
-        (ax.SourceError("not read", provider="kie"), "If its URL is not public, pass --rehost."),
+        (
+            ax.RateLimitError("too many", provider="kie"),
+            "kie: too many (not charged). Too many calls: try again later.",
+        ),
+        (
+            ax.SourceError("not read", provider="kie"),
+            "give the file itself, or pass --rehost (kie, kie-jobs and sunoapi).",
+        ),
     ],
 )
 def test_errors_name_options_instead_of_arguments(

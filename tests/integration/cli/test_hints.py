@@ -55,6 +55,21 @@ async def test_the_command_in_a_hint_works_as_printed(
     assert (7 if fault == "same_audio" else 0) == again.code, again.err  # the same track twice stays the same
 
 
+@pytest.mark.parametrize(("option", "saved"), [(("--out", "my $ongs"), 2), (("--no-save",), 0)])
+async def test_the_hint_to_wait_saves_where_the_first_command_would(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, option: tuple[str, ...], saved: int
+) -> None:
+    """The hint after a timeout keeps the folder of the first command, and saves nothing if that would not have."""
+    async with short_sandbox() as sandbox:
+        monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
+        api = ("--base-url", str(sandbox.bases["kie"]), "--poll-every", "0.1")
+        ended = await aside(invoke, "extend", TRACK, *FULL, *STORE, *api, *option, "--timeout", "0.001")
+        again = await aside(invoke, *ended.hint)
+
+    assert (5, 0) == (ended.code, again.code), again.err
+    assert saved == len(list(Path().glob("**/*.mp3"))) == len(list(Path("my $ongs").glob("*.mp3")))
+
+
 @pytest.mark.parametrize("track", ["--sandbox", "--", "-rf*;c"])
 async def test_a_hint_works_for_an_id_that_looks_like_an_option(
     track: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch

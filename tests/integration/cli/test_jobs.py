@@ -319,13 +319,13 @@ async def test_show_says_that_a_webhook_named_the_task(invoke: Invoke) -> None:
 
 
 def test_a_ref_that_several_jobs_begin_with_names_them(invoke: Invoke, ref: str) -> None:
-    """A prefix that several refs share is refused with these refs."""
+    """A prefix that several refs share, in any case, is refused with these refs."""
     left = leave(invoke)
 
-    ended = invoke("show", ref[:2], *STORE)
+    ended = invoke("show", ref[:2].upper(), *STORE)
 
     assert 8 == ended.code
-    assert f"more than one job that begins with '{ref[:2]}': {ref}, {left}" in ended.err
+    assert f"more than one job that begins with '{ref[:2].upper()}': {ref}, {left}" in ended.err
 
 
 def test_jobs_lists_the_newest_last(invoke: Invoke, ref: str) -> None:

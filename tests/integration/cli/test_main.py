@@ -242,6 +242,36 @@ def test_shell_completion_can_be_installed(invoke: Invoke, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("ext", "extend"),
+        ("extend vo", "voice.mp3"),
+        ("instrumental vo", "voice.mp3"),
+        ("extend x --out vo", "voice.mp3"),
+        ("extend x --provider mus", "musicgpt"),
+        ("trigger kie.f", "kie.first"),
+    ],
+)
+def test_bash_completes(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: Path, typed: str, offered: str
+) -> None:
+    """The script completes commands, files and choices in a real bash."""
+    monkeypatch.setenv("HOME", str(folder))
+    invoke("--install-completion", "--shell", "bash", "--output", "done.sh")
+    Path("voice.mp3").touch()
+    script = """
+source done.sh
+COMP_WORDS=(audioext $1)
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+"$(complete -p audioext | sed 's/.*-F \\([^ ]*\\).*/\\1/')" audioext "${COMP_WORDS[COMP_CWORD]}" ""
+echo "${COMPREPLY[*]}"
+"""
+    ended = subprocess.run(["/bin/bash", "-c", script, "bash", typed], capture_output=True, text=True, check=False)
+
+    assert (f"{offered}\n", "") == (ended.stdout, ended.stderr)
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["extend"], "extend needs SOURCE"),
@@ -302,6 +332,30 @@ def test_a_misspelt_command_is_one_sentence_and_exit_code_2(invoke: Invoke) -> N
 
 
 @pytest.mark.parametrize(
+    "before",
+    [
+        ["jobs"],
+        ["show"],
+        ["wait", "x", "--timeout"],
+        ["wait", "x", "--store"],
+        ["jobs", "--since"],
+        ["extend", "a", "--model"],
+        ["extend", "a", "--meta"],
+        ["extend", "a", "--provider"],
+        ["save", "x", "--store=sqlite:///x", "--limit"],
+        [],
+    ],
+)
+def test_a_long_argument_is_cut(invoke: Invoke, before: list[str]) -> None:
+    """An error repeats no long argument in full, whoever found it."""
+    for long in ("x" * 50_000, "x=" * 50_000):
+        *words, last = *before, long
+        for ended in (invoke(*words, last), invoke(*words[:-1], f"{words[-1]}={last}") if words else invoke(last)):
+            assert 0 != ended.code
+            assert len(ended.err) < 700
+
+
+@pytest.mark.parametrize(
     "before", [["jobs"], ["show", "--"], ["wait", "--"], ["jobs", "--since"], ["extend", "--model"], []]
 )
 def test_a_quoted_argument_has_no_control_characters(invoke: Invoke, before: list[str]) -> None:
@@ -338,6 +392,30 @@ main()
     ended = run_program(program)
 
     assert (130, "", "no such jobs in this store\n") == (ended.returncode, ended.stdout, ended.stderr)
+
+
+def test_a_second_ctrl_c_on_the_way_out_changes_nothing() -> None:
+    """An interrupted command exits with 130 also if Ctrl-C is pressed again while Python ends."""
+    program = """
+import os, signal
+class Late:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGINT):
+        kill(process, number)
+os.late = Late()
+from audioext.cli import app, main
+app.run = lambda _: 130
+main()
+"""
+    ended = run_program(program)
+
+    assert (130, "", "") == (ended.returncode, ended.stdout, ended.stderr)
+
+
+def test_ctrl_c_is_handled_before_anything_slow_is_loaded() -> None:
+    """The time in which Python itself would print a traceback is short: not even `typing` is loaded before `main`."""
+    ended = run_program("import sys; from audioext.cli import main; print({'re', 'typing'} & {*sys.modules})")
+
+    assert ("set()\n", "") == (ended.stdout, ended.stderr)
 
 
 @pytest.mark.parametrize("module", ["cyclopts", "audioext.cli.jobs", "aiohttp"])

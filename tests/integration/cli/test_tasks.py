@@ -16,6 +16,7 @@ from audioext.cli.clients import OpenClient
 from audioext.cli.options import LookOptions
 from audioext.cli.screen import Screen
 from audioext.cli.tasks import watch
+from audioext.errors import cut
 from audioext.models.results import Stage
 from tests.integration.cli.conftest import (
     FAST,
@@ -132,7 +133,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_submit(
 
     for ended in (invoke(*words, "--out", out) for words in commands):
         assert (2, "") == (ended.code, ended.out)
-        assert f"no files can be saved in {out}: ".replace("\0", "\ufffd") in ended.err
+        assert f"no files can be saved in {cut(out)}: ".replace("\0", "\ufffd") in ended.err
     assert {"taken", "no-entry", "link"} == {path.name for path in Path().iterdir()}
 
 
@@ -225,6 +226,21 @@ def test_a_refused_track_id_may_have_been_meant_as_a_file(invoke: Invoke) -> Non
 
     assert 2 == ended.code
     assert "\n  SOURCE: there is no file 'song', so it was taken for a track's id" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("provider", "code", "words"), [("kie", 3, "no audio song"), ("musicgpt", 2, "the source is the track's audio URL")]
+)
+def test_a_track_id_that_is_none_may_have_been_meant_as_a_file(
+    invoke: Invoke, provider: str, code: int, words: str
+) -> None:
+    """An id that the provider does not know, or takes no ids at all, gets the same hint beside the error."""
+    model = ("--model", "V5") if provider == "kie" else ()
+    ended = invoke("extend", "song", *FAST, *MEMORY, "--provider", provider, *model)
+
+    assert code == ended.code
+    assert "there is no file 'song', so it was taken for a track's id" in ended.err
+    assert words in ended.err
 
 
 def test_a_missing_key_is_named_with_its_variable(invoke: Invoke, voice: Path) -> None:

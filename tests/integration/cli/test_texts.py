@@ -26,7 +26,8 @@ def test_an_existing_file_is_a_file_whatever_its_name(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://a.example/x.mp3", "HTTP://a.example/x", "s3://bucket/x.wav", "ftp://a.example/x.mp3"]
+    "url",
+    ["https://a.example/x.mp3", "HTTP://a.example/x", "s3://bucket/x.wav", "ftp://a.example/x.mp3", "https:/x.mp3"],
 )
 def test_a_text_with_a_scheme_is_a_url(url: str) -> None:
     """A source with any scheme, in any case, is a URL, which the request then checks."""
@@ -111,6 +112,17 @@ def test_json_escapes_c1_bidi_and_what_lies_beyond_16_bits() -> None:
     assert r'{"a": "\u009b2J \u202egnp \u007f \udb40\udc01 é 音"}' == dump(
         {"a": "\x9b2J \u202egnp \x7f \U000e0001 é 音"}
     )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_is_json_in_any_encoding(encoding: str) -> None:
+    """What the output's encoding lacks is escaped as JSON escapes it, not as Python does."""
+    raw = io.BytesIO()
+    to = io.TextIOWrapper(raw, encoding=encoding, errors="backslashreplace")
+    value = {"title": "\x7f ü ☃ \U0001f3b5"}
+    print(dump(value, to), file=to, flush=True)
+
+    assert value == json.loads(raw.getvalue().decode(encoding))
 
 
 def test_json_has_a_form_for_times_and_paths_and_for_nothing_else() -> None:

@@ -276,21 +276,24 @@ def test_the_name_of_a_rehosted_file_breaks_no_link() -> None:
 
 
 def test_probe_returns_the_duration_and_the_problems(voice_file: Path, tmp_path: Path) -> None:
-    """`probe` reads a WAV's duration, accepts formats known only by their first bytes, and names what is wrong."""
+    """`probe` reads a WAV's duration, whatever its name, accepts formats without one, and names what is wrong."""
     (tmp_path / "empty.wav").touch()
     (tmp_path / "song.py").write_text("print('la')" * 100)
     (tmp_path / "picture.mp3").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500))
     (tmp_path / "voice.webm").write_bytes(b"\x1a\x45\xdf\xa3" + bytes(500))
+    (tmp_path / "voice.mp3").write_bytes(voice_file.read_bytes())
     says = {
         "no.wav": "there is no file at",
         "empty.wav": "is empty",
         ".": "is a folder: name a file in it",
         "song.py": "is not an audio file",
         "picture.mp3": "is not an audio file",
+        "/dev/null": "/dev/null is a pipe or a device: save its data as a file first",
     }
 
     voice, unknown = probe(voice_file), probe(tmp_path / "voice.webm")
     assert isinstance(voice, float)
+    assert voice == probe(tmp_path / "voice.mp3")
     assert (4.0, None) == (round(voice, 1), unknown)
     for name, words in says.items():
         problem = probe(tmp_path / name)

@@ -81,12 +81,15 @@ async def test_no_connection_means_that_nothing_was_sent(
 
 
 async def test_a_failed_name_lookup_says_that_this_machine_may_be_offline(loop_time: LoopTime) -> None:
-    """An error of name resolution says that this machine may be offline, as the provider may be fine (newcomer A)."""
-    provider = ax.Kie("key", base_url="https://api.nowhere.invalid")
+    """An error of name resolution says that this machine may be offline, and cuts a long name (newcomer A)."""
+    provider = ax.Kie("key", base_url=f"https://{'.'.join(['x' * 60] * 3)}.nowhere.invalid")
     async with ax.Client(provider) as client:
         for call in (client.extend(audio_id="a", model="V5"), client.credits()):
-            with pytest.raises(ax.ProviderDownError, match=r"you may be offline.*; nothing was sent \(not charged\)"):
+            with pytest.raises(
+                ax.ProviderDownError, match=r"you may be offline.*; nothing was sent \(not charged\)"
+            ) as down:
                 await loop_time.run(call)
+            assert len(str(down.value)) < 350
 
 
 @pytest.mark.parametrize("code", [429, 402, 430])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,9 @@ from yarl import URL
 import audioext as ax
 from audioext import config as settings
 from audioext.http.urls import callback_url
+from audioext.settings import read_settings
 from tests.support.api import callback
+from tests.support.tables import each_row
 
 
 def test_a_client_needs_no_loop_and_does_no_io() -> None:
@@ -52,6 +56,42 @@ def test_a_misspelt_setting_is_a_type_error() -> None:
     """An unknown argument raises a TypeError when the client is made."""
     with pytest.raises(TypeError, match=r"Client has no option publicurl; did you mean public_url\?"):
         ax.Client(publicurl=None)  # type: ignore[call-arg]  # wrong on purpose
+
+
+@each_row(
+    "make",
+    [
+        lambda long: ax.Client(store=long),
+        lambda long: ax.Client(store=f"sqlite:///a?{long}"),
+        lambda long: ax.Client(store=f"redis://h/0?prefix={{{long}}}"),
+        lambda long: ax.Client(store=f"redis://h/0?patience={long}"),
+        lambda long: ax.Client(store=f"redis://h/0?{long}=1"),
+        lambda long: ax.Client(ax.Vidgo("key"), public_url=f"http://hooks.example.org/{long}"),
+        lambda long: ax.Client().on(ax.Stage.TEXT, meta=type(long, (), {})()),
+        lambda long: ax.Client.from_env(file=long),
+        lambda long: ax.Client.from_env(file=Path().joinpath(*[long[:60]] * 40)),
+        lambda long: read_settings({"KIE_API_KEY_FILE": long}),
+    ],
+)
+def test_no_message_about_a_setting_repeats_a_long_value(make: Callable[[str], object]) -> None:
+    """The error about a setting cuts a long value, a path too."""
+    with pytest.raises(ax.ConfigError) as refused:
+        make("x" * 5_000)
+
+    assert len(str(refused.value)) < 350
+
+
+async def test_no_message_about_a_store_repeats_a_long_path(tmp_path: Path) -> None:
+    """An error about a SQLite file or about the host of a Redis server cuts a long path or name."""
+    deep = tmp_path.joinpath(*["x" * 60] * 30)
+    deep.mkdir(parents=True)
+    (deep / "a.db").write_text("no database" * 500)
+    (deep / "b.db").symlink_to("a.db")
+    stores = [f"sqlite:////{deep}{name}" for name in ("", "/a.db", "/b.db", "/no/c.db")]
+    for store in (*stores, f"redis://{'.'.join(['x' * 60] * 4)}.invalid/0?patience=0.1"):
+        with pytest.raises(ax.StoreError) as refused:
+            await ax.Client(store=store).open()
+        assert len(str(refused.value)) < 350
 
 
 @pytest.mark.parametrize(

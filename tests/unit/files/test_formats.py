@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 
@@ -9,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audioext.files.formats import BadFileError, audio_info, check_head
+from audioext.files.formats import BadFileError, audio_info, check_head, seconds_of
 from tests.support.sounds import FLAC, MP3, WAV, adts, box, mp4, streamed_wav, webm
 from tests.support.tables import each_row
 
+PACKED = hashlib.shake_256().digest(50_000)
 FILES = {
     ".mp3": MP3,
     ".wav": WAV,
@@ -143,6 +145,52 @@ def test_a_box_may_go_on_to_the_end_of_the_file() -> None:
     assert isinstance(heard(head + struct.pack(">I4s", 0, b"mdat") + bytes(500)), tuple)
     assert isinstance(heard(head + long), tuple)
     assert isinstance(heard(head + long[:-1]), str)
+
+
+def length_of(data: bytes) -> float | str | None:
+    """Return what `seconds_of` finds in *data*, or the text of its error."""
+    try:
+        return seconds_of(io.BytesIO(data))
+    except BadFileError as error:
+        return str(error)
+
+
+@each_row(
+    ("data", "length"),
+    [
+        (MP3, 4),
+        (WAV, 4),
+        (FLAC, 4),
+        (mp4(seconds=4), 4),
+        (streamed_wav(seconds=4, claimed=0xFFFFFFFF), 4),
+        (streamed_wav(seconds=4, claimed=0), 4),
+        (WAV[: len(WAV) // 2], 2),
+        (MP3[1_001:], None),
+        (bytes(700) + MP3, None),
+        (400 * (b"\xff\xf1\x50\x80\x2b\x9f\xfc" + MP3[1_000:1_400]), None),
+    ],
+)
+def test_a_source_is_as_long_as_its_bytes_say(data: bytes, length: float | None) -> None:
+    """A header written before the length was known, a cut MP3, and AAC, in which MP3 is found, give no wrong length."""
+    found = length_of(data)
+
+    assert not isinstance(found, str)
+    assert length == (None if found is None else round(found))
+
+
+@each_row(
+    "data",
+    [
+        b"\x89PNG\r\n\x1a\n" + PACKED,
+        b"PK\x03\x04" + PACKED,
+        "hello world".encode("utf-16") * 50,
+        b"#EXTM3U\n#EXTINF:4,a\nvoice.wav\n",
+        bytes(50_000),
+    ],
+)
+def test_a_source_full_of_anything_else_is_refused(data: bytes) -> None:
+    """Packed data has bytes that look like an MP3 frame, and is still no audio, whatever the file is called."""
+    assert "is not an audio file" == length_of(data)
 
 
 @given(st.binary(max_size=400), st.sampled_from([b"", b"ID3\x04\0\0\0\0\0\0", *(data[:90] for data in FILES.values())]))

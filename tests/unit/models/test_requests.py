@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import inspect
 import io
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -224,9 +225,9 @@ class Upload:
 @each_row(
     ("file", "says"),
     [
-        ("https://x.test/a.mp3", "give it as url="),
-        ("HTTP://x.test/a.mp3", "give it as url="),
-        ("s3://bucket/a.mp3", "give it as url="),
+        ("https://x.test/a.mp3", "give it as `url=`"),
+        ("HTTP://x.test/a.mp3", "give it as `url=`"),
+        ("s3://bucket/a.mp3", "give it as `url=`"),
         ("file:///home/me/a.wav", "give a path"),
         ("", "must be a path, bytes or a binary file object"),
         (5, "must be a path, bytes or a binary file object"),
@@ -244,7 +245,7 @@ def test_a_wrong_file_says_what_to_give(file: Any, says: str) -> None:
 def test_a_url_is_not_an_audio_id() -> None:
     """A URL as `audio_id` is a problem that names the right field."""
     (problem,) = ax.Extend.draft(audio_id="https://x.test/a.mp3").problems()
-    assert ("audio_id", "is a URL: give it as url=, not 'https://x.test/a.mp3'") == (
+    assert ("audio_id", "is a URL: give it as `url=`, not 'https://x.test/a.mp3'") == (
         problem.field,
         problem.message,
     )
@@ -254,6 +255,15 @@ def test_a_url_is_not_an_audio_id() -> None:
 def test_a_file_may_be_a_path_bytes_or_an_object(file: Any) -> None:
     """A file may be a path, even with a drive letter, bytes or a binary file object."""
     assert () == ax.Extend.draft(file=file).problems()
+
+
+def test_a_path_of_bytes_is_a_path(tmp_path: Path) -> None:
+    """A path as `os.scandir` gives it for a folder named in bytes is a path, not the bytes of a file."""
+    (tmp_path / "a.wav").touch()
+    with os.scandir(os.fsencode(tmp_path)) as entries:
+        (entry,) = entries
+
+    assert tmp_path / "a.wav" == ax.Extend(file=entry).path  # type: ignore[arg-type]  # the annotation is for texts
 
 
 @each_row("weight", [0, 1, 0.01, 0.65, 0.29, 0.07])

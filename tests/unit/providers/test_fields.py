@@ -177,6 +177,7 @@ def test_the_message_names_what_switched_custom_mode_on() -> None:
     ("model", "meant"),
     [
         ("v5", "V5"),
+        ("Suno V5", "V5"),
         ("V55", "V5_5"),
         ("v4.5-plus", "V4_5PLUS"),
         ("V6 mini", "V6_MINI"),
