@@ -56,6 +56,8 @@ _MAGIC = (
     (0, b"MAC ", ".ape"),
 )
 _UNCOMPRESSED = frozenset({".wav", ".aiff"})
+_HEADER_BYTES = 1_048_576
+"""Bytes in which an uncompressed file says how long it is: pictures may come first."""
 _LAYER_BITS = 0x06
 _FRAME_HEAD = re.compile(rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd]")
 """Layers II and III of ISO/IEC 11172-3, 2.4.1.3, 13818-3 and MPEG 2.5."""
@@ -116,8 +118,10 @@ def seconds_of(file: BinaryIO) -> float | None:
     if kind in {None, ".aac"}:  # TinyTag would take a part of it for its first frame
         return None
     file.seek(0)
+    # TinyTag takes zeros after the sound for empty chunks, and would look at each of a gigabyte.
+    begin = io.BytesIO(file.read(_HEADER_BYTES)) if kind in _UNCOMPRESSED else file
     try:
-        tag = TinyTag.get(file_obj=file, tags=False)
+        tag = TinyTag.get(file_obj=begin, tags=False)
     except (TinyTagException, ValueError, ArithmeticError, LookupError):
         return None  # a format unknown to TinyTag is left to the provider
     found = [tag.duration or 0.0]
