@@ -83,9 +83,8 @@ def audio_info(file: BinaryIO, *, stated: float | None = None) -> tuple[str, flo
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(HEAD_BYTES)
-    file.seek(0)
     try:
-        tag = TinyTag.get(file_obj=file, tags=False)
+        tag = _tag(file, suffix_of(head))
     except TinyTagException:
         raise BadFileError(_not_audio(head)) from None
     kind = tag.mime_type or ""
@@ -117,17 +116,21 @@ def seconds_of(file: BinaryIO) -> float | None:
         raise BadFileError("is not an audio file")  # no excerpt: it may be a secret
     if kind in {None, ".aac"}:  # TinyTag would take a part of it for its first frame
         return None
-    file.seek(0)
-    # TinyTag takes zeros after the sound for empty chunks, and would look at each of a gigabyte.
-    begin = io.BytesIO(file.read(_HEADER_BYTES)) if kind in _UNCOMPRESSED else file
     try:
-        tag = TinyTag.get(file_obj=begin, tags=False)
+        tag = _tag(file, kind)
     except (TinyTagException, ValueError, ArithmeticError, LookupError):
         return None  # a format unknown to TinyTag is left to the provider
     found = [tag.duration or 0.0]
     if kind in _UNCOMPRESSED and tag.bitrate:  # programs that write to a pipe state a length before they know it
         found.append(file.seek(0, os.SEEK_END) / (tag.bitrate * _BYTES_PER_KILOBIT))
     return min(filter(None, found), default=None)
+
+
+def _tag(file: BinaryIO, kind: str | None) -> TinyTag:
+    file.seek(0)
+    # TinyTag takes zeros after the sound for empty chunks, and would look at each of a gigabyte.
+    begin = io.BytesIO(file.read(_HEADER_BYTES)) if kind in _UNCOMPRESSED else file
+    return TinyTag.get(file_obj=begin, tags=False)
 
 
 def _has_frames(data: bytes) -> bool:
