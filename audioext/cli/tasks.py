@@ -27,6 +27,7 @@ from audioext.cli.clients import (
     real_provider,
 )
 from audioext.cli.commands import SaveCommand, SubmitCommand, WaitCommand
+from audioext.cli.execution import in_cli_terms
 from audioext.cli.options import BASE_URL_VARIABLE, SOURCE_NAMES, StoreOptions
 from audioext.cli.screen import Screen, clean, length, moment
 from audioext.errors import (
@@ -267,7 +268,7 @@ async def _doubt(opened: OpenClient, job: Job, patience: float) -> None:
         return
     await asyncio.sleep(patience)
     failed = [line for line in (await opened.client.check()).lines if line.state == "failed"]
-    why = f"{failed[0].seen}; {failed[0].advice}" if failed else None
+    why = in_cli_terms(f"{failed[0].seen}; {failed[0].advice}") if failed else None
     if why is None:
         await asyncio.sleep(SLOW_FACTOR * patience)
     if any(item.source == "webhook" for item in job.record.reached):

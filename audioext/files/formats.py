@@ -57,6 +57,8 @@ _MAGIC = (
     (0, b"MAC ", ".ape"),
 )
 _UNCOMPRESSED = frozenset({".wav", ".aiff"})
+_HEADER_BYTES = 1_048_576
+"""Bytes in which an uncompressed file says how long it is: pictures may come first."""
 _LAYER_BITS = 0x06
 _EXACT = frozenset({".m4a", ".webm"})
 """Formats whose boxes or elements state the size of the file to the byte."""
@@ -103,9 +105,8 @@ def audio_info(file: BinaryIO, *, stated: float | None = None) -> tuple[str, flo
 
 def _by_tinytag(file: BinaryIO, head: bytes, size: int) -> tuple[str, float, float]:
     """Return the suffix, the duration (seconds) and the whole size of a file of *size* bytes, or raise BadFileError."""
-    file.seek(0)
     try:
-        tag = TinyTag.get(file_obj=file, tags=False)
+        tag = _tag(file, suffix_of(head))
     except TinyTagException:
         raise BadFileError(_not_audio(head)) from None
     kind = tag.mime_type or ""
@@ -134,15 +135,21 @@ def seconds_of(file: BinaryIO) -> float | None:
         raise BadFileError("is not an audio file")  # no excerpt: it may be a secret
     if kind in {None, ".aac"}:  # TinyTag would take a part of it for its first frame
         return None
-    file.seek(0)
     try:
-        tag = TinyTag.get(file_obj=file, tags=False)
+        tag = _tag(file, kind)
     except (TinyTagException, ValueError, ArithmeticError, LookupError):
         return None  # a format unknown to TinyTag is left to the provider
     found = [tag.duration or 0.0]
     if kind in _UNCOMPRESSED and tag.bitrate:  # programs that write to a pipe state a length before they know it
         found.append(file.seek(0, os.SEEK_END) / (tag.bitrate * _BYTES_PER_KILOBIT))
     return min(filter(None, found), default=None)
+
+
+def _tag(file: BinaryIO, kind: str | None) -> TinyTag:
+    file.seek(0)
+    # TinyTag takes zeros after the sound for empty chunks, and would look at each of a gigabyte.
+    begin = io.BytesIO(file.read(_HEADER_BYTES)) if kind in _UNCOMPRESSED else file
+    return TinyTag.get(file_obj=begin, tags=False)
 
 
 def _has_frames(data: bytes) -> bool:

@@ -178,6 +178,24 @@ def test_a_source_is_as_long_as_its_bytes_say(data: bytes, length: float | None)
     assert length == (None if found is None else round(found))
 
 
+def test_zeros_after_the_sound_are_not_searched() -> None:
+    """A WAV with a gap of zeros behind its sound, as a crashed recorder leaves it, is measured from its beginning."""
+
+    class Counts(io.BytesIO):
+        read_so_far = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(size)
+            self.read_so_far += len(data)
+            return data
+
+    file = Counts(WAV + bytes(20_000_000))
+
+    assert 4 == round(seconds_of(file) or 0)
+    assert (".wav", 4) == (audio_info(file)[0], round(audio_info(file)[1]))
+    assert file.read_so_far < 4_000_000
+
+
 @each_row(
     "data",
     [
