@@ -260,8 +260,9 @@ class Handlers:
 
     def _outcome(self, record: Record, topic: str, name: str, run: Run, error: BaseException | None) -> Handled:
         """Log the outcome of a call that raised *error*, if any, and return it."""
+        call = run.calls + 1
         if error is None:
-            return Handled(topic, name)
+            return Handled(topic, name, call=call)
         ref, named = record.ref, telemetry.names(record)
         wait, waits = asked_wait(error), run.waits + 1
         if wait is None and self.journal.is_closed and isinstance(error, (ConfigError, ClientClosedError)):
@@ -269,7 +270,7 @@ class Handlers:
         if wait is not None and waits <= MAX_WAITS:
             wait = min(wait, LONGEST_WAIT_SECONDS)
             _log.info("job %s: handler %s of %s is called again in %g s", ref, name, topic, wait, extra=named)
-            return Handled(topic, name, is_over=False, wait=wait, waits=waits)
+            return Handled(topic, name, is_over=False, wait=wait, waits=waits, call=call)
         failure = run.failures + 1
         if isinstance(error, GiveUp):
             _log.warning("job %s: handler %s of %s gave up: %s", ref, name, topic, _said(error), extra=named)
@@ -277,7 +278,7 @@ class Handlers:
             text = "job %s: handler %s of %s failed (try %d)"
             _log.error(text, ref, name, topic, failure, exc_info=error, extra=named)
         is_over = failure >= most_attempts(record) or isinstance(error, GiveUp)
-        return Handled(topic, name, failure, _said(error), is_over)
+        return Handled(topic, name, failure, _said(error), is_over, call=call)
 
     async def _call(self, held: HeldJob, topic: str, name: str, call: _Call) -> BaseException | None:
         """Call one handler in its own task, and return what it raised or `None`."""

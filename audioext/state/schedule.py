@@ -22,7 +22,7 @@ FARTHEST_SECONDS = 900.0
 """How far ahead a status call is scheduled at most, unless a pace is slower. Anything later was scheduled by a clock
 that was ahead, and is due now."""
 FARTHEST_RETRY_SECONDS = 60.0
-"""The same for handlers, whose waits are much shorter."""
+"""The same for handlers, beyond the wait of each: an index row holds at most half of it, whatever they wait for."""
 SLACK_SECONDS = 60.0
 """A tolerance for work that was scheduled just after the claiming process read its clock."""
 
@@ -74,7 +74,7 @@ def again_at(record: Record, run: Run, now: float) -> float:
         doubled = min(run.failures, most_attempts(record) - 1) - 1
         wait = min(RETRY_SECONDS * 2**doubled, LONGEST_RETRY_SECONDS)
     due = run.last_at + wait
-    return due if now < due <= now + max(wait, FARTHEST_RETRY_SECONDS) else now
+    return due if now < due <= now + wait + FARTHEST_RETRY_SECONDS else now
 
 
 def farthest(paces: Iterable[Pace]) -> float:
