@@ -217,12 +217,10 @@ class Handlers:
         held = await self.journal.hold(ref)
         if held is None:
             return
-        now = self.journal.clock.now()
-        due = handle_at(held.record, now)  # a stale index can make the job due before failed handlers are
         entries: list[Entry] = []
         release = True
         try:
-            if due is not None and due <= now:
+            if held.record.unhandled and self._is_due(held.record, held.record.unhandled[0]):
                 await self._run_topic(held, held.record.unhandled[0], entries)
         except Exception:  # a bug of ours, and no failure was counted: only the claim prevents an immediate retry
             release = False
@@ -236,6 +234,15 @@ class Handlers:
                 _log.warning("job %s: the outcome of its handlers is not stored yet: %s", held.ref, error)
                 self.journal.append_later(held, entries)
         self.claims.wake()  # the next topic of this job may be due now
+
+    def _is_due(self, record: Record, topic: str) -> bool:
+        """Return whether a handler may be called: the job can be claimed before those that failed are due.
+
+        One that is new in this process, or that closing kept from being called, does not wait for them.
+        """
+        now = self.journal.clock.now()
+        due, names = handle_at(record, now), {name for name, _ in self._by_topic.get(topic, [])}
+        return (due is not None and due <= now) or not names <= {name for of, name in record.runs if of == topic}
 
     async def _run_topic(self, held: HeldJob, topic: str, entries: list[Entry]) -> None:
         """Call the handlers of *topic* that are not done with it, and add an entry for each outcome to *entries*."""
