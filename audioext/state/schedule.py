@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from audioext.models.entries import POST_SECONDS, Index
+from audioext.models.entries import MAX_ENTRIES, POST_SECONDS, Index
 from audioext.models.limits import Pace
 from audioext.models.record import Record, Run, Verdict
 from audioext.models.results import Stage
@@ -15,6 +15,9 @@ MAX_ATTEMPTS = 20
 """How often a handler may fail at one topic before it is given up: about an hour in all."""
 MAX_ATTEMPTS_AHEAD = 8
 """The same while a later topic of the job waits for it: about two minutes."""
+MAX_CALLS = MAX_ENTRIES // 2
+"""After this many calls for a job that is not complete, its handlers may fail no oftener than that, and not ask to
+wait: the journal has an entry for each call, and needs room for the webhooks and the answers that complete the job."""
 RETRY_SECONDS = 1.0
 """How long to wait before calling a failed handler again; doubled with each failure."""
 LONGEST_RETRY_SECONDS = 300.0
@@ -64,7 +67,12 @@ def handle_at(record: Record, now: float) -> float | None:
 
 def most_attempts(record: Record) -> int:
     """Return how often a handler of the topic whose turn it is may fail."""
-    return MAX_ATTEMPTS if len(record.unhandled) == 1 else MAX_ATTEMPTS_AHEAD
+    return MAX_ATTEMPTS if len(record.unhandled) == 1 and not is_crowded(record) else MAX_ATTEMPTS_AHEAD
+
+
+def is_crowded(record: Record) -> bool:
+    """Return whether calls of handlers take so much of a journal that more might leave no room for the song."""
+    return record.verdict is not Verdict.COMPLETE and sum(run.calls for run in record.runs.values()) >= MAX_CALLS
 
 
 def again_at(record: Record, run: Run, now: float) -> float:

@@ -476,6 +476,25 @@ async def test_a_handler_without_a_call_does_not_wait_for_another(here: Process,
     assert (["new:text"], before) == (calls, len(times))
 
 
+async def test_handlers_leave_room_for_the_song(here: Process, handlers: Handlers) -> None:
+    """Many handlers that ask to wait, or fail, again and again do not fill the journal before the song is in."""
+
+    async def waits(event: StageEvent) -> None:
+        raise RetryLater(1)
+
+    async def fails(event: StageEvent) -> None:
+        raise ValueError("no")
+
+    for handler in [waits] * 4 + [fails] * 4:
+        handlers.on(Stage.TEXT)(handler)
+    handlers.start()
+    held = await see(here, nameless(Stage.TEXT))
+    await asyncio.sleep(3_600)
+    await here.receive(nameless(Stage.COMPLETE, audio=True))
+
+    assert Verdict.COMPLETE is held.record.verdict
+
+
 async def test_a_log_that_fails_calls_no_handler_without_a_pause(here: Process, handlers: Handlers) -> None:
     """A failure whose log line raises is retried when the claim expires, not at once."""
 
