@@ -215,8 +215,9 @@ class Submitter:
                     raise error
                 resends += 1
                 self._under_way[task] = None
-        except AudioextError:  # nothing was sent since the last refusal
-            if (named := _named(refused)) is None:
+        except (Exception, asyncio.CancelledError):
+            sent, named = self._under_way[task], _named(refused)
+            if named is None or not (sent is None or sent in refused):  # or its own POST was cut off
                 raise
             held = self._under_way[task] = named
             if offer is not None and not held.record.is_final:
