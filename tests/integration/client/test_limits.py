@@ -302,6 +302,20 @@ async def test_no_room_in_time_sends_nothing(open_pair: OpenPair, api: Api, cloc
     assert 1 == len(api.posts)
 
 
+async def test_a_full_account_is_not_asked_again_at_once(open_pair: OpenPair, api: Api, clock: JumpClock) -> None:
+    """If only the end of a job makes room, the error says to wait for a second, however soon the next look is."""
+    api.is_done = False
+    one, _ = await open_pair(ax.Limits(parallel=1))
+    await extend(one)
+    waiting = asyncio.create_task(one.extend(audio_id="x", model="V5", permit_timeout=0.9))
+
+    await clock.advance(0.9)
+
+    with pytest.raises(ax.RateLimitError, match="no permit") as caught:
+        await waiting
+    assert LOOK_SECONDS == caught.value.retry_after
+
+
 async def test_one_call_may_wait_less_than_the_others(open_pair: OpenPair, api: Api, clock: JumpClock) -> None:
     """A submit with a `permit_timeout` of its own ends then, and is not sent later; one that is no time is refused."""
     one, _ = await open_pair(ax.Limits(submits=1, per=1e6))
