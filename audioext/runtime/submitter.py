@@ -242,8 +242,6 @@ class Submitter:
         else:  # for example, a server has dropped the job but not its key
             raise StoreError(f"the job that has the key {order.key!r} cannot be found: use another key")
         self._under_way[asyncio.current_task()] = held
-        if offer is not None:
-            self._served[held.ref] = (held, offer)
         held.posts += 1
         try:
             entry = await self._post(order.provider, request, held.ref)
@@ -252,6 +250,8 @@ class Submitter:
             held.posts -= 1
             held.wake()
         if held.record.verdict is Verdict.OPEN and held.record.task_id is not None:
+            if offer is not None:  # not before: a refusal ends the job, but a resend offers the same file
+                self._served[held.ref] = (held, offer)
             return held, None
         return held, self._conclude(held, entry)
 
@@ -308,7 +308,6 @@ class Submitter:
     def _conclude(self, held: HeldJob, entry: Entry) -> Refused | None:
         record = held.record
         if record.verdict is Verdict.REFUSED:
-            self._served.pop(held.ref, None)  # a resend may offer the same file
             self.finish(held.ref)
             outcome = held.readings[entry.id].outcome
             return outcome if isinstance(outcome, Refused) else Refused(error=unsent_error(record, entry))
