@@ -112,6 +112,9 @@ class Submitter:
         held, offer = self._served.pop(ref, (None, None))
         if held is not None:
             self.sources.release(held.record.request, offer)
+        self._free()
+
+    def _free(self) -> None:
         for account in self.accounts.values():
             account.freed.set()
 
@@ -249,10 +252,11 @@ class Submitter:
         finally:
             held.posts -= 1
             held.wake()
-        if held.record.verdict is Verdict.OPEN and held.record.task_id is not None:
+        if held.record.verdict is Verdict.OPEN:
             if offer is not None:  # not before: a refusal ends the job, but a resend offers the same file
                 self._served[held.ref] = (held, offer)
-            return held, None
+            if held.record.task_id is not None:
+                return held, None
         return held, self._conclude(held, entry)
 
     async def _create(self, order: Order, refused: Sequence[HeldJob]) -> HeldJob | None:
@@ -308,13 +312,13 @@ class Submitter:
     def _conclude(self, held: HeldJob, entry: Entry) -> Refused | None:
         record = held.record
         if record.verdict is Verdict.REFUSED:
-            self.finish(held.ref)
+            self._free()
             outcome = held.readings[entry.id].outcome
             return outcome if isinstance(outcome, Refused) else Refused(error=unsent_error(record, entry))
         if record.answer_problem is not None and record.task_id is None:
             text = "job %s: the outcome of its POST is unknown, nothing is resent: %s"
             _log.warning(text, held.ref, record.answer_problem, extra=telemetry.names(record))
-            self.finish(held.ref)
+            self._free()
         return None
 
     async def _find(self, order: Order) -> HeldJob | None:

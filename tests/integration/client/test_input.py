@@ -136,12 +136,12 @@ async def _fetched(api: Api) -> int:
         return response.status
 
 
-@pytest.mark.parametrize(("code", "fallback"), [(429, ()), (402, ("second",))])
+@pytest.mark.parametrize("fallback", [(), ("second",)])
 async def test_a_served_file_is_there_after_a_refusal(
-    api: Api, voice_file: Path, spool_folder: Path, clock: JumpClock, code: int, fallback: tuple[str, ...]
+    api: Api, voice_file: Path, spool_folder: Path, clock: JumpClock, fallback: tuple[str, ...]
 ) -> None:
     """A file is served to each POST of a submit: also to a resend, or to a fallback, after a refusal."""
-    api.codes, fetched = [code], list[int]()
+    api.codes, fetched = [402 if fallback else 429], list[int]()
 
     async def fetch(_: Api) -> None:
         fetched.append(await _fetched(api))
@@ -154,6 +154,21 @@ async def test_a_served_file_is_there_after_a_refusal(
         fetched.append(await _fetched(api))
 
     assert [200, 200, 200] == fetched
+    assert [] == list(spool_folder.iterdir())
+
+
+async def test_a_file_is_served_while_its_task_may_exist(
+    api: Api, open_client: MakeClient, voice_file: Path, spool_folder: Path
+) -> None:
+    """If the answer to the POST is lost, the file is served on, since the task may run, and removed at its end."""
+    api.codes = [0]
+    client = await open_client(serve_files=True, **WEB)
+    job = await client.extend(file=voice_file.read_bytes(), model="V5", continue_at=1)
+    fetched = await _fetched(api)
+    await api.call_back("complete")
+    await job
+
+    assert (200, 404) == (fetched, await _fetched(api))
     assert [] == list(spool_folder.iterdir())
 
 
