@@ -314,10 +314,10 @@ class Client(Live, Submitting):
     def on(self, stage: Stage, *, meta: type[object] | None = None) -> Callable[..., object]:
         """Decorate an async handler that is called with the `StageEvent` when a job reaches *stage*.
 
-        It is called at least once for each job and stage, also after a restart; the stages of one job come in order. A
-        handler that raises is logged and retried, up to five calls in all; its error is then in `job.record`.
-        `RetryLater`, and errors with a `retry_after` such as those of chat libraries, are not failures: the handler is
-        called again after that many seconds, up to 100 times, while later stages of the job wait. `GiveUp` stops it.
+        It is called at least once for each job and stage, also after a restart; the stages of one job come in order. If
+        it raises, that is logged, and it is retried for an hour, or two minutes if a later stage waits; its last error
+        is then in `job.record`. `RetryLater`, and errors with a `retry_after` such as those of chat libraries, are no
+        failures: it is called again after so many seconds, up to 100 times, while later stages wait. `GiveUp` stops it.
 
         With *meta*, a dataclass, an attrs class, a TypedDict or a msgspec.Struct, the handler also gets the submit's
         meta as such an object: `async def tell(event, chat)`. If the meta does not fit the class, the handler's error

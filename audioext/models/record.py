@@ -84,7 +84,8 @@ class Reached(Struct, frozen=True, gc=False):
 class Run:
     """The calls of one handler for one topic so far: how often it failed, its last error, and when it last ran.
 
-    `wait` is the delay (seconds) that it asked for in its last call, `waits` how often it asked for one.
+    `wait` is the delay (seconds) that it asked for in its last call, `waits` how often it asked for one; `calls` counts
+    both, and is 0 in a journal that does not number them.
     """
 
     failures: int = 0
@@ -93,6 +94,7 @@ class Run:
     is_done: bool = False
     wait: float = 0.0
     waits: int = 0
+    calls: int = 0
 
 
 @frozen(kw_only=True)

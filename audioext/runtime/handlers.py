@@ -31,9 +31,9 @@ from audioext.runtime.claims import Claims
 from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import ClientClosedError, Failure, Job, StageEvent
 from audioext.runtime.journal import Journal
+from audioext.state import schedule
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
 from audioext.state.reading import Handled
-from audioext.state.schedule import FARTHEST_RETRY_SECONDS, RETRY_SECONDS, again_at, handle_at, most_attempts
 
 _log = logging.getLogger("audioext.handlers")
 
@@ -123,7 +123,7 @@ class Handlers:
             do=self._work,
             give_back=self.journal.give_back,
             providers=self.journal.providers,  # handlers of jobs that cannot be decoded are left to other processes
-            farthest=FARTHEST_RETRY_SECONDS,
+            farthest=schedule.FARTHEST_RETRY_SECONDS,
         )
 
     def on(self, stage: Stage, meta: type[_M] | None = None) -> Callable[[_Handler], _Handler]:
@@ -166,7 +166,7 @@ class Handlers:
         """Update the index of held jobs whose handlers are due, since another process's index may be stale."""
         now = self.journal.clock.now()
         for held in self.journal.held_jobs():
-            due = handle_at(held.record, now)
+            due = schedule.handle_at(held.record, now)
             if due is not None and due <= now:
                 await self.journal.append(held)
 
@@ -217,12 +217,10 @@ class Handlers:
         held = await self.journal.hold(ref)
         if held is None:
             return
-        now = self.journal.clock.now()
-        due = handle_at(held.record, now)  # a stale index can make the job due before failed handlers are
         entries: list[Entry] = []
         release = True
         try:
-            if due is not None and due <= now:
+            if held.record.unhandled and self._is_due(held.record, held.record.unhandled[0]):
                 await self._run_topic(held, held.record.unhandled[0], entries)
         except Exception:  # a bug of ours, and no failure was counted: only the claim prevents an immediate retry
             release = False
@@ -237,6 +235,15 @@ class Handlers:
                 self.journal.append_later(held, entries)
         self.claims.wake()  # the next topic of this job may be due now
 
+    def _is_due(self, record: Record, topic: str) -> bool:
+        """Return whether a handler may be called: the job can be claimed before those that failed are due.
+
+        One that is new in this process, or that closing kept from being called, does not wait for them.
+        """
+        now = self.journal.clock.now()
+        due, names = schedule.handle_at(record, now), {name for name, _ in self._by_topic.get(topic, [])}
+        return (due is not None and due <= now) or not names <= {name for of, name in record.runs if of == topic}
+
     async def _run_topic(self, held: HeldJob, topic: str, entries: list[Entry]) -> None:
         """Call the handlers of *topic* that are not done with it, and add an entry for each outcome to *entries*."""
         is_over = True
@@ -245,7 +252,7 @@ class Handlers:
             if run.is_done:
                 continue
             now = self.journal.clock.now()
-            if again_at(held.record, run, now) > now:  # the topic is due for other handlers only
+            if schedule.again_at(held.record, run, now) > now:  # the topic is due for other handlers only
                 is_over = False
                 continue
             handled = self._outcome(held.record, topic, name, run, await self._call(held, topic, name, call))
@@ -260,24 +267,25 @@ class Handlers:
 
     def _outcome(self, record: Record, topic: str, name: str, run: Run, error: BaseException | None) -> Handled:
         """Log the outcome of a call that raised *error*, if any, and return it."""
+        call = run.calls + 1
         if error is None:
-            return Handled(topic, name)
+            return Handled(topic, name, call=call)
         ref, named = record.ref, telemetry.names(record)
         wait, waits = asked_wait(error), run.waits + 1
         if wait is None and self.journal.is_closed and isinstance(error, (ConfigError, ClientClosedError)):
-            wait = RETRY_SECONDS  # it failed only because the client is closing
-        if wait is not None and waits <= MAX_WAITS:
+            wait = schedule.RETRY_SECONDS  # it failed only because the client is closing
+        if wait is not None and waits <= MAX_WAITS and not schedule.is_crowded(record):
             wait = min(wait, LONGEST_WAIT_SECONDS)
             _log.info("job %s: handler %s of %s is called again in %g s", ref, name, topic, wait, extra=named)
-            return Handled(topic, name, is_over=False, wait=wait, waits=waits)
+            return Handled(topic, name, is_over=False, wait=wait, waits=waits, call=call)
         failure = run.failures + 1
         if isinstance(error, GiveUp):
             _log.warning("job %s: handler %s of %s gave up: %s", ref, name, topic, _said(error), extra=named)
         else:
             text = "job %s: handler %s of %s failed (try %d)"
             _log.error(text, ref, name, topic, failure, exc_info=error, extra=named)
-        is_over = failure >= most_attempts(record) or isinstance(error, GiveUp)
-        return Handled(topic, name, failure, _said(error), is_over)
+        is_over = failure >= schedule.most_attempts(record) or isinstance(error, GiveUp)
+        return Handled(topic, name, failure, _said(error), is_over, call=call)
 
     async def _call(self, held: HeldJob, topic: str, name: str, call: _Call) -> BaseException | None:
         """Call one handler in its own task, and return what it raised or `None`."""

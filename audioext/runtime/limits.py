@@ -125,7 +125,7 @@ class Account:
                 f"no permit within {timeout:g} s (permit_timeout): the account takes {_in_words(self.limits)}; "
                 "nothing was sent, so submit again later"
             )
-            left = max(self._full_until - self.clock.now(), 0.0)
+            left = max(self._full_until - self.clock.now(), LOOK_SECONDS)  # others wait as well
             raise RateLimitError(message, provider=provider, retry_after=left) from error
         finally:
             self._waiting -= 1

@@ -112,6 +112,9 @@ class Submitter:
         held, offer = self._served.pop(ref, (None, None))
         if held is not None:
             self.sources.release(held.record.request, offer)
+        self._free()
+
+    def _free(self) -> None:
         for account in self.accounts.values():
             account.freed.set()
 
@@ -215,8 +218,9 @@ class Submitter:
                     raise error
                 resends += 1
                 self._under_way[task] = None
-        except AudioextError:  # nothing was sent since the last refusal
-            if (named := _named(refused)) is None:
+        except (Exception, asyncio.CancelledError):
+            sent, named = self._under_way[task], _named(refused)
+            if named is None or not (sent is None or sent in refused):  # or its own POST was cut off
                 raise
             held = self._under_way[task] = named
             if offer is not None and not held.record.is_final:
@@ -241,8 +245,6 @@ class Submitter:
         else:  # for example, a server has dropped the job but not its key
             raise StoreError(f"the job that has the key {order.key!r} cannot be found: use another key")
         self._under_way[asyncio.current_task()] = held
-        if offer is not None:
-            self._served[held.ref] = (held, offer)
         held.posts += 1
         try:
             entry = await self._post(order.provider, request, held.ref)
@@ -250,8 +252,11 @@ class Submitter:
         finally:
             held.posts -= 1
             held.wake()
-        if held.record.verdict is Verdict.OPEN and held.record.task_id is not None:
-            return held, None
+        if held.record.verdict is Verdict.OPEN:
+            if offer is not None:  # not before: a refusal ends the job, but a resend offers the same file
+                self._served[held.ref] = (held, offer)
+            if held.record.task_id is not None:
+                return held, None
         return held, self._conclude(held, entry)
 
     async def _create(self, order: Order, refused: Sequence[HeldJob]) -> HeldJob | None:
@@ -307,14 +312,13 @@ class Submitter:
     def _conclude(self, held: HeldJob, entry: Entry) -> Refused | None:
         record = held.record
         if record.verdict is Verdict.REFUSED:
-            self._served.pop(held.ref, None)  # a resend may offer the same file
-            self.finish(held.ref)
+            self._free()
             outcome = held.readings[entry.id].outcome
             return outcome if isinstance(outcome, Refused) else Refused(error=unsent_error(record, entry))
         if record.answer_problem is not None and record.task_id is None:
             text = "job %s: the outcome of its POST is unknown, nothing is resent: %s"
             _log.warning(text, held.ref, record.answer_problem, extra=telemetry.names(record))
-            self.finish(held.ref)
+            self._free()
         return None
 
     async def _find(self, order: Order) -> HeldJob | None:

@@ -44,17 +44,24 @@ class Handled:
     """How long (seconds) the handler asked to wait, which is not a failure."""
     waits: int = 0
     """The number of this wait of the handler, from 1; 0 if it did not ask for one."""
+    call: int = 0
+    """The number of this call of the handler, from 1; it orders the outcomes, also after a clock was set back."""
 
     def after(self, old: Run, at: float) -> Run:
         """Return the handler's `Run` after this outcome *at* that time, from its *old* one."""
-        return Run(
+        run = Run(
             failures=max(old.failures, self.failure),
             last_at=at,
             error=self.error or old.error if self.failure else "",
             is_done=old.is_done or self.is_over,
             wait=self.wait,
             waits=max(old.waits, self.waits),
+            calls=self.call,
         )
+        if self.call >= old.calls:
+            return run
+        # An earlier call, by a clock that was ahead: it says nothing about when the handler ran last.
+        return attrs.evolve(run, last_at=old.last_at, error=old.error, wait=old.wait, calls=old.calls)
 
 
 class Reading(Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from audioext.models.entries import POST_SECONDS, Index
+from audioext.models.entries import MAX_ENTRIES, POST_SECONDS, Index
 from audioext.models.limits import Pace
 from audioext.models.record import Record, Run, Verdict
 from audioext.models.results import Stage
@@ -15,6 +15,9 @@ MAX_ATTEMPTS = 20
 """How often a handler may fail at one topic before it is given up: about an hour in all."""
 MAX_ATTEMPTS_AHEAD = 8
 """The same while a later topic of the job waits for it: about two minutes."""
+MAX_CALLS = MAX_ENTRIES // 2
+"""After this many calls for a job that is not complete, its handlers may fail no oftener than that, and not ask to
+wait: the journal has an entry for each call, and needs room for the webhooks and the answers that complete the job."""
 RETRY_SECONDS = 1.0
 """How long to wait before calling a failed handler again; doubled with each failure."""
 LONGEST_RETRY_SECONDS = 300.0
@@ -22,7 +25,7 @@ FARTHEST_SECONDS = 900.0
 """How far ahead a status call is scheduled at most, unless a pace is slower. Anything later was scheduled by a clock
 that was ahead, and is due now."""
 FARTHEST_RETRY_SECONDS = 60.0
-"""The same for handlers, whose waits are much shorter."""
+"""The same for handlers, beyond the wait of each: an index row holds at most half of it, whatever they wait for."""
 SLACK_SECONDS = 60.0
 """A tolerance for work that was scheduled just after the claiming process read its clock."""
 
@@ -64,7 +67,12 @@ def handle_at(record: Record, now: float) -> float | None:
 
 def most_attempts(record: Record) -> int:
     """Return how often a handler of the topic whose turn it is may fail."""
-    return MAX_ATTEMPTS if len(record.unhandled) == 1 else MAX_ATTEMPTS_AHEAD
+    return MAX_ATTEMPTS if len(record.unhandled) == 1 and not is_crowded(record) else MAX_ATTEMPTS_AHEAD
+
+
+def is_crowded(record: Record) -> bool:
+    """Return whether calls of handlers take so much of a journal that more might leave no room for the song."""
+    return record.verdict is not Verdict.COMPLETE and sum(run.calls for run in record.runs.values()) >= MAX_CALLS
 
 
 def again_at(record: Record, run: Run, now: float) -> float:
@@ -74,7 +82,7 @@ def again_at(record: Record, run: Run, now: float) -> float:
         doubled = min(run.failures, most_attempts(record) - 1) - 1
         wait = min(RETRY_SECONDS * 2**doubled, LONGEST_RETRY_SECONDS)
     due = run.last_at + wait
-    return due if now < due <= now + max(wait, FARTHEST_RETRY_SECONDS) else now
+    return due if now < due <= now + wait + FARTHEST_RETRY_SECONDS else now
 
 
 def farthest(paces: Iterable[Pace]) -> float:

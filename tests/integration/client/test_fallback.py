@@ -95,6 +95,26 @@ async def test_a_callback_while_the_fallback_waits_is_the_task(api: Api, second:
         assert (1, 1) == (len(api.posts), len(second.posts))
 
 
+async def test_closing_while_the_fallback_waits_returns_a_task_that_a_callback_named(
+    api: Api, second: Api, clock: JumpClock
+) -> None:
+    """A client that is closed after such a callback does not say that nothing was paid: the caller gets the job."""
+    api.codes = [402]
+    crowded = second.provider(name="second", limits=ax.Limits(submits=1, per=60.0))
+    async with ax.Client(api.provider(), crowded, clock=clock.clock, **WEB) as client:  # type: ignore[arg-type]  # two texts
+        await clock.run(client.submit(REQUEST, provider="second"))
+        submit = asyncio.create_task(client.submit(REQUEST, fallback=("second",)))
+
+        async def is_refused() -> bool:
+            return any([job.verdict is ax.Verdict.REFUSED async for job in client.jobs()])
+
+        await soon(is_refused)
+        assert 200 == await api.call_back("text")
+
+    job = await submit
+    assert ("kie", "task-1", True) == (job.provider, job.task_id, job.is_new)
+
+
 async def test_a_callback_during_the_fallbacks_own_refusal_is_the_task(api: Api, second: Api) -> None:
     """If a callback names the refused task while the last provider refuses, its job is returned and no error raised."""
     api.codes, second.codes = [402], [402]

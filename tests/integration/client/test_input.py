@@ -130,6 +130,48 @@ async def test_a_served_file_stays_until_its_job_is_final(
     assert [] == list(spool_folder.iterdir())
 
 
+async def _fetched(api: Api) -> int:
+    """Return the status of the file that the last POST names."""
+    async with aiohttp.ClientSession() as session, session.get(api.posts[-1]["uploadUrl"]) as response:
+        return response.status
+
+
+@pytest.mark.parametrize("fallback", [(), ("second",)])
+async def test_a_served_file_is_there_after_a_refusal(
+    api: Api, voice_file: Path, spool_folder: Path, clock: JumpClock, fallback: tuple[str, ...]
+) -> None:
+    """A file is served to each POST of a submit: also to a resend, or to a fallback, after a refusal."""
+    api.codes, fetched = [402 if fallback else 429], list[int]()
+
+    async def fetch(_: Api) -> None:
+        fetched.append(await _fetched(api))
+
+    api.on_post = fetch
+    providers = (api.provider(), api.provider(name="second"))
+    async with ax.Client(*providers, serve_files=True, clock=clock.clock, **WEB) as client:  # type: ignore[arg-type]  # as above
+        data = voice_file.read_bytes()
+        await clock.run(client.extend(file=data, model="V5", continue_at=1, fallback=fallback))
+        fetched.append(await _fetched(api))
+
+    assert [200, 200, 200] == fetched
+    assert [] == list(spool_folder.iterdir())
+
+
+async def test_a_file_is_served_while_its_task_may_exist(
+    api: Api, open_client: MakeClient, voice_file: Path, spool_folder: Path
+) -> None:
+    """If the answer to the POST is lost, the file is served on, since the task may run, and removed at its end."""
+    api.codes = [0]
+    client = await open_client(serve_files=True, **WEB)
+    job = await client.extend(file=voice_file.read_bytes(), model="V5", continue_at=1)
+    fetched = await _fetched(api)
+    await api.call_back("complete")
+    await job
+
+    assert (200, 404) == (fetched, await _fetched(api))
+    assert [] == list(spool_folder.iterdir())
+
+
 @pytest.mark.parametrize("fault", ["nothing given", "no key", "refused", "code=402"])
 async def test_a_failed_submit_leaves_no_temporary_file(
     fault: str, api: Api, open_client: MakeClient, voice_file: Path, spool_folder: Path

@@ -302,6 +302,22 @@ async def test_no_room_in_time_sends_nothing(open_pair: OpenPair, api: Api, cloc
     assert 1 == len(api.posts)
 
 
+async def test_a_full_account_is_not_asked_again_at_once(open_pair: OpenPair, api: Api, clock: JumpClock) -> None:
+    """A submit behind others is told to wait for a second, however soon the first of them looks for room again."""
+    api.is_done = False
+    one, _ = await open_pair(ax.Limits(parallel=1))
+    await extend(one)
+    first = asyncio.create_task(extend(one))
+    await clock.advance(LOOK_SECONDS / 2)
+
+    with pytest.raises(ax.RateLimitError, match="no permit") as caught:
+        await one.extend(audio_id="x", model="V5", permit_timeout=0.01)
+
+    assert LOOK_SECONDS == caught.value.retry_after
+    assert not first.done()
+    first.cancel()
+
+
 async def test_one_call_may_wait_less_than_the_others(open_pair: OpenPair, api: Api, clock: JumpClock) -> None:
     """A submit with a `permit_timeout` of its own ends then, and is not sent later; one that is no time is refused."""
     one, _ = await open_pair(ax.Limits(submits=1, per=1e6))

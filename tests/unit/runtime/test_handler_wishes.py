@@ -19,7 +19,7 @@ from audioext.models.results import Stage
 from audioext.runtime.handlers import LONGEST_WAIT_SECONDS, MAX_WAITS, Handlers
 from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Failure, StageEvent
-from audioext.state.schedule import MAX_ATTEMPTS, RETRY_SECONDS
+from audioext.state.schedule import MAX_ATTEMPTS, MAX_ATTEMPTS_AHEAD, RETRY_SECONDS
 from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.loops import BEGIN_SECONDS
@@ -220,7 +220,7 @@ async def test_waits_without_end_become_failures(here: Process, handlers: Handle
     held = await see(here, shown(Stage.TEXT))
     await asyncio.sleep(3_700)
 
-    assert MAX_WAITS + MAX_ATTEMPTS == last
+    assert MAX_WAITS + MAX_ATTEMPTS_AHEAD == last
     assert ("text: RetryLater: again in 0 s",) == held.record.handler_faults
 
 

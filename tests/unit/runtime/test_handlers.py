@@ -7,15 +7,16 @@ import itertools
 import logging
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial, wraps
 from pathlib import Path
 from types import FunctionType
 from typing import TypedDict
 
+import attrs
 import pytest
 
-from audioext.errors import ConfigError
+from audioext.errors import ConfigError, RetryLater
 from audioext.files.sources import fingerprint
 from audioext.models.entries import Entry
 from audioext.models.record import Verdict
@@ -25,12 +26,18 @@ from audioext.runtime.claims import CANCEL_SECONDS
 from audioext.runtime.handlers import CATCH_UP_SECONDS, CLEAN_UP_SECONDS, HANDLING, LONGEST_ERROR, Handlers, Handling
 from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Failure, StageEvent
-from audioext.state.schedule import LONGEST_RETRY_SECONDS, MAX_ATTEMPTS, MAX_ATTEMPTS_AHEAD, RETRY_SECONDS
+from audioext.state.schedule import (
+    FARTHEST_RETRY_SECONDS,
+    LONGEST_RETRY_SECONDS,
+    MAX_ATTEMPTS,
+    MAX_ATTEMPTS_AHEAD,
+    RETRY_SECONDS,
+)
 from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.lines import Side, hang_until
 from tests.support.loops import BEGIN_SECONDS
-from tests.support.processes import Process, loop_time, start, stored, truth
+from tests.support.processes import LOOP_CLOCK, Process, loop_time, start, stored, truth
 from tests.support.tape import REF
 
 NOW = BEGIN_SECONDS
@@ -422,6 +429,70 @@ async def test_a_later_stage_hurries_a_failing_handler(here: Process, handlers: 
 
     assert (before + 1, ["next:first"]) == (len(times), calls)
     assert ("text: ValueError: no",) == held.record.handler_faults
+
+
+@pytest.mark.parametrize(("error", "pauses"), [(ValueError("no"), [8.0, 16.0, 32.0]), (RetryLater(3), [3.0] * 3)])
+async def test_a_clock_that_is_set_back_takes_no_tries(
+    store: MemoryStore, error: Exception, pauses: Sequence[float]
+) -> None:
+    """After the clock was set back by an hour a waiting handler is called once, and then pauses as before."""
+    ahead = [3_600.0]
+    process = start(store, clock=attrs.evolve(LOOP_CLOCK, now=lambda: loop_time() + ahead[-1]))
+    handlers, times = make(process), list[float]()
+
+    async def fails(event: StageEvent) -> None:
+        times.append(loop_time())
+        raise error
+
+    handlers.on(Stage.TEXT)(fails)
+    handlers.start()
+    await see(process, nameless(Stage.TEXT))
+    await asyncio.sleep(5)
+    ahead.append(0.0)
+    times.clear()
+    await asyncio.sleep(60)
+    await handlers.aclose(drain=0.0)
+
+    assert [*pauses] == [later - earlier for earlier, later in itertools.pairwise(times)][:3]
+
+
+async def test_a_handler_without_a_call_does_not_wait_for_another(here: Process, handlers: Handlers) -> None:
+    """A handler that is new is called soon, while another one of its stage is in a long pause that it keeps."""
+    times: list[float] = []
+    calls = Calls()
+
+    async def fails(event: StageEvent) -> None:
+        times.append(loop_time())
+        raise ValueError("no")
+
+    handlers.on(Stage.TEXT)(fails)
+    handlers.start()
+    await see(here, nameless(Stage.TEXT))
+    await asyncio.sleep(820)
+    calls.on(handlers, Stage.TEXT, "new")
+    before = len(times)
+    await asyncio.sleep(FARTHEST_RETRY_SECONDS)
+
+    assert (["new:text"], before) == (calls, len(times))
+
+
+async def test_handlers_leave_room_for_the_song(here: Process, handlers: Handlers) -> None:
+    """Many handlers that ask to wait, or fail, again and again do not fill the journal before the song is in."""
+
+    async def waits(event: StageEvent) -> None:
+        raise RetryLater(1)
+
+    async def fails(event: StageEvent) -> None:
+        raise ValueError("no")
+
+    for handler in [waits] * 4 + [fails] * 4:
+        handlers.on(Stage.TEXT)(handler)
+    handlers.start()
+    held = await see(here, nameless(Stage.TEXT))
+    await asyncio.sleep(3_600)
+    await here.receive(nameless(Stage.COMPLETE, audio=True))
+
+    assert Verdict.COMPLETE is held.record.verdict
 
 
 async def test_a_log_that_fails_calls_no_handler_without_a_pause(here: Process, handlers: Handlers) -> None:

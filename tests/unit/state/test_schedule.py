@@ -242,6 +242,13 @@ def test_a_handler_failure_in_the_future_is_due_now() -> None:
     assert (50.0, 3_650.0 + RETRY_SECONDS) == (handle_at(record, 50.0), handle_at(record, 3_650.0))
 
 
+def test_a_clock_that_is_a_little_ahead_shortens_no_pause() -> None:
+    """A handler that failed by a clock some seconds ahead keeps its pause, however long that is."""
+    failed = tape.handled(52.0, "text", "one", failure=10, is_over=False)
+
+    assert 352.0 == handle_at(folded(tape.request(), ANSWER, TEXT, failed), 50.0)
+
+
 def test_a_job_of_a_clock_that_was_ahead_occupies_no_longer_than_others() -> None:
     """A job created by a clock that was ahead counts towards the limits from now on, not from its creation."""
     record = folded(tape.request(3_600.0))
