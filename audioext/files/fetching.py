@@ -248,7 +248,7 @@ class Fetch:
     def _learn(self, response: aiohttp.ClientResponse) -> None:
         is_plain = not self._unpacks or response.headers.get("Content-Encoding", "identity").lower() == "identity"
         total = response.content_length if is_plain else None
-        if response.status == _PARTIAL and (stated := _range(response)[1]) is not None:
+        if is_plain and response.status == _PARTIAL and (stated := _range(response)[1]) is not None:
             total = stated  # some hosts answer every request with 206
         if self.position and None not in {total, self.total} and total != self.total:
             raise BadFileError(f"{response.url.host} sends a different file than before")

@@ -10,6 +10,9 @@ _ADTS_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 1
 _ADTS_HEAD_BYTES = 7
 _ADTS_BLOCK = 1_024
 """Samples in a raw data block."""
+_ID3_HEAD_BYTES = 10
+_LONGEST_SECONDS = 86_400.0
+"""More is not measured: a hostile gigabyte of the shortest frames would take minutes."""
 
 WEBM_HEAD_BYTES = 65_536
 _CLUSTER, _SEGMENT = b"\x1f\x43\xb6\x75", b"\x18\x53\x80\x67"
@@ -32,11 +35,17 @@ def id3_bytes(head: bytes) -> int:
 
 
 def adts_seconds(file: BinaryIO, start: int) -> float:
-    """Return the duration of the AAC stream from *start* on, up to its last whole frame (ISO/IEC 13818-7, 6.2)."""
+    """Return the duration of the AAC stream from *start* on, up to its last whole frame (ISO/IEC 13818-7, 6.2).
+
+    Joined segments of HTTP Live Streaming each begin with an ID3 tag: RFC 8216, 3.4.
+    """
     seconds, size = 0.0, file.seek(0, 2)
-    while start + _ADTS_HEAD_BYTES <= size:
+    while start + _ADTS_HEAD_BYTES <= size and seconds < _LONGEST_SECONDS:
         file.seek(start)
-        head = file.read(_ADTS_HEAD_BYTES)
+        head = file.read(_ID3_HEAD_BYTES)
+        if tag := id3_bytes(head):
+            start += tag
+            continue
         rate = (head[2] >> 2) & 0x0F
         length = (head[3] & 0x03) << 11 | head[4] << 3 | head[5] >> 5
         start += length
@@ -72,7 +81,8 @@ def webm_length(head: bytes) -> tuple[float, int] | None:
 def flac_seconds(file: BinaryIO, start: int) -> float | None:
     """Return how many seconds of the FLAC file from *start* on are there, by its last frame; `None` if that is unknown.
 
-    Its head states the whole length, however little has arrived: RFC 9639, 8.2 and 9.1.
+    Its head states the whole length, however little has arrived: RFC 9639, 8.2 and 9.1. Of all that looks like the head
+    of a frame the farthest counts, and as a whole block: sound may look so by chance, and no good file may be refused.
     """
     size = file.seek(0, 2)
     file.seek(start)
@@ -80,10 +90,13 @@ def flac_seconds(file: BinaryIO, start: int) -> float | None:
     block, rate = int.from_bytes(info[2:4], "big"), int.from_bytes(info[10:18], "big") >> 44
     file.seek(max(start, size - _TAIL_BYTES))
     tail = file.read(_TAIL_BYTES)
-    for sync in reversed([found.start() for found in _FLAC_SYNC.finditer(tail)]):
+    ends: list[int] = []
+    for sync in (found.start() for found in _FLAC_SYNC.finditer(tail)):
         number = _frame_number(tail[sync : sync + 16])
         if number is not None and rate:
-            return (number if tail[sync + 1] & 1 else (number + 1) * block) / rate
+            ends.append((number if tail[sync + 1] & 1 else number * block) + block)
+    if ends:
+        return max(ends) / rate
     return None if size - start > _TAIL_BYTES else 0.0
 
 

@@ -142,9 +142,9 @@ class Answer(Body):
         else:
             told = "" if self.is_good else self.says(table.text_keys)  # the message of a good one is only a pleasantry
             self.text = reader.clean(told.encode(), LONGEST_MESSAGE) if told else ""
-            # A server that broke may go on about its own fields and limits: there only the first text counts.
+            # A server that broke or gave up may go on about its fields and limits: there only the first text counts.
             first = next(all_said(self.outer, table.text_keys), self.text)
-            judged = first if self.code >= HTTP_SERVER_ERROR_FROM else self.text
+            judged = first if self.code >= HTTP_SERVER_ERROR_FROM or self.code in _UNSURE_CODES else self.text
             self.meaning = _uncoded(self.text) if self.failed and self.code == OK else table.meaning(self.code, judged)
 
     @property

@@ -178,7 +178,11 @@ def words(value: object, depth: int = 0) -> str:
 def told(texts: Iterable[str]) -> str:
     """Return *texts* as one, since the first may only say "failed"; HTTP's phrase for a status is the last choice."""
     found = dict.fromkeys(texts)
-    return " ".join([text for text in found if text.lower() not in _PHRASES] or found)
+    joined = ""
+    for text in [text for text in found if text.lower() not in _PHRASES] or found:
+        if text not in joined:  # an object's text is also a part of the text of the object around it
+            joined = f"{joined} {text}".lstrip()
+    return joined
 
 
 def all_said(keys: Mapping[str, object], first: Iterable[str] = (), depth: int = 0) -> Iterator[str]:

@@ -437,6 +437,18 @@ async def test_a_compressed_transfer_starts_again_when_it_breaks(
     assert [None, None] == host.header("Range")
 
 
+async def test_a_range_of_compressed_bytes_states_no_length_of_the_file(host: Host, tmp_path: Path) -> None:
+    """A host that answers every request with 206 and compresses states the compressed size: the file may be longer."""
+    sound = b"ID3\x04\0\0\0\0\x3e\x40" + bytes(8_000) + MP3  # a tag of zeros packs well
+    packed = gzip.compress(sound)
+    stated = f"bytes 0-{len(packed) - 1}/{len(packed)}"
+    link = host.put(PATH, gives(packed, status=206, Content_Encoding="gzip", Content_Range=stated))
+
+    (path,) = await save(song_of(link), tmp_path)
+
+    assert sound == path.read_bytes()
+
+
 @pytest.mark.parametrize("label", ["gzip", "deflate", "br", "aws-chunked", "utf-8"])
 async def test_a_file_may_be_labelled_as_compressed(
     label: str, host: Host, loop_time: LoopTime, tmp_path: Path

@@ -90,6 +90,22 @@ def test_a_flac_file_whose_last_frame_is_not_found_passes(data: bytes) -> None:
     assert isinstance(heard(data), tuple)
 
 
+def test_sound_that_looks_like_an_early_frame_cuts_no_flac_file() -> None:
+    """Sound in the last frame of a FLAC file that looks like the head of its first frame does not get it refused."""
+    first = FLAC.index(b"\xff\xf8")
+
+    assert heard(FLAC) == heard(FLAC + FLAC[first : first + 16])
+
+
+def test_a_flac_file_of_one_block_of_its_own_size_is_whole() -> None:
+    """A FLAC file with blocks of several sizes is as long as its last block's number and one block more."""
+    # RFC 9639, 8.2: blocks of 16 to 40,000 samples at 8 kHz, 40,000 in all; then the head of a frame, of sample 0.
+    info = bytes((0, 16, 0x9C, 0x40)) + bytes(6) + (8_000 << 44 | 15 << 36 | 40_000).to_bytes(8, "big") + bytes(16)
+    data = b"fLaC\x80\0\0\x22" + info + b"\xff\xf9\x74\x08\0\x9c\x3f" + b"\x1c" + bytes(4_000)
+
+    assert (".flac", 5.0) == heard(data)
+
+
 @each_row("data", [webm(seconds=None, is_sized=False), webm(seconds=float("nan"))])
 def test_a_recorded_webm_states_no_length(data: bytes) -> None:
     """A WebM file that was made while recording states no length, so none can be wrong."""
@@ -102,6 +118,22 @@ def test_an_aac_stream_may_be_tagged_and_cut() -> None:
 
     assert heard(adts(seconds=4)) == heard(tagged)
     assert "only 1.9 s of a track of 4.0 s arrived" == heard(tagged[: len(tagged) // 2], stated=4.0)
+
+
+def test_joined_segments_of_an_aac_stream_are_measured_together() -> None:
+    """An AAC stream of joined segments, each of which begins with an ID3 tag, is as long as all of them."""
+    segment = b"ID3\x04\0\0\0\0\0\x02" + bytes(2) + adts(seconds=2)
+
+    (_, once), (_, thrice) = audio_info(io.BytesIO(segment)), audio_info(io.BytesIO(3 * segment))
+
+    assert 3 * once == pytest.approx(thrice)
+
+
+def test_no_more_than_a_day_of_an_aac_stream_is_measured() -> None:
+    """A hostile AAC stream of the shortest frames is measured up to a day, which takes seconds, not minutes."""
+    _, seconds = audio_info(io.BytesIO(adts(seconds=100_000, frame=0)))
+
+    assert 86_400.0 == pytest.approx(seconds, abs=1)
 
 
 @each_row("data", [b"\xff\xf1" + bytes(500), b"\x1a\x45\xdf\xa3\x87\x42\x82\x84webm" + bytes(500)])

@@ -735,6 +735,7 @@ def test_insufficient_credits_are_recognised_under_any_code(provider_class: Make
         (200, {"code": 200, "msg": "success", "data": {"taskId": None}}),
         (200, {"code": 200, "data": [{"task_id": "t1"}, {"task_id": "t2"}]}),
         (408, {"message": "timeout"}),
+        (408, {"message": "timeout", "data": {"message": "insufficient credits"}}),
         (500, {"message": "no"}),
         (502, {"code": 400, "msg": "no"}),
         (302, {}),
@@ -746,6 +747,14 @@ def test_an_answer_that_may_have_made_a_task_is_unknown(provider_class: Make, ht
     assert isinstance(outcome, Unknown)
     said = body.get("msg") or body.get("message") or body.get("error") or "{" if isinstance(body, dict) else ""
     assert str(said) in outcome.reason
+
+
+@each_row("key", ["error", "detail", "data"])
+def test_an_error_in_an_object_is_told_once(provider_class: Make, key: str) -> None:
+    """The texts of an object inside an answer are told once, though they are also those of the object around it."""
+    outcome = submitted(provider_class, {key: {"message": "Slow down", "reason": "No vocals"}}, 404)
+    assert isinstance(outcome, Refused)
+    assert "Slow down No vocals" == outcome.error.message
 
 
 UNREADABLE = (
