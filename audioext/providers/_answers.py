@@ -201,8 +201,8 @@ class Answer(Body):
         """
         keys, data = self.keys, self.data
         data = data[0] if isinstance(data, list) and len(data) == 1 else data
-        # Beside a refusal, an `id` outside `data` is that of the request or of the error.
-        bare = identity(keys.get("id")) if self.code == OK else None
+        # Beside a refusal, an `id` outside `data` is the request's or the error's; a resend has to be sure of it.
+        bare = identity(keys.get("id")) if self.code == OK or self.meaning.resend else None
         try:
             task_id = self.task_id or bare or id_of_task(data)
         except DecodeError:
