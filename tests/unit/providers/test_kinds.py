@@ -749,10 +749,10 @@ def test_an_answer_that_may_have_made_a_task_is_unknown(provider_class: Make, ht
     assert str(said) in outcome.reason
 
 
-@each_row("code", [430, 455])
+@each_row("code", [429, 455])
 def test_a_refusal_that_would_be_resent_names_nothing(code: int) -> None:
     """An id beside a refusal that is resent by itself may be a task's, so nothing is sent again."""
-    body = {"code": code, "msg": "try later"}
+    body = {"code": code, "msg": "try again later"}
 
     assert isinstance(submitted(load("kie"), body, 200), Refused)
     assert isinstance(submitted(load("kie"), {**body, "id": "t1"}, 200), Unknown)
