@@ -84,10 +84,9 @@ def test_a_flac_file_that_was_cut_short_is_refused(share: float) -> None:
     assert " s of a track of 4.0 s arrived" in found
 
 
-@each_row("data", [FLAC[:8_000] + b"\xff\xf8" * 400_000, b"ID3\x04\0\0\0\0\0\0" + FLAC])
-def test_a_flac_file_whose_last_frame_is_not_found_passes(data: bytes) -> None:
-    """A FLAC file is taken if its last frame is further from its end than any real one, or behind a tag."""
-    assert isinstance(heard(data), tuple)
+def test_a_flac_file_whose_last_frame_is_not_found_passes() -> None:
+    """A FLAC file is taken if its last frame is further from its end than any real one."""
+    assert isinstance(heard(FLAC[:8_000] + b"\xff\xf8" * 400_000), tuple)
 
 
 def test_sound_that_looks_like_an_early_frame_cuts_no_flac_file() -> None:
